@@ -1,0 +1,1 @@
+"""Learns: cohorts of patients, the network, training, evaluation."""

@@ -1,0 +1,41 @@
+"""Readers of patient databases. Each yields requests with their outcomes.
+
+A training record is a request with its outcomes: the same `Payload` that the HTTP interface takes,
+so that training and serving cannot drift apart.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.payload import Payload
+
+# Hours since admission to the unit at which each stay is read. A service is asked at any hour.
+LANDMARKS_HOURS = (6, 12, 24, 48)
+
+# A disease or death: bool; remaining days in hospital: float; a class: its name.
+# A task that is not there has no label, which is not the same as "no".
+Outcomes = Mapping[str, bool | float | str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One patient at one moment, and what became of them.
+
+    `patient` keeps all of a patient's records on one side of any split; `site` is the hospital.
+    Both are the source's own identifiers; `stay` tells the stays of a patient apart.
+    """
+
+    payload: Payload
+    outcomes: Outcomes
+    patient: str
+    site: str
+    stay: str
+    landmark_hours: float | None
+
+
+class DataMissing(FileNotFoundError):
+    """A file or folder that a reader needs is not there; says which, and where it was sought."""
+
+
+Reader = Callable[[Path], Iterator[Record]]

@@ -1,0 +1,153 @@
+"""What a bundle says of itself: its tasks, its inputs, its graphs, its origin, its digests."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
+
+from schemas.features import FeatureSpec
+from schemas.response import Modality
+from schemas.tasks import Task
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GOLDEN = "golden.jsonl"
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tensor(_Fact):
+    """An input or output of a graph. Axes are numbers, or names where the length varies."""
+
+    name: str
+    dtype: Literal["float32", "int64", "uint8", "bool"]
+    axes: tuple[int | str, ...]
+
+
+class Graph(_Fact):
+    """One ONNX graph: an encoder of a modality, or the fusion of all."""
+
+    file: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class TaskFacts(_Fact):
+    """A task as this bundle serves it.
+
+    `output` names a tensor of the fusion graph and `column` the task's place in it (None: the
+    whole row). `seen` are the modalities that the task had labels for; others are hidden from it.
+    `labels` counts the labelled patients of each modality; `positives` those with the disease.
+    """
+
+    task: Task
+    output: str
+    column: int | None = None
+    seen: tuple[Modality, ...]
+    labels: dict[Modality, int]
+    positives: int | None = None
+    prevalence: float | None = None
+    abstains: str | None = None
+
+
+class Cohort(_Fact):
+    """The patients that a model was trained on; digests prove which code and data made it."""
+
+    name: str
+    patients: int
+    samples: int
+    landmarks_hours: tuple[float, ...]
+    log_odds_offset: dict[str, float] = {}
+    source: str
+    digest: str
+
+
+class Phenotype(_Fact):
+    """A cluster in words: its share of patients, and what sets it apart, in standard deviations."""
+
+    cluster: int
+    share: float
+    distinguished_by: dict[str, float]
+
+
+class Manifest(_Fact):
+    """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others."""
+
+    schema_version: Literal["1"] = "1"
+    name: str
+    version: str
+    created: str
+    command: str
+    tasks: tuple[TaskFacts, ...]
+    spec: FeatureSpec
+    encoders: dict[Modality, Graph]
+    fusion: Graph
+    trained_hours: tuple[float, float]
+    cohorts: tuple[Cohort, ...]
+    phenotypes: tuple[Phenotype, ...] = ()
+    evaluation: dict[str, Any] = {}
+    golden_tolerance: float
+    files: dict[str, str]
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be trusted: what is wrong with it, and where."""
+
+
+def read_manifest(bundle: Path) -> tuple[Manifest, str]:
+    """The manifest of a bundle and the bundle's digest, after every file has been verified.
+
+    Raises BundleError if a file is missing or was changed, or the manifest is not understood.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{bundle} is no bundle: it has no {MANIFEST}")
+    raw = path.read_bytes()
+    fields = _json_object(raw, path)
+    files = fields.get("files")
+    if not isinstance(files, dict) or TOKENIZER not in files:
+        raise BundleError(f"{path}: 'files' must list the digest of each file")
+    _verify(bundle, files)
+    tokenizer = (bundle / TOKENIZER).read_text(encoding="utf-8")
+    fields["spec"] = {**fields.get("spec", {}), "tokenizer_json": tokenizer}
+    try:
+        manifest = Manifest.model_validate(fields)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from None
+    return manifest, sha256(raw)
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> str:
+    """Writes the manifest; returns the bundle's digest."""
+    raw = manifest.model_dump_json(indent=1).encode()
+    (bundle / MANIFEST).write_bytes(raw)
+    return sha256(raw)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _json_object(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        fields = from_json(raw)
+    except ValueError:
+        raise BundleError(f"{path} is not JSON") from None
+    if not isinstance(fields, dict):
+        raise BundleError(f"{path} is not a JSON object")
+    return fields
+
+
+def _verify(bundle: Path, files: dict[str, str]) -> None:
+    for name, expected in files.items():
+        path = bundle / name
+        if not path.resolve().is_relative_to(bundle.resolve()):
+            raise BundleError(f"{name!r} lies outside the bundle")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing")
+        if sha256(path.read_bytes()) != expected:
+            raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's")

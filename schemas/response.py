@@ -1,0 +1,157 @@
+"""The answer: predictions, explanation, and the receipt of what was done with the input."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.tasks import Kind
+
+SCHEMA_VERSION = "1"
+
+Modality = Literal["tabular", "series", "notes", "image"]
+MODALITIES: tuple[Modality, ...] = ("tabular", "series", "notes", "image")
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Used(_Answer):
+    """Observations of one variable that the model has read, in its canonical unit."""
+
+    variable: str
+    unit: str
+    observations: int
+
+
+class Converted(_Answer):
+    """A series or a rate that came in another unit."""
+
+    pointer: str
+    variable: str
+    from_unit: str
+    to_unit: str
+
+
+class Merged(_Answer):
+    """What was put in order or together: unsorted or duplicate times, one variable given twice."""
+
+    variable: str
+    reason: Literal["unsorted_times", "duplicate_times", "given_more_than_once"]
+    pointers: tuple[str, ...]
+    observations: int
+
+
+Reason = Literal[
+    "unknown_variable",
+    "unknown_treatment",
+    "unknown_category",
+    "implausible_value",
+    "before_window",
+    "weight_needed_for_rate",
+    "not_the_latest_image",
+    "hidden_modality",
+]
+
+
+class Ignored(_Answer):
+    """Something that was understood and yet not used; implausible values count as missing."""
+
+    pointer: str
+    reason: Reason
+    detail: str
+    observations: int | None = None
+
+
+class ModalityUse(_Answer):
+    """Whether a modality was there, and the tasks that it is hidden from.
+
+    A modality is hidden from the tasks that it never had labels for in training.
+    """
+
+    status: Literal["used", "absent", "hidden"]
+    hidden_from: tuple[str, ...] = ()
+
+
+class Receipt(_Answer):
+    """What was used, converted, merged and ignored, and why. Pointers are RFC 6901."""
+
+    modalities: dict[Modality, ModalityUse]
+    used: tuple[Used, ...] = ()
+    converted: tuple[Converted, ...] = ()
+    merged: tuple[Merged, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Abstained(_Answer):
+    reason: str
+
+
+class Prediction(_Answer):
+    """One task's answer. Exactly one of the value fields is there, or `abstained`.
+
+    `based_on`: the modalities that this task saw; with none of them the number is the task's
+    prevalence among the patients that the model was trained on.
+    """
+
+    task: str
+    display: str
+    department: str
+    kind: Kind
+    means: str
+    based_on: tuple[Modality, ...]
+    probability: float | None = None
+    prevalence: float | None = None
+    probabilities: dict[str, float] | None = None
+    value: float | None = None
+    unit: str | None = None
+    cluster: int | None = None
+    abstained: Abstained | None = None
+
+
+class Drawn(_Answer):
+    task: str
+    weight: float
+
+
+class TaskAttention(_Answer):
+    """What a task's prediction was drawn from: its own weight, and the largest of the others.
+
+    Weights of one task over all tasks sum to 1.
+    """
+
+    task: str
+    own: float
+    drawn_from: tuple[Drawn, ...]
+
+
+class AttentionMatrix(_Answer):
+    """Row: the task that draws; column: the task that is drawn from."""
+
+    tasks: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+class Explanation(_Answer):
+    attention: tuple[TaskAttention, ...] | AttentionMatrix
+
+
+class ModelReference(_Answer):
+    """Which model answered; `digest` is the SHA-256 of the bundle's manifest."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Answer(_Answer):
+    """The whole answer for one patient, predictions in the bundle's order."""
+
+    schema_version: str = SCHEMA_VERSION
+    id: str
+    model: ModelReference
+    predictions: tuple[Prediction, ...]
+    explanation: Explanation | None = None
+    receipt: Receipt
+    timing_ms: dict[str, float] = Field(description="milliseconds by stage")
