@@ -1,0 +1,1 @@
+"""Turns weights into a bundle: ONNX graphs, parity with torch, a manifest, golden answers."""

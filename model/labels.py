@@ -20,7 +20,8 @@ def diseases_of(codes: Iterable[str], descriptions: Iterable[str] = ()) -> dict[
     and E872 are ICD-10). `descriptions`: eICU diagnosis strings, for rows without a code.
     A child implies its parent.
     """
-    icd9, icd10 = set(), set()
+    icd9: set[str] = set()
+    icd10: set[str] = set()
     for code in codes:
         plain = code.replace(".", "").strip().upper()
         if plain:

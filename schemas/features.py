@@ -201,9 +201,7 @@ def features(payload: Payload, spec: FeatureSpec) -> Features:
     if ledger.errors:
         raise InvalidPayload(ledger.errors)
     receipt = Receipt(
-        modalities={
-            m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES
-        },
+        modalities={m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES},
         used=tuple(ledger.used.values()),
         converted=tuple(ledger.converted),
         merged=tuple(ledger.merged),
@@ -376,7 +374,8 @@ def _merge_duplicates(
     ledger: _Ledger,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """One value for each variable and time: repeats count once, then the mean, or for amounts
-    the sum."""
+    the sum.
+    """
     order = np.lexsort((value, -hours, variable))
     variable, hours, value = variable[order], hours[order], value[order]
     if not len(value):
@@ -455,17 +454,13 @@ def _summary(
     return index, mean, low, high, start
 
 
-def _treatments(
-    payload: Payload, spec: FeatureSpec, ledger: _Ledger
-) -> tuple[Floats, bool]:
+def _treatments(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> tuple[Floats, bool]:
     """[T, 4] by TREATMENT_FEATURES, and whether any treatment is in the window."""
     out = np.zeros((len(spec.treatments), len(TREATMENT_FEATURES)), dtype=np.float32)
     out[:, 2:] = np.nan
     as_of = payload.as_of
     # From the earliest start to the latest, so that the latest rate stays.
-    for i in sorted(
-        range(len(payload.treatments)), key=lambda i: (payload.treatments[i].start, i)
-    ):
+    for i in sorted(range(len(payload.treatments)), key=lambda i: (payload.treatments[i].start, i)):
         given = payload.treatments[i]
         pointer = f"/treatments/{i}"
         index = spec.treatment_index.get(given.name)
@@ -540,7 +535,7 @@ def _notes(payload: Payload, spec: FeatureSpec, _: _Ledger) -> dict[str, Array] 
     tokens: list[int] = []
     separator = spec.tokenizer.token_to_id("[SEP]")
     for one in encoded:
-        tokens += [*one.ids, separator]
+        tokens += one.ids if separator is None else [*one.ids, separator]
     return {"tokens": np.array(tokens, dtype=np.int64)}
 
 

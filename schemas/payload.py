@@ -5,6 +5,7 @@ Every part is optional and at least one must be there. What is wrong is said by 
 """
 
 import base64
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -127,7 +128,7 @@ class TreatmentGiven(_Part):
 
 
 class Note(_Part):
-    """A clinical note. `kind`: admission, progress, nursing, radiology, …"""
+    """A clinical note. `kind`: admission, progress, nursing, radiology and so on."""
 
     kind: Text = "note"
     time: AwareDatetime
@@ -169,6 +170,7 @@ def parse_payload(body: bytes | str) -> Payload:
         payload = Payload.model_validate_json(body)
     except ValidationError as error:
         raise InvalidPayload([_fault(e) for e in error.errors(include_url=False)]) from None
+    reject_repeated_names(body)
     check(payload)
     return payload
 
@@ -181,6 +183,50 @@ def as_payload(value: Mapping[str, Any]) -> Payload:
         raise InvalidPayload([_fault(e) for e in error.errors(include_url=False)]) from None
     check(payload)
     return payload
+
+
+class _Repeated(dict[str, Any]):
+    """An object that holds a name twice."""
+
+
+def reject_repeated_names(body: bytes | str) -> None:
+    """Refuses a valid JSON document in which an object holds a name twice.
+
+    Readers differ in which one counts (RFC 8259, section 4): half of a record would be lost in
+    silence. Raises InvalidPayload.
+    """
+    found = False
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal found
+        fields = dict(pairs)
+        if len(fields) == len(pairs):
+            return fields
+        found = True
+        return _Repeated(fields)
+
+    # Numbers stay text: they are not looked at here.
+    document = json.loads(body, object_pairs_hook=keep, parse_int=str, parse_float=str)
+    if found:
+        detail = "this object holds a name twice"
+        errors = [
+            FieldError(pointer=pointer, rule="repeated_name", detail=detail)
+            for pointer in _repeated("", document)
+        ]
+        raise InvalidPayload(errors)
+
+
+def _repeated(pointer: str, value: Any) -> Iterable[str]:
+    """Pointers to objects that hold a name twice. Names that a patient's might be are withheld."""
+    if isinstance(value, _Repeated):
+        yield pointer
+    if isinstance(value, dict):
+        for name, part in value.items():
+            shown = name if _FIELD_NAME.fullmatch(name) else "(name withheld)"
+            yield from _repeated(f"{pointer}/{shown}", part)
+    elif isinstance(value, list):
+        for i, part in enumerate(value):
+            yield from _repeated(f"{pointer}/{i}", part)
 
 
 def check(payload: Payload) -> None:

@@ -62,11 +62,10 @@ def load_tasks() -> tuple[Task, ...]:
 
 
 def _task(row: dict[str, str]) -> Task:
-    coding = ()
+    coding: tuple[Coding, ...] = ()
     if row["snomed_code"]:
-        coding = (
-            Coding(system=SNOMED_CT, code=row["snomed_code"], display=row["snomed_display"]),
-        )
+        snomed = Coding(system=SNOMED_CT, code=row["snomed_code"], display=row["snomed_display"])
+        coding = (snomed,)
     return Task.model_validate(
         {
             "name": row["task"],

@@ -96,7 +96,8 @@ def load_treatments() -> tuple[Treatment, ...]:
 @cache
 def load_spellings() -> dict[str, str]:
     """Unit spellings met in the wild, each with the UCUM code that it stands for."""
-    return _toml("variables.toml")["spellings"] | _toml("treatments.toml")["spellings"]
+    spellings: dict[str, str] = _toml("variables.toml")["spellings"]
+    return spellings | _toml("treatments.toml")["spellings"]
 
 
 def _toml(name: str) -> dict[str, Any]:

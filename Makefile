@@ -1,0 +1,52 @@
+# Two commands do all the set-up: `make run` serves the shipped bundle, `make test` tests everything.
+
+PYTHON ?= python3
+BUNDLE ?= bundles/m3h-open
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format system bundle clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/serve ## set up and serve the shipped bundle (no torch, no GPU, no Redis)
+	$(BIN)/m3h-serve --bundle $(BUNDLE) --host $(HOST) --port $(PORT)
+
+test: .venv/all system check ## set up, check and test everything
+	$(BIN)/pytest
+
+check: .venv/all ## lint, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/all ## put the code in its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+system: ## what the tests need of the system, where it is missing and we may install it
+	@scripts/system-packages redis-server
+
+clean: ## remove the environment and all that was made
+	rm -rf .venv build runs *.egg-info
+
+# Stamps: the environment is made anew when what it is made of changes.
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "m3h needs Python 3.11 or newer; name one with PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/serve: .venv/python pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/all: .venv/serve
+	$(PIP) install --constraint constraints.txt --editable '.[train,test]'
+	@touch $@

@@ -1,0 +1,221 @@
+"""A bundle: graphs, tokenizer, manifest, golden requests with their answers, notice, model card."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.parity import TOLERANCE, Parity, check_parity
+from export.trace import export_encoder, export_fusion
+from model.checkpoint import Checkpoint, Facts
+from model.net import M3H
+from schemas.features import features
+from schemas.manifest import (
+    GOLDEN,
+    MANIFEST,
+    TOKENIZER,
+    Graph,
+    Manifest,
+    TaskFacts,
+    sha256,
+    write_manifest,
+)
+from schemas.payload import Payload
+from schemas.response import MODALITIES
+from schemas.tasks import Task
+from service.bundle import Bundle
+from service.engine import Engine
+
+NOTICE, MODEL_CARD = "NOTICE", "MODEL_CARD.md"
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    golden: Mapping[str, Payload],
+    evaluation: dict[str, Any],
+) -> tuple[str, Parity]:
+    """Writes a bundle to `folder`; returns its digest and how far graphs and torch differ.
+
+    It is made beside the folder and moved there when all is right, so that a failure leaves what
+    was there. Raises ParityError if a graph differs from the network.
+    """
+    made = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    net, facts = checkpoint.net(), checkpoint.facts
+    graphs = {m: export_encoder(net, m, facts.spec, made) for m in MODALITIES}
+    fusion = export_fusion(net, made)
+    every = {graph.file.removesuffix(".onnx"): graph for graph in (*graphs.values(), fusion)}
+    parity = check_parity(net, facts.spec, every, made)
+
+    (made / TOKENIZER).write_text(facts.spec.tokenizer_json, encoding="utf-8")
+    (made / NOTICE).write_text(notice(facts), encoding="utf-8")
+    (made / MODEL_CARD).write_text(model_card(name, version, facts, evaluation), encoding="utf-8")
+
+    def write() -> str:
+        others = sorted(p for p in made.iterdir() if p.name != MANIFEST)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            created=datetime.now(UTC).date().isoformat(),
+            command=facts.command,
+            tasks=task_facts(net, facts, fusion),
+            spec=facts.spec,
+            encoders=graphs,
+            fusion=fusion,
+            trained_hours=facts.trained_hours,
+            cohorts=facts.cohorts,
+            phenotypes=facts.phenotypes,
+            evaluation=evaluation,
+            golden_tolerance=TOLERANCE,
+            files={p.name: sha256(p.read_bytes()) for p in others},
+        )
+        return write_manifest(made, manifest)
+
+    write()
+    (made / GOLDEN).write_text("".join(_golden(made, golden)), encoding="utf-8")
+    digest = write()
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+    return digest, parity
+
+
+def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
+    """Where each task's number is in the graph's outputs, and what it was learned from."""
+    outputs = {tensor.name for tensor in fusion.outputs}
+    binary = net.calibrate.names
+    found = []
+    for task in facts.tasks:
+        is_binary = task.kind == "binary"
+        if not is_binary and task.name not in outputs:
+            raise ValueError(f"the fusion graph has no output for {task.name}")
+        columns = {"regression": 0}
+        column = binary.index(task.name) if is_binary else columns.get(task.kind)
+        found.append(
+            TaskFacts(
+                task=task,
+                output="binary" if is_binary else task.name,
+                column=column,
+                seen=facts.seen(task),
+                labels=facts.labels[task.name],
+                positives=facts.positives.get(task.name),
+                prevalence=facts.prevalence.get(task.name),
+                abstains=_abstains(task, facts),
+            )
+        )
+    return tuple(found)
+
+
+def _abstains(task: Task, facts: Facts) -> str | None:
+    """Why a task has no answer: it was never taught both sides of the question."""
+    if task.kind == "binary":
+        labelled = max(facts.labels[task.name].values())
+        positives = facts.positives[task.name]
+        if positives in {0, labelled}:
+            return f"trained on {labelled} labelled patients, {positives} of them with it"
+    elif task.kind != "clustering" and not max(facts.labels[task.name].values()):
+        return "no patient that the model was trained on has a label for it"
+    return None
+
+
+def _golden(bundle: Path, requests: Mapping[str, Payload]) -> Iterable[str]:
+    """Lines of golden.jsonl: a request, and the outputs of the graphs as the engine runs them."""
+    loaded = Bundle.load(bundle)
+    engine = Engine(loaded)
+    for name, payload in requests.items():
+        (outputs,) = engine.run([features(payload, loaded.manifest.spec).arrays])
+        line = {
+            "name": name,
+            "request": payload.model_dump(mode="json", exclude_unset=True),
+            "outputs": {key: np.asarray(value).tolist() for key, value in outputs.items()},
+        }
+        yield json.dumps(line, separators=(",", ":")) + "\n"
+
+
+def notice(facts: Facts) -> str:
+    """The data that the model learned from, their licences, and the command that made it."""
+    sources = "\n\n".join(f"{c.name}: {c.source}" for c in facts.cohorts)
+    return (
+        "This model was trained on the data named here. It holds no patient's record.\n\n"
+        f"{sources}\n\nMade by:\n  {facts.command}\n"
+    )
+
+
+def model_card(name: str, version: str, facts: Facts, evaluation: dict[str, Any]) -> str:
+    """Data, tasks, results and limits, in Markdown."""
+    lines = [
+        f"# {name} {version}",
+        "",
+        _INTRODUCTION.format(tasks=len(facts.tasks)),
+        "## Learned from",
+        "",
+        "| cohort | patients | samples | hours since admission |",
+        "|---|---|---|---|",
+    ]
+    for c in facts.cohorts:
+        hours = ", ".join(f"{h:g}" for h in c.landmarks_hours) or "none"
+        lines.append(f"| {c.name} | {c.patients} | {c.samples} | {hours} |")
+    lines += [
+        "",
+        f"`{facts.command}`",
+        "",
+        "## Tasks",
+        "",
+        _AUROC_MEANS if evaluation else "AUROC: not measured.",
+        "",
+        "| task | department | labelled patients | with it | prevalence | seen by | AUROC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    scores = {s["task"]: s for s in evaluation.get("M3H", [])}
+    for task in facts.tasks:
+        positives = facts.positives.get(task.name)
+        prevalence = facts.prevalence.get(task.name)
+        lines.append(
+            f"| {task.display} | {task.department} | {max(facts.labels[task.name].values())} "
+            f"| {'' if positives is None else positives} "
+            f"| {'' if prevalence is None else f'{prevalence:.3f}'} "
+            f"| {', '.join(facts.seen(task))} | {_area(scores.get(task.name))} |"
+        )
+    first, last = facts.trained_hours
+    return "\n".join(lines) + _LIMITS.format(first=first, last=last)
+
+
+def _area(score: dict[str, Any] | None) -> str:
+    if score is None or "auroc" not in score["metrics"]:
+        return ""
+    few = score["positives"] is not None and score["positives"] < 20
+    return "" if few else f"{score['metrics']['auroc']:.3f}"
+
+
+_INTRODUCTION = """\
+An M3H model: {tasks} medical tasks at once from tabular data, vital signs and laboratory values,
+notes and chest X-rays, any of which may be absent.
+
+**For research. Not a medical device; not validated for any clinical use.** A disease's probability
+means "coded at any time in this stay": the model recognises what is or will be charted, and is no
+proof of the disease, nor of its absence.
+"""
+
+_AUROC_MEANS = """\
+AUROC: five folds by hospital, at 24 h, from tabular and series data; within-fold, weighted by
+positives. Left out below 20 positives."""
+
+_LIMITS = """
+
+## Limits
+
+- No open data join chest X-rays and notes to the same patients: how the model does with both at
+  once was never measured.
+- Labels are charting and billing codes: the absence of a code is not the absence of the disease.
+- An X-ray moves only the tasks that had labels beside X-rays; the receipt of each answer names the
+  others.
+- Trained at {first:g} to {last:g} hours since admission to the unit; the receipt warns outside.
+"""

@@ -1,0 +1,152 @@
+"""Torch modules to ONNX graphs: one for each encoder, one for fusion."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from model.net import M3H
+from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
+from schemas.manifest import Graph
+from schemas.manifest import Tensor as TensorFact
+from schemas.response import MODALITIES, Modality
+
+# It tells of each operator of torchvision that is not there.
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+
+OPSET = 20
+FUSION = "fusion"
+ATTENTION = "attention"
+PRESENT = "present"
+
+_DTYPES = {"FLOAT": "float32", "INT64": "int64", "UINT8": "uint8", "BOOL": "bool"}
+
+
+class Served(nn.Module):
+    """Fusion as it is served: embeddings in, calibrated outputs and the attention out."""
+
+    def __init__(self, net: M3H) -> None:
+        super().__init__()
+        self.fusion = net.fusion
+        self.calibrate = net.calibrate
+
+    def forward(
+        self, tabular: Tensor, series: Tensor, notes: Tensor, image: Tensor, present: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Each embedding [B, D], present [B, 4] -> the outputs in `output_names` order."""
+        raw, attention = self.fusion(torch.stack([tabular, series, notes, image], dim=1), present)
+        return (*self.calibrate(raw).values(), attention)
+
+
+def output_names(net: M3H) -> list[str]:
+    """Names of the fusion graph's outputs, in order."""
+    with torch.no_grad():
+        embeddings = torch.zeros(1, len(MODALITIES), net.width)
+        raw, _ = net.fusion(embeddings, torch.zeros(1, len(MODALITIES), dtype=torch.bool))
+        return [*net.calibrate(raw), ATTENTION]
+
+
+def encoder_inputs(
+    modality: Modality, spec: FeatureSpec, batch: int, length: int = 16
+) -> dict[str, Tensor]:
+    """Inputs of an encoder's shapes and types, a third of them missing, for tracing and parity."""
+    generator = torch.Generator().manual_seed(batch * 1000 + length)
+
+    def numbers(*shape: int) -> Tensor:
+        values = torch.randn(batch, *shape, generator=generator) * 30
+        missing = torch.rand(batch, *shape, generator=generator) < 1 / 3
+        return values.masked_fill(missing, torch.nan)
+
+    if modality == "tabular":
+        return {"values": numbers(len(spec.tabular_names))}
+    if modality == "series":
+        return {
+            "statistics": numbers(len(spec.variables), len(STATISTICS)),
+            "treatments": numbers(len(spec.treatments), len(TREATMENT_FEATURES)),
+        }
+    if modality == "notes":
+        size = spec.tokenizer.get_vocab_size()
+        return {"tokens": torch.randint(0, size, (batch, length), generator=generator)}
+    side = spec.image_side
+    pixels = torch.randint(0, 256, (batch, 1, side, side), generator=generator)
+    return {"pixels": pixels.to(torch.uint8)}
+
+
+def fusion_inputs(net: M3H, present: Tensor) -> dict[str, Tensor]:
+    """Random embeddings, zeros where a modality is absent, and `present` [B, 4] itself."""
+    generator = torch.Generator().manual_seed(len(present))
+    embeddings = torch.randn(len(present), len(MODALITIES), net.width, generator=generator)
+    embeddings = embeddings * present[:, :, None]
+    return {m: embeddings[:, i] for i, m in enumerate(MODALITIES)} | {PRESENT: present}
+
+
+def export_encoder(net: M3H, modality: Modality, spec: FeatureSpec, folder: Path) -> Graph:
+    """Writes `<modality>.onnx`; its one output is `embedding` [batch, D]."""
+    inputs = encoder_inputs(modality, spec, batch=3)
+    lengths = {"tokens": {0: Dim("batch"), 1: Dim("length")}}
+    axes = {name: lengths.get(name, {0: Dim("batch")}) for name in inputs}
+    return _export(net.encoders[modality], inputs, axes, ["embedding"], folder / f"{modality}.onnx")
+
+
+def export_fusion(net: M3H, folder: Path) -> Graph:
+    """Writes `fusion.onnx`: calibrated, coherent outputs by task, and `attention` [batch, T, T]."""
+    inputs = fusion_inputs(net, torch.tensor([[True, False, True, False]] * 3))
+    axes = {name: {0: Dim("batch")} for name in inputs}
+    return _export(Served(net), inputs, axes, output_names(net), folder / f"{FUSION}.onnx")
+
+
+def _export(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    axes: dict[str, dict[int, Dim]],
+    outputs: list[str],
+    path: Path,
+) -> Graph:
+    with warnings.catch_warnings():
+        # The exporter warns of its own internals; what matters is compared in `parity`.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs=inputs,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=axes,
+        )
+    if program is None:
+        raise RuntimeError(f"the exporter made no graph for {path.name}")
+    # An inner value may bear an output's name (aten::embedding does); ONNX Runtime refuses that.
+    for node in program.model.graph:
+        for value in node.outputs:
+            if value.name in outputs and not value.is_graph_output():
+                value.name = f"inner_{value.name}"
+    program.save(path, external_data=False)
+    return describe(path)
+
+
+def describe(path: Path) -> Graph:
+    """The names, types and axes of a graph's inputs and outputs, read from the file itself."""
+    graph = onnx.load(path).graph
+    return Graph(
+        file=path.name,
+        inputs=tuple(_fact(value) for value in graph.input),
+        outputs=tuple(_fact(value) for value in graph.output),
+    )
+
+
+def _fact(value: onnx.ValueInfoProto) -> TensorFact:
+    kind = value.type.tensor_type
+    axes = tuple(d.dim_param or d.dim_value for d in kind.shape.dim)
+    return TensorFact.model_validate(
+        {
+            "name": value.name,
+            "dtype": _DTYPES[onnx.TensorProto.DataType.Name(kind.elem_type)],
+            "axes": axes,
+        }
+    )

@@ -1,0 +1,99 @@
+"""A trained model on disk: weights as safetensors, facts as JSON. No pickle is ever loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.net import M3H, NetConfig
+from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
+from schemas.manifest import TOKENIZER, Cohort, Phenotype
+from schemas.response import MODALITIES, Modality
+from schemas.tasks import Task
+
+FACTS, WEIGHTS = "checkpoint.json", "weights.safetensors"
+
+
+class Facts(BaseModel):
+    """All that is known of a trained model beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: tuple[Task, ...]
+    spec: FeatureSpec
+    net: NetConfig
+    labels: dict[str, dict[Modality, int]]
+    positives: dict[str, int]
+    prevalence: dict[str, float]
+    cohorts: tuple[Cohort, ...]
+    phenotypes: tuple[Phenotype, ...] = ()
+    trained_hours: tuple[float, float]
+    command: str
+    training: dict[str, Any]
+    evaluation: dict[str, Any] = {}
+
+    def seen(self, task: Task) -> tuple[Modality, ...]:
+        """The modalities that a task had labels beside.
+
+        A clustering has no labels: it learns from the series, whatever else was there.
+        """
+        if task.kind == "clustering":
+            return tuple(m for m in MODALITIES if m != "image")
+        return tuple(m for m in MODALITIES if self.labels[task.name].get(m, 0) > 0)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    facts: Facts
+    weights: dict[str, Tensor]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.weights, folder / WEIGHTS)
+        (folder / TOKENIZER).write_text(self.facts.spec.tokenizer_json, encoding="utf-8")
+        (folder / FACTS).write_text(self.facts.model_dump_json(indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Raises FileNotFoundError or ValueError if the folder holds no checkpoint."""
+        for name in (FACTS, WEIGHTS, TOKENIZER):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}")
+        raw = json.loads((folder / FACTS).read_bytes())
+        raw["spec"]["tokenizer_json"] = (folder / TOKENIZER).read_text(encoding="utf-8")
+        return cls(Facts.model_validate(raw), load_file(folder / WEIGHTS))
+
+    def net(self) -> M3H:
+        """The network with its weights, ready to predict."""
+        net = make_net(self.facts)
+        net.load_state_dict(self.weights)
+        return net.eval()
+
+
+def make_net(facts: Facts) -> M3H:
+    """A new network of the shape that the facts ask for, with random weights."""
+    spec = facts.spec
+    seen = torch.tensor([[m in facts.seen(task) for m in MODALITIES] for task in facts.tasks])
+    return M3H(
+        facts.tasks,
+        seen,
+        tabular=len(spec.tabular_names),
+        statistics=(len(spec.variables), len(STATISTICS)),
+        treatments=(len(spec.treatments), len(TREATMENT_FEATURES)),
+        vocabulary=spec.tokenizer.get_vocab_size(),
+        config=facts.net,
+    )
+
+
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Replaces the file at once, so that being killed never leaves half of one."""
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    partial.replace(path)

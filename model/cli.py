@@ -1,0 +1,208 @@
+"""`m3h-model`: cohort, train, evaluate."""
+
+import importlib
+import json
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from model import cohort as cohort_store
+from model import labels
+from model.checkpoint import Checkpoint
+from model.cohort import Cohort, CohortError
+from model.evaluate import (
+    HEADLINE_HOURS,
+    Score,
+    cross_validate,
+    evaluate,
+    hospital_folds,
+    logistic_regression,
+    mean_auroc,
+    score_tasks,
+)
+from model.train import STATE, RunError, TrainConfig, Trainer
+from schemas.features import FeatureSpec
+from schemas.response import MODALITIES, Modality
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+
+class Source(StrEnum):
+    eicu = "eicu"
+    mimic_iv = "mimic_iv"
+    nih_cxr = "nih_cxr"
+    synthetic = "synthetic"
+
+
+class ModalityName(StrEnum):
+    tabular = "tabular"
+    series = "series"
+    notes = "notes"
+    image = "image"
+
+
+ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
+Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
+CohortFolders = Annotated[
+    list[Path], typer.Option("--cohort", help="Folder made by 'm3h-model cohort'; repeatable.")
+]
+
+
+@app.command()
+def cohort(
+    source: Annotated[Source, typer.Argument(help="Which reader.")],
+    data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
+) -> None:
+    """Read a patient database; write the arrays that training reads."""
+    reader = importlib.import_module(f"model.cohorts.{source}")
+    with _failures(), _progress() as progress:
+        bar = progress.add_task(f"{source}: reading")
+        written = 0
+        for written in cohort_store.write(
+            reader.read(data),
+            out,
+            name=str(source),
+            source=reader.SOURCE,
+            made_by=(reader, labels),
+            spec=FeatureSpec.default(),
+        ):
+            progress.update(bar, description=f"{source}: {written} records")
+        print(f"{written} records of {source} in {out}")
+
+
+@app.command()
+def train(
+    cohorts: CohortFolders,
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, and for resuming.")],
+    config: ConfigFile = None,
+    modality: Only = None,
+) -> None:
+    """Train on one or more cohorts; the first one's prevalences are the ones that are served.
+
+    A run that was killed goes on where it was when the same command is given again.
+    """
+    with _failures():
+        settings = _config(config)
+        loaded = [Cohort.load(folder) for folder in cohorts]
+        command = shlex.join(["m3h-model", *sys.argv[1:]])
+        trainer = Trainer(loaded, settings, command=command, modalities=_modalities(modality))
+        _watch(trainer, out, settings)
+        trainer.checkpoint().save(out)
+        (out / STATE).unlink(missing_ok=True)
+        print(f"checkpoint in {out}: best of {trainer.epoch} epochs was {trainer.best_epoch}")
+
+
+def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
+    with _progress() as progress:
+        bar = progress.add_task("training", total=settings.epochs)
+        for epoch in trainer.run(out):
+            losses = "  ".join(
+                f"{kind} {epoch.training[kind]:.4f}/{value:.4f}"
+                for kind, value in epoch.validation.items()
+            )
+            mark = " *" if epoch.best else ""
+            progress.console.print(f"epoch {epoch.number:3d}  (train/validation) {losses}{mark}")
+            progress.update(bar, completed=epoch.number)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort to test on.")],
+    checkpoint: Annotated[Path | None, typer.Argument(help="Trained model, if any.")] = None,
+    hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = HEADLINE_HOURS,
+    folds: Annotated[int, typer.Option(help="Without a checkpoint: folds by hospital.")] = 5,
+    modality: Only = None,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
+) -> None:
+    """Print one table by task.
+
+    With a checkpoint: its scores on the cohort. Without: models trained on folds by hospital, each
+    tested at 24 h on hospitals that it never saw, beside logistic regression per task.
+    """
+    with _failures():
+        loaded = Cohort.load(cohort_folder)
+        if checkpoint is not None:
+            at = None if np.isnan(loaded.samples.landmark).all() else hours
+            tables = {"M3H": evaluate(Checkpoint.load(checkpoint), loaded, at)}
+        else:
+            tables = _fold_tables(loaded, _config(config), _modalities(modality), folds)
+        _print_tables(tables)
+        if out is not None:
+            scores = {name: [vars(s) for s in table] for name, table in tables.items()}
+            out.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+def _fold_tables(
+    loaded: Cohort, settings: TrainConfig, modalities: tuple[Modality, ...], folds: int
+) -> dict[str, list[Score]]:
+    m3h, regression, rows, number = [], [], [], []
+    with _progress() as progress:
+        bar = progress.add_task("folds by hospital", total=folds)
+        for fold in hospital_folds(loaded, folds):
+            m3h.append(cross_validate(loaded, settings, modalities, fold))
+            regression.append(logistic_regression(loaded, modalities, fold, settings.seed))
+            rows.append(fold.test)
+            number.append(np.full(len(fold.test), fold.number))
+            progress.update(bar, completed=fold.number + 1)
+    outcomes = loaded.samples.outcomes[np.concatenate(rows)]
+    return {
+        name: score_tasks(
+            loaded.tasks,
+            outcomes,
+            {key: np.concatenate([part[key] for part in parts]) for key in parts[0]},
+            np.concatenate(number),
+        )
+        for name, parts in {"M3H": m3h, "logistic regression": regression}.items()
+    }
+
+
+def _print_tables(tables: dict[str, list[Score]]) -> None:
+    table = Table("task", "labelled", "positives", *tables)
+    for lines in zip(*tables.values(), strict=True):
+        first = lines[0]
+        positives = "" if first.positives is None else str(first.positives)
+        cells = ["  ".join(f"{k} {v:.3f}" for k, v in line.metrics.items()) for line in lines]
+        table.add_row(first.task, str(first.labelled), positives, *cells)
+    # A width that holds every column, so that nothing is folded when it goes to a file.
+    Console(width=max(console.width, 100 + 60 * len(tables))).print(table)
+    for name, lines_of in tables.items():
+        print(f"{name}: mean AUROC {mean_auroc(lines_of):.4f}")
+
+
+def _modalities(names: list[ModalityName] | None) -> tuple[Modality, ...]:
+    return tuple(m for m in MODALITIES if not names or m in names)
+
+
+def _config(path: Path | None) -> TrainConfig:
+    fields = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+    return TrainConfig.model_validate(fields)
+
+
+def _progress() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What a user can mend ends in one line on stderr, not in a traceback."""
+    try:
+        yield
+    except (FileNotFoundError, CohortError, RunError, ValidationError) as error:
+        console.print(f"m3h-model: {error}", style="red", markup=False)
+        raise typer.Exit(2) from None

@@ -1,0 +1,219 @@
+"""A cohort on disk: the arrays of every record, made once by the same `features` that serves.
+
+A cohort is a folder: `cohort.json` (what it is, its spec, the digests of what made it),
+`tokenizer.json`, and shards `shard-00000.npz`. Training reads these and nothing else.
+"""
+
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+import schemas.features
+import schemas.payload
+from model.cohorts import LANDMARKS_HOURS, Record
+from schemas.features import (
+    STATISTICS,
+    TREATMENT_FEATURES,
+    Array,
+    Features,
+    FeatureSpec,
+    features,
+)
+from schemas.manifest import TOKENIZER, sha256
+from schemas.response import MODALITIES
+from schemas.tasks import Task, load_tasks
+
+COHORT = "cohort.json"
+SHARD_RECORDS = 1000
+
+
+class CohortError(ValueError):
+    """A folder that is no cohort, or no longer the one that was made."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Arrays of `n` records. Rows of an absent modality are zeros, and `present` says so.
+
+    patient, site, stay: [n] str; landmark: [n] hours, NaN without one; present: [n, 4] bool;
+    outcomes: [n, tasks] float32 (0 or 1; days; class index; NaN: no label);
+    tabular [n, F]; statistics [n, V, S]; treatments [n, T, 4]; tokens [sum of lengths] int32;
+    lengths [n]; pixels [images, 1, side, side] uint8, in the order of the records that have one.
+    """
+
+    patient: npt.NDArray[np.str_]
+    site: npt.NDArray[np.str_]
+    stay: npt.NDArray[np.str_]
+    landmark: npt.NDArray[np.float32]
+    present: npt.NDArray[np.bool_]
+    outcomes: npt.NDArray[np.float32]
+    tabular: npt.NDArray[np.float32]
+    statistics: npt.NDArray[np.float32]
+    treatments: npt.NDArray[np.float32]
+    tokens: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    pixels: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.patient)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        names = [f.name for f in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Samples":
+        """The records at `rows`, in that order."""
+        first = np.cumsum(self.lengths) - self.lengths
+        has_image = self.present[:, MODALITIES.index("image")]
+        image_of = np.cumsum(has_image) - 1
+        tokens = [self.tokens[first[r] : first[r] + self.lengths[r]] for r in rows]
+        plain = {
+            f.name: getattr(self, f.name)[rows]
+            for f in fields(self)
+            if f.name not in ("tokens", "pixels")
+        }
+        return Samples(
+            **plain,
+            tokens=np.concatenate([np.empty(0, np.int32), *tokens]),
+            pixels=self.pixels[image_of[rows[has_image[rows]]]],
+        )
+
+    def arrays(self, row: int) -> dict[str, dict[str, Array]]:
+        """The arrays of one record, as `features` returned them."""
+        one = self.take(np.array([row]))
+        found: dict[str, dict[str, Array]] = {
+            "tabular": {"values": one.tabular[0]},
+            "series": {"statistics": one.statistics[0], "treatments": one.treatments[0]},
+            "notes": {"tokens": one.tokens.astype(np.int64)},
+            "image": {"pixels": one.pixels[0] if len(one.pixels) else np.empty(0)},
+        }
+        return {m: found[m] for m, there in zip(MODALITIES, one.present[0], strict=True) if there}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort that was read back: its name, tasks, spec, samples and digest."""
+
+    name: str
+    source: str
+    tasks: tuple[Task, ...]
+    spec: FeatureSpec
+    samples: Samples
+    digest: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a cohort. Raises CohortError if it is none, or was changed since it was made."""
+        described = folder / COHORT
+        if not described.is_file():
+            raise CohortError(f"{folder} is no cohort: it has no {COHORT}")
+        raw = described.read_bytes()
+        facts = json.loads(raw)
+        parts = []
+        for name, expected in facts["shards"].items():
+            if sha256((folder / name).read_bytes()) != expected:
+                raise CohortError(f"{folder / name} was changed since the cohort was made")
+            with np.load(folder / name, allow_pickle=False) as shard:
+                parts.append(Samples(**{f.name: shard[f.name] for f in fields(Samples)}))
+        tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
+        return cls(
+            name=facts["name"],
+            source=facts["source"],
+            tasks=tuple(Task.model_validate(task) for task in facts["tasks"]),
+            spec=FeatureSpec(**facts["spec"], tokenizer_json=tokenizer),
+            samples=Samples.concatenate(parts),
+            digest=sha256(raw),
+        )
+
+
+def write(
+    records: Iterable[Record],
+    folder: Path,
+    *,
+    name: str,
+    source: str,
+    made_by: Sequence[ModuleType],
+    spec: FeatureSpec,
+) -> Iterator[int]:
+    """Writes a cohort to `folder`; yields the number of records written so far.
+
+    `made_by` are the modules whose code decides what is in it; their digests are kept beside
+    those of the payload and feature code. Raises CohortError if there is no record at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TOKENIZER).write_text(spec.tokenizer_json, encoding="utf-8")
+    tasks = load_tasks()
+    shards: dict[str, str] = {}
+    written = 0
+    remaining = iter(records)
+    while chunk := list(islice(remaining, SHARD_RECORDS)):
+        path = folder / f"shard-{len(shards):05d}.npz"
+        np.savez(path, **vars(_samples(chunk, spec, tasks)))
+        shards[path.name] = sha256(path.read_bytes())
+        written += len(chunk)
+        yield written
+    if not written:
+        raise CohortError(f"the cohort {name} has no records")
+    modules = (schemas.payload, schemas.features, *made_by)
+    facts: dict[str, Any] = {
+        "name": name,
+        "source": source,
+        "records": written,
+        "landmarks_hours": LANDMARKS_HOURS,
+        "code": {m.__name__: sha256(inspect.getsource(m).encode()) for m in modules},
+        "spec": spec.model_dump(mode="json"),
+        "tokenizer": sha256(spec.tokenizer_json.encode()),
+        "tasks": [task.model_dump(mode="json") for task in tasks],
+        "shards": shards,
+    }
+    (folder / COHORT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _samples(records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task]) -> Samples:
+    made = [features(record.payload, spec) for record in records]
+    return Samples(
+        patient=np.array([r.patient for r in records]),
+        site=np.array([r.site for r in records]),
+        stay=np.array([r.stay for r in records]),
+        landmark=np.array(
+            [np.nan if r.landmark_hours is None else r.landmark_hours for r in records], np.float32
+        ),
+        present=np.array([[m in f.arrays for m in MODALITIES] for f in made], np.bool_),
+        outcomes=np.array([[_outcome(r, task) for task in tasks] for r in records], np.float32),
+        tabular=_rows(made, "tabular", "values", (len(spec.tabular_names),)),
+        statistics=_rows(made, "series", "statistics", (len(spec.variables), len(STATISTICS))),
+        treatments=_rows(
+            made, "series", "treatments", (len(spec.treatments), len(TREATMENT_FEATURES))
+        ),
+        tokens=np.concatenate(
+            [np.empty(0, np.int32)]
+            + [f.arrays["notes"]["tokens"].astype(np.int32) for f in made if "notes" in f.arrays]
+        ),
+        lengths=np.array(
+            [len(f.arrays["notes"]["tokens"]) if "notes" in f.arrays else 0 for f in made], np.int64
+        ),
+        pixels=np.array(
+            [f.arrays["image"]["pixels"] for f in made if "image" in f.arrays], np.uint8
+        ).reshape(-1, 1, spec.image_side, spec.image_side),
+    )
+
+
+def _rows(made: Sequence[Features], modality: Any, name: str, shape: tuple[int, ...]) -> Any:
+    zeros = np.zeros(shape, np.float32)
+    return np.stack([f.arrays[modality][name] if modality in f.arrays else zeros for f in made])
+
+
+def _outcome(record: Record, task: Task) -> float:
+    value = record.outcomes.get(task.name)
+    if value is None:
+        return float("nan")
+    return float(task.classes.index(value)) if isinstance(value, str) else float(value)

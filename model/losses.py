@@ -1,0 +1,66 @@
+"""One loss for each kind of problem, over the labels that are there."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from schemas.tasks import Task
+
+
+class Losses(nn.Module):
+    """The mean loss of each kind: `binary`, `regression`, `multiclass`, `clustering`.
+
+    Binary: cross-entropy; multiclass: negative log-likelihood; regression: Huber on log-days, so
+    that one very long stay cannot outweigh the others; clustering: the part of a patient's
+    standardised, label-free statistics that the chosen prototypes leave unexplained. The prototypes
+    are fixed before training (k-means), so that the loss cannot be lowered by collapsing them.
+    NaN is "no label".
+    """
+
+    def __init__(self, tasks: list[Task], prototypes: Float[Tensor, "clusters V"]) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.columns = [i for i, t in enumerate(tasks) if t.kind == "binary"]
+        self.register_buffer("prototypes", prototypes)
+        self.prototypes: Tensor
+
+    def forward(
+        self,
+        raw: dict[str, Tensor],
+        outcomes: Float[Tensor, "B T"],
+        offset: Float[Tensor, "B T"],
+        statistics: Float[Tensor, "B V"],
+    ) -> dict[str, Tensor]:
+        """`offset`: log-odds by which a cohort's sampling raises a task above its prevalence."""
+        losses: dict[str, list[Tensor]] = {}
+        if self.columns:
+            target = outcomes[:, self.columns]
+            known = ~torch.isnan(target)
+            logits = (raw["binary"] + offset[:, self.columns])[known]
+            losses["binary"] = [F.binary_cross_entropy_with_logits(logits, target[known])]
+        for i, task in enumerate(self.tasks):
+            known = ~torch.isnan(outcomes[:, i])
+            target = outcomes[known, i]
+            if task.kind == "regression":
+                loss = F.huber_loss(raw[task.name][known, 0], target.clamp_min(1 / 24).log())
+            elif task.kind == "multiclass":
+                loss = F.cross_entropy(raw[task.name][known], target.long())
+            elif task.kind == "clustering":
+                known = ~torch.isnan(statistics).all(dim=1)
+                loss = self.unexplained(raw[task.name][known], statistics[known]).mean()
+            else:
+                continue
+            losses.setdefault(task.kind, []).append(loss)
+        # A batch without any label of a kind gives NaN there: nothing to learn from.
+        return {kind: torch.stack(found).mean().nan_to_num() for kind, found in losses.items()}
+
+    def unexplained(
+        self, logits: Float[Tensor, "N clusters"], statistics: Float[Tensor, "N V"]
+    ) -> Float[Tensor, " N"]:
+        """Mean squared distance to the prototypes, weighted by membership."""
+        known = ~torch.isnan(statistics)
+        filled = torch.nan_to_num(statistics)
+        squared = (filled[:, None] - self.prototypes[None]) ** 2 * known[:, None]
+        distance = squared.sum(-1) / known.sum(-1, keepdim=True).clamp_min(1)
+        return (torch.softmax(logits, dim=-1) * distance).sum(-1)

@@ -1,0 +1,216 @@
+"""The HTTP interface. The app takes its parts as arguments and holds no state of its own."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import Response
+from pydantic import BaseModel
+from structlog.typing import FilteringBoundLogger
+
+from schemas.manifest import BundleError, sha256
+from schemas.response import Answer
+from service import catalog, documentation, metrics, problems
+from service.bundle import Bundle
+from service.engine import Engine
+from service.log import make_log
+from service.metrics import Metrics
+from service.middleware import Observed
+from service.predict import BatchAnswer, Options, Predictor
+from service.settings import Settings
+
+JSON = "application/json"
+
+
+def create_app(
+    engine: Engine, settings: Settings, log: FilteringBoundLogger | None = None
+) -> FastAPI:
+    """The service of one engine. It answers once the engine has replayed its golden answers."""
+    counted = Metrics(engine.bundle.manifest, engine.bundle.digest)
+    predictor = Predictor(engine, counted, settings.max_batch)
+    app = documentation.Documented(engine.bundle.manifest)
+    problems.install(app)
+    app.include_router(_predictions(engine, predictor, settings))
+    app.include_router(_documents(engine.bundle))
+    app.include_router(_health(engine, counted))
+    app.include_router(_descriptions(app))
+    app.add_middleware(
+        Observed, metrics=counted, log=log or make_log(settings.log_level, sys.stderr)
+    )
+    return app
+
+
+def _predictions(engine: Engine, predictor: Predictor, settings: Settings) -> APIRouter:
+    routes = APIRouter(tags=["predict"])
+    # Only as many threads as processors: more would wait for each other inside the model.
+    limiter = anyio.CapacityLimiter(settings.threads)
+
+    async def answer(
+        request: Request, work: Callable[[bytes, Options], bytes], options: Options
+    ) -> Response:
+        if not engine.verified:
+            raise problems.not_ready("the golden answers are not verified yet")
+        body = await read_body(request, settings.max_body_bytes)
+        content = await anyio.to_thread.run_sync(partial(work, body, options), limiter=limiter)
+        return Response(content, media_type=JSON)
+
+    @routes.post(
+        "/predict",
+        summary="Predict all tasks for one patient",
+        response_model=Answer,
+        responses=documentation.problems(400, 413, 415, 422, 500, 503),
+        openapi_extra=documentation.body("Payload"),
+    )
+    async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Send whatever is known; every part is optional and one must be there.
+
+        `explain`: from which other tasks each prediction was drawn, for each task the largest
+        five (`default`), the whole matrix (`full`), or not at all (`none`). `strict=true` refuses
+        input that would otherwise be ignored and listed in the receipt.
+        """
+        return await answer(request, predictor.one, options)
+
+    @routes.post(
+        "/predict/batch",
+        summary="Predict all tasks for several patients",
+        response_model=BatchAnswer,
+        responses=documentation.problems(400, 413, 415, 422, 500, 503),
+        openapi_extra=documentation.body("Batch"),
+    )
+    async def predict_batch(request: Request, options: Annotated[Options, Query()]) -> Response:
+        """Items keep their order; each is answered by its Answer or by its own Problem."""
+        return await answer(request, predictor.many, options)
+
+    return routes
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of a JSON request. Stops reading, and raises Refused, beyond `limit` bytes."""
+    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.lower().replace(" ", "").replace('"', "")
+    coding = request.headers.get("content-encoding", "identity")
+    if (
+        media_type.strip().lower() != JSON
+        or charset not in ("", "charset=utf-8")
+        or coding.lower() != "identity"
+    ):
+        raise problems.unsupported_media_type()
+    stated = request.headers.get("content-length", "0")
+    if stated.isdecimal() and int(stated) > limit:
+        raise problems.too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise problems.too_large(limit)
+    return bytes(body)
+
+
+def _documents(bundle: Bundle) -> APIRouter:
+    routes = APIRouter(tags=["model"])
+    tasks = _Document.of(catalog.tasks(bundle.manifest))
+    variables = _Document.of(catalog.variables(bundle.manifest))
+    tim = None if bundle.tim is None else _Document(bundle.tim, JSON)
+    card = None if bundle.model_card is None else _Document(bundle.model_card, "text/markdown")
+
+    @routes.get("/tasks", summary="What is predicted", response_model=catalog.TaskList)
+    async def get_tasks(request: Request) -> Response:
+        return tasks.response(request)
+
+    @routes.get("/variables", summary="What is read", response_model=catalog.VariableList)
+    async def get_variables(request: Request) -> Response:
+        return variables.response(request)
+
+    @routes.get(
+        "/tim",
+        summary="How learning one task helps another",
+        response_class=Response,
+        responses=documentation.content(JSON) | documentation.problems(404),
+    )
+    async def get_tim(request: Request) -> Response:
+        if tim is None:
+            raise problems.not_in_bundle("TIM")
+        return tim.response(request)
+
+    @routes.get(
+        "/model-card",
+        summary="What the model is for, how it was made, where it fails",
+        response_class=Response,
+        responses=documentation.content("text/markdown") | documentation.problems(404),
+    )
+    async def get_model_card(request: Request) -> Response:
+        if card is None:
+            raise problems.not_in_bundle("model card")
+        return card.response(request)
+
+    return routes
+
+
+def _descriptions(app: FastAPI) -> APIRouter:
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/openapi.json")
+    async def openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    @routes.get("/docs")
+    async def docs() -> Response:
+        return get_swagger_ui_html(openapi_url="openapi.json", title=app.title)
+
+    return routes
+
+
+class _Document:
+    """Something that does not change while the service runs, with its entity tag."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self._content = content
+        self._media_type = media_type
+        self._tag = f'"{sha256(content)[:32]}"'
+
+    @classmethod
+    def of(cls, listing: BaseModel) -> "_Document":
+        return cls(listing.model_dump_json(exclude_none=True).encode(), JSON)
+
+    def response(self, request: Request) -> Response:
+        """The document, or 304 if the client has it (RFC 9110, section 13.1.2)."""
+        headers = {"ETag": self._tag, "Cache-Control": "no-cache"}
+        known = request.headers.get("if-none-match", "")
+        tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
+        if self._tag in tags or "*" in tags:
+            return Response(status_code=304, headers=headers)
+        return Response(self._content, headers=headers, media_type=self._media_type)
+
+
+def _health(engine: Engine, counted: Metrics) -> APIRouter:
+    routes = APIRouter(tags=["operations"])
+    one_at_a_time = anyio.CapacityLimiter(1)
+
+    @routes.get("/health/live", summary="The process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @routes.get(
+        "/health/ready",
+        summary="The model answers as it did when it was made",
+        responses=documentation.problems(503),
+    )
+    async def ready() -> dict[str, str]:
+        """Never verified, or the latest run failed: the golden answers decide."""
+        if not engine.verified or engine.failing:
+            try:
+                await anyio.to_thread.run_sync(engine.replay_golden, limiter=one_at_a_time)
+            except BundleError as error:
+                raise problems.not_ready(str(error)) from None
+        return {"status": "ready"}
+
+    @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def get_metrics() -> Response:
+        return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
+
+    return routes

@@ -1,0 +1,229 @@
+"""A bundle in memory: its manifest, its graphs as running sessions, its documents.
+
+Whatever is not as the manifest says is a BundleError before the first request.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import onnxruntime
+
+from schemas.features import Array, Floats
+from schemas.manifest import (
+    GOLDEN,
+    BundleError,
+    Graph,
+    Manifest,
+    TaskFacts,
+    Tensor,
+    read_manifest,
+)
+from schemas.response import MODALITIES, Modality
+from service.settings import Device
+
+TIM = "tim.json"
+MODEL_CARD = "MODEL_CARD.md"
+NOTICE = "NOTICE"
+ATTENTION = "attention"
+EMBEDDING = "embedding"
+PRESENT = "present"
+
+# The names of each modality's arrays, as `schemas.features` makes them.
+_INPUTS: dict[Modality, set[str]] = {
+    "tabular": {"values"},
+    "series": {"statistics", "treatments"},
+    "notes": {"tokens"},
+    "image": {"pixels"},
+}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_SILENT = 4  # fatal only: its lines about a failed run quote input values
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One graph, ready to run. Safe to call from several threads."""
+
+    graph: Graph
+    onnx: Any
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Floats]:
+        """The graph's outputs by name. `inputs` may hold more than the graph asks for."""
+        names = [tensor.name for tensor in self.graph.outputs]
+        feeds = {tensor.name: inputs[tensor.name] for tensor in self.graph.inputs}
+        return dict(zip(names, self.onnx.run(names, feeds), strict=True))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `digest` is the SHA-256 of its manifest, `golden` its golden answers."""
+
+    manifest: Manifest
+    digest: str
+    device: Literal["cpu", "cuda"]
+    encoders: Mapping[Modality, Session]
+    fusion: Session
+    golden: bytes
+    tim: bytes | None
+    model_card: bytes | None
+    notice: bytes | None
+
+    @classmethod
+    def load(cls, path: Path, device: Device = "auto", threads: int = 1) -> Self:
+        """Reads and checks everything in the folder.
+
+        Raises BundleError for whatever is missing, was changed, or is not as the manifest says,
+        and for a device that was asked for and is not there.
+        """
+        manifest, digest = read_manifest(path)
+        graphs = (*manifest.encoders.values(), manifest.fusion)
+        for file in (GOLDEN, *(graph.file for graph in graphs)):
+            if file not in manifest.files:
+                raise BundleError(f"{path}: the manifest has no digest of {file}")
+        found = _device(device)
+        bundle = cls(
+            manifest=manifest,
+            digest=digest,
+            device=found,
+            encoders={
+                modality: _session(path, graph, found, threads)
+                for modality, graph in manifest.encoders.items()
+            },
+            fusion=_session(path, manifest.fusion, found, threads),
+            golden=(path / GOLDEN).read_bytes(),
+            tim=_document(path, manifest, TIM),
+            model_card=_document(path, manifest, MODEL_CARD),
+            notice=_document(path, manifest, NOTICE),
+        )
+        _check_encoders(manifest)
+        _check_fusion(manifest)
+        for facts in manifest.tasks:
+            _check_task(facts, manifest)
+        return bundle
+
+
+def _document(path: Path, manifest: Manifest, name: str) -> bytes | None:
+    """A file that a bundle need not have; one without a digest is not served."""
+    return (path / name).read_bytes() if name in manifest.files else None
+
+
+def _device(asked: Device) -> Literal["cpu", "cuda"]:
+    if asked == "cpu":
+        return "cpu"
+    there = _CUDA in onnxruntime.get_available_providers() and _cuda_devices() > 0
+    if asked == "cuda" and not there:
+        raise BundleError("M3H_DEVICE=cuda, and no CUDA device is there")
+    return "cuda" if there else "cpu"
+
+
+def _cuda_devices() -> int:
+    """CUDA devices by the driver's own count: ONNX Runtime would name CUDA where there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _session(path: Path, graph: Graph, device: Literal["cpu", "cuda"], threads: int) -> Session:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = threads
+    # Requests share the processors: a thread that spins for work takes them from another request.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = [_CPU]
+    if device == "cuda":
+        # TF32 keeps 10 bits of the fraction: too few for the golden answers.
+        providers = [(_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), _CPU]
+        onnxruntime.preload_dlls()
+    content = (path / graph.file).read_bytes()
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers)
+    except Exception as error:  # noqa: BLE001 - its errors have no common base
+        first_line = str(error).partition("\n")[0]
+        raise BundleError(f"{path / graph.file} does not load: {first_line}") from None
+    if device == "cuda" and _CUDA not in session.get_providers():
+        raise BundleError(
+            "a CUDA device is there, and ONNX Runtime cannot use it: "
+            "are CUDA 13 and cuDNN 9 installed? M3H_DEVICE=cpu serves without it"
+        )
+    _check_tensors(path / graph.file, "input", graph.inputs, session.get_inputs())
+    _check_tensors(path / graph.file, "output", graph.outputs, session.get_outputs())
+    return Session(graph, session)
+
+
+def _check_tensors(file: Path, kind: str, stated: tuple[Tensor, ...], real: list[Any]) -> None:
+    names, real_names = {t.name for t in stated}, {t.name for t in real}
+    if names != real_names:
+        differ = ", ".join(sorted(names ^ real_names))
+        raise BundleError(f"{file}: the {kind}s are not those of the manifest: {differ}")
+    by_name = {tensor.name: tensor for tensor in real}
+    for tensor in stated:
+        found = by_name[tensor.name]
+        dtype = _DTYPES.get(found.type, found.type)
+        if dtype != tensor.dtype:
+            raise BundleError(f"{file}: {kind} {tensor.name} is {dtype}, not {tensor.dtype}")
+        if len(found.shape) != len(tensor.axes) or any(
+            isinstance(axis, int) and isinstance(length, int) and axis != length
+            for axis, length in zip(tensor.axes, found.shape, strict=True)
+        ):
+            raise BundleError(
+                f"{file}: {kind} {tensor.name} has axes {found.shape}, not {list(tensor.axes)}"
+            )
+
+
+def _check_encoders(manifest: Manifest) -> None:
+    widths = {tensor.name: tensor.axes[-1] for tensor in manifest.fusion.inputs}
+    for modality, graph in manifest.encoders.items():
+        inputs = {tensor.name for tensor in graph.inputs}
+        if not inputs <= _INPUTS[modality]:
+            unknown = ", ".join(sorted(inputs - _INPUTS[modality]))
+            raise BundleError(f"encoder {modality}: no feature is named {unknown}")
+        if [tensor.name for tensor in graph.outputs] != [EMBEDDING]:
+            raise BundleError(f"encoder {modality}: its one output must be named {EMBEDDING}")
+        if modality in widths and graph.outputs[0].axes[-1] != widths[modality]:
+            raise BundleError(f"encoder {modality}: its width is not that of the fusion's input")
+
+
+def _check_fusion(manifest: Manifest) -> None:
+    inputs = {tensor.name: tensor for tensor in manifest.fusion.inputs}
+    if set(inputs) != {*MODALITIES, PRESENT}:
+        expected = ", ".join((*MODALITIES, PRESENT))
+        raise BundleError(f"fusion: its inputs must be {expected}")
+    if any(not isinstance(inputs[modality].axes[-1], int) for modality in MODALITIES):
+        raise BundleError("fusion: the width of an embedding must be a number")
+    outputs = {tensor.name: tensor for tensor in manifest.fusion.outputs}
+    tasks = len(manifest.tasks)
+    if ATTENTION not in outputs or outputs[ATTENTION].axes[1:] != (tasks, tasks):
+        raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
+
+
+def _check_task(facts: TaskFacts, manifest: Manifest) -> None:
+    name = facts.task.name
+    outputs = {tensor.name: tensor.axes for tensor in manifest.fusion.outputs}
+    axes = outputs.get(facts.output)
+    if axes is None:
+        raise BundleError(f"task {name}: the fusion has no output {facts.output}")
+    whole_row = facts.task.kind in ("multiclass", "clustering")
+    if whole_row != (facts.column is None):
+        raise BundleError(f"task {name}: a {facts.task.kind} task reads one column or a whole row")
+    width = axes[-1]
+    if facts.column is not None and isinstance(width, int) and not 0 <= facts.column < width:
+        raise BundleError(f"task {name}: {facts.output} has no column {facts.column}")
+    if facts.task.kind == "multiclass" and width != len(facts.task.classes):
+        raise BundleError(f"task {name}: {facts.output} is not as wide as its classes are many")
+    missing = set(facts.seen) - set(manifest.encoders)
+    if missing:
+        raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")

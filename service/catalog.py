@@ -1,0 +1,119 @@
+"""What a bundle can predict and what it reads, for whoever writes a client."""
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.manifest import Manifest, Phenotype
+from schemas.response import Modality
+from schemas.tasks import Coding, Kind
+from schemas.variables import Treatment, Variable
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskEntry(_Entry):
+    """A task: what its number means, what defines its label, what it learnt from."""
+
+    name: str
+    display: str
+    department: str
+    kind: Kind
+    means: str
+    unit: str | None
+    classes: tuple[str, ...]
+    subset_of: str | None
+    coding: tuple[Coding, ...]
+    icd9_prefixes: tuple[str, ...]
+    icd10_prefixes: tuple[str, ...]
+    icd10_excluded: tuple[str, ...]
+    seen: tuple[Modality, ...]
+    labels: dict[Modality, int]
+    positives: int | None
+    prevalence: float | None
+    abstains: str | None
+    phenotypes: tuple[Phenotype, ...]
+
+
+class TaskList(_Entry):
+    tasks: tuple[TaskEntry, ...]
+
+
+class VariableEntry(_Entry):
+    """A variable of `series`. `units`: accepted UCUM codes, the canonical one first."""
+
+    name: str
+    display: str
+    loinc: tuple[str, ...]
+    units: tuple[str, ...]
+    unit_required: bool
+    plausible: tuple[float, float]
+    aggregate: str
+
+
+class TreatmentEntry(_Entry):
+    """A treatment. `units` of its rate; those in `units_per_weight` need `weight_kg` as well."""
+
+    name: str
+    display: str
+    units: tuple[str, ...]
+    units_per_weight: tuple[str, ...]
+    plausible: tuple[float, float] | None
+
+
+class VariableList(_Entry):
+    """Everything that the model reads. `unit_spellings`: accepted for the UCUM code beside it."""
+
+    variables: tuple[VariableEntry, ...]
+    treatments: tuple[TreatmentEntry, ...]
+    categories: dict[str, tuple[str, ...]]
+    unit_spellings: dict[str, str]
+    window_hours: float
+    trained_hours: tuple[float, float]
+
+
+def tasks(manifest: Manifest) -> TaskList:
+    shared = TaskEntry.model_fields.keys()
+    return TaskList(
+        tasks=tuple(
+            TaskEntry.model_validate(
+                {k: v for k, v in (*facts.task, *facts) if k in shared}
+                | {"phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else ()}
+            )
+            for facts in manifest.tasks
+        )
+    )
+
+
+def variables(manifest: Manifest) -> VariableList:
+    spec = manifest.spec
+    return VariableList(
+        variables=tuple(map(_variable, spec.variables)),
+        treatments=tuple(map(_treatment, spec.treatments)),
+        categories=spec.categories,
+        unit_spellings=spec.spellings,
+        window_hours=spec.window_hours,
+        trained_hours=manifest.trained_hours,
+    )
+
+
+def _variable(known: Variable) -> VariableEntry:
+    return VariableEntry(
+        name=known.name,
+        display=known.display,
+        loinc=known.loinc,
+        units=known.accepted,
+        unit_required=not known.dimensionless,
+        plausible=known.plausible,
+        aggregate=known.aggregate,
+    )
+
+
+def _treatment(known: Treatment) -> TreatmentEntry:
+    return TreatmentEntry(
+        name=known.name,
+        display=known.display,
+        units=known.accepted,
+        units_per_weight=tuple(known.units_per_weight),
+        plausible=known.plausible,
+    )

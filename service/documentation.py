@@ -1,0 +1,75 @@
+"""The OpenAPI document of bodies that are read by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from schemas.manifest import Manifest
+from schemas.payload import Payload
+from service.problems import MEDIA_TYPE, Problem
+
+_REFERENCE = "#/components/schemas/{model}"
+
+_MEANING = {
+    400: "The body is no JSON",
+    404: "Not in this bundle",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    422: "A rule is not kept; `errors` says where and which",
+    500: "An error of the service",
+    503: "Not ready",
+}
+
+
+class Batch(BaseModel):
+    """Several patients."""
+
+    items: list[Payload]
+
+
+class Documented(FastAPI):
+    """A FastAPI app whose OpenAPI document has the request bodies and the problems."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(
+            title=f"M3H: {manifest.name}",
+            version=manifest.version,
+            # Both are routes like the others (service.app), so that they are counted by name.
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for model in (Batch, Problem):
+                schema = model.model_json_schema(ref_template=_REFERENCE)
+                schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+def body(model: str) -> dict[str, Any]:
+    """A request body by the name of its schema."""
+    schema = {"$ref": _REFERENCE.format(model=model)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses that are problem documents."""
+    schema = {"$ref": _REFERENCE.format(model="Problem")}
+    return {
+        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """A successful response that is served as it lies in the bundle."""
+    return {200: {"description": "As the bundle has it", "content": {media_type: {}}}}

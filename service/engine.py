@@ -1,0 +1,108 @@
+"""From features to the raw outputs of the graphs, many patients at once."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydantic_core import from_json, to_json
+
+from schemas.features import Array, Floats, features, stack
+from schemas.manifest import GOLDEN, BundleError
+from schemas.payload import parse_payload
+from schemas.response import MODALITIES, Modality
+from service.bundle import EMBEDDING, PRESENT, Bundle
+
+# One patient's features: [no batch axis], by modality and name.
+Sample = Mapping[Modality, dict[str, Array]]
+# One patient's outputs of the fusion graph: [no batch axis], by name.
+Outputs = dict[str, Floats]
+
+
+class Engine:
+    """Runs a bundle's graphs. Safe to call from several threads.
+
+    `verified`: the golden answers were reproduced once. `failing`: the latest run raised.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.verified = False
+        self.failing = False
+        fusion = bundle.manifest.fusion.inputs
+        self._widths = {t.name: int(t.axes[-1]) for t in fusion if t.name != PRESENT}
+
+    def run(self, samples: Sequence[Sample]) -> list[Outputs]:
+        """The outputs of each sample, in order. Encoders run on the rows that have the modality."""
+        if not samples:
+            return []
+        try:
+            outputs = self.bundle.fusion.run(self._encode(samples))
+        except Exception:
+            self.failing = True
+            raise
+        self.failing = False
+        return [{name: rows[i] for name, rows in outputs.items()} for i in range(len(samples))]
+
+    def _encode(self, samples: Sequence[Sample]) -> dict[str, Array]:
+        """The fusion's inputs: an embedding [batch, D] for each modality, `present` [batch, 4]."""
+        present = np.zeros((len(samples), len(MODALITIES)), dtype=np.bool_)
+        inputs: dict[str, Array] = {PRESENT: present}
+        for column, modality in enumerate(MODALITIES):
+            embedding = np.zeros((len(samples), self._widths[modality]), dtype=np.float32)
+            inputs[modality] = embedding
+            encoder = self.bundle.encoders.get(modality)
+            rows = [i for i, sample in enumerate(samples) if modality in sample]
+            if encoder is not None and rows:
+                batch = stack([samples[i][modality] for i in rows])
+                embedding[rows] = encoder.run(batch)[EMBEDDING]
+                present[rows, column] = True
+        return inputs
+
+    def replay_golden(self) -> None:
+        """Runs the bundle's golden requests through all of serving.
+
+        Raises BundleError, naming the first output that is not the golden one within the
+        manifest's tolerance.
+        """
+        lines = [line for line in self.bundle.golden.splitlines() if line.strip()]
+        if not lines:
+            raise BundleError(f"{GOLDEN} holds no answer")
+        for number, line in enumerate(lines, start=1):
+            found, expected = self._replay(number, line)
+            _compare(number, found, expected, self.bundle.manifest.golden_tolerance)
+        self.verified = True
+
+    def _replay(self, number: int, line: bytes) -> tuple[Outputs, Outputs]:
+        """What the graphs say now and what the line says, of one golden request."""
+        try:
+            golden = from_json(line)
+            expected = {
+                name: np.asarray(values, dtype=np.float32)
+                for name, values in golden["outputs"].items()
+            }
+            payload = parse_payload(to_json(golden["request"]))
+            sample = features(payload, self.bundle.manifest.spec)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BundleError(f"{GOLDEN}, line {number}: not a request with its outputs") from None
+        try:
+            found = self.run([sample.arrays])[0]
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(f"{GOLDEN}, line {number}: does not run: {first_line}") from None
+        return found, expected
+
+
+def _compare(number: int, found: Outputs, expected: Outputs, tolerance: float) -> None:
+    where = f"{GOLDEN}, line {number}"
+    if found.keys() != expected.keys():
+        differ = ", ".join(sorted(found.keys() ^ expected.keys()))
+        raise BundleError(f"{where}: the outputs are not those of the graph: {differ}")
+    for name, golden in expected.items():
+        values = found[name]
+        if values.shape != golden.shape:
+            raise BundleError(f"{where}: {name} has shape {values.shape}, not {golden.shape}")
+        error = float(np.abs(values - golden).max())
+        if not error <= tolerance:  # also where it is NaN
+            raise BundleError(
+                f"{where}: {name} differs from the golden answer by {error:.2g}, "
+                f"more than {tolerance:.2g}"
+            )

@@ -1,0 +1,46 @@
+"""JSON lines to stderr. No line ever holds a query string, a body or a value from one."""
+
+import logging
+import traceback
+from typing import TextIO, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from service.settings import LogLevel
+
+
+def make_log(level: LogLevel, stream: TextIO) -> FilteringBoundLogger:
+    """A logger of its own: nothing is configured globally."""
+    return cast(
+        "FilteringBoundLogger",
+        structlog.wrap_logger(
+            structlog.WriteLogger(stream),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+        ),
+    )
+
+
+def where(error: BaseException) -> list[str]:
+    """The frames of an exception, innermost last, without its message: that may quote a payload."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+class FromLibraries(logging.Handler):
+    """Sends what uvicorn and other libraries log through the JSON log, exceptions unquoted."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, object] = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields |= {"error": type(record.exc_info[1]).__name__, "at": where(record.exc_info[1])}
+        self._log.log(record.levelno, record.getMessage(), **fields)

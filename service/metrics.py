@@ -1,0 +1,112 @@
+"""What Prometheus reads. One registry for each app; no label holds a value from a payload."""
+
+import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from schemas.features import Floats
+from schemas.manifest import Manifest
+from schemas.response import MODALITIES, Receipt
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+_SHARES = tuple(i / 20 for i in range(1, 21))
+
+
+class Metrics:
+    """The counters and histograms of one app."""
+
+    def __init__(self, manifest: Manifest, digest: str) -> None:
+        # They double the output, and nobody asks for them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "m3h_requests", "Requests answered", ("route", "status"), registry=self._registry
+        )
+        self._request_seconds = Histogram(
+            "m3h_request_seconds",
+            "Time from the first byte of a request to the last of its answer",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stage_seconds = Histogram(
+            "m3h_stage_seconds",
+            "Time that a prediction spends in a stage",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._present = Counter(
+            "m3h_modality_present",
+            "Predictions whose request held the modality",
+            ("modality",),
+            registry=self._registry,
+        )
+        self._ignored = Counter(
+            "m3h_input_ignored",
+            "Entries of the receipt about input that was not used",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._entropy = Histogram(
+            "m3h_attention_entropy",
+            "Mean entropy of a task's attention, as a share of its maximum",
+            buckets=_SHARES,
+            registry=self._registry,
+        )
+        info = Gauge(
+            "m3h_bundle_info",
+            "The bundle that is served",
+            ("name", "version", "digest"),
+            registry=self._registry,
+        )
+        info.labels(manifest.name, manifest.version, digest).set(1)
+        for modality in MODALITIES:
+            self._present.labels(modality)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        self._stage_seconds.labels(stage).observe(seconds)
+
+    def prediction(self, receipt: Receipt, attention: Floats) -> None:
+        """Counts one prediction. `attention` [task, task]: rows sum to 1."""
+        for modality, use in receipt.modalities.items():
+            if use.status != "absent":
+                self._present.labels(modality).inc()
+        for entry in receipt.ignored:
+            self._ignored.labels(entry.reason).inc()
+        tasks = len(attention)
+        if tasks > 1 and np.isfinite(attention).all():
+            weights = attention.astype(np.float64)
+            entropy = -(weights * np.log(np.maximum(weights, 1e-30))).sum(axis=1).mean()
+            self._entropy.observe(float(entropy / np.log(tasks)))
+
+    def text(self) -> bytes:
+        """The Prometheus text format, version 0.0.4."""
+        return generate_latest(self._registry)

@@ -1,0 +1,78 @@
+"""Around each request: its id and trace, its line in the log, its count, its last resort."""
+
+import re
+import secrets
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from service import problems
+from service.log import where
+from service.metrics import Metrics
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+# W3C Trace Context, version 00. All-zero ids are invalid.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_QUIET = ("/health/live", "/health/ready", "/metrics")  # asked every few seconds by machines
+
+
+class Observed:
+    """ASGI middleware. Nothing of a query string, a body or an unknown path is written down."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        request_id = _taken(headers.get("x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
+        trace = _taken(headers.get("traceparent"), _TRACEPARENT) or _new_trace()
+        status = 0
+
+        async def send_with_ids(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-ID"] = request_id
+                answered["traceparent"] = trace
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_ids)
+        except Exception as error:  # noqa: BLE001 - the last resort; never silent, never an echo
+            self._log.error(
+                "unexpected", request_id=request_id, error=type(error).__name__, at=where(error)
+            )
+            if not status:
+                answer = problems.response(problems.unexpected())
+                await answer(scope, receive, send_with_ids)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.request(route, status, seconds)
+            write = self._log.debug if route in _QUIET else self._log.info
+            write(
+                "request",
+                request_id=request_id,
+                trace=trace,
+                route=route,
+                status=status,
+                ms=round(seconds * 1000, 3),
+            )
+
+
+def _taken(given: str | None, pattern: re.Pattern[str]) -> str | None:
+    return given if given is not None and pattern.fullmatch(given) else None
+
+
+def _new_trace() -> str:
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"

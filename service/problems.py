@@ -1,0 +1,177 @@
+"""Everything that can be wrong with a request, as RFC 9457 problem documents.
+
+A problem says where (RFC 6901 pointer, or the name of a query parameter) and which rule; it never
+holds a value from the request, because a value may be a patient's.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from schemas.payload import FieldError, InvalidPayload
+
+MEDIA_TYPE = "application/problem+json"
+LISTED = 100  # faults that one problem lists
+
+# A name that a program would give; anything else might be a patient's.
+_PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+
+
+class Fault(BaseModel):
+    """One thing that is wrong, at a `pointer` into the body or in a query `parameter`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pointer: str | None = None
+    parameter: str | None = None
+    rule: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[Fault, ...] = ()
+
+    def json_bytes(self) -> bytes:
+        """The document, without what it does not have."""
+        return self.model_dump_json(exclude_none=True, exclude_defaults=True).encode()
+
+
+class Refused(Exception):
+    """A request that is answered by a problem."""
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.title)
+        self.problem = problem
+        self.headers = dict(headers or {})
+
+
+def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(
+        problem.json_bytes(), problem.status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def problem(
+    slug: str, title: str, status: int, detail: str, errors: Sequence[Fault] = ()
+) -> Problem:
+    if len(errors) > LISTED:
+        detail = f"{detail}; {len(errors)} faults, of which the first {LISTED} are listed"
+    return Problem(
+        type=f"urn:m3h:problem:{slug}",
+        title=title,
+        status=status,
+        detail=detail,
+        errors=tuple(errors[:LISTED]),
+    )
+
+
+def invalid_payload(errors: Sequence[FieldError]) -> Problem:
+    """400 if the body is no JSON, else 422."""
+    faults = [Fault(pointer=e.pointer, rule=e.rule, detail=e.detail) for e in errors]
+    if any(error.rule == "json" for error in errors):
+        return problem("not-json", "Not JSON", 400, "the body could not be read as JSON", faults)
+    detail = "the document does not keep the rules that its errors name"
+    return problem("invalid-payload", "Invalid payload", 422, detail, faults)
+
+
+def input_ignored(faults: Sequence[Fault]) -> Problem:
+    detail = "strict=true, and part of the input would not be used"
+    return problem("input-ignored", "Input would be ignored", 422, detail, faults)
+
+
+def too_large(limit: int) -> Refused:
+    detail = f"the body is larger than {limit} bytes (M3H_MAX_BODY_BYTES)"
+    return Refused(problem("body-too-large", "Body too large", 413, detail))
+
+
+def unsupported_media_type() -> Refused:
+    detail = "the body must be application/json in UTF-8, without a content coding"
+    body = problem("unsupported-media-type", "Unsupported media type", 415, detail)
+    return Refused(body, {"Accept": "application/json", "Accept-Encoding": "identity"})
+
+
+def not_in_bundle(what: str) -> Refused:
+    detail = f"the bundle that is served carries no {what}"
+    return Refused(problem("not-in-bundle", f"No {what}", 404, detail))
+
+
+def not_ready(detail: str) -> Refused:
+    return Refused(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
+
+
+def unexpected() -> Problem:
+    detail = "an error of the service, not of the request; its log has more under the X-Request-ID"
+    return problem("unexpected", "Unexpected error", 500, detail)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of an app a problem document, but for those that only middleware sees."""
+
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        return response(error.problem, error.headers)
+
+    @app.exception_handler(InvalidPayload)
+    async def invalid(_: Request, error: InvalidPayload) -> Response:
+        return response(invalid_payload(error.errors))
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(_: Request, error: RequestValidationError) -> Response:
+        faults = [_parameter_fault(e) for e in error.errors()]
+        detail = "a query parameter does not keep the rule that is named"
+        return response(problem("invalid-parameter", "Invalid parameter", 422, detail, faults))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return response(_http_problem(error.status_code), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return response(problem("client-gone", "Client gone", 499, "the client went away"))
+
+
+def _parameter_fault(error: Mapping[str, object]) -> Fault:
+    location = error["loc"]
+    name = str(location[-1]) if isinstance(location, tuple) else ""
+    if not _PARAMETER_NAME.fullmatch(name):
+        name = "(name withheld)"
+    match error["type"]:
+        case "extra_forbidden":
+            return Fault(parameter=name, rule="unknown_parameter", detail="is no parameter here")
+        case "literal_error":
+            context = error.get("ctx")
+            allowed = context.get("expected", "") if isinstance(context, Mapping) else ""
+            detail = f"must be one of {allowed}"
+            return Fault(parameter=name, rule="allowed_values", detail=detail)
+        case "bool_parsing" | "bool_type":
+            detail = "must be one of 'true' or 'false'"
+            return Fault(parameter=name, rule="allowed_values", detail=detail)
+        case _:
+            return Fault(parameter=name, rule="invalid", detail="is not valid here")
+
+
+def _http_problem(status: int) -> Problem:
+    match status:
+        case 404:
+            return problem("not-found", "Not found", 404, "no such path; see GET /openapi.json")
+        case 405:
+            detail = "this path does not answer this method; the Allow header has those it does"
+            return problem("method-not-allowed", "Method not allowed", 405, detail)
+        case _:
+            phrase = HTTPStatus(status).phrase
+            return problem(f"http-{status}", phrase, status, "the request could not be answered")

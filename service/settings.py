@@ -1,0 +1,56 @@
+"""Every setting of the service: one class, read from `M3H_*` in one place."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Device = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity, within its control group's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cgroup_quota()
+    return max(1, min(allowed or 1, quota or allowed or 1))
+
+
+def _cgroup_quota() -> int | None:
+    """Whole processors that the control group grants; None without a limit."""
+    try:
+        if _CGROUP_V2.is_file():
+            quota, period = _CGROUP_V2.read_text(encoding="ascii").split()
+        else:
+            quota = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return None if quota in ("max", "-1") else max(1, int(quota) // int(period))
+
+
+class Settings(BaseSettings):
+    """`M3H_BUNDLE`, `M3H_PORT`, … An argument given in code goes before the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="M3H_", frozen=True)
+
+    bundle: Path = Field(Path("bundles/m3h-open"), description="folder of the bundle to serve")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    device: Device = Field("auto", description="cuda, cpu, or auto: cuda if there is one")
+    threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="processor threads for the model; default: the processors at hand",
+    )
+    max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
+    max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
+    shutdown_seconds: int = Field(
+        30, ge=0, description="time that running requests have after SIGTERM"
+    )
+    log_level: LogLevel = Field("info", description="debug, info, warning or error")

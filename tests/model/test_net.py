@@ -1,0 +1,168 @@
+"""The network keeps its promises whatever its weights are."""
+
+import itertools
+
+import pytest
+import torch
+
+from model.net import DISPOSITION, M3H, MORTALITY, CrossTaskAttention, NetConfig
+from schemas.response import MODALITIES
+from schemas.tasks import load_tasks
+
+TASKS = load_tasks()
+NAMES = [task.name for task in TASKS]
+EVERY_SUBSET = torch.tensor(list(itertools.product([False, True], repeat=4)))
+
+
+def make_net(seen=None, **config):
+    torch.manual_seed(0)
+    seen = torch.ones(len(TASKS), 4) if seen is None else seen
+    net = M3H(
+        TASKS,
+        seen,
+        tabular=7,
+        statistics=(5, 11),
+        treatments=(3, 4),
+        vocabulary=50,
+        config=NetConfig(image_channels=(8, 16), **config),
+    )
+    with torch.no_grad():  # heads start at zero; a promise must hold for any weights
+        for parameter in net.fusion.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return net.eval()
+
+
+def some_inputs(count):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "tabular": {"values": torch.randn(count, 7, generator=generator)},
+        "series": {
+            "statistics": torch.randn(count, 5, 11, generator=generator),
+            "treatments": torch.randn(count, 3, 4, generator=generator),
+        },
+        "notes": {"tokens": torch.randint(1, 50, (count, 6), generator=generator)},
+        "image": {"pixels": torch.randint(0, 256, (count, 1, 32, 32)).to(torch.uint8)},
+    }
+
+
+@pytest.fixture(params=["balanced", "published"])
+def attention(request):
+    return request.param
+
+
+def test_attention_rows_sum_to_one(attention):
+    net = make_net(attention=attention)
+    _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, len(TASKS)))
+    assert (weights >= 0).all()
+
+
+def test_a_task_alone_reads_only_itself():
+    layer = CrossTaskAttention(1, NetConfig())
+    _, weights = layer(torch.randn(2, 1, 1, 32), torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(weights, torch.ones(2, 1, 1))
+
+
+@pytest.mark.parametrize("tasks", [2, 10, 44, 200])
+def test_self_and_cross_start_at_one_half_each_whatever_the_number_of_tasks(tasks):
+    layer = CrossTaskAttention(tasks, NetConfig())
+    with torch.no_grad():
+        layer.query.zero_()  # no evidence yet
+    _, weights = layer(torch.randn(2, 1, tasks, 32), torch.zeros(tasks, dtype=torch.long))
+    own = weights.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(own, torch.full_like(own, 0.5))
+
+
+def test_the_published_form_averages_many_tasks():
+    """The fault that the balanced form mends: with 44 tasks a task keeps 0.06 of its own weight."""
+    layer = CrossTaskAttention(44, NetConfig(attention="published"))
+    with torch.no_grad():
+        layer.query.copy_(layer.query.abs() * 1e-3)
+    x = torch.rand(2, 1, 44, 32)
+    with torch.no_grad():
+        layer.key.weight.copy_(torch.eye(32))
+    _, weights = layer(x, torch.zeros(44, dtype=torch.long))
+    assert weights.diagonal(dim1=1, dim2=2).mean() < 0.1
+
+
+def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attention):
+    net = make_net(attention=attention)
+    present = EVERY_SUBSET
+    inputs = {
+        m: {name: value[: int(present[:, i].sum())] for name, value in tensors.items()}
+        for i, (m, tensors) in enumerate(some_inputs(16).items())
+    }
+    raw, _ = net(inputs, present)
+    served = net.calibrate(raw)
+    binary = dict(zip(net.calibrate.names, served["binary"].T, strict=True))
+    for task in TASKS:
+        if task.kind == "binary":
+            p = binary[task.name]
+            assert torch.isfinite(p).all()
+            assert ((p >= 0) & (p <= 1)).all()
+        if task.subset_of:
+            assert (binary[task.name] <= binary[task.subset_of]).all()
+    for name in (DISPOSITION, "phenotype"):
+        torch.testing.assert_close(served[name].sum(-1), torch.ones(16))
+    died = next(t for t in TASKS if t.name == DISPOSITION).classes.index("died")
+    torch.testing.assert_close(served[DISPOSITION][:, died], binary[MORTALITY])
+    assert (served["length_of_stay"] > 0).all()
+
+
+def test_an_absent_modality_is_as_if_its_embedding_were_anything():
+    net = make_net()
+    present = torch.tensor([[True, True, False, False]])
+    first = torch.randn(1, 4, net.width)
+    second = first.clone()
+    second[:, 2:] = torch.randn(1, 2, net.width) * 100
+    for one, other in zip(net.fusion(first, present), net.fusion(second, present), strict=True):
+        if isinstance(one, dict):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+        else:
+            assert torch.equal(one, other)
+
+
+def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_attention():
+    image = MODALITIES.index("image")
+    findings = [NAMES.index(n) for n in ("pleural_effusion", "pneumonia", "copd")]
+    seen = torch.ones(len(TASKS), 4)
+    seen[:, image] = 0
+    seen[findings, image] = 1
+    net = make_net(seen=seen)
+    present = torch.ones(1, 4, dtype=torch.bool)
+    first = torch.randn(1, 4, net.width)
+    second = first.clone()
+    second[:, image] += 10
+    (raw, weights), (raw2, weights2) = net.fusion(first, present), net.fusion(second, present)
+    hidden = [i for i in range(len(TASKS)) if i not in findings]
+    assert torch.equal(weights[:, hidden], weights2[:, hidden])
+    rows = net.fusion.heads.rows_binary
+    moved = {
+        NAMES[rows[i]] for i in (raw["binary"] != raw2["binary"])[0].nonzero().ravel().tolist()
+    }
+    assert moved == {NAMES[i] for i in findings}
+    for name in ("length_of_stay", DISPOSITION, "phenotype"):
+        assert torch.equal(raw[name], raw2[name])
+
+
+def test_a_note_without_a_token_is_zeros_to_the_layers_and_not_nan():
+    net = make_net()
+    embedding = net.encoders["notes"](torch.zeros(2, 4, dtype=torch.long))
+    assert torch.isfinite(embedding).all()
+
+
+def test_padding_does_not_change_a_note():
+    encoder = make_net().encoders["notes"]
+    tokens = torch.randint(1, 50, (1, 6))
+    padded = torch.nn.functional.pad(tokens, (0, 20))
+    torch.testing.assert_close(encoder(tokens), encoder(padded))
+
+
+def test_missing_values_are_the_median_and_said_to_be_missing():
+    encoder = make_net().encoders["tabular"]
+    values = torch.randn(200, 7) * 5 + 3
+    encoder.normalise.fit(values)
+    scaled = encoder.normalise(torch.full((1, 7), torch.nan))
+    assert (scaled == 0).all()
+    median = values.median(dim=0).values[None]
+    assert not torch.allclose(encoder(median), encoder(torch.full((1, 7), torch.nan)))
