@@ -592,9 +592,10 @@ def _pixels(pointer: str, image: Image, spec: FeatureSpec, ledger: _Ledger) -> A
 
 
 def _greyscale(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel: keep the high byte, as a viewer would
-        high = np.asarray(image).astype(np.uint32) >> 8
-        return PIL.Image.fromarray(np.minimum(high, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits a pixel, of which an X-ray often uses only 12
+        deep = np.asarray(image).astype(np.float64)
+        span = max(float(deep.max() - deep.min()), 1.0)
+        return PIL.Image.fromarray(((deep - deep.min()) / span * 255).astype(np.uint8))
     return image.convert("L")
 
 

@@ -1,0 +1,445 @@
+"""From a payload to arrays: units, order, duplicates, missing values, and a receipt of it all."""
+
+import io
+import json
+import zlib
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec, features, stack
+from schemas.payload import InvalidPayload, as_payload, parse_payload
+
+SPEC = FeatureSpec.default()
+AS_OF = datetime(2026, 11, 23, 10, tzinfo=UTC)
+
+
+def at(hours_before):
+    return AS_OF - timedelta(hours=hours_before)
+
+
+def read(**parts):
+    return features(as_payload({"as_of": AS_OF, **parts}), SPEC)
+
+
+def series(variable, unit, *pairs):
+    times, values = zip(*pairs, strict=True)
+    return {
+        "variable": variable,
+        "unit": unit,
+        "times": [at(h) for h in times],
+        "values": list(values),
+    }
+
+
+def statistic(found, variable, name):
+    rows = found.arrays["series"]["statistics"]
+    return float(rows[SPEC.variable_index[variable], STATISTICS.index(name)])
+
+
+def treatment(found, name, feature):
+    rows = found.arrays["series"]["treatments"]
+    return float(rows[SPEC.treatment_index[name], TREATMENT_FEATURES.index(feature)])
+
+
+def refused(**parts):
+    with pytest.raises(InvalidPayload) as caught:
+        read(**parts)
+    return {(error.pointer, error.rule) for error in caught.value.errors}
+
+
+def ignored(found):
+    return {(entry.pointer, entry.reason) for entry in found.receipt.ignored}
+
+
+def png(size=(64, 64), mode="L"):
+    buffer = io.BytesIO()
+    noise = PIL.Image.effect_noise(size, 50)
+    if mode == "I;16":
+        twelve_bits = PIL.Image.fromarray(np.asarray(noise).astype(np.uint16) * 16)
+        twelve_bits.save(buffer, "PNG")
+    else:
+        noise.convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image(data, media_type="image/png", hours_before=1.0, **more):
+    return {"time": at(hours_before), "media_type": media_type, "data": data, **more}
+
+
+# --- series -----------------------------------------------------------------------------------
+
+
+def test_a_statistic_is_what_its_name_says():
+    found = read(series=[series("heart_rate", "/min", (5, 80.0), (3, 100.0), (1, 90.0))])
+    expected = {
+        "last": 90,
+        "mean": 90,
+        "minimum": 80,
+        "maximum": 100,
+        "spread": np.std([80, 100, 90]),
+        "change": 10,
+        "log_count": np.log(4),
+        "hours_since_last": 1,
+        "recent_mean": 90,
+        "recent_minimum": 80,
+        "recent_maximum": 100,
+    }
+    for name, value in expected.items():
+        assert statistic(found, "heart_rate", name) == pytest.approx(value), name
+
+
+def test_recent_is_the_last_six_hours():
+    found = read(series=[series("heart_rate", "/min", (7, 80.0), (5, 100.0))])
+    assert statistic(found, "heart_rate", "mean") == 90
+    assert statistic(found, "heart_rate", "recent_mean") == 100
+
+
+def test_a_variable_that_was_not_measured_is_missing_not_zero():
+    found = read(series=[series("heart_rate", "/min", (1, 80.0))])
+    assert np.isnan(statistic(found, "creatinine", "last"))
+    assert statistic(found, "creatinine", "log_count") == 0
+
+
+def test_amounts_add_up_over_the_window():
+    found = read(series=[series("urine_output", "mL", (20, 400.0), (3, 200.0), (1, 100.0))])
+    assert statistic(found, "urine_output", "mean") == pytest.approx(700 / 48)
+    assert statistic(found, "urine_output", "recent_mean") == pytest.approx(300 / 6)
+
+
+@pytest.mark.parametrize(
+    ("variable", "unit", "value", "canonical"),
+    [
+        ("creatinine", "umol/L", 180.0, 2.036),
+        ("temperature", "[degF]", 98.6, 37.0),
+        ("temperature", "°F", 98.6, 37.0),
+        ("heart_rate", "bpm", 92.0, 92.0),
+        ("glucose", "mmol/L", 5.5, 99.1),
+        ("fraction_inspired_oxygen", "1", 0.21, 21.0),
+        ("platelets", "10*9/L", 150.0, 150.0),
+        ("ph", None, 7.4, 7.4),
+        ("gcs_eye", None, 4.0, 4.0),
+    ],
+)
+def test_a_unit_is_converted_never_assumed(variable, unit, value, canonical):
+    found = read(series=[series(variable, unit, (1, value))])
+    assert statistic(found, variable, "last") == pytest.approx(canonical, rel=1e-3)
+
+
+def test_the_receipt_names_what_was_converted():
+    found = read(series=[series("loinc:2160-0", "umol/L", (1, 180.0))])
+    (entry,) = found.receipt.converted
+    assert (entry.variable, entry.from_unit, entry.to_unit) == ("creatinine", "umol/L", "mg/dL")
+    assert found.receipt.used[0].variable == "creatinine"
+
+
+@pytest.mark.parametrize(
+    ("variable", "unit", "rule"),
+    [
+        ("creatinine", "zebra", "unit"),
+        ("creatinine", "mmHg", "unit"),
+        ("creatinine", None, "unit_required"),
+        ("temperature", "mg/dL", "unit"),
+        ("gcs_eye", "mg/dL", "unit"),
+    ],
+)
+def test_a_unit_that_cannot_be_converted_is_refused(variable, unit, rule):
+    assert refused(series=[series(variable, unit, (1, 1.0))]) == {("/series/0/unit", rule)}
+
+
+def test_a_value_outside_the_plausible_range_is_missing_and_named():
+    found = read(series=[series("temperature", "Cel", (2, 98.6), (1, 37.0))])
+    assert statistic(found, "temperature", "maximum") == 37
+    assert ignored(found) == {("/series/0/values", "implausible_value")}
+
+
+def test_an_unknown_variable_is_ignored_and_named():
+    found = read(series=[series("aura", "mL", (1, 3.0)), series("heart_rate", "/min", (1, 80.0))])
+    assert ignored(found) == {("/series/0", "unknown_variable")}
+
+
+def test_one_variable_given_by_name_and_by_loinc_is_merged_and_named():
+    found = read(
+        series=[
+            series("creatinine", "mg/dL", (5, 1.0)),
+            series("loinc:2160-0", "mg/dL", (1, 2.0)),
+        ]
+    )
+    assert statistic(found, "creatinine", "change") == 1
+    (entry,) = found.receipt.merged
+    assert (entry.reason, entry.pointers) == ("given_more_than_once", ("/series/0", "/series/1"))
+
+
+def test_unsorted_times_are_put_in_order_and_named():
+    found = read(series=[series("heart_rate", "/min", (1, 90.0), (5, 80.0))])
+    assert statistic(found, "heart_rate", "last") == 90
+    assert [entry.reason for entry in found.receipt.merged] == ["unsorted_times"]
+
+
+def test_duplicate_times_become_one_value_and_are_named():
+    found = read(
+        series=[
+            series("heart_rate", "/min", (5, 70.0), (1, 80.0), (1, 80.0), (1, 90.0)),
+            series("urine_output", "mL", (1, 100.0), (1, 100.0), (1, 50.0)),
+        ]
+    )
+    assert statistic(found, "heart_rate", "last") == 85
+    assert statistic(found, "heart_rate", "log_count") == pytest.approx(np.log(3))
+    assert statistic(found, "urine_output", "last") == 150  # sent twice, and from two sources
+    assert {entry.reason for entry in found.receipt.merged} == {"duplicate_times"}
+
+
+def test_what_lies_before_the_window_is_not_used_and_named():
+    found = read(series=[series("heart_rate", "/min", (49, 70.0), (1, 80.0))])
+    assert statistic(found, "heart_rate", "log_count") == pytest.approx(np.log(2))
+    assert ignored(found) == {("/series/0/times", "before_window")}
+
+
+def test_a_series_of_nothing_usable_is_as_if_it_were_absent():
+    found = read(tabular={"age": 50}, series=[series("temperature", "Cel", (1, 98.6))])
+    assert "series" not in found.arrays
+    assert found.receipt.modalities["series"].status == "absent"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    data=st.lists(
+        st.tuples(
+            st.sampled_from(["heart_rate", "creatinine", "urine_output"]),
+            st.floats(0.0, 40.0),
+            st.floats(0.0, 300.0),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    seed=st.randoms(use_true_random=False),
+)
+def test_neither_order_nor_grouping_of_the_observations_matters(data, seed):
+    units = {"heart_rate": "/min", "creatinine": "mg/dL", "urine_output": "mL"}
+    one_each = [series(name, units[name], (h, v)) for name, h, v in data]
+    shuffled = list(one_each)
+    seed.shuffle(shuffled)
+    together = [
+        series(name, units[name], *[(h, v) for n, h, v in data if n == name])
+        for name in sorted({n for n, _, _ in data})
+    ]
+    first, *others = (read(tabular={"age": 1}, series=s) for s in (one_each, shuffled, together))
+    for other in others:
+        assert first.arrays.keys() == other.arrays.keys()
+        if "series" in first.arrays:
+            np.testing.assert_allclose(
+                first.arrays["series"]["statistics"],
+                other.arrays["series"]["statistics"],
+                rtol=1e-5,
+                atol=1e-4,
+            )
+
+
+# --- treatments -------------------------------------------------------------------------------
+
+
+def given_treatment(**fields):
+    return {"name": "norepinephrine", "start": at(5), "end": None, **fields}
+
+
+def test_a_running_treatment_has_its_rate_in_the_canonical_unit():
+    found = read(
+        tabular={"weight_kg": 80.0},
+        treatments=[given_treatment(rate=8.0, unit="mcg/min")],
+    )
+    assert treatment(found, "norepinephrine", "running") == 1
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.1)
+    assert treatment(found, "norepinephrine", "hours_since_start") == 5
+
+
+def test_an_ended_treatment_was_given_and_does_not_run():
+    found = read(treatments=[given_treatment(end=at(2), rate=0.1, unit="ug/kg/min")])
+    assert treatment(found, "norepinephrine", "given") == 1
+    assert treatment(found, "norepinephrine", "running") == 0
+    assert np.isnan(treatment(found, "norepinephrine", "rate"))
+
+
+def test_an_absolute_rate_without_a_weight_is_not_guessed():
+    found = read(treatments=[given_treatment(rate=8.0, unit="ug/min")])
+    assert np.isnan(treatment(found, "norepinephrine", "rate"))
+    assert ignored(found) == {("/treatments/0/rate", "weight_needed_for_rate")}
+
+
+@pytest.mark.parametrize(("unit", "rule"), [("mg/dL", "unit"), (None, "unit_required")])
+def test_a_rate_in_a_unit_that_cannot_be_converted_is_refused(unit, rule):
+    wrong = given_treatment(rate=8.0, unit=unit)
+    assert refused(treatments=[wrong]) == {("/treatments/0/unit", rule)}
+
+
+def test_an_unknown_treatment_is_ignored_and_named():
+    found = read(tabular={"age": 50}, treatments=[given_treatment(name="leeches")])
+    assert ignored(found) == {("/treatments/0", "unknown_treatment")}
+
+
+def test_of_two_rates_the_later_one_counts():
+    found = read(
+        treatments=[
+            given_treatment(start=at(1), rate=0.3, unit="ug/kg/min"),
+            given_treatment(start=at(5), rate=0.1, unit="ug/kg/min"),
+        ]
+    )
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.3)
+
+
+# --- tabular ----------------------------------------------------------------------------------
+
+
+def tabular(found):
+    return dict(zip(SPEC.tabular_names, found.arrays["tabular"]["values"].tolist(), strict=True))
+
+
+def test_tabular_values_are_where_their_names_are():
+    found = read(
+        tabular={
+            "age": 71,
+            "sex": "female",
+            "height_cm": 160.0,
+            "weight_kg": 64.0,
+            "unit_type": "medical_icu",
+            "admitted_at": at(25),
+        }
+    )
+    values = tabular(found)
+    assert values["age"] == 71
+    assert values["body_mass_index"] == pytest.approx(25.0)
+    assert values["hours_since_admission"] == 25
+    assert (values["sex=female"], values["sex=male"]) == (1, 0)
+    assert values["unit_type=medical_icu"] == 1
+
+
+def test_an_unknown_category_and_an_implausible_number_are_missing_and_named():
+    found = read(tabular={"age": 71, "sex": "zebra", "weight_kg": 7000.0})
+    assert ignored(found) == {
+        ("/tabular/sex", "unknown_category"),
+        ("/tabular/weight_kg", "implausible_value"),
+    }
+    assert np.isnan(tabular(found)["weight_kg"])
+
+
+def test_tabular_data_of_which_nothing_can_be_used_are_absent():
+    found = read(tabular={"sex": "zebra"}, series=[series("heart_rate", "/min", (1, 80.0))])
+    assert "tabular" not in found.arrays
+
+
+# --- notes ------------------------------------------------------------------------------------
+
+
+def test_a_note_of_any_length_is_read_whole():
+    long = "dyspnoea and fever " * 20_000
+    found = read(notes=[{"time": at(1), "text": long}])
+    assert len(found.arrays["notes"]["tokens"]) > 60_000
+
+
+def test_notes_are_read_from_old_to_new():
+    first, second = {"time": at(5), "text": "fever"}, {"time": at(1), "text": "cough"}
+    one, other = read(notes=[first, second]), read(notes=[second, first])
+    np.testing.assert_array_equal(one.arrays["notes"]["tokens"], other.arrays["notes"]["tokens"])
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "I;16"])
+def test_an_image_of_any_mode_becomes_grey_pixels(mode):
+    found = read(images=[image(png((300, 200), mode))])
+    pixels = found.arrays["image"]["pixels"]
+    assert pixels.shape == (1, SPEC.image_side, SPEC.image_side)
+    assert pixels.dtype == np.uint8
+    assert pixels.std() > 0
+
+
+def test_the_latest_image_is_read_and_the_others_are_named():
+    early, late = png(), png()
+    found = read(images=[image(late, hours_before=1), image(early, hours_before=9)])
+    alone = read(images=[image(late)])
+    np.testing.assert_array_equal(found.arrays["image"]["pixels"], alone.arrays["image"]["pixels"])
+    assert ignored(found) == {("/images/1", "not_the_latest_image")}
+
+
+def bomb():
+    """A PNG of 40,000 by 40,000 pixels in a few hundred bytes."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+    header = (40_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    data = zlib.compress(bytes(100_000))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "rule"),
+    [
+        (b"no image at all", "image/png", "image"),
+        (b"", "image/png", "image"),
+        (png((512, 512))[:3000], "image/png", "image"),
+        (png(), "image/jpeg", "media_type"),
+        (bomb(), "image/png", "pixel_limit"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_refused(data, media_type, rule):
+    assert refused(images=[image(data, media_type)]) == {("/images/0/data", rule)}
+
+
+def test_a_broken_image_is_refused_even_when_a_newer_one_is_whole():
+    both = [image(b"broken", hours_before=9), image(png(), hours_before=1)]
+    assert refused(images=both) == {("/images/0/data", "image")}
+
+
+def test_an_image_over_the_pixel_limit_is_refused():
+    spec = SPEC.model_copy(update={"max_pixels": 1000})
+    payload = as_payload({"as_of": AS_OF, "images": [image(png())]})
+    with pytest.raises(InvalidPayload) as caught:
+        features(payload, spec)
+    assert caught.value.errors[0].rule == "pixel_limit"
+
+
+def test_an_image_of_another_kind_is_not_taken_for_a_chest_xray():
+    found = read(tabular={"age": 5}, images=[image(png(), kind="photograph")])
+    assert "image" not in found.arrays
+    assert ignored(found) == {("/images/0/kind", "unknown_category")}
+
+
+# --- the whole --------------------------------------------------------------------------------
+
+
+def test_the_same_sample_in_memory_and_as_json_gives_the_same_arrays():
+    payload = as_payload(
+        {
+            "as_of": AS_OF,
+            "tabular": {"age": 71.5, "weight_kg": 80.0, "admitted_at": at(24.3)},
+            "series": [series("heart_rate", "/min", (1 / 3, 80.1), (0.7, 1e2))],
+            "treatments": [given_treatment(rate=0.123, unit="ug/kg/min")],
+            "notes": [{"time": at(1), "text": "Fièvre, toux."}],
+            "images": [image(png())],
+        }
+    )
+    one, other = features(payload, SPEC), features(parse_payload(payload.model_dump_json()), SPEC)
+    assert one.receipt == other.receipt
+    for modality, arrays in one.arrays.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, other.arrays[modality][name])
+
+
+def test_a_spec_written_and_read_back_reads_alike():
+    dumped = json.loads(SPEC.model_dump_json())
+    assert FeatureSpec(**dumped, tokenizer_json=SPEC.tokenizer_json) == SPEC
+
+
+def test_a_batch_pads_notes_with_zeros_at_the_end():
+    found = [read(notes=[{"time": at(1), "text": t}]).arrays["notes"] for t in ("a", "a b c")]
+    tokens = stack(found)["tokens"]
+    assert (tokens[0, len(found[0]["tokens"]) :] == 0).all()
+    assert (tokens[1] != 0).all()

@@ -1,0 +1,177 @@
+"""A request is understood whole, or refused by pointer and rule, and no value is ever echoed."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.payload import InvalidPayload, as_payload, parse_payload
+
+CANARY = "zebra-7391"
+GOOD = {
+    "patient_id": "opaque",
+    "as_of": "2026-11-23T10:00:00Z",
+    "tabular": {"age": 71, "sex": "female", "admitted_at": "2026-11-22T09:00:00Z"},
+    "series": [
+        {
+            "variable": "heart_rate",
+            "unit": "/min",
+            "times": ["2026-11-22T10:00:00Z"],
+            "values": [92],
+        }
+    ],
+    "treatments": [{"name": "norepinephrine", "start": "2026-11-22T10:00:00Z", "end": None}],
+    "notes": [{"kind": "admission", "time": "2026-11-22T10:00:00Z", "text": "Dyspnoea."}],
+    "images": [{"time": "2026-11-22T10:00:00Z", "media_type": "image/png", "data": "aGVsbG8="}],
+}
+
+
+def changed(path, value):
+    """A copy of GOOD with one thing changed; `...` removes it."""
+    copy = json.loads(json.dumps(GOOD))
+    *parents, last = path
+    place = copy
+    for key in parents:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return copy
+
+
+def faults(document):
+    body = document if isinstance(document, str | bytes) else json.dumps(document)
+    with pytest.raises(InvalidPayload) as caught:
+        parse_payload(body)
+    assert CANARY not in str(caught.value)
+    assert all(CANARY not in error.model_dump_json() for error in caught.value.errors)
+    return {(error.pointer, error.rule) for error in caught.value.errors}
+
+
+def test_the_whole_of_a_good_request_is_understood():
+    payload = parse_payload(json.dumps(GOOD))
+    assert payload.series[0].values == [92.0]
+    assert payload.images[0].data == b"hello"
+
+
+@pytest.mark.parametrize("part", ["tabular", "series", "treatments", "notes", "images"])
+def test_any_one_part_alone_is_enough(part):
+    parse_payload(json.dumps({"as_of": GOOD["as_of"], part: GOOD[part]}))
+
+
+def test_a_payload_in_json_and_one_in_memory_are_the_same():
+    payload = parse_payload(json.dumps(GOOD))
+    assert parse_payload(payload.model_dump_json()) == payload
+    assert as_payload(payload.model_dump()) == payload
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "pointer", "rule"),
+    [
+        (["as_of"], ..., "/as_of", "required"),
+        (["as_of"], "2026-11-23T10:00:00", "/as_of", "time_zone"),
+        (["as_of"], f"{CANARY}", "/as_of", "time_zone"),
+        (["series", 0, "times"], ["2026-11-22T10:00:00"], "/series/0/times/0", "time_zone"),
+        (["tabular", "shoe_size"], CANARY, "/tabular/shoe_size", "unknown_field"),
+        (["series", 0, "values"], [92, 93], "/series/0", "same_length"),
+        (["series", 0, "values"], [CANARY], "/series/0/values/0", "number"),
+        (["series", 0, "values"], ["92"], "/series/0/values/0", "number"),
+        (["series", 0, "values"], [True], "/series/0/values/0", "number"),
+        (["series", 0, "values"], [None], "/series/0/values/0", "number"),
+        (["tabular", "age"], "71", "/tabular/age", "number"),
+        (["notes", 0, "text"], " ", "/notes/0/text", "not_empty"),
+        (["notes", 0, "time"], ..., "/notes/0/time", "required"),
+        (["images", 0, "data"], "not base64!", "/images/0/data", "base64"),
+        (["images", 0, "media_type"], "image/gif", "/images/0/media_type", "allowed_values"),
+        (["series", 0, "times"], ["2026-11-23T10:00:01Z"], "/series/0/times", "not_after_as_of"),
+        (
+            ["treatments", 0, "start"],
+            "2027-01-01T00:00:00Z",
+            "/treatments/0/start",
+            "not_after_as_of",
+        ),
+        (["treatments", 0, "end"], "2026-11-21T00:00:00Z", "/treatments/0", "ordered"),
+        (["notes", 0, "time"], "2026-11-23T10:00:00.5Z", "/notes/0/time", "not_after_as_of"),
+        (
+            ["tabular", "admitted_at"],
+            "2026-11-24T00:00:00Z",
+            "/tabular/admitted_at",
+            "not_after_as_of",
+        ),
+        (["series"], {}, "/series", "array"),
+        (["tabular"], CANARY, "/tabular", "object"),
+    ],
+)
+def test_what_is_wrong_is_said_by_pointer_and_rule(path, value, pointer, rule):
+    assert (pointer, rule) in faults(changed(path, value))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(number):
+    found = faults(json.dumps(GOOD).replace("92", number))
+    assert found in ({("/series/0/values/0", "finite_number")}, {("", "json")})
+
+
+@pytest.mark.parametrize("body", ["", "{", CANARY, b"\xff\xfe", '{"as_of": }', "[" * 100_000])
+def test_what_is_no_json_is_said_to_be_none(body):
+    assert faults(body) == {("", "json")}
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "7", f'"{CANARY}"'])
+def test_json_that_is_no_object_is_refused(body):
+    assert faults(body) == {("", "object")}
+
+
+@pytest.mark.parametrize("part", [{}, {"tabular": {}}, {"series": []}, {"tabular": {"age": None}}])
+def test_a_request_that_holds_nothing_is_refused(part):
+    assert faults({"as_of": GOOD["as_of"], **part}) == {("", "not_empty")}
+
+
+def test_a_field_name_that_might_be_a_persons_is_withheld():
+    assert faults(changed([f"{CANARY} Smith"], 1)) == {("/(name withheld)", "unknown_field")}
+
+
+def test_every_fault_is_named_not_only_the_first():
+    wrong = changed(["tabular", "age"], "x")
+    del wrong["as_of"]
+    assert len(faults(wrong)) == 2
+
+
+def test_as_of_may_lie_anywhere_in_time():
+    for year in (1999, 2150):
+        document = {"as_of": f"{year}-01-01T00:00:00+05:30", "tabular": {"age": 3}}
+        parse_payload(json.dumps(document))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text() | st.just(CANARY),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+paths = st.sampled_from(
+    [
+        ["as_of"],
+        ["tabular"],
+        ["tabular", "age"],
+        ["series"],
+        ["series", 0],
+        ["series", 0, "unit"],
+        ["series", 0, "times"],
+        ["series", 0, "values"],
+        ["treatments", 0, "rate"],
+        ["notes", 0, "text"],
+        ["images", 0, "data"],
+    ]
+)
+
+
+@given(path=paths, value=json_values)
+def test_whatever_is_sent_is_understood_or_refused_without_an_echo(path, value):
+    document = changed(path, value)
+    try:
+        parse_payload(json.dumps(document))
+    except InvalidPayload as refused:
+        text = "".join(error.model_dump_json() for error in refused.errors)
+        assert CANARY not in text

@@ -1,0 +1,162 @@
+"""The declared units are true: re-derived by a UCUM library, not by the hand that wrote them."""
+
+import re
+
+import pytest
+from ucumvert import PintUcumRegistry
+
+from schemas.variables import load_spellings, load_treatments, load_variables
+
+VARIABLES = load_variables()
+GRID = [
+    "alb",
+    "alp",
+    "alt",
+    "ast",
+    "be",
+    "bicar",
+    "bili",
+    "bili_dir",
+    "bnd",
+    "bun",
+    "ca",
+    "cai",
+    "ck",
+    "ckmb",
+    "cl",
+    "crea",
+    "crp",
+    "dbp",
+    "fgn",
+    "fio2",
+    "glu",
+    "hgb",
+    "hr",
+    "inr_pt",
+    "k",
+    "lact",
+    "lymph",
+    "map",
+    "mch",
+    "mchc",
+    "mcv",
+    "methb",
+    "mg",
+    "na",
+    "neut",
+    "o2sat",
+    "pco2",
+    "ph",
+    "phos",
+    "plt",
+    "po2",
+    "ptt",
+    "resp",
+    "sbp",
+    "temp",
+    "tnt",
+    "urine",
+    "wbc",
+]
+
+# Equal by convention of the field, which no unit library can know.
+BY_CONVENTION = {
+    ("U/L", "[IU]/L"),
+    ("u[IU]/mL", "mU/L"),
+    ("u[IU]/mL", "uU/mL"),
+}
+# HbA1c: the NGSP master equation, % = 0.09148 * mmol/mol + 2.152 (ngsp.org).
+MASTER_EQUATION = {("hemoglobin_a1c", "mmol/mol")}
+
+CONVERSIONS = [
+    pytest.param(variable, unit, *conversion, id=f"{variable.name}-{unit}")
+    for variable in VARIABLES
+    for unit, conversion in variable.units.items()
+    if (variable.unit, unit) not in BY_CONVENTION and (variable.name, unit) not in MASTER_EQUATION
+]
+
+
+@pytest.fixture(scope="module")
+def ucum():
+    return PintUcumRegistry()
+
+
+def in_canonical(ucum, variable, unit, amount):
+    """`amount` of `unit` in the variable's canonical unit, by way of the molar mass if need be.
+
+    To the library an equivalent is a mole; how many charges an ion has is the variable's to say.
+    """
+    if "eq" in unit:
+        amount /= variable.valence or 1
+    given = ucum.Quantity(amount, ucum.from_ucum(unit).units)
+    target = ucum.from_ucum(variable.unit).units
+    if not given.is_compatible_with(target):
+        molar_mass = ucum.Quantity(variable.molar_mass, "g/mol")
+        by_mass = (given * molar_mass, given / molar_mass)
+        given = next(one for one in by_mass if one.is_compatible_with(target))
+    return given.to(target).magnitude
+
+
+@pytest.mark.parametrize(("variable", "unit", "factor", "offset"), CONVERSIONS)
+def test_a_declared_conversion_is_the_one_that_ucum_gives(ucum, variable, unit, factor, offset):
+    for amount in (1.0, 40.0):
+        expected = in_canonical(ucum, variable, unit, amount)
+        assert amount * factor + offset == pytest.approx(expected, rel=2e-4)
+
+
+def test_every_column_of_the_hourly_grid_is_mapped_once():
+    columns = [column for variable in VARIABLES for column in variable.eicu]
+    assert sorted(set(columns) & set(GRID)) == sorted(GRID)
+    assert len(columns) == len(set(columns))
+
+
+def test_a_loinc_and_an_item_id_mean_one_variable_only():
+    for codes in (
+        [code for variable in VARIABLES for code in variable.loinc],
+        [item for variable in VARIABLES for item in variable.mimic_iv]
+        + [item for treatment in load_treatments() for item in treatment.mimic_iv],
+    ):
+        assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("code", [c for v in VARIABLES for c in v.loinc])
+def test_a_loinc_has_its_check_digit(code):
+    """Mod 10 (Luhn), LOINC Users' Guide, appendix C."""
+    number, check = code.split("-")
+    doubled = "".join(
+        str(int(digit) * (2 if i % 2 == 0 else 1)) for i, digit in enumerate(reversed(number))
+    )
+    assert (10 - sum(map(int, doubled)) % 10) % 10 == int(check)
+
+
+def test_every_source_unit_can_be_converted():
+    spellings = load_spellings()
+    for variable in VARIABLES:
+        for unit in (*variable.eicu.values(), *variable.mimic_iv.values()):
+            assert variable.conversion(spellings.get(unit, unit)) is not None, variable.name
+
+
+def test_a_spelling_stands_for_a_unit_that_something_accepts():
+    accepted = {unit for v in VARIABLES for unit in v.accepted}
+    accepted |= {unit for t in load_treatments() for unit in t.accepted}
+    assert {code for code in load_spellings().values() if code not in accepted} == set()
+
+
+def test_only_scores_and_ratios_come_without_a_unit():
+    without = {v.name for v in VARIABLES if v.conversion(None) is not None}
+    assert without == {
+        "gcs_eye",
+        "gcs_verbal",
+        "gcs_motor",
+        "richmond_agitation_sedation_scale",
+        "ph",
+        "venous_ph",
+        "inr",
+    }
+
+
+def test_norepinephrine_is_not_epinephrine():
+    by_name = {t.name: re.compile(t.pattern, re.IGNORECASE) for t in load_treatments()}
+    assert by_name["norepinephrine"].search("Norepinephrine (mcg/min)")
+    assert not by_name["epinephrine"].search("Norepinephrine (mcg/min)")
+    assert by_name["epinephrine"].search("Epinephrine (mcg/min)")
