@@ -198,17 +198,17 @@ class CrossTaskAttention(nn.Module):
         self, x: Float[Tensor, "B G T K"], group: Int[Tensor, " T"]
     ) -> tuple[Float[Tensor, "B T K"], Float[Tensor, "B T T"]]:
         """`x` as each group of tasks sees it; a task reads the others as its own group does."""
-        rows = torch.arange(len(group), device=group.device)
-        scores = torch.einsum("tk,bgjk->bgtj", self.query, self.key(x))[:, group, rows]
+        scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         identity = torch.eye(len(group), device=x.device, dtype=x.dtype)
         if self.form == "published":
-            scores = scores / scores.amax(dim=(1, 2), keepdim=True) + identity
+            scores = scores / scores.amax(dim=(2, 3), keepdim=True) + identity
         else:
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
             scores = scores + identity * (self.gamma + self.diagonal)
         weights = torch.softmax(scores, dim=-1)
-        values = self.value(x)[:, group]
-        return torch.einsum("btj,btjk->btk", weights, values), weights
+        read = torch.matmul(weights, self.value(x))
+        rows = torch.arange(len(group), device=group.device)
+        return read[:, group, rows], weights[:, group, rows]
 
 
 class Fusion(nn.Module):

@@ -6,7 +6,6 @@ cohort), so that a model is always fed as it was taught.
 
 import io
 import math
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +102,9 @@ class FeatureSpec(BaseModel):
     window_hours: float = 48.0
     recent_hours: float = 6.0
     image_side: int = 128
+    # Of all images, and of all notes, of one request: what is read is read whole, or refused.
     max_pixels: int = 40_000_000
+    max_characters: int = 1_000_000
     # A file of its own wherever a spec is stored, beside it.
     tokenizer_json: str = Field(exclude=True, repr=False)
 
@@ -165,6 +166,7 @@ class _Ledger:
     """What happens to the input on the way, gathered for the receipt."""
 
     used: dict[str, Used]
+    treatments: dict[str, None]
     converted: list[Converted]
     merged: list[Merged]
     ignored: list[Ignored]
@@ -186,7 +188,7 @@ def features(payload: Payload, spec: FeatureSpec) -> Features:
     Raises InvalidPayload for a unit that cannot be converted, a rate or a series without the unit
     that it needs, and an image that cannot be read or is too large.
     """
-    ledger = _Ledger({}, [], [], [], [], [])
+    ledger = _Ledger({}, {}, [], [], [], [], [])
     arrays: dict[Modality, dict[str, Array]] = {}
     readers: dict[Modality, Callable[..., dict[str, Array] | None]] = {
         "tabular": _tabular,
@@ -203,6 +205,7 @@ def features(payload: Payload, spec: FeatureSpec) -> Features:
     receipt = Receipt(
         modalities={m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES},
         used=tuple(ledger.used.values()),
+        treatments=tuple(ledger.treatments),
         converted=tuple(ledger.converted),
         merged=tuple(ledger.merged),
         ignored=tuple(ledger.ignored),
@@ -475,6 +478,7 @@ def _treatments(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> tuple[F
             detail = f"the model reads the last {spec.window_hours:g} hours"
             ledger.ignore(pointer, "before_window", detail)
             continue
+        ledger.treatments[given.name] = None
         row = out[index]
         row[0] = 1.0
         row[2] = np.fmax(row[2], min(started, spec.window_hours))
@@ -492,6 +496,8 @@ def _rate(pointer: str, payload: Payload, i: int, spec: FeatureSpec, ledger: _Le
         return math.nan
     unit = spec.ucum(given.unit)
     if known.unit is None:
+        detail = f"the model reads that {known.name} is given, not at which rate"
+        ledger.ignore(f"{pointer}/rate", "rate_not_read", detail)
         return math.nan
     weight = 1.0
     if unit == known.unit:
@@ -526,9 +532,13 @@ def _rate(pointer: str, payload: Payload, i: int, spec: FeatureSpec, ledger: _Le
     return rate
 
 
-def _notes(payload: Payload, spec: FeatureSpec, _: _Ledger) -> dict[str, Array] | None:
+def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Array] | None:
     """Tokens of all notes, from old to new, each followed by a separator. Nothing is cut."""
     if not payload.notes:
+        return None
+    if sum(len(note.text) for note in payload.notes) > spec.max_characters:
+        detail = f"more than {spec.max_characters} characters in all notes together"
+        ledger.fail("/notes", "text_limit", detail)
         return None
     ordered = sorted(payload.notes, key=lambda note: note.time)
     encoded = spec.tokenizer.encode_batch([note.text for note in ordered])
@@ -548,46 +558,54 @@ def _image(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Ar
             ledger.ignore(f"/images/{i}/kind", "unknown_category", detail)
         elif latest is None or image.time >= payload.images[latest].time:
             latest = i
-    pixels = None
     # Every image is read, so that a broken one is never passed over because a newer one came.
+    pixels, budget = None, spec.max_pixels
     for i, image in enumerate(payload.images):
-        if image.kind == "chest_xray":
-            read = _pixels(f"/images/{i}/data", image, spec, ledger)
-            if i == latest:
-                pixels = read
-            else:
-                detail = "the model reads the latest chest X-ray only"
-                ledger.ignore(f"/images/{i}", "not_the_latest_image", detail)
+        if image.kind != "chest_xray":
+            continue
+        opened = _open(f"/images/{i}/data", image, budget, spec, ledger)
+        if opened is None:
+            continue
+        budget -= opened.width * opened.height
+        if i == latest:
+            pixels = _pixels(opened, spec.image_side)
+        else:
+            detail = "the model reads the latest chest X-ray only"
+            ledger.ignore(f"/images/{i}", "not_the_latest_image", detail)
     return None if pixels is None else {"pixels": pixels}
 
 
-def _pixels(pointer: str, image: Image, spec: FeatureSpec, ledger: _Ledger) -> Array | None:
-    """[1, side, side] uint8; None, with an error noted, if the image cannot be read."""
+def _open(
+    pointer: str, image: Image, budget: int, spec: FeatureSpec, ledger: _Ledger
+) -> PIL.Image.Image | None:
+    """The decoded image; None, with an error noted, if it cannot be read or is too large."""
+    over = f"more than {spec.max_pixels} pixels in all images together"
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images; the limit below is stricter and an error.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            opened = PIL.Image.open(io.BytesIO(image.data), formats=tuple(_IMAGE_FORMATS.values()))
+        opened = PIL.Image.open(io.BytesIO(image.data), formats=tuple(_IMAGE_FORMATS.values()))
         if opened.format != _IMAGE_FORMATS[image.media_type]:
             ledger.fail(pointer, "media_type", "the data are not of the media_type that is given")
             return None
-        if opened.width * opened.height > spec.max_pixels:
-            detail = f"more than {spec.max_pixels} pixels"
-            ledger.fail(pointer, "pixel_limit", detail)
+        if opened.width * opened.height > budget:
+            ledger.fail(pointer, "pixel_limit", over)
             return None
         opened.load()
     except PIL.Image.DecompressionBombError:
-        ledger.fail(pointer, "pixel_limit", f"more than {spec.max_pixels} pixels")
+        ledger.fail(pointer, "pixel_limit", over)
         return None
     except (OSError, SyntaxError, ValueError, EOFError):
         ledger.fail(pointer, "image", "is no readable PNG or JPEG image, or is truncated")
         return None
-    grey = _greyscale(opened)
-    scale = spec.image_side / max(grey.size)
+    return opened
+
+
+def _pixels(image: PIL.Image.Image, side: int) -> Array:
+    """[1, side, side] uint8: grey, its proportions kept."""
+    grey = _greyscale(image)
+    scale = side / max(grey.size)
     size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
     small = grey.resize(size, PIL.Image.Resampling.BILINEAR)
-    canvas = PIL.Image.new("L", (spec.image_side, spec.image_side))
-    canvas.paste(small, ((spec.image_side - size[0]) // 2, (spec.image_side - size[1]) // 2))
+    canvas = PIL.Image.new("L", (side, side))
+    canvas.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
     return np.asarray(canvas, dtype=np.uint8)[None]
 
 

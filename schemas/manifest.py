@@ -113,7 +113,10 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
         raise BundleError(f"{path}: 'files' must list the digest of each file")
     _verify(bundle, files)
     tokenizer = (bundle / TOKENIZER).read_text(encoding="utf-8")
-    fields["spec"] = {**fields.get("spec", {}), "tokenizer_json": tokenizer}
+    spec = fields.get("spec")
+    if not isinstance(spec, dict):
+        raise BundleError(f"{path}: 'spec' must be an object")
+    fields["spec"] = {**spec, "tokenizer_json": tokenizer}
     try:
         manifest = Manifest.model_validate(fields)
     except ValueError as error:

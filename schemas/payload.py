@@ -8,20 +8,23 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 
 class FieldError(BaseModel):
@@ -67,6 +70,7 @@ Base64 = Annotated[
     bytes,
     BeforeValidator(_from_base64),
     PlainSerializer(lambda b: base64.b64encode(b).decode(), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 
 
@@ -79,6 +83,33 @@ def _not_empty(value: str) -> str:
 Text = Annotated[str, AfterValidator(_not_empty)]
 
 
+class _Rfc3339:
+    """A time with a zone, as RFC 3339 text; a number is not taken for one, its unit is unknown."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        aware = core_schema.datetime_schema(strict=True, tz_constraint="aware")
+        text = core_schema.chain_schema(
+            [
+                core_schema.str_schema(pattern=r"^\d{4}-\d{2}-\d{2}[Tt]", strict=True),
+                core_schema.datetime_schema(tz_constraint="aware"),
+            ]
+        )
+        in_memory = core_schema.union_schema(
+            [aware, text], custom_error_type="time_zone", custom_error_message="no time"
+        )
+        return core_schema.json_or_python_schema(json_schema=text, python_schema=in_memory)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _: CoreSchema, __: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "format": "date-time"}
+
+
+Time = Annotated[datetime, _Rfc3339]
+
+
 class Tabular(_Part):
     """What is known of the patient and the admission. `admitted_at`: admission to the unit."""
 
@@ -88,7 +119,7 @@ class Tabular(_Part):
     weight_kg: Number | None = None
     admission_source: str | None = None
     unit_type: str | None = None
-    admitted_at: AwareDatetime | None = None
+    admitted_at: Time | None = None
 
 
 class Series(_Part):
@@ -99,7 +130,7 @@ class Series(_Part):
 
     variable: Text
     unit: Text | None = None
-    times: list[AwareDatetime]
+    times: list[Time]
     values: list[Number]
 
     @model_validator(mode="after")
@@ -115,8 +146,8 @@ class TreatmentGiven(_Part):
     """A treatment from `start` to `end`; `end` null: it still runs at `as_of`."""
 
     name: Text
-    start: AwareDatetime
-    end: AwareDatetime | None = None
+    start: Time
+    end: Time | None = None
     rate: Number | None = None
     unit: Text | None = None
 
@@ -131,7 +162,7 @@ class Note(_Part):
     """A clinical note. `kind`: admission, progress, nursing, radiology and so on."""
 
     kind: Text = "note"
-    time: AwareDatetime
+    time: Time
     text: Text
 
 
@@ -140,7 +171,7 @@ class Image(_Part):
 
     kind: Text = "chest_xray"
     view: str | None = None
-    time: AwareDatetime
+    time: Time
     media_type: Literal["image/png", "image/jpeg"]
     data: Base64
 
@@ -153,7 +184,7 @@ class Payload(_Part):
     """
 
     patient_id: str | None = None
-    as_of: AwareDatetime
+    as_of: Time
     tabular: Tabular | None = None
     series: list[Series] = []
     treatments: list[TreatmentGiven] = []
@@ -249,7 +280,7 @@ def check(payload: Payload) -> None:
         )
 
 
-def _latest_times(payload: Payload) -> Iterable[tuple[str, AwareDatetime | None]]:
+def _latest_times(payload: Payload) -> Iterable[tuple[str, Time | None]]:
     if payload.tabular is not None:
         yield "/tabular/admitted_at", payload.tabular.admitted_at
     for i, series in enumerate(payload.series):
@@ -268,7 +299,7 @@ def _latest_times(payload: Payload) -> Iterable[tuple[str, AwareDatetime | None]
 _RULES = {
     "missing": ("required", "is required"),
     "extra_forbidden": ("unknown_field", "is no field of this document; see GET /openapi.json"),
-    "timezone_aware": ("time_zone", "must be an RFC 3339 time with a time zone or Z"),
+    "time_zone": ("time_zone", "must be an RFC 3339 time with a time zone or Z"),
     "finite_number": ("finite_number", "must be a finite number"),
     "float_type": ("number", "must be a number"),
     "string_type": ("string", "must be a string"),
@@ -289,8 +320,8 @@ _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 def _fault(error: ErrorDetails) -> FieldError:
     kind = error["type"]
     location = [str(part) for part in error["loc"]]
-    if kind.startswith("datetime") or kind == "date_from_datetime_parsing":
-        kind = "timezone_aware"
+    if kind.startswith(("datetime", "timezone", "string_pattern")):
+        kind = "time_zone"
     if kind == "extra_forbidden" and not _FIELD_NAME.fullmatch(location[-1]):
         location[-1] = "(name withheld)"
     rule, detail = _RULES.get(kind, ("invalid", "is not valid here"))

@@ -49,6 +49,7 @@ Reason = Literal[
     "implausible_value",
     "before_window",
     "weight_needed_for_rate",
+    "rate_not_read",
     "not_the_latest_image",
     "hidden_modality",
 ]
@@ -78,6 +79,7 @@ class Receipt(_Answer):
 
     modalities: dict[Modality, ModalityUse]
     used: tuple[Used, ...] = ()
+    treatments: tuple[str, ...] = ()
     converted: tuple[Converted, ...] = ()
     merged: tuple[Merged, ...] = ()
     ignored: tuple[Ignored, ...] = ()

@@ -97,7 +97,8 @@ def load_treatments() -> tuple[Treatment, ...]:
 def load_spellings() -> dict[str, str]:
     """Unit spellings met in the wild, each with the UCUM code that it stands for."""
     spellings: dict[str, str] = _toml("variables.toml")["spellings"]
-    return spellings | _toml("treatments.toml")["spellings"]
+    for_rates: dict[str, str] = _toml("treatments.toml")["spellings"]
+    return spellings | for_rates
 
 
 def _toml(name: str) -> dict[str, Any]:

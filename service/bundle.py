@@ -14,6 +14,7 @@ import onnxruntime
 from schemas.features import Array, Floats
 from schemas.manifest import (
     GOLDEN,
+    TOKENIZER,
     BundleError,
     Graph,
     Manifest,
@@ -65,7 +66,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `digest` is the SHA-256 of its manifest, `golden` its golden answers."""
+    """A verified bundle. `digest` is the SHA-256 of its manifest.
+
+    `golden` is empty while a bundle is being made: its answers are the engine's own.
+    """
 
     manifest: Manifest
     digest: str
@@ -86,7 +90,7 @@ class Bundle:
         """
         manifest, digest = read_manifest(path)
         graphs = (*manifest.encoders.values(), manifest.fusion)
-        for file in (GOLDEN, *(graph.file for graph in graphs)):
+        for file in (graph.file for graph in graphs):
             if file not in manifest.files:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
         found = _device(device)
@@ -99,11 +103,12 @@ class Bundle:
                 for modality, graph in manifest.encoders.items()
             },
             fusion=_session(path, manifest.fusion, found, threads),
-            golden=(path / GOLDEN).read_bytes(),
+            golden=_document(path, manifest, GOLDEN) or b"",
             tim=_document(path, manifest, TIM),
             model_card=_document(path, manifest, MODEL_CARD),
             notice=_document(path, manifest, NOTICE),
         )
+        _check_tokenizer(manifest)
         _check_encoders(manifest)
         _check_fusion(manifest)
         for facts in manifest.tasks:
@@ -184,6 +189,15 @@ def _check_tensors(file: Path, kind: str, stated: tuple[Tensor, ...], real: list
             )
 
 
+def _check_tokenizer(manifest: Manifest) -> None:
+    try:
+        separator = manifest.spec.tokenizer.token_to_id("[SEP]")
+    except Exception:  # noqa: BLE001 - it raises plain Exception
+        raise BundleError(f"{TOKENIZER} is no tokenizer") from None
+    if separator is None:
+        raise BundleError(f"{TOKENIZER} has no [SEP]")
+
+
 def _check_encoders(manifest: Manifest) -> None:
     widths = {tensor.name: tensor.axes[-1] for tensor in manifest.fusion.inputs}
     for modality, graph in manifest.encoders.items():
@@ -205,7 +219,9 @@ def _check_fusion(manifest: Manifest) -> None:
     if any(not isinstance(inputs[modality].axes[-1], int) for modality in MODALITIES):
         raise BundleError("fusion: the width of an embedding must be a number")
     outputs = {tensor.name: tensor for tensor in manifest.fusion.outputs}
-    tasks = len(manifest.tasks)
+    tasks = len({facts.task.name for facts in manifest.tasks})
+    if tasks != len(manifest.tasks):
+        raise BundleError("two tasks have one name")
     if ATTENTION not in outputs or outputs[ATTENTION].axes[1:] != (tasks, tasks):
         raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
 

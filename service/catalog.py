@@ -20,18 +20,18 @@ class TaskEntry(_Entry):
     department: str
     kind: Kind
     means: str
-    unit: str | None
+    unit: str | None = None
     classes: tuple[str, ...]
-    subset_of: str | None
+    subset_of: str | None = None
     coding: tuple[Coding, ...]
     icd9_prefixes: tuple[str, ...]
     icd10_prefixes: tuple[str, ...]
     icd10_excluded: tuple[str, ...]
     seen: tuple[Modality, ...]
     labels: dict[Modality, int]
-    positives: int | None
-    prevalence: float | None
-    abstains: str | None
+    positives: int | None = None
+    prevalence: float | None = None
+    abstains: str | None = None
     phenotypes: tuple[Phenotype, ...]
 
 
@@ -58,7 +58,7 @@ class TreatmentEntry(_Entry):
     display: str
     units: tuple[str, ...]
     units_per_weight: tuple[str, ...]
-    plausible: tuple[float, float] | None
+    plausible: tuple[float, float] | None = None
 
 
 class VariableList(_Entry):

@@ -26,7 +26,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def _option(name: str) -> Any:
     field = Settings.model_fields[name]
-    return typer.Option(help=f"{field.description}  [env: M3H_{name.upper()}]")
+    return typer.Option(help=f"{field.description} (M3H_{name.upper()})")
 
 
 @app.command()
@@ -48,6 +48,7 @@ def serve(
     settings = _settings(given)
     log = make_log(settings.log_level, sys.stderr)
     logging.basicConfig(handlers=[FromLibraries(log)], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
     try:
         engine = Engine(Bundle.load(settings.bundle, settings.device, settings.threads))
         engine.replay_golden()

@@ -65,7 +65,7 @@ class Engine:
         """
         lines = [line for line in self.bundle.golden.splitlines() if line.strip()]
         if not lines:
-            raise BundleError(f"{GOLDEN} holds no answer")
+            raise BundleError(f"{GOLDEN} holds no answer, or the manifest has no digest of it")
         for number, line in enumerate(lines, start=1):
             found, expected = self._replay(number, line)
             _compare(number, found, expected, self.bundle.manifest.golden_tolerance)

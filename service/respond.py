@@ -42,7 +42,11 @@ def receipt(found: Features, manifest: Manifest) -> Receipt:
         ignored.append(
             Ignored(pointer=_pointer(modality, found), reason="hidden_modality", detail=detail)
         )
-    warnings = (*found.receipt.warnings, *_time_warning(found, manifest))
+    warnings = (
+        *found.receipt.warnings,
+        *_nothing_warning(found, manifest),
+        *_time_warning(found, manifest),
+    )
     return found.receipt.model_copy(
         update={"modalities": modalities, "ignored": tuple(ignored), "warnings": warnings}
     )
@@ -54,6 +58,13 @@ def _pointer(modality: Modality, found: Features) -> str:
     return {"tabular": "/tabular", "series": "/series", "notes": "/notes", "image": "/images"}[
         modality
     ]
+
+
+def _nothing_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
+    """A warning if no task saw anything: its number must not be read as the patient's."""
+    if any(modality in facts.seen for facts in manifest.tasks for modality in found.arrays):
+        return ()
+    return ("nothing of the request could be used: each number is that of the average patient",)
 
 
 def _time_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
@@ -106,10 +117,10 @@ def _value(facts: TaskFacts, values: list[float]) -> dict[str, Any]:
         case "regression":
             return {"value": values[0], "unit": facts.task.unit}
         case "multiclass":
-            shares = zip(facts.task.classes, values, strict=True)
-            return {"probabilities": dict(shares)}
+            return {"probabilities": dict(zip(facts.task.classes, values, strict=True))}
         case "clustering":
-            return {"cluster": values.index(max(values))}
+            shares = {str(cluster): share for cluster, share in enumerate(values)}
+            return {"cluster": values.index(max(values)), "probabilities": shares}
 
 
 def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Explanation | None:

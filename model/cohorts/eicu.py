@@ -29,6 +29,10 @@ from schemas.payload import as_payload
 from schemas.variables import load_spellings, load_treatments, load_variables
 
 # An infusion is charted about once an hour. After this long without a word it counts as ended.
+SOURCE = (
+    "eICU Collaborative Research Database Demo 2.0.1 (PhysioNet) and its hourly grid, as made by "
+    "YAIB; Open Database License 1.0 (ODbL)"
+)
 INFUSION_CHARTED_WITHIN_MINUTES = 120
 
 _GRID = "los/dyn.parquet"
@@ -70,11 +74,12 @@ _DISPOSITION = {
     "Other": "other_facility",
     "Death": "died",
 }
-_GLASGOW_COMA_SCALE = {
-    "Eyes Score": "gcs_eye",
-    "Verbal Score": "gcs_verbal",
-    "Motor Score": "gcs_motor",
-}
+# Heading in `physicalexam`, variable, unit.
+_GLASGOW_COMA_SCALE = [
+    ("Eyes Score", "gcs_eye", "{score}"),
+    ("Verbal Score", "gcs_verbal", "{score}"),
+    ("Motor Score", "gcs_motor", "{score}"),
+]
 
 # What a form says of itself, not of the patient.
 _FORM_NOISE = (
@@ -118,12 +123,12 @@ def read(data: Path) -> Iterator[Record]:
             time.fromisoformat(stay["unitadmittime24"]),
             UTC,
         )
+        at = _clock(admitted)
         tabular = _tabular(stay, admitted)
         for landmark in LANDMARKS_HOURS:
             now = landmark * 60
             if stay["unitdischargeoffset"] < now:
                 break
-            at = _clock(admitted)
             payload = as_payload(
                 {
                     "as_of": at(now),
@@ -253,35 +258,36 @@ def _outcomes(stay: dict[str, Any], diseases: dict[str, bool], now: int) -> Outc
 
 def _series(tables: _Tables, grid: pl.DataFrame, exam: pl.DataFrame) -> pl.DataFrame:
     """[stay, variable, unit, minutes, values], a row for each series of a stay, in time's order."""
-    source = {column: unit for v in load_variables() for column, unit in v.eicu.items()}
-    variable = {column: v.name for v in load_variables() for column in v.eicu}
-    unit = {v.name: source[column] for v in load_variables() for column in v.eicu}
-
-    hourly = [column for column in source if column in grid.columns]
-    aperiodic = [column for column in source if column not in grid.columns]
-    grid_rows = grid.select(
-        pl.col("stay_id").cast(pl.Int64).alias("stay"),
-        # The row of hour k holds [k, k + 1): it is known at the end.
-        ((pl.col("time").dt.total_hours() + 1) * 60).alias("minute"),
-        pl.col(hourly).cast(pl.Float64),
-    )
-    aperiodic_rows = tables.read(
-        "vitalaperiodic", minutes=("observationoffset",), numbers=aperiodic
-    ).rename({"observationoffset": "minute"})
+    declared = [(column, v.name, unit) for v in load_variables() for column, unit in v.eicu.items()]
+    hourly = [column for column, *_ in declared if column in grid.columns]
+    aperiodic = [column for column, *_ in declared if column not in grid.columns]
+    frames = [
+        grid.select(
+            pl.col("stay_id").cast(pl.Int64).alias("stay"),
+            # The row of hour k holds [k, k + 1): it is known at the end.
+            ((pl.col("time").dt.total_hours() + 1) * 60).alias("minute"),
+            pl.col(hourly).cast(pl.Float64),
+        ),
+        tables.read("vitalaperiodic", minutes=("observationoffset",), numbers=aperiodic).rename(
+            {"observationoffset": "minute"}
+        ),
+    ]
     measured = pl.concat(
-        frame.unpivot(index=["stay", "minute"], variable_name="column")
-        for frame in (grid_rows, aperiodic_rows)
-    ).with_columns(variable=pl.col("column").replace_strict(variable, return_dtype=pl.String))
+        f.unpivot(index=["stay", "minute"], variable_name="column") for f in frames
+    )
     scored = exam.select(
         "stay",
         "minute",
-        pl.col("path").str.extract(r"/GCS/([A-Z]\w+ Score)/\d$").alias("column"),
+        pl.col("path").str.extract(r"/GCS/(\w+ Score)/\d$").alias("column"),
         pl.col("value").cast(pl.Float64, strict=False),
-    ).with_columns(variable=pl.col("column").replace_strict(_GLASGOW_COMA_SCALE, default=None))
+    )
+    names = pl.DataFrame(
+        declared + _GLASGOW_COMA_SCALE, ["column", "variable", "unit"], orient="row"
+    )
     return (
         pl.concat([measured, scored])
-        .drop_nulls(["variable", "value"])
-        .with_columns(unit=pl.col("variable").replace_strict(unit, default="{score}"))
+        .drop_nulls("value")
+        .join(names, on="column")
         .sort("stay", "variable", "minute", "value")
         .group_by("stay", "variable", "unit", maintain_order=True)
         .agg(minutes="minute", values="value")
@@ -331,19 +337,16 @@ def _orders(tables: _Tables) -> pl.DataFrame:
         "stay", "name", start="treatmentoffset", stop="treatmentoffset", known="treatmentoffset"
     )
     # Some hospitals give no name but the HICL code of the ingredients, which others name.
-    ingredient = pl.col("drugname").drop_nulls().mode().min().over("drughiclseqno")
+    same_ingredients = pl.col("drugname").drop_nulls().mode().min().over("drughiclseqno")
+    name = pl.when(pl.col("drughiclseqno").is_not_null()).then(
+        pl.col("drugname").fill_null(same_ingredients)
+    )
     medication = (
-        _named(
-            # As needed is not given.
-            ordered.filter(drugordercancelled="No", prn="No").with_columns(
-                pl.when(pl.col("drughiclseqno").is_not_null())
-                .then(pl.col("drugname").fill_null(ingredient))
-                .otherwise("drugname")
-                .alias("drugname")
-            ),
-            "drugname",
-        )
+        _named(ordered.with_columns(drugname=name.otherwise("drugname")), "drugname")
+        # What is ordered as needed is not yet given.
+        .filter(drugordercancelled="No", prn="No")
         .with_columns(stop=pl.col("drugstopoffset").replace(0, None))  # 0: not filled in
+        # Stopped before it began: never given.
         .filter(pl.col("stop").is_null() | (pl.col("stop") >= pl.col("drugstartoffset")))
         .select(
             "stay",
@@ -471,7 +474,7 @@ def _notes(tables: _Tables, exam: pl.DataFrame) -> pl.DataFrame:
     )
     # "…|Operative|Diagnosis|Cardiovascular|CABG" reads "Operative Cardiovascular CABG".
     path = pl.col("admitdxpath").str.replace_all("|", "/", literal=True)
-    path = path.str.replace("operative/Diagnosis/", "operative ").str.replace("/specified$", "")
+    path = path.str.replace("(?i)(operative)/Diagnosis/", "$1 ").str.replace("/specified$", "")
     admitted = tables.read(
         "admissiondx", text=("admitdxpath", "admitdxtext"), minutes=("admitdxenteredoffset",)
     ).select(

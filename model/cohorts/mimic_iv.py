@@ -32,6 +32,10 @@ from schemas.variables import load_spellings, load_treatments, load_variables
 
 log = logging.getLogger(__name__)
 
+SOURCE = (
+    "MIMIC-IV (PhysioNet); the demo 2.2 (doi:10.13026/07hj-2a80) under the Open Database License "
+    "1.0 (ODbL), the whole under the PhysioNet credentialed data use agreement"
+)
 _WINDOW = pl.duration(hours=FeatureSpec.model_fields["window_hours"].default)
 _YEAR = pl.duration(days=365)  # how long a height or a weight from a clinic is believed
 _STAYS_AT_ONCE = 500
@@ -40,6 +44,20 @@ _DEEPEST = 4  # data/physionet.org/files/mimiciv/3.1/
 ID, NUMBER, TEXT, DATE, TIME = pl.Int64(), pl.Float64(), pl.String(), pl.Date(), pl.Datetime("us")
 UTC = pl.Datetime("us", "UTC")
 MOMENT = ("stay_id", "landmark")
+
+_TABLES = (
+    "hosp/admissions",
+    "hosp/diagnoses_icd",
+    "hosp/labevents",
+    "hosp/omr",
+    "hosp/patients",
+    "hosp/prescriptions",
+    "hosp/transfers",
+    "icu/icustays",
+    "icu/outputevents",
+    "icu/procedureevents",
+)
+_TABLES_IN_MEDS = ("icu/chartevents", "icu/inputevents")
 
 # What is kept of each kind of event, per stay. `known`: from when on it could be known.
 _KEPT = {
@@ -138,14 +156,24 @@ def read(data: Path) -> Iterator[Record]:
 
 
 class _Source:
-    """Where the tables lie."""
+    """Where the tables lie. Raises DataMissing for all that are not there."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
         stays = self.find("icu/icustays.csv.gz", "icu/icustays.csv")
         if stays is None:
-            raise DataMissing(f"icu/icustays.csv.gz of MIMIC-IV, sought in {data} and below")
+            raise DataMissing(f"MIMIC-IV: no icu/icustays.csv.gz in {data} or below")
         self.root = stays.parents[1]
+        # The demo's MEDS edition must never stand in for what the full database lacks.
+        demo = (self.root / "demo_subject_id.csv").exists()
+        self._meds = self.find("mimic-iv*meds*/*.parquet") if demo else None
+        missing = [table for table in _TABLES if not self.has(table)]
+        if self._meds is None:
+            missing += [table for table in _TABLES_IN_MEDS if not self.has(table)]
+        if missing:
+            names = ", ".join(f"{table}.csv.gz" for table in missing)
+            instead = f", nor mimic-iv-demo-meds-*/*.parquet in {data} or below" if demo else ""
+            raise DataMissing(f"MIMIC-IV: no {names} in {self.root}{instead}")
 
     def find(self, *names: str) -> Path | None:
         """The last match of the least depth: of two releases side by side, the newer one."""
@@ -156,25 +184,17 @@ class _Source:
         return None
 
     def has(self, table: str) -> bool:
-        return any(path.exists() for path in self._paths(table))
+        return self._path(table).exists()
 
     def scan(self, table: str, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-        """The named columns of a table of `hosp` or `icu`. Raises DataMissing."""
-        for path in self._paths(table):
-            if path.exists():
-                return _scan(path, columns)
-        raise DataMissing(f"{table}.csv.gz of MIMIC-IV, sought in {self.root}")
+        """The named columns of a table of `hosp` or `icu`."""
+        return _scan(self._path(table), columns)
 
-    def meds(self, absent: str) -> pl.LazyFrame:
-        """The events of the demo's MEDS edition, which stands in for an absent table."""
-        first = self.find("mimic-iv*meds*/*.parquet")
-        if first is None:
-            raise DataMissing(
-                f"{absent}.csv.gz of MIMIC-IV, sought in {self.root}, or else "
-                f"mimic-iv-demo-meds-*/*.parquet, sought in {self.data} and below"
-            )
+    def meds(self) -> pl.LazyFrame:
+        """The events of the demo's MEDS edition. It does not say when an event was stored."""
+        assert self._meds is not None
         part = pl.col("code").str.split("//").list
-        return pl.scan_parquet(first.parent / "*.parquet").select(
+        return pl.scan_parquet(self._meds.parent / "*.parquet").select(
             "subject_id",
             pl.col("value").cast(NUMBER),
             pl.col("time").cast(TIME).dt.replace_time_zone("UTC"),
@@ -183,8 +203,9 @@ class _Source:
             uom=part.get(2, null_on_oob=True),
         )
 
-    def _paths(self, table: str) -> tuple[Path, Path]:
-        return self.root / f"{table}.csv.gz", self.root / f"{table}.csv"
+    def _path(self, table: str) -> Path:
+        packed = self.root / f"{table}.csv.gz"
+        return packed if packed.exists() else self.root / f"{table}.csv"
 
 
 def _scan(path: Path, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
@@ -263,7 +284,7 @@ def _unit_before(source: _Source, stays: pl.DataFrame) -> pl.DataFrame:
         .join(stays.lazy().select("hadm_id", "stay_id", "intime"), on="hadm_id")
         .filter(pl.col("moved") < pl.col("intime"))
         .group_by("stay_id")
-        .agg(before=pl.col("careunit").sort_by("moved").last())
+        .agg(before=pl.col("careunit").sort_by("moved", "careunit").last())
         .collect(engine="streaming")
     )
 
@@ -360,8 +381,8 @@ def _observations(source: _Source) -> Iterator[pl.LazyFrame]:
         ("icu/chartevents", "valuenum"),
     ):
         if table == "icu/chartevents" and not source.has(table):
-            # The same file holds the laboratory's events, under item ids below.
-            events = source.meds(table).filter(
+            # MEDS holds the laboratory's results too, under lower item ids.
+            events = source.meds().filter(
                 pl.col("kind") == "LAB", pl.col("itemid") >= _FIRST_ICU_ITEM
             )
             yield _declared(events.with_columns(known="time"))
@@ -435,13 +456,14 @@ def _treatments(source: _Source) -> Iterator[pl.LazyFrame]:
         schema={"itemid": ID, "name": TEXT},
         orient="row",
     )
+    # Known from its start on: what is stored last of an infusion or a procedure is its end.
     charted = {"subject_id": ID, "itemid": ID, "starttime": TIME, "endtime": TIME}
     spelled = {"starttime": "time", "endtime": "end"}
     if source.has("icu/inputevents"):
         rates = charted | {"rate": NUMBER, "rateuom": TEXT}
         infusions = source.scan("icu/inputevents", rates).rename(spelled)
     else:
-        infusions = _infusions(source.meds("icu/inputevents"))
+        infusions = _infusions(source.meds())
     # A rate that the model cannot take is left out; that the drug runs is known all the same.
     rate = pl.when(pl.col("unit").is_not_null()).then(pl.col("rate"))
     yield (
@@ -492,19 +514,29 @@ def _infusions(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _prescriptions(source: _Source) -> pl.LazyFrame:
-    """Orders, by the name of the drug. Those stopped before they started were never given."""
-    columns = {"subject_id": ID, "starttime": TIME, "stoptime": TIME, "drug": TEXT}
+    """Orders, by the name of the drug, in whole hours. One that stops before it starts was
+    never given.
+
+    An order for a drip is a permission that stands for days (phenylephrine: ordered for 31 of the
+    demo's stays at 24 h, running in 9). Where the unit charts the drip itself, only that counts.
+    """
+    columns = {"subject_id": ID, "starttime": TIME, "stoptime": TIME, "drug": TEXT, "route": TEXT}
     orders = source.scan("hosp/prescriptions", columns)
     drugs = orders.select("drug").unique().drop_nulls().collect(engine="streaming")["drug"]
     names = [
-        (drug, treatment.name)
+        (drug, treatment.name, bool(treatment.mimic_iv))
         for treatment in load_treatments()
         for drug in drugs
         if re.search(treatment.pattern, drug, re.IGNORECASE)
     ]
+    named = pl.LazyFrame(
+        names, schema={"drug": TEXT, "name": TEXT, "charted": pl.Boolean()}, orient="row"
+    )
+    drip = pl.col("route").eq_missing("IV DRIP")
     return (
         orders.filter(pl.col("stoptime") >= pl.col("starttime"))
-        .join(pl.LazyFrame(names, schema={"drug": TEXT, "name": TEXT}, orient="row"), on="drug")
+        .join(named, on="drug")
+        .filter(~(pl.col("charted") & drip))
         .rename({"starttime": "time", "stoptime": "end"})
     )
 
@@ -588,7 +620,7 @@ def _with_inputs(moments: pl.DataFrame, parts: Mapping[str, pl.DataFrame]) -> pl
         known["images"]
         .filter(recent)
         .group_by(MOMENT)
-        .agg(image=pl.struct("path", "view", "time").sort_by("time").last()),
+        .agg(image=pl.struct("path", "view", "time").sort_by("time", "path").last()),
     ]
     for table in inputs:
         moments = moments.join(table, on=MOMENT, how="left", maintain_order="left")
@@ -605,7 +637,7 @@ def _body(observed: pl.DataFrame) -> pl.DataFrame:
     variable = pl.col("variable")
     return (
         observed.filter(variable.is_in([_HEIGHT, weight.name]))
-        .sort("time")
+        .sort("time", "unit", "value")
         .group_by(MOMENT)
         .agg(
             height_cm=canonical.filter(variable == _HEIGHT).last(),

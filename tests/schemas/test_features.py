@@ -275,6 +275,12 @@ def test_a_rate_in_a_unit_that_cannot_be_converted_is_refused(unit, rule):
     assert refused(treatments=[wrong]) == {("/treatments/0/unit", rule)}
 
 
+def test_the_receipt_names_the_treatments_and_a_rate_that_is_not_read():
+    found = read(treatments=[given_treatment(), given_treatment(name="aspirin", rate=1.0)])
+    assert found.receipt.treatments == ("norepinephrine", "aspirin")
+    assert ignored(found) == {("/treatments/1/rate", "rate_not_read")}
+
+
 def test_an_unknown_treatment_is_ignored_and_named():
     found = read(tabular={"age": 50}, treatments=[given_treatment(name="leeches")])
     assert ignored(found) == {("/treatments/0", "unknown_treatment")}
@@ -334,9 +340,14 @@ def test_tabular_data_of_which_nothing_can_be_used_are_absent():
 
 
 def test_a_note_of_any_length_is_read_whole():
-    long = "dyspnoea and fever " * 20_000
-    found = read(notes=[{"time": at(1), "text": long}])
-    assert len(found.arrays["notes"]["tokens"]) > 60_000
+    words = 20_000
+    found = read(notes=[{"time": at(1), "text": "dyspnoea and fever " * words}])
+    assert len(found.arrays["notes"]["tokens"]) > 3 * words
+
+
+def test_notes_that_are_too_long_to_be_read_are_refused_not_cut():
+    texts = [{"time": at(1), "text": "fever " * 100_000}] * 2
+    assert refused(notes=texts) == {("/notes", "text_limit")}
 
 
 def test_notes_are_read_from_old_to_new():
@@ -398,9 +409,10 @@ def test_a_broken_image_is_refused_even_when_a_newer_one_is_whole():
     assert refused(images=both) == {("/images/0/data", "image")}
 
 
-def test_an_image_over_the_pixel_limit_is_refused():
-    spec = SPEC.model_copy(update={"max_pixels": 1000})
-    payload = as_payload({"as_of": AS_OF, "images": [image(png())]})
+@pytest.mark.parametrize(("limit", "images"), [(4095, 1), (3 * 4096 - 1, 3)])
+def test_images_over_the_pixel_limit_are_refused(limit, images):
+    spec = SPEC.model_copy(update={"max_pixels": limit})
+    payload = as_payload({"as_of": AS_OF, "images": [image(png())] * images})
     with pytest.raises(InvalidPayload) as caught:
         features(payload, spec)
     assert caught.value.errors[0].rule == "pixel_limit"

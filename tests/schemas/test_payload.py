@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from schemas.payload import InvalidPayload, as_payload, parse_payload
 
 CANARY = "zebra-7391"
+LATER = "2026-11-24T00:00:00Z"
 GOOD = {
     "patient_id": "opaque",
     "as_of": "2026-11-23T10:00:00Z",
@@ -72,6 +73,9 @@ def test_a_payload_in_json_and_one_in_memory_are_the_same():
     [
         (["as_of"], ..., "/as_of", "required"),
         (["as_of"], "2026-11-23T10:00:00", "/as_of", "time_zone"),
+        (["as_of"], "1700000000", "/as_of", "time_zone"),
+        (["as_of"], 1700000000, "/as_of", "string"),
+        (["as_of"], "2026-11-23", "/as_of", "time_zone"),
         (["as_of"], f"{CANARY}", "/as_of", "time_zone"),
         (["series", 0, "times"], ["2026-11-22T10:00:00"], "/series/0/times/0", "time_zone"),
         (["tabular", "shoe_size"], CANARY, "/tabular/shoe_size", "unknown_field"),

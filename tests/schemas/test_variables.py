@@ -8,7 +8,7 @@ from ucumvert import PintUcumRegistry
 from schemas.variables import load_spellings, load_treatments, load_variables
 
 VARIABLES = load_variables()
-GRID = [
+GRID = {
     "alb",
     "alp",
     "alt",
@@ -57,7 +57,7 @@ GRID = [
     "tnt",
     "urine",
     "wbc",
-]
+}
 
 # Equal by convention of the field, which no unit library can know.
 BY_CONVENTION = {
@@ -106,7 +106,7 @@ def test_a_declared_conversion_is_the_one_that_ucum_gives(ucum, variable, unit, 
 
 def test_every_column_of_the_hourly_grid_is_mapped_once():
     columns = [column for variable in VARIABLES for column in variable.eicu]
-    assert sorted(set(columns) & set(GRID)) == sorted(GRID)
+    assert set(columns) >= GRID
     assert len(columns) == len(set(columns))
 
 

@@ -174,7 +174,7 @@ def png(width: int, height: int) -> str:
 
 
 def make_bundle(path: Path) -> Path:
-    """Writes a bundle of random weights; notes are hidden from a task, images from all but a few."""
+    """Writes a bundle of random weights; notes are hidden from one task, images from most."""
     spec = FeatureSpec(
         variables=load_variables(),
         treatments=(
@@ -188,7 +188,7 @@ def make_bundle(path: Path) -> Path:
                 pattern="norepinephrine",
             ),
         ),
-        spellings=load_spellings_or_none(),
+        spellings=load_spellings(),
         tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
     )
     rng = np.random.default_rng(7)
@@ -200,7 +200,6 @@ def make_bundle(path: Path) -> Path:
     }
     tasks, fusion = _fusion_graph(path, rng)
     (path / "tokenizer.json").write_text(spec.tokenizer_json, encoding="utf-8")
-    (path / "tim.json").write_text('{"tasks": [], "tim": []}')
     (path / "MODEL_CARD.md").write_text("# A bundle made by hand\n\nRandom weights.\n")
     (path / "NOTICE").write_text("Random weights: nobody's data.\n")
     _write_golden(path, spec, encoders, fusion)
@@ -233,13 +232,6 @@ def make_bundle(path: Path) -> Path:
     )
     write_manifest(path, manifest)
     return path
-
-
-def load_spellings_or_none() -> dict[str, str]:
-    try:
-        return load_spellings()
-    except FileNotFoundError:
-        return {"bpm": "/min", "μmol/L": "umol/L"}
 
 
 def _save(

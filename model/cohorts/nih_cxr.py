@@ -1,0 +1,79 @@
+"""NIH ChestX-ray14: chest X-rays with the findings that a text miner read in their reports.
+
+Reads the folder `nih-cxr` of 512-pixel JPEG images, or the official release (`Data_Entry_2017.csv`
+and PNG images in any folders). Three findings correspond to tasks; no other does, so these images
+teach nothing about the other tasks. Half of the images at hand are pneumonia, by sampling: the
+share of a finding here is not its prevalence.
+
+The set holds no dates: every image is taken on January 1, 2017 in UTC, the year of its release.
+"""
+
+import csv
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model.cohorts import DataMissing, Record
+from schemas.payload import as_payload
+
+SOURCE = (
+    "ChestX-ray14 (Wang et al., CVPR 2017), provided by the NIH Clinical Center; no restrictions "
+    "on use, attribution required"
+)
+_TASK_OF_FINDING = {
+    "Effusion": "pleural_effusion",
+    "Pneumonia": "pneumonia",
+    "Emphysema": "copd",
+}
+_SEX = {"F": "female", "M": "male"}
+_MEDIA_TYPE = {".jpg": "image/jpeg", ".png": "image/png"}
+_TAKEN = datetime(2017, 1, 1, tzinfo=UTC)
+
+_TABLES = ("nih-cxr/labels.csv", "labels.csv", "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+
+
+def read(data: Path) -> Iterator[Record]:
+    """One record for each image. Raises DataMissing if the table or all images are missing.
+
+    Rows without an image are passed over: neither set comes whole in every download.
+    """
+    table = next((data / name for name in _TABLES if (data / name).is_file()), None)
+    if table is None:
+        raise DataMissing(f"{data / _TABLES[0]} is missing")
+    # The table at hand says .png where the file is .jpg.
+    images = {path.stem: path for path in table.parent.rglob("*") if path.suffix in _MEDIA_TYPE}
+    if not images:
+        raise DataMissing(f"the images of {table} are missing: none is below {table.parent}")
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if image := images.get(Path(row["Image Index"]).stem):
+                yield _record(row, image)
+
+
+def _record(row: dict[str, str], image: Path) -> Record:
+    age = row["Patient Age"].removesuffix("Y")
+    findings = row["Finding Labels"].split("|")
+    return Record(
+        payload=as_payload(
+            {
+                "as_of": _TAKEN,
+                "tabular": {
+                    "age": float(age) if age.isdigit() else None,
+                    "sex": _SEX.get(row["Patient Gender"]),
+                },
+                "images": [
+                    {
+                        "view": row["View Position"],
+                        "time": _TAKEN,
+                        "media_type": _MEDIA_TYPE[image.suffix],
+                        "data": image.read_bytes(),
+                    }
+                ],
+            }
+        ),
+        outcomes={task: finding in findings for finding, task in _TASK_OF_FINDING.items()},
+        patient=row["Patient ID"],
+        site="nih",
+        stay=image.stem,
+        landmark_hours=None,
+    )

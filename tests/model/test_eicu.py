@@ -1,0 +1,240 @@
+"""What the eICU reader promises, on the open demo itself."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from model.cohorts import DataMissing
+from model.cohorts.eicu import read
+from schemas.tasks import load_tasks
+
+# When each row of a table was known, by its columns of minutes.
+KNOWN_FROM = {
+    "patient": (),
+    "diagnosis": (),
+    "vitalaperiodic": ("observationoffset",),
+    "treatment": ("treatmentoffset",),
+    "medication": ("drugstartoffset", "drugorderoffset"),
+    "infusiondrug": ("infusionoffset",),
+    "note": ("noteenteredoffset",),
+    "pasthistory": ("pasthistoryenteredoffset",),
+    "physicalexam": ("physicalexamoffset",),
+    "admissiondx": ("admitdxenteredoffset",),
+}
+SOME_STAYS = (141765, 151179, 186393, 1068221, 3067309)
+
+
+@pytest.fixture(scope="module")
+def data(open_data):
+    return open_data("eicu-demo-2.0.1", "yaib-eicu-demo")
+
+
+@pytest.fixture(scope="module")
+def outcomes(data):
+    """Of all records, without their payloads: (stay, hours) to record's outcomes."""
+    return {(int(r.stay), r.landmark_hours): (r.outcomes, r.patient, r.site) for r in read(data)}
+
+
+@pytest.fixture(scope="module")
+def tables(data):
+    """The tables, and the grid, of every fiftieth stay and a few chosen ones."""
+    grid = pl.read_parquet(data / "yaib-eicu-demo/los/dyn.parquet")
+    stays = [*grid["stay_id"].unique().sort().gather_every(50), *SOME_STAYS]
+    folder = data / "eicu-demo-2.0.1/csv"
+    tables = {
+        name: pl.read_csv(folder / f"{name}.csv.gz", infer_schema=False).filter(
+            pl.col("patientunitstayid").is_in([str(stay) for stay in stays])
+        )
+        for name in KNOWN_FROM
+    }
+    return tables | {"dyn": grid.filter(pl.col("stay_id").is_in(stays))}
+
+
+@pytest.fixture
+def records(tmp_path):
+    """`records(tables)`: what is read from a folder with these tables, by stay and hours."""
+
+    def read_back(tables):
+        (tmp_path / "yaib-eicu-demo/los").mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            if name == "dyn":
+                table.write_parquet(tmp_path / "yaib-eicu-demo/los/dyn.parquet")
+            else:
+                table.write_csv(tmp_path / f"{name}.csv")
+        return {(int(r.stay), r.landmark_hours): r for r in read(tmp_path)}
+
+    return read_back
+
+
+def test_a_stay_is_read_at_each_landmark_that_it_is_still_in_the_unit(outcomes):
+    assert Counter(hours for _, hours in outcomes) == {6: 2267, 12: 2118, 24: 1591, 48: 915}
+
+
+def test_a_stay_without_a_diagnosis_is_unlabelled_not_healthy(outcomes):
+    diseases = {task.name for task in load_tasks() if task.is_disease}
+    labelled = [o.keys() & diseases for (_, hours), (o, *_) in outcomes.items() if hours == 24]
+    assert Counter(map(len, labelled)) == {len(diseases): 1473, 0: 118}
+
+
+def test_a_child_implies_its_parent(outcomes):
+    for task in load_tasks():
+        if task.subset_of:
+            children = [o for o, *_ in outcomes.values() if o.get(task.name)]
+            assert children
+            assert all(o[task.subset_of] for o in children)
+
+
+def test_codes_of_icd_10_count_among_those_of_icd_9(outcomes):
+    # Hyponatremia, coded E87.1 alone.
+    assert outcomes[3067309, 24][0]["fluid_electrolyte_disorder"]
+
+
+def test_a_death_is_a_disposition_too(outcomes):
+    for o, *_ in outcomes.values():
+        if "discharge_disposition" in o:
+            assert (o["discharge_disposition"] == "died") == o["in_hospital_mortality"]
+
+
+def test_dispositions_are_the_five_of_the_task(outcomes, data):
+    patient = pl.read_csv(data / "eicu-demo-2.0.1/csv/patient.csv.gz", infer_schema=False)
+    place = dict(patient.select("patientunitstayid", "hospitaldischargelocation").iter_rows())
+    assert {
+        (place[str(stay)], o.get("discharge_disposition"))
+        for (stay, _), (o, *_) in outcomes.items()
+    } - {(p, None) for p in place.values()} == {
+        ("Home", "home"),
+        ("Skilled Nursing Facility", "skilled_nursing"),
+        ("Nursing Home", "skilled_nursing"),
+        ("Rehabilitation", "rehabilitation"),
+        ("Other Hospital", "other_facility"),
+        ("Other External", "other_facility"),
+        ("Other", "other_facility"),
+        ("Death", "died"),
+    }
+
+
+def test_remaining_days_count_from_as_of_to_leaving_the_hospital_dead_or_alive(outcomes):
+    # Stay 151179 ended in death 9,272 minutes after admission to the unit.
+    assert outcomes[151179, 6][0]["length_of_stay"] == (9272 - 360) / 1440
+    assert outcomes[151179, 48][0]["length_of_stay"] == pytest.approx(4.43889, abs=1e-5)
+    assert outcomes[151179, 48][0]["in_hospital_mortality"] is True
+    assert all(o.get("length_of_stay", 1) > 0 for o, *_ in outcomes.values())
+
+
+def test_all_stays_of_a_person_share_the_patient(outcomes, data):
+    patient = pl.read_csv(data / "eicu-demo-2.0.1/csv/patient.csv.gz", infer_schema=False)
+    of_stay = {
+        int(s): (p, h)
+        for s, p, h in patient["patientunitstayid", "uniquepid", "hospitalid"].iter_rows()
+    }
+    assert all(of_stay[stay] == (p, site) for (stay, _), (_, p, site) in outcomes.items())
+
+
+def test_what_is_known_at_admission_is_read(tables, records):
+    known = records(tables)[141765, 6].payload.tabular
+    assert known.model_dump() == {
+        "age": 87.0,
+        "sex": "female",
+        "height_cm": 157.5,
+        "weight_kg": 46.5,
+        "admission_source": "emergency",
+        "unit_type": "mixed_icu",
+        "admitted_at": datetime(2015, 1, 1, 23, 44, tzinfo=UTC),
+    }
+
+
+def test_an_age_over_89_is_90(tables, records):
+    assert records(tables)[186393, 6].payload.tabular.age == 90.0
+
+
+def test_a_row_of_the_grid_is_known_when_its_hour_is_over(tables, records):
+    payload = records(tables)[141765, 6].payload
+    temperature = next(s for s in payload.series if s.variable == "temperature")
+    rows = tables["dyn"].filter(pl.col("stay_id") == 141765).drop_nulls("temp").sort("time")
+    rows = rows.filter(pl.col("time") < timedelta(hours=6))
+    admitted = payload.as_of - timedelta(hours=6)
+    assert temperature.times == [admitted + t + timedelta(hours=1) for t in rows["time"]]
+    assert temperature.values == rows["temp"].to_list()
+
+
+def test_notes_are_words_and_no_form(tables, records):
+    found = records(tables)
+    texts = [note.text for note in found[1068221, 24].payload.notes]
+    assert "Past History: Cancer-Primary Site lung; COPD - moderate." in texts
+    assert (
+        "Admission Diagnosis: Operative Respiratory Thoracotomy for lung cancer; Elective Yes."
+        in texts
+    )
+    everything = " ".join(note.text for r in found.values() for note in r.payload.notes)
+    assert not any(
+        noise in everything for noise in ("Copies", "System View", "Include", "HR Current")
+    )
+
+
+def test_diagnoses_are_never_an_input(tables, records):
+    before = records(tables)
+    after = records(tables | {"diagnosis": tables["diagnosis"].clear()})
+    diseases = {task.name for task in load_tasks() if task.is_disease}
+    assert {key: r.payload for key, r in before.items()} == {
+        key: r.payload for key, r in after.items()
+    }
+    assert not any(diseases & r.outcomes.keys() for r in after.values())
+
+
+def test_what_is_charted_after_as_of_changes_nothing(tables, records):
+    cut = {"dyn": tables["dyn"].filter(pl.col("time") < timedelta(hours=24))}
+    for name, columns in KNOWN_FROM.items():
+        by_then = [pl.col(column).cast(pl.Int64) <= 24 * 60 for column in columns]
+        cut[name] = tables[name].filter(by_then) if by_then else tables[name]
+    # A later order stays, as cancelled: its name may still say what an ingredient's code means.
+    later = tables["medication"].join(cut["medication"], on="medicationid", how="anti")
+    later = later.with_columns(drugordercancelled=pl.lit("Yes"))
+    cut["medication"] = pl.concat([cut["medication"], later])
+    # An examination is known once its form was entered.
+    forms = pl.concat(
+        cut[name].select("patientunitstayid", physicalexamoffset=f"{name}offset")
+        for name in ("note", "pasthistory")
+    )
+    cut["physicalexam"] = cut["physicalexam"].join(forms, on=forms.columns, how="semi")
+
+    before, after = records(tables), records(cut)
+    first_day = [key for key in before if key[1] <= 24]
+    assert len(first_day) > 100
+    for key in first_day:
+        assert before[key].payload == after[key].payload, key
+
+
+@pytest.mark.parametrize(
+    ("charted", "expected"),
+    [
+        ([(0, 5), (60, 8), (300, 12)], (None, 12.0, 300)),  # a silence ended the first
+        ([(0, 5), (300, 5), (350, 8)], (None, 8.0, 300)),
+        ([(300, 5), (330, 0)], (330, None, 300)),
+        ([(60, 5), (120, 5)], (120, None, 60)),
+        ([(300, 5), (400, 0)], (None, 5.0, 300)),  # not yet stopped at as_of
+    ],
+)
+def test_an_infusion_runs_from_its_first_rate_to_a_zero_or_a_silence(
+    tables, records, charted, expected
+):
+    rates = pl.DataFrame(
+        [("141765", str(m), "Norepinephrine (mcg/min)", str(rate)) for m, rate in charted],
+        ["patientunitstayid", "infusionoffset", "drugname", "drugrate"],
+        orient="row",
+    )
+    nothing = {name: tables[name].clear() for name in ("treatment", "medication")}
+    payload = records(tables | nothing | {"infusiondrug": rates})[141765, 6].payload
+    admitted = payload.as_of - timedelta(hours=6)
+    end, rate, start = expected
+    last = payload.treatments[-1]
+    assert (last.name, last.start) == ("norepinephrine", admitted + timedelta(minutes=start))
+    assert last.end == (None if end is None else admitted + timedelta(minutes=end))
+    assert (last.rate, last.unit) == (rate, rate and "ug/min")
+
+
+@pytest.mark.parametrize("name", ["patient", "infusiondrug", "dyn"])
+def test_a_file_that_is_missing_is_named(tables, records, name):
+    with pytest.raises(DataMissing, match=f"{name}.*"):
+        records({other: table for other, table in tables.items() if other != name})

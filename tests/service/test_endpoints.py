@@ -1,0 +1,361 @@
+"""What the service says of itself: its model, its health, its work."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.bundle import Bundle
+from service.engine import Engine
+from service.settings import Settings, available_cpus
+
+# ------------------------------------------------------------------------------------ the model
+
+
+def test_tasks_are_the_bundles_own(service, bundle):
+    tasks = service.client.get("/tasks").json()["tasks"]
+    assert [t["name"] for t in tasks] == [f.task.name for f in bundle.manifest.tasks]
+    assert all(t["means"] and t["department"] for t in tasks)
+    assert "eicu_pattern" not in tasks[0]
+
+
+def test_variables_say_which_units_are_accepted(service, bundle):
+    found = service.client.get("/variables").json()
+    creatinine = next(v for v in found["variables"] if v["name"] == "creatinine")
+    assert creatinine["units"][0] == "mg/dL"
+    assert "umol/L" in creatinine["units"]
+    assert "2160-0" in creatinine["loinc"]
+    assert len(creatinine["plausible"]) == 2
+    assert {t["name"] for t in found["treatments"]} == {
+        t.name for t in bundle.manifest.spec.treatments
+    }
+    assert found["categories"]["sex"] == ["female", "male"]
+
+
+def test_every_accepted_unit_is_accepted(service, payload):
+    """What `GET /variables` says is what `POST /predict` takes."""
+    found = service.client.get("/variables").json()
+    time = payload["as_of"]
+    payload["series"] = [
+        {"variable": v["name"], "unit": unit, "times": [time], "values": [1]}
+        for v in found["variables"]
+        for unit in v["units"]
+    ]
+    service.predict(payload)
+
+
+DOCUMENTS = {"tim.json": "/tim", "MODEL_CARD.md": "/model-card"}
+
+
+def test_tim_and_the_model_card_are_served_as_they_lie_in_the_bundle(serve, changed_bundle):
+    def write(manifest: dict[str, Any], path: Path) -> None:
+        for name in DOCUMENTS:
+            (path / name).write_text('{"name": "' + name + '"}')
+            manifest["files"][name] = ""
+
+    client = serve(Engine(Bundle.load(changed_bundle(write), "cpu"))).client
+    for name, path in DOCUMENTS.items():
+        answer = client.get(path)
+        assert answer.json() == {"name": name}
+        kind = "application/json" if path == "/tim" else "text/markdown; charset=utf-8"
+        assert answer.headers["content-type"] == kind
+        again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+
+
+def test_a_bundle_without_them_says_so(serve, changed_bundle):
+    def leave_out(manifest: dict[str, Any], path: Path) -> None:
+        for name in DOCUMENTS:
+            (path / name).unlink(missing_ok=True)
+            manifest["files"].pop(name, None)
+
+    client = serve(Engine(Bundle.load(changed_bundle(leave_out), "cpu"))).client
+    for path, what in (("/tim", "TIM"), ("/model-card", "model card")):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"] == f"the bundle that is served carries no {what}"
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/variables"])
+def test_what_does_not_change_is_sent_once(service, path):
+    tag = service.client.get(path).headers["etag"]
+    again = service.client.get(path, headers={"If-None-Match": f'"other", W/{tag}'})
+    assert again.status_code == 304
+    assert again.content == b""
+    assert service.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+# ----------------------------------------------------------------------------------- the health
+
+
+def test_it_is_live_at_once_and_ready_after_its_golden_answers(serve, bundle, payload):
+    client = serve(Engine(bundle)).client
+    assert client.get("/health/live").json() == {"status": "live"}
+    early = client.post("/predict", json=payload)
+    assert early.status_code == 503
+    assert early.json()["type"] == "urn:m3h:problem:not-ready"
+    assert "retry-after" in early.headers
+    assert client.get("/health/ready").json() == {"status": "ready"}
+    assert client.post("/predict", json=payload).status_code == 200
+
+
+def test_a_model_that_answers_otherwise_than_it_was_made_is_never_ready(serve, changed_bundle):
+    client = serve(Engine(Bundle.load(changed_bundle(other_golden), "cpu"))).client
+    for _ in range(2):
+        answer = client.get("/health/ready")
+        assert answer.status_code == 503
+        assert "length_of_stay differs" in answer.json()["detail"]
+
+
+def test_a_model_that_died_is_not_ready_until_it_answers_again(serve, bundle, payload, monkeypatch):
+    engine = Engine(bundle)
+    engine.replay_golden()
+    client = serve(engine).client
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "_encode", lambda _: {})
+        assert client.post("/predict", json=payload).status_code == 500
+        assert client.get("/health/ready").status_code == 503
+        assert client.get("/health/live").status_code == 200
+    assert client.get("/health/ready").status_code == 200
+
+
+def other_golden(_: dict[str, Any], path: Path) -> None:
+    first, *others = (path / "golden.jsonl").read_text().splitlines()
+    golden = json.loads(first)
+    golden["outputs"]["length_of_stay"][0] += 0.5
+    (path / "golden.jsonl").write_text("\n".join([json.dumps(golden), *others]))
+
+
+# ---------------------------------------------------------------------------- metrics and the log
+
+
+def value(text: str, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "status"),
+    [
+        ("POST", "/predict", "/predict", 200),
+        ("GET", "/predict", "/predict", 405),
+        ("GET", "/tasks", "/tasks", 200),
+        ("GET", "/openapi.json", "/openapi.json", 200),
+        ("GET", "/docs", "/docs", 200),
+        ("GET", "/no/such/path", "other", 404),
+    ],
+)
+def test_a_request_is_counted_once_by_its_route(service, payload, method, path, route, status):
+    name = f'm3h_requests_total{{route="{route}",status="{status}"}}'
+    before = service.client.get("/metrics").text
+    service.client.request(method, path, json=payload if method == "POST" else None)
+    after = service.client.get("/metrics").text
+    assert value(after, name) - value(before, name) == 1
+    seconds = f'm3h_request_seconds_count{{route="{route}"}}'
+    assert value(after, seconds) - value(before, seconds) == 1
+
+
+def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
+    del payload["notes"]
+    payload["tabular"]["sex"] = "unheard of"
+    before = service.client.get("/metrics").text
+    service.predict(payload)
+    after = service.client.get("/metrics").text
+
+    def more(name: str) -> float:
+        return value(after, name) - value(before, name)
+
+    for stage in ("parse", "features", "model", "respond"):
+        assert more(f'm3h_stage_seconds_count{{stage="{stage}"}}') == 1
+    assert more('m3h_modality_present_total{modality="image"}') == 1
+    assert more('m3h_modality_present_total{modality="notes"}') == 0
+    assert more('m3h_input_ignored_total{reason="unknown_category"}') == 1
+    assert more("m3h_attention_entropy_count") == 1
+    assert 0 < more("m3h_attention_entropy_sum") <= 1
+
+
+def test_metrics_name_the_bundle(service, bundle):
+    text = service.client.get("/metrics").text
+    assert f'digest="{bundle.digest}"' in text
+    assert service.client.get("/metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_ids_are_taken_and_given_back(service):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    sent = {"X-Request-ID": "ward-7.42", "traceparent": trace}
+    answer = service.client.get("/tasks", headers=sent)
+    assert answer.headers["x-request-id"] == "ward-7.42"
+    assert answer.headers["traceparent"] == trace
+
+
+@pytest.mark.parametrize("sent", [{}, {"X-Request-ID": "a b", "traceparent": f"00-{'0' * 32}-1"}])
+def test_ids_that_are_absent_or_unsafe_are_made(service, sent):
+    answers = [service.client.get("/no/such/path", headers=sent) for _ in range(2)]
+    assert len({a.headers["x-request-id"] for a in answers}) == 2
+    for answer in answers:
+        assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-request-id"])
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", answer.headers["traceparent"])
+
+
+def test_the_log_has_one_json_line_for_a_request_and_no_query(service, payload):
+    sent = {"X-Request-ID": "one-line"}
+    service.client.post("/predict?explain=full", json=payload, headers=sent)
+    lines = [json.loads(line) for line in service.log.getvalue().splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == "one-line"]
+    assert line["route"] == "/predict"
+    assert line["status"] == 200
+    assert line["ms"] > 0
+    assert "explain" not in json.dumps(line)
+
+
+# ---------------------------------------------------------------------------- the documentation
+
+
+def test_openapi_documents_the_bodies_and_the_problems(service):
+    document = service.client.get("/openapi.json").json()
+    operation = document["paths"]["/predict"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/Payload"}
+    ok = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert ok == {"$ref": "#/components/schemas/Answer"}
+    for status in ("400", "413", "415", "422", "503"):
+        problem = operation["responses"][status]["content"]
+        assert problem == {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        }
+    assert {p["name"] for p in operation["parameters"]} == {"explain", "strict"}
+    assert set(document["paths"]) == {
+        "/predict",
+        "/predict/batch",
+        "/tasks",
+        "/variables",
+        "/tim",
+        "/model-card",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
+
+
+def test_every_reference_of_openapi_leads_somewhere(service):
+    document = service.client.get("/openapi.json").json()
+    references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
+    assert {"Payload", "Series", "Answer", "Problem", "Batch"} <= references
+    assert references <= document["components"]["schemas"].keys()
+
+
+# --------------------------------------------------------------------------------- the process
+
+
+@pytest.fixture
+def started(bundle_dir: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Starts `m3h-serve` on a free port; gives the process and its URL."""
+    processes = []
+
+    def start(**environment: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", "from service.cli import app; app()"]
+        process = subprocess.Popen(
+            [*command, "--bundle", str(bundle_dir), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        processes.append(process)
+        first = process.stdout.readline()
+        return process, first.rpartition(" at ")[2].strip()
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_first_command_that_it_shows_works(started):
+    process, url = started()
+    lines = [process.stdout.readline() for _ in range(4)]
+    assert [line.split()[0] for line in lines[1:]] == ["curl", "curl", "open"]
+    body = lines[1].partition("-d ")[2].strip().strip("'")
+    if body.startswith("@"):
+        body = Path(body[1:]).read_text()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+
+
+def test_sigterm_lets_a_running_request_finish(started, payload):
+    process, url = started()
+    body = json.dumps(payload).encode()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:100])
+    # The half request is being read once another connection, made after it, is answered.
+    other = http.client.HTTPConnection(urlsplit(url).netloc)
+    other.request("GET", "/health/ready")
+    assert other.getresponse().read() == b'{"status":"ready"}'
+    process.send_signal(signal.SIGTERM)
+    connection.send(body[100:])
+    assert len(json.loads(connection.getresponse().read())["predictions"]) > 0
+    assert process.wait(20) == 0
+    lines = process.stderr.read().splitlines()
+    assert all(json.loads(line)["event"] for line in lines), lines
+
+
+def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
+    _, url = started(M3H_MAX_BODY_BYTES="1000")
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    chunks = (b" " * 400 for _ in range(10))
+    connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
+        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
+        ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
+    ],
+)
+def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import app; app()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_setting_is_an_option_too():
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import app; app()", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in done.stdout
+        assert f"M3H_{name.upper()}" in done.stdout
+
+
+def test_threads_are_the_processors_that_are_there():
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+    assert Settings().threads == available_cpus()
