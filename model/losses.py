@@ -11,17 +11,29 @@ from schemas.tasks import Task
 class Losses(nn.Module):
     """The mean loss of each kind: `binary`, `regression`, `multiclass`, `clustering`.
 
-    Binary: cross-entropy; multiclass: negative log-likelihood; regression: Huber on log-days, so
+    Binary: cross-entropy, each task's divided by the entropy of its prevalence: so a task's loss is 1
+    when its prevalence is all that is known, and the common tasks do not drown the rare ones; multiclass: negative log-likelihood; regression: Huber on log-days, so
     that one very long stay cannot outweigh the others; clustering: the part of a patient's
     standardised, label-free statistics that the chosen prototypes leave unexplained. The prototypes
     are fixed before training (k-means), so that the loss cannot be lowered by collapsing them.
     NaN is "no label".
     """
 
-    def __init__(self, tasks: list[Task], prototypes: Float[Tensor, "clusters V"]) -> None:
+    def __init__(
+        self,
+        tasks: list[Task],
+        prevalence: dict[str, float],
+        prototypes: Float[Tensor, "clusters V"],
+    ) -> None:
         super().__init__()
         self.tasks = tasks
-        self.columns = [i for i, t in enumerate(tasks) if t.kind == "binary"]
+        binary = [(i, t) for i, t in enumerate(tasks) if t.kind == "binary"]
+        self.columns = [i for i, _ in binary]
+        # No task counts more than one of a prevalence of 1 %: the rest would be noise.
+        share = torch.tensor([prevalence[t.name] for _, t in binary]).clamp(0.01, 0.99)
+        entropy = -share * share.log() - (1 - share) * (1 - share).log()
+        self.register_buffer("weight", 1 / entropy)
+        self.weight: Tensor
         self.register_buffer("prototypes", prototypes)
         self.prototypes: Tensor
 
@@ -38,7 +50,9 @@ class Losses(nn.Module):
             target = outcomes[:, self.columns]
             known = ~torch.isnan(target)
             logits = (raw["binary"] + offset[:, self.columns])[known]
-            losses["binary"] = [F.binary_cross_entropy_with_logits(logits, target[known])]
+            weight = self.weight.expand_as(target)[known]
+            loss = F.binary_cross_entropy_with_logits(logits, target[known], weight)
+            losses["binary"] = [loss]
         for i, task in enumerate(self.tasks):
             known = ~torch.isnan(outcomes[:, i])
             target = outcomes[known, i]

@@ -190,6 +190,7 @@ class CrossTaskAttention(nn.Module):
         self.query = nn.Parameter(torch.randn(tasks, width) / math.sqrt(width))
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
+        nn.init.eye_(self.value.weight)
         self.gamma = nn.Parameter(torch.zeros(tasks))
         self.alpha = nn.Parameter(torch.ones(()))
         self.diagonal = math.log(tasks - 1) if tasks > 1 else 0.0
@@ -231,13 +232,12 @@ class Fusion(nn.Module):
         self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
         inputs = len(MODALITIES) * (config.width + 1)
         self.trunk = nn.Sequential(
-            nn.GELU(),
-            nn.Dropout(config.dropout),
             nn.Linear(inputs, config.width),
             nn.GELU(),
             nn.Dropout(config.dropout),
         )
-        bound = 1 / math.sqrt(config.width)
+        # Bounds that keep the size of the signal: with smaller ones the rare tasks never start.
+        bound = math.sqrt(3 / config.width)
         self.project = nn.Parameter(
             torch.empty(len(tasks), config.width, config.task_width).uniform_(-bound, bound)
         )
@@ -263,7 +263,8 @@ class Heads(nn.Module):
         super().__init__()
         self.row = {task.name: i for i, task in enumerate(tasks)}
         self.rows_binary = [self.row[t.name] for t in tasks if t.kind == "binary"]
-        self.binary = nn.Parameter(torch.zeros(len(self.rows_binary), config.task_width))
+        shape = (len(self.rows_binary), config.task_width)
+        self.binary = nn.Parameter(torch.randn(shape) / math.sqrt(config.task_width) / 10)
         self.bias = nn.Parameter(torch.zeros(len(self.rows_binary)))
         sizes = {
             t.name: {"regression": 1, "clustering": config.clusters}.get(t.kind, len(t.classes))

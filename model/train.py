@@ -240,7 +240,8 @@ class Trainer:
         self.offset = self._offsets(cohorts)
         self.net = make_net(self.facts)
         self._fit_normalisation()
-        self.losses = Losses(list(self.facts.tasks), self._prototypes())
+        tasks, prevalence = list(self.facts.tasks), self.facts.prevalence
+        self.losses = Losses(tasks, prevalence, self._prototypes())
         self.optimiser = torch.optim.AdamW(
             self._parameter_groups(), lr=config.learning_rate, weight_decay=config.weight_decay
         )

@@ -5,6 +5,13 @@ medicine. Every disease has a liability (Falconer 1965): latent factors that it 
 diseases, and a part of its own; whoever is above its threshold has it. Factors and liabilities
 shift what is measured, given, said and seen. Tasks that share a factor are the edges of the graph
 that a TIM score ought to find.
+
+Measured 2026-11-23 on PATIENTS of SEED by `benchmarks/synthetic_cohort.py` (tabular and series, 5
+random folds by patient), and frozen before any model was tuned on them. AUROC of a logistic
+regression for each binary task: mean .747, .715 to .778, all 41 within .70 to .78. A small network
+alone for each task: .727; with one trunk for all: .742, so a multitask gain of .015, each at its
+best of nine settings. The signs were balanced on this seed; on seed 45 the regression's mean is
+.738, .679 to .802, 35 of 41 within.
 """
 
 import io
@@ -392,12 +399,12 @@ def _payload(
 
 def _series(shift: Mapping[str, float], draw: np.random.Generator) -> list[dict[str, Any]]:
     out = []
-    for variable in load_variables():
-        if (known := MEASURED.get(variable.name)) is None:
-            continue
+    variables = {variable.name: variable for variable in load_variables()}
+    for name, known in MEASURED.items():
+        variable = variables[name]
         count = min(draw.poisson(known.per_day), _QUARTERS)
         when = np.sort(draw.choice(_QUARTERS, count, replace=False))
-        z = (shift[variable.name] + JITTER * draw.normal(size=count)) / np.hypot(1, JITTER)
+        z = (shift[name] + JITTER * draw.normal(size=count)) / np.hypot(1, JITTER)
         typical, spread = known.typical, known.spread
         value = typical * spread**z if known.skewed else typical + spread * z
         # Scores are whole; of the others, three digits of a typical value are shown.
@@ -405,22 +412,21 @@ def _series(shift: Mapping[str, float], draw: np.random.Generator) -> list[dict[
         value = np.round(np.clip(value, *variable.plausible), digits)
         if count:
             series = {"times": _TIMES[when].tolist(), "values": value.tolist()}
-            out.append({"variable": variable.name, "unit": variable.unit, **series})
+            out.append({"variable": name, "unit": variable.unit, **series})
     return out
 
 
 def _treatments(shift: Mapping[str, float], draw: np.random.Generator) -> list[dict[str, Any]]:
     out = []
-    for treatment in load_treatments():
-        if (known := GIVEN.get(treatment.name)) is None:
-            continue
+    units = {treatment.name: treatment.unit for treatment in load_treatments()}
+    for name, known in GIVEN.items():
         start, end = np.sort(draw.integers(_QUARTERS, size=2))
         runs, pace = draw.random() < 0.7, float(np.exp(0.4 * draw.normal()))
-        if shift[treatment.name] > _NORMAL.inv_cdf(1 - known.share):
-            given: dict[str, Any] = {"name": treatment.name, "start": _TIMES[start]}
+        if shift[name] > _NORMAL.inv_cdf(1 - known.share):
+            given: dict[str, Any] = {"name": name, "start": _TIMES[start]}
             given["end"] = None if runs else _TIMES[end]
             if known.rate is not None:
-                given |= {"rate": float(f"{known.rate * pace:.2g}"), "unit": treatment.unit}
+                given |= {"rate": float(f"{known.rate * pace:.2g}"), "unit": units[name]}
             out.append(given)
     return out
 

@@ -8,6 +8,7 @@ from schemas.tasks import load_tasks
 
 TASKS = list(load_tasks())
 NAMES = [task.name for task in TASKS]
+PREVALENCE = {task.name: 0.2 for task in TASKS if task.kind == "binary"}
 KINDS = {"binary", "regression", "multiclass", "clustering"}
 
 
@@ -26,7 +27,7 @@ def raw_for(count):
 
 
 def losses_of(raw, outcomes, statistics, offset=None):
-    losses = Losses(TASKS, torch.eye(3, 4))
+    losses = Losses(TASKS, PREVALENCE, torch.eye(3, 4))
     offset = torch.zeros_like(outcomes) if offset is None else offset
     return losses(raw, outcomes, offset, statistics)
 
@@ -80,7 +81,7 @@ def test_one_very_long_stay_cannot_outweigh_the_others():
 
 
 def test_clustering_prefers_the_nearest_prototype():
-    losses = Losses(TASKS, torch.tensor([[0.0, 0.0], [4.0, 4.0]]))
+    losses = Losses(TASKS, PREVALENCE, torch.tensor([[0.0, 0.0], [4.0, 4.0]]))
     statistics = torch.tensor([[4.0, torch.nan]])
     near = losses.unexplained(torch.tensor([[-9.0, 9.0]]), statistics)
     far = losses.unexplained(torch.tensor([[9.0, -9.0]]), statistics)
