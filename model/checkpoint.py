@@ -79,7 +79,7 @@ def make_net(facts: Facts) -> M3H:
     """A new network of the shape that the facts ask for, with random weights."""
     spec = facts.spec
     seen = torch.tensor([[m in facts.seen(task) for m in MODALITIES] for task in facts.tasks])
-    return M3H(
+    net = M3H(
         facts.tasks,
         seen,
         tabular=len(spec.tabular_names),
@@ -88,6 +88,8 @@ def make_net(facts: Facts) -> M3H:
         vocabulary=spec.tokenizer.get_vocab_size(),
         config=facts.net,
     )
+    net.fusion.heads.start_at([facts.prevalence[name] for name in net.calibrate.names])
+    return net
 
 
 def write_tensors(

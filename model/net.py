@@ -27,9 +27,8 @@ class NetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attention: Literal["balanced", "published"] = "balanced"
-    width: int = 128
+    width: int = 256
     task_width: int = 32
-    series_width: int = 256
     token_width: int = 64
     image_channels: tuple[int, ...] = (16, 32, 64, 128)
     clusters: int = 8
@@ -70,12 +69,7 @@ class TabularEncoder(nn.Module):
     def __init__(self, features: int, config: NetConfig) -> None:
         super().__init__()
         self.normalise = Normalise((features,))
-        self.layers = nn.Sequential(
-            nn.Linear(2 * features, config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.width, config.width),
-        )
+        self.layers = nn.Linear(2 * features, config.width)
 
     def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
         known = (~torch.isnan(values)).to(values.dtype)
@@ -92,13 +86,7 @@ class SeriesEncoder(nn.Module):
         self.normalise = Normalise(statistics)
         self.normalise_treatments = Normalise(treatments)
         inputs = math.prod(statistics) + statistics[0] + math.prod(treatments)
-        self.layers = nn.Sequential(
-            nn.Dropout(config.dropout / 2),
-            nn.Linear(inputs, config.series_width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.series_width, config.width),
-        )
+        self.layers = nn.Sequential(nn.Dropout(config.dropout / 2), nn.Linear(inputs, config.width))
 
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
@@ -230,12 +218,7 @@ class Fusion(nn.Module):
         self.groups: Tensor
         self.group: Tensor
         self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
-        inputs = len(MODALITIES) * (config.width + 1)
-        self.trunk = nn.Sequential(
-            nn.Linear(inputs, config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-        )
+        self.trunk = nn.Sequential(nn.GELU(), nn.Dropout(config.dropout))
         # Bounds that keep the size of the signal: with smaller ones the rare tasks never start.
         bound = math.sqrt(3 / config.width)
         self.project = nn.Parameter(
@@ -249,8 +232,7 @@ class Fusion(nn.Module):
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         visible = (present[:, None, :] & self.groups[None]).unsqueeze(-1)
         x = torch.where(visible, embeddings[:, None], self.stand_in[None, None])
-        x = torch.cat([x, visible.to(x.dtype)], dim=-1)
-        fused = self.trunk(x.flatten(2))
+        fused = self.trunk(x.sum(dim=2))
         per_task = torch.einsum("bgd,tdk->bgtk", fused, self.project)
         read, weights = self.attention(per_task, self.group)
         return self.heads(read), weights
@@ -274,6 +256,11 @@ class Heads(nn.Module):
         self.other = nn.ModuleDict(
             {name: nn.Linear(config.task_width, size) for name, size in sizes.items()}
         )
+
+    @torch.no_grad()
+    def start_at(self, prevalence: Sequence[float]) -> None:
+        """Begins at each binary task's prevalence: what is known before anything is learned."""
+        self.bias.copy_(torch.logit(torch.tensor(prevalence), eps=0.005))
 
     def forward(self, read: Float[Tensor, "B T K"]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}

@@ -1,5 +1,6 @@
 """Training: many tasks, many cohorts, any subset of the modalities."""
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,8 @@ class TrainConfig(BaseModel):
     batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
+    # What is validated and served is a running mean of the weights, kept at this rate.
+    averaging: float = 0.97
     validation_share: float = 0.15
     # A patient keeps all modalities with this probability; else each is hidden at random, all of
     # them in one case of sixteen, so that any subset works and none at all gives the prevalence.
@@ -221,7 +224,10 @@ def _patients(samples: Samples, rows: npt.NDArray[np.bool_]) -> int:
 
 
 class Trainer:
-    """One training run. Every epoch is seeded on its own, so that a resumed run is the same run."""
+    """One training run. Every epoch is seeded on its own, so that a resumed run is the same run.
+
+    `learning` is the network that the gradient moves, `net` the running mean of its weights.
+    """
 
     def __init__(
         self,
@@ -240,6 +246,7 @@ class Trainer:
         self.offset = self._offsets(cohorts)
         self.net = make_net(self.facts)
         self._fit_normalisation()
+        self.learning = copy.deepcopy(self.net)
         tasks, prevalence = list(self.facts.tasks), self.facts.prevalence
         self.losses = Losses(tasks, prevalence, self._prototypes())
         self.optimiser = torch.optim.AdamW(
@@ -303,7 +310,7 @@ class Trainer:
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Biases, norms and the attention's scalars are not pulled to zero."""
-        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        parameters = list(self.learning.parameters())
         return [
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -343,7 +350,7 @@ class Trainer:
         return sum(self.config.loss_weights[kind] * value for kind, value in losses.items())
 
     def _one_epoch(self) -> dict[str, float]:
-        self.net.train()
+        self.learning.train()
         generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.epoch)
         torch.manual_seed(self.config.seed * 100_003 + self.epoch)
         order = torch.from_numpy(self.training)[
@@ -353,18 +360,25 @@ class Trainer:
         batches = order.split(self.config.batch)
         for rows in batches:
             present = self._hide(self.data.present[rows], generator)
-            losses = self._losses(rows, present)
+            losses = self._losses(self.learning, rows, present)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
             self.optimiser.step()
+            self._average()
             for kind, value in losses.items():
                 totals[kind] = totals.get(kind, 0.0) + value.item() / len(batches)
         return totals
 
-    def _losses(self, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
-        raw, _ = self.net(self.data.inputs(rows, present), present)
+    @torch.no_grad()
+    def _average(self) -> None:
+        pairs = zip(self.net.parameters(), self.learning.parameters(), strict=True)
+        for mean, latest in pairs:
+            mean.lerp_(latest, 1 - self.config.averaging)
+
+    def _losses(self, net: M3H, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
+        raw, _ = net(self.data.inputs(rows, present), present)
         offset = self.offset[torch.from_numpy(self.data.cohort)[rows]]
         found: dict[str, Tensor] = self.losses(
             raw, self.data.outcomes[rows], offset, self.statistics[rows]
@@ -382,7 +396,7 @@ class Trainer:
         self.net.eval()
         totals: dict[str, float] = {}
         for rows in torch.from_numpy(self.validation).split(1024):
-            for kind, value in self._losses(rows, self.data.present[rows]).items():
+            for kind, value in self._losses(self.net, rows, self.data.present[rows]).items():
                 share = len(rows) / len(self.validation)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
         return totals
@@ -436,6 +450,7 @@ class Trainer:
     def _keep(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"learning/{k}": v for k, v in self.learning.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{i}/{k}": v for k, v in state.items()}
@@ -467,6 +482,7 @@ class Trainer:
             )
         tensors = load_file(folder / STATE)
         self.net.load_state_dict(_below("net/", tensors))
+        self.learning.load_state_dict(_below("learning/", tensors))
         self.best = _below("best/", tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _below("optimiser/", tensors).items():

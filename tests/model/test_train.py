@@ -26,7 +26,7 @@ SPEC = FeatureSpec(
     tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
 )
 CONFIG = TrainConfig(
-    net=NetConfig(width=16, task_width=8, series_width=16, image_channels=(8,), clusters=2),
+    net=NetConfig(width=16, task_width=8, image_channels=(8,), clusters=2),
     epochs=4,
     batch=64,
 )
