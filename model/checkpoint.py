@@ -88,7 +88,7 @@ def make_net(facts: Facts) -> M3H:
         vocabulary=spec.tokenizer.get_vocab_size(),
         config=facts.net,
     )
-    net.fusion.heads.start_at([facts.prevalence[name] for name in net.calibrate.names])
+    net.start_at(facts.prevalence)
     return net
 
 

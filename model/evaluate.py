@@ -190,7 +190,8 @@ def logistic_regression(
     tasks = [(i, t) for i, t in enumerate(cohort.tasks) if t.kind in ("binary", "multiclass")]
 
     def predict(penalty: float, rows: Rows, test: Rows) -> dict[str, Floats]:
-        scale = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+        impute = SimpleImputer(strategy="median", keep_empty_features=True)
+        scale = make_pipeline(impute, StandardScaler())
         x, x_test = scale.fit_transform(inputs[rows]), scale.transform(inputs[test])
         columns: dict[str, Floats] = {}
         for i, task in tasks:

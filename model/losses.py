@@ -11,12 +11,12 @@ from schemas.tasks import Task
 class Losses(nn.Module):
     """The mean loss of each kind: `binary`, `regression`, `multiclass`, `clustering`.
 
-    Binary: cross-entropy, each task's divided by the entropy of its prevalence: so a task's loss is 1
-    when its prevalence is all that is known, and the common tasks do not drown the rare ones; multiclass: negative log-likelihood; regression: Huber on log-days, so
-    that one very long stay cannot outweigh the others; clustering: the part of a patient's
-    standardised, label-free statistics that the chosen prototypes leave unexplained. The prototypes
-    are fixed before training (k-means), so that the loss cannot be lowered by collapsing them.
-    NaN is "no label".
+    Binary: cross-entropy, each task's divided by the entropy of its prevalence: a task's loss is 1
+    when its prevalence is all that is known, and the common tasks do not drown the rare ones.
+    Multiclass: negative log-likelihood. Regression: Huber on log-days, so that one very long stay
+    cannot outweigh the others. Clustering: the part of a patient's standardised, label-free
+    statistics that the chosen prototypes leave unexplained; the prototypes are fixed before
+    training (k-means), so that the loss cannot be lowered by collapsing them. NaN: no label.
     """
 
     def __init__(

@@ -257,11 +257,6 @@ class Heads(nn.Module):
             {name: nn.Linear(config.task_width, size) for name, size in sizes.items()}
         )
 
-    @torch.no_grad()
-    def start_at(self, prevalence: Sequence[float]) -> None:
-        """Begins at each binary task's prevalence: what is known before anything is learned."""
-        self.bias.copy_(torch.logit(torch.tensor(prevalence), eps=0.005))
-
     def forward(self, read: Float[Tensor, "B T K"]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         if self.rows_binary:
@@ -275,8 +270,9 @@ class Heads(nn.Module):
 class Calibrate(nn.Module):
     """Raw outputs to what is served: calibrated, coherent probabilities, and days.
 
-    A logit is scaled and shifted per task (Platt), as fitted on validation patients. Then a task
-    that is a subset of another never exceeds it, and P(died) of the disposition is mortality's.
+    Each task's log-odds are stretched or shrunk around those of its prevalence, as fitted on
+    validation patients: what is known by nothing stays the prevalence. Then a task that is a subset
+    of another never exceeds it, and P(died) of the disposition is mortality's.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
@@ -285,9 +281,9 @@ class Calibrate(nn.Module):
         self.names = [t.name for t in binary]
         self.kinds = {t.name: t.kind for t in tasks}
         self.register_buffer("scale", torch.ones(len(binary)))
-        self.register_buffer("shift", torch.zeros(len(binary)))
+        self.register_buffer("prior", torch.zeros(len(binary)))
         self.scale: Tensor
-        self.shift: Tensor
+        self.prior: Tensor
         parents = [t.subset_of if t.subset_of in self.names else t.name for t in binary]
         self.parent = [self.names.index(p) for p in parents]
         classes = {t.name: t.classes for t in tasks}
@@ -298,7 +294,7 @@ class Calibrate(nn.Module):
         out: dict[str, Tensor] = {}
         for name, value in raw.items():
             if name == "binary":
-                p = torch.sigmoid(value * self.scale + self.shift)
+                p = torch.sigmoid(self.prior + self.scale * (value - self.prior))
                 out[name] = torch.minimum(p, p[:, self.parent])
             elif self.kinds[name] == "regression":
                 out[name] = torch.exp(value.clamp(-5.0, 7.0))
@@ -345,6 +341,13 @@ class M3H(nn.Module):
         )
         self.fusion = Fusion(tasks, seen, config)
         self.calibrate = Calibrate(tasks)
+
+    @torch.no_grad()
+    def start_at(self, prevalence: Mapping[str, float]) -> None:
+        """Begins at each binary task's prevalence: what is known before anything is learned."""
+        shares = torch.tensor([prevalence[name] for name in self.calibrate.names])
+        self.calibrate.prior.copy_(torch.logit(shares, eps=0.005))
+        self.fusion.heads.bias.copy_(self.calibrate.prior)
 
     def forward(
         self, inputs: Mapping[Modality, Mapping[str, Tensor]], present: Bool[Tensor, "B M"]

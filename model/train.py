@@ -14,8 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import minimize_scalar
 from sklearn.cluster import KMeans
 from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor
@@ -32,6 +31,9 @@ from schemas.response import MODALITIES, Modality
 STATE = "state.safetensors"
 # Sites from which on validation takes whole hospitals; with fewer it takes patients.
 MANY_SITES = 10
+SPLITS_TRIED = 50
+# Share of samples that must have a variable for it to shape the phenotypes.
+OFTEN = 0.3
 
 
 class TrainConfig(BaseModel):
@@ -159,12 +161,27 @@ def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
 def validation_rows(
     samples: Samples, share: float, seed: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows to learn from and rows to stop by: whole hospitals if there are many, else patients."""
+    """Rows to learn from and rows to stop by: whole hospitals if there are many, else patients.
+
+    Hospitals differ much in what they code. Of several random splits it is the one whose labels
+    are most alike on both sides, so that stopping and calibration fit the rest as well.
+    """
     many = len(np.unique(samples.site)) >= MANY_SITES
     groups = samples.site if many else samples.patient
-    split = GroupShuffleSplit(1, test_size=share, random_state=seed)
-    training, validation = next(split.split(groups, groups=groups))
-    return training, validation
+    splits = GroupShuffleSplit(SPLITS_TRIED, test_size=share, random_state=seed)
+
+    def unlike(split: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]) -> float:
+        one, other = (_label_means(samples.outcomes[rows]) for rows in split)
+        return float(np.nanmean((one - other) ** 2 / np.maximum(one + other, 0.01)))
+
+    return min(splits.split(groups, groups=groups), key=unlike)
+
+
+def _label_means(outcomes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """[T]; NaN for a task without a label here."""
+    known = ~np.isnan(outcomes)
+    total = np.where(known, outcomes, 0.0).sum(axis=0, dtype=np.float64)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def facts_of(
@@ -288,14 +305,19 @@ class Trainer:
             encoders["series"].normalise_treatments.fit(self.data.treatments[series])
 
     def _standardised(self) -> Tensor:
-        """[n, V] each variable's mean, in training patients' spreads; NaN if not measured."""
+        """[n, V] each variable's mean, in training patients' spreads; NaN if not measured.
+
+        Of variables that most patients have no value of it is NaN for all: a phenotype of who had a
+        rare test ordered would say nothing of the others.
+        """
         encoders: Any = self.net.encoders
         column = STATISTICS.index("mean")
         with torch.no_grad():
             scaled = encoders["series"].normalise(self.data.statistics)[:, :, column]
         missing = torch.isnan(self.data.statistics[:, :, column])
         missing |= ~self.data.present[:, [MODALITIES.index("series")]]
-        return scaled.masked_fill(missing, torch.nan)
+        often = (~missing[torch.from_numpy(self.training)]).float().mean(dim=0) > OFTEN
+        return scaled.masked_fill(missing | ~often, torch.nan)
 
     def _prototypes(self) -> Tensor:
         """k-means over the training patients, missing values at the median. Label-free."""
@@ -407,18 +429,19 @@ class Trainer:
         return raw_outputs(self.net, self.data, rows)
 
     def _calibrate(self) -> None:
-        """Platt scaling per task on the validation patients, drawn towards leaving it as it is."""
+        """Stretches each task's log-odds around its prevalence to fit the validation patients."""
         raw = self.raw(self.validation)
         if "binary" not in raw:
             return
         rows = torch.from_numpy(self.validation)
         offset = self.offset[torch.from_numpy(self.data.cohort)[rows]]
+        calibrate = self.net.calibrate
         for i, column in enumerate(self.losses.columns):
             target = self.data.outcomes[rows, column]
             known = ~torch.isnan(target)
-            scale, shift = platt(raw["binary"][known, i], target[known], offset[known, column])
-            self.net.calibrate.scale[i] = scale
-            self.net.calibrate.shift[i] = shift
+            base = calibrate.prior[i] + offset[known, column]
+            evidence = raw["binary"][known, i] - calibrate.prior[i]
+            calibrate.scale[i] = stretch(evidence, base, target[known])
 
     @torch.no_grad()
     def _phenotypes(self) -> tuple[Phenotype, ...]:
@@ -431,11 +454,9 @@ class Trainer:
             return ()
         cluster = self.raw(rows)[name].argmax(dim=1)
         statistics = self.statistics[torch.from_numpy(rows)]
-        often = (~torch.isnan(statistics)).float().mean(dim=0) > 0.3
         found = []
         for k in range(self.config.net.clusters):
-            mean = torch.nanmean(statistics[cluster == k], dim=0).masked_fill(~often, 0.0)
-            mean = torch.nan_to_num(mean)
+            mean = torch.nan_to_num(torch.nanmean(statistics[cluster == k], dim=0))
             top = mean.abs().argsort(descending=True)[:5].tolist()
             by_name = {self.facts.spec.variables[v].name: round(float(mean[v]), 2) for v in top}
             found.append(
@@ -509,23 +530,17 @@ def raw_outputs(net: M3H, data: Data, rows: npt.NDArray[np.intp]) -> dict[str, T
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def platt(logits: Tensor, target: Tensor, offset: Tensor, pull: float = 5.0) -> tuple[float, float]:
-    """Scale and shift of a logit (Platt 1999).
+def stretch(evidence: Tensor, base: Tensor, target: Tensor, pull: float = 5.0) -> float:
+    """The factor on the evidence that makes `base + factor * evidence` the likeliest log-odds.
 
-    A quadratic pull towards scale 1 and shift 0 leaves a task with few patients nearly as it is.
-    The scale stays above 0: calibration never turns a ranking around.
+    A quadratic pull towards 1 leaves a task with few patients nearly as it is. The factor stays
+    above 0: calibration never turns a ranking around. (Temperature scaling, Guo et al. 2017,
+    around the prevalence.)
     """
-    if not len(target):
-        return 1.0, 0.0
-    x, y, o = logits.double().numpy(), target.double().numpy(), offset.double().numpy()
+    e, b, y = (one.double().numpy() for one in (evidence, base, target))
 
-    def objective(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        z = parameters[0] * x + parameters[1] + o
-        away = parameters - (1.0, 0.0)
-        residual = expit(z) - y
-        value = np.logaddexp(0.0, z).sum() - (y * z).sum() + pull / 2 * (away @ away)
-        return value, np.array([residual @ x, residual.sum()]) + pull * away
+    def objective(factor: float) -> float:
+        z = b + factor * e
+        return float((np.logaddexp(0.0, z) - y * z).sum() + pull / 2 * (factor - 1) ** 2)
 
-    bounds = [(0.05, None), (None, None)]
-    found = minimize(objective, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=bounds)
-    return float(found.x[0]), float(found.x[1])
+    return float(minimize_scalar(objective, bounds=(0.05, 5.0), method="bounded").x)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import Response
 from pydantic import BaseModel
 from structlog.typing import FilteringBoundLogger
@@ -157,10 +156,6 @@ def _descriptions(app: FastAPI) -> APIRouter:
     @routes.get("/openapi.json")
     async def openapi() -> dict[str, Any]:
         return app.openapi()
-
-    @routes.get("/docs")
-    async def docs() -> Response:
-        return get_swagger_ui_html(openapi_url="openapi.json", title=app.title)
 
     return routes
 

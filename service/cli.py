@@ -97,8 +97,9 @@ class _Announced(uvicorn.Server):
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = self.config.host
-            reachable = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104
-            print(_welcome(self._bundle, f"http://{reachable}:{port}"), flush=True)
+            everywhere = ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104
+            name = "localhost" if host in everywhere else host
+            print(_welcome(self._bundle, f"http://{name}:{port}"), flush=True)
 
 
 def _welcome(bundle: Bundle, url: str) -> str:
@@ -112,4 +113,4 @@ M3H serves {model} at {url}
 Three next things to try:
   curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}
   curl -s {url}/tasks
-  open {url}/docs"""
+  curl -s {url}/model-card"""

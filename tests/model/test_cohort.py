@@ -1,13 +1,14 @@
 """A cohort holds what `features` gave, and what is served is what was learned from."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from model import labels
 from model.cohort import COHORT, Cohort, CohortError, write
-from model.cohorts import synthetic
+from model.cohorts import eicu, mimic_iv, nih_cxr, synthetic
 from schemas.features import FeatureSpec, features
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES
@@ -46,12 +47,12 @@ def test_the_arrays_of_a_sample_in_training_and_of_the_same_sample_posted_are_eq
 
 
 def test_the_same_holds_for_a_real_patient_of_each_database(open_data, tmp_path):
-    from itertools import islice
-
-    from model.cohorts import eicu, mimic_iv, nih_cxr
-
     data = open_data(
-        "eicu-demo-2.0.1", "yaib-eicu-demo", "mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1", "nih-cxr"
+        "eicu-demo-2.0.1",
+        "yaib-eicu-demo",
+        "mimic-iv-demo-2.2",
+        "mimic-iv-demo-meds-0.0.1",
+        "nih-cxr",
     )
     found = [r for reader in (eicu, mimic_iv, nih_cxr) for r in islice(reader.read(data), 4)]
     for _ in write(found, tmp_path, name="real", source="", made_by=(), spec=SPEC):

@@ -9,7 +9,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, Samples
 from model.net import NetConfig
-from model.train import STATE, TrainConfig, Trainer, log_odds_offsets, platt, validation_rows
+from model.train import STATE, TrainConfig, Trainer, log_odds_offsets, stretch, validation_rows
 from schemas.features import STATISTICS, FeatureSpec
 from schemas.tasks import load_tasks
 from schemas.variables import Treatment, Variable
@@ -168,17 +168,29 @@ def test_a_task_sees_only_modalities_that_it_had_labels_beside():
     assert seen["diabetes"] == ("tabular", "series", "notes")
 
 
-def test_platt_scaling_repairs_a_scaled_and_shifted_logit():
+def test_calibration_repairs_log_odds_that_are_too_large():
     draw = torch.Generator().manual_seed(0)
-    logits = torch.randn(20_000, generator=draw)
-    target = (torch.rand(20_000, generator=draw) < torch.sigmoid(logits)).float()
-    scale, shift = platt(logits * 3 + 2, target, torch.zeros(20_000))
-    assert scale == pytest.approx(1 / 3, abs=0.03)
-    assert shift == pytest.approx(-2 / 3, abs=0.05)
+    evidence, base = torch.randn(20_000, generator=draw), torch.full((20_000,), -1.0)
+    target = (torch.rand(20_000, generator=draw) < torch.sigmoid(base + evidence)).float()
+    assert stretch(evidence * 3, base, target) == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_platt_scaling_leaves_a_task_with_few_patients_nearly_as_it_is():
-    scale, shift = platt(torch.tensor([3.0, -3.0]), torch.tensor([0.0, 1.0]), torch.zeros(2))
-    assert scale > 0
-    assert platt(torch.empty(0), torch.empty(0), torch.empty(0)) == (1.0, 0.0)
-    assert abs(shift) < 0.5
+def test_calibration_leaves_a_task_with_few_patients_nearly_as_it_is():
+    wrong = stretch(torch.tensor([1.0, -1.0]), torch.zeros(2), torch.tensor([0.0, 1.0]))
+    assert 0.5 < wrong < 1
+    nothing = torch.empty(0)
+    assert stretch(nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_is_known_by_nothing_is_the_prevalence():
+    trainer = Trainer([make_cohort(600)], CONFIG.model_copy(update={"epochs": 15}))
+    run(trainer)
+    net = trainer.net.eval()
+    with torch.no_grad():
+        nothing = torch.zeros(1, 4, dtype=torch.bool)
+        raw, _ = net.fusion(torch.zeros(1, 4, net.width), nothing)
+        served = net.calibrate(raw)["binary"][0]
+    expected = torch.tensor([trainer.facts.prevalence[name] for name in net.calibrate.names])
+    child = [net.calibrate.names.index(n) for n in ("septic_shock", "end_stage_renal_disease")]
+    keep = [i for i in range(len(expected)) if i not in child]
+    assert (served - expected)[keep].abs().max() < 0.05

@@ -1,0 +1,137 @@
+"""A bundle says what its network says, and says where it comes from."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from export.bundle import export_bundle
+from export.parity import ParityError, check_parity
+from export.trace import export_fusion
+from model import labels
+from model.cohort import Cohort, write
+from model.cohorts import synthetic
+from model.net import NetConfig
+from model.train import TrainConfig, Trainer
+from schemas.features import FeatureSpec, features
+from schemas.manifest import GOLDEN, BundleError, read_manifest
+from schemas.response import MODALITIES
+from service.bundle import Bundle
+from service.engine import Engine
+
+CONFIG = TrainConfig(
+    net=NetConfig(width=24, task_width=8, token_width=8, image_channels=(8, 8), clusters=3),
+    epochs=2,
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    records = synthetic.patients(80, seed=3)
+    made_by = (synthetic, labels)
+    spec = FeatureSpec.default()
+    for _ in write(records, folder, name="synthetic", source="made", made_by=made_by, spec=spec):
+        pass
+    trainer = Trainer([Cohort.load(folder)], CONFIG, command="m3h-model train …")
+    for _ in trainer.run():
+        pass
+    return trainer.checkpoint()
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    digest, parity = export_bundle(
+        checkpoint,
+        folder,
+        name="small",
+        version="0.0.1",
+        golden=synthetic.examples(),
+        evaluation={},
+    )
+    return folder, digest, parity
+
+
+def test_graphs_and_network_agree_over_many_shapes(exported):
+    _, _, parity = exported
+    assert parity.largest_difference < 1e-4
+    assert parity.comparisons > 40
+
+
+def test_a_graph_that_differs_is_refused_and_every_difference_is_named(checkpoint, tmp_path):
+    net = checkpoint.net()
+    fusion = export_fusion(net, tmp_path)
+    with torch.no_grad():
+        net.calibrate.prior += 0.5
+        net.calibrate.scale *= 2
+        net.fusion.heads.other["length_of_stay"].bias += 0.5
+    with pytest.raises(ParityError) as caught:
+        check_parity(net, checkpoint.facts.spec, {"fusion": fusion}, tmp_path)
+    assert re.search(r"fusion\.binary.*differs by", str(caught.value))
+    assert re.search(r"fusion\.length_of_stay.*differs by", str(caught.value))
+    assert "fusion.phenotype" not in str(caught.value)
+
+
+def test_a_failed_export_leaves_the_bundle_that_was_there(checkpoint, exported, monkeypatch):
+    folder, digest, _ = exported
+    broken = {"bad": synthetic.examples()["minimal"].model_copy(update={"images": [None]})}
+    with pytest.raises(AttributeError):
+        export_bundle(checkpoint, folder, name="x", version="1", golden=broken, evaluation={})
+    assert read_manifest(folder)[1] == digest
+
+
+def test_an_exported_bundle_is_served_and_its_golden_answers_hold(exported):
+    folder, digest, _ = exported
+    bundle = Bundle.load(folder)
+    assert bundle.digest == digest
+    Engine(bundle).replay_golden()
+
+
+def test_what_is_served_is_what_the_network_says(checkpoint, exported):
+    engine = Engine(Bundle.load(exported[0]))
+    net = checkpoint.net()
+    for record in synthetic.patients(6, seed=9):
+        arrays = features(record.payload, checkpoint.facts.spec).arrays
+        (outputs,) = engine.run([arrays])
+        present = torch.tensor([[m in arrays for m in MODALITIES]])
+        inputs = {
+            m: {name: torch.tensor(array)[None] for name, array in found.items()}
+            for m, found in arrays.items()
+        }
+        with torch.no_grad():
+            raw, attention = net(inputs, present)
+            expected = {**net.calibrate(raw), "attention": attention}
+        for name, value in expected.items():
+            np.testing.assert_allclose(outputs[name], value[0].numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_bundle_names_its_data_its_command_and_every_file(exported):
+    folder, _, _ = exported
+    manifest, _ = read_manifest(folder)
+    assert manifest.command in (folder / "NOTICE").read_text()
+    assert "synthetic: made" in (folder / "NOTICE").read_text()
+    assert {p.name for p in folder.iterdir()} == {*manifest.files, "manifest.json"}
+    assert len(manifest.tasks) == 44
+    assert manifest.cohorts[0].patients == 80
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert all(facts.task.display in card for facts in manifest.tasks)
+
+
+def test_golden_requests_cover_every_modality(exported):
+    lines = [json.loads(line) for line in (exported[0] / GOLDEN).read_text().splitlines()]
+    parts = {part for line in lines for part in line["request"]}
+    assert {"tabular", "series", "treatments", "notes", "images"} <= parts
+
+
+def test_a_changed_file_is_refused(exported, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(exported[0], copy)
+    graph = copy / "fusion.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match=r"fusion\.onnx was changed"):
+        Bundle.load(copy)
