@@ -209,10 +209,10 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self, tasks: Sequence[Task], seen: Float[Tensor, "T M"], config: NetConfig
+        self, tasks: Sequence[Task], seen: Bool[Tensor, "T M"], config: NetConfig
     ) -> None:
         super().__init__()
-        groups, group = torch.unique(seen.bool(), dim=0, return_inverse=True)
+        groups, group = torch.unique(seen, dim=0, return_inverse=True)
         self.register_buffer("groups", groups)
         self.register_buffer("group", group)
         self.groups: Tensor
@@ -320,7 +320,7 @@ class M3H(nn.Module):
     def __init__(
         self,
         tasks: Sequence[Task],
-        seen: Float[Tensor, "T M"],
+        seen: Bool[Tensor, "T M"],
         *,
         tabular: int,
         statistics: tuple[int, int],

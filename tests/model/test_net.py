@@ -16,7 +16,7 @@ EVERY_SUBSET = torch.tensor(list(itertools.product([False, True], repeat=4)))
 
 def make_net(seen=None, **config):
     torch.manual_seed(0)
-    seen = torch.ones(len(TASKS), 4) if seen is None else seen
+    seen = torch.ones(len(TASKS), 4, dtype=torch.bool) if seen is None else seen
     net = M3H(
         TASKS,
         seen,
@@ -125,9 +125,9 @@ def test_an_absent_modality_is_as_if_its_embedding_were_anything():
 def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_attention():
     image = MODALITIES.index("image")
     findings = [NAMES.index(n) for n in ("pleural_effusion", "pneumonia", "copd")]
-    seen = torch.ones(len(TASKS), 4)
-    seen[:, image] = 0
-    seen[findings, image] = 1
+    seen = torch.ones(len(TASKS), 4, dtype=torch.bool)
+    seen[:, image] = False
+    seen[findings, image] = True
     net = make_net(seen=seen)
     present = torch.ones(1, 4, dtype=torch.bool)
     first = torch.randn(1, 4, net.width)

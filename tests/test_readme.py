@@ -1,0 +1,107 @@
+"""What the README tells a reader to do works as it is written."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def url():
+    """The service as `make run` starts it, on a free port."""
+    command = [Path(sys.executable).parent / "m3h-serve", "--bundle", "bundles/m3h-open"]
+    process = subprocess.Popen(
+        [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    yield process.stdout.readline().rpartition(" at ")[2].strip()
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def test_the_two_commands_are_there():
+    commands = [line.split("#")[0].strip() for line in BLOCKS[0][1].splitlines()]
+    assert commands == ["make run", "make test"]
+    targets = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{c.split()[1]}:", targets, re.MULTILINE) for c in commands)
+
+
+def test_the_curl_answers_with_44_predictions(url):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    (command,) = [body for kind, body in BLOCKS if kind == "sh" and body.startswith("curl")]
+    command = command.replace("http://localhost:8000", url)
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=True)
+    answer = json.loads(done.stdout)
+    assert len(answer["predictions"]) == 44
+    shown = json.loads(next(body for kind, body in BLOCKS if kind == "json"))
+    real = next(p for p in answer["predictions"] if p["task"] == shown["task"])
+    assert shown.keys() == real.keys()
+    assert shown["means"] == real["means"]
+    assert shown["probability"] == pytest.approx(real["probability"], abs=0.006)
+    assert shown["prevalence"] == pytest.approx(real["prevalence"], abs=0.006)
+
+
+def test_the_request_that_is_shown_is_one(url):
+    request = [body for kind, body in BLOCKS if kind == "json"][1]
+    import httpx
+
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(f"{url}/predict?strict=true", content=request, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+def test_every_path_that_is_named_exists(url):
+    import httpx
+
+    for method, path in re.findall(r"`(GET|POST) (/[\w/-]*)`", README):
+        answer = httpx.request(method, url + path)
+        assert answer.status_code != 404 or path == "/tim", path
+        assert answer.status_code != 405, path
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_training_commands_are_the_ones_that_the_tools_take(tmp_path):
+    """Every command of the block, on a small synthetic cohort in place of the databases."""
+    block = next(body for kind, body in BLOCKS if "m3h-model train" in body)
+    lines = [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("m3h")]
+    assert [line.split()[:2] for line in lines] == [
+        ["m3h-model", "cohort"],
+        ["m3h-model", "cohort"],
+        ["m3h-model", "train"],
+        ["m3h-model", "evaluate"],
+        ["m3h-export", "runs/m3h-open"],
+    ]
+    config = tmp_path / "quick.toml"
+    config.write_text("epochs = 1\n[net]\nwidth = 8\nimage_channels = [8]\n")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "M3H_DATA": str(tmp_path),
+    }
+    for line in lines:
+        small = re.sub(r"\b(eicu|nih_cxr)( --out)", r"synthetic\2", line)
+        if " train " in small:
+            small += f" --config {config}"
+        if "cohort synthetic" in small and "nih_cxr" in small:
+            shutil.copytree(tmp_path / "runs" / "eicu", tmp_path / "runs" / "nih_cxr")
+            continue
+        done = subprocess.run(
+            small,
+            check=False,
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{small}: {done.stderr[-2000:]}"
+    assert (tmp_path / "bundles" / "m3h-open" / "manifest.json").is_file()

@@ -1,0 +1,86 @@
+"""Real MIMIC-IV patients, posted to the shipped bundle: 44 predictions from any subset."""
+
+import itertools
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from model.cohorts import mimic_iv, nih_cxr
+from service.app import create_app
+from service.bundle import Bundle
+from service.engine import Engine
+from service.settings import Settings
+
+PARTS = {
+    "tabular": ("tabular",),
+    "series": ("series", "treatments"),
+    "notes": ("notes",),
+    "images": ("images",),
+}
+SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(PARTS, size)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    bundle = Path(__file__).parents[1] / "bundles" / "m3h-open"
+    engine = Engine(Bundle.load(bundle))
+    engine.replay_golden()
+    with TestClient(create_app(engine, Settings(bundle=bundle))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def patient(open_data):
+    """A MIMIC-IV stay at 24 h; a note and an X-ray of others, since the demo holds none."""
+    data = open_data("mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1", "nih-cxr")
+    record = next(r for r in mimic_iv.read(data) if r.landmark_hours == 24)
+    request = json.loads(record.payload.model_dump_json(exclude_unset=True))
+    image = json.loads(next(iter(nih_cxr.read(data))).payload.model_dump_json())["images"][0]
+    request["images"] = [image | {"time": request["as_of"]}]
+    text = "Admitted with shortness of breath and fever, productive cough for three days."
+    request["notes"] = [{"kind": "admission", "time": request["as_of"], "text": text}]
+    return request
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_every_subset_of_the_modalities_gets_44_predictions(client, patient, subset):
+    names = [part for name in subset for part in PARTS[name]]
+    request = {"as_of": patient["as_of"]} | {n: patient[n] for n in names if n in patient}
+    answer = client.post("/predict", json=request)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert len(found["predictions"]) == 44
+    used = {m for m, use in found["receipt"]["modalities"].items() if use["status"] == "used"}
+    assert used == {"image" if name == "images" else name for name in subset}
+    values = {p["task"]: p for p in found["predictions"]}
+    assert values["septic_shock"]["probability"] <= values["sepsis"]["probability"]
+    died = values["discharge_disposition"]["probabilities"]["died"]
+    assert died == pytest.approx(values["in_hospital_mortality"]["probability"], abs=1e-6)
+
+
+def test_real_patients_are_answered_with_nothing_unknown(client, open_data):
+    data = open_data("mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1")
+    for record in islice(mimic_iv.read(data), 8):
+        body = record.payload.model_dump_json(exclude_unset=True)
+        answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 200, answer.text
+        reasons = {entry["reason"] for entry in answer.json()["receipt"]["ignored"]}
+        assert not reasons & {"unknown_variable", "unknown_treatment", "unknown_category"}
+
+
+def test_an_xray_moves_the_tasks_that_it_had_labels_for_and_no_other(client, patient):
+    with_image = client.post("/predict", json=patient).json()
+    without = {name: part for name, part in patient.items() if name != "images"}
+    without_image = client.post("/predict", json=without).json()
+
+    def numbers(answer):
+        return {p["task"]: p["probability"] for p in answer["predictions"] if "probability" in p}
+
+    before, after = numbers(without_image), numbers(with_image)
+    moved = {task for task in before if abs(before[task] - after[task]) > 1e-6}
+    assert moved == {"pleural_effusion", "pneumonia", "copd"}
+    hidden = with_image["receipt"]["modalities"]["image"]["hidden_from"]
+    assert len(hidden) == 41
