@@ -208,9 +208,7 @@ class Fusion(nn.Module):
     tasks as they look without them: what is hidden cannot arrive by way of attention.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task], seen: Bool[Tensor, "T M"], config: NetConfig
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], seen: Bool[Tensor, "T M"], config: NetConfig) -> None:
         super().__init__()
         groups, group = torch.unique(seen, dim=0, return_inverse=True)
         self.register_buffer("groups", groups)
