@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from model.cohorts.synthetic import examples, patients
 
 from export.bundle import export_bundle
 from export.parity import ParityError
 from model.checkpoint import Checkpoint
+from model.cohorts.synthetic import examples, patients
 
 app = typer.Typer(pretty_exceptions_enable=False)
 GOLDEN_PATIENTS = 4

@@ -121,9 +121,13 @@ def _export(
         )
     if program is None:
         raise RuntimeError(f"the exporter made no graph for {path.name}")
-    # An inner value may bear an output's name (aten::embedding does); ONNX Runtime refuses that.
     for node in program.model.graph:
+        # The exporter records stack traces, which hold paths of this machine.
+        node.metadata_props.clear()
         for value in node.outputs:
+            value.metadata_props.clear()
+            # An inner value may bear an output's name (aten::embedding does); ONNX Runtime
+            # refuses that.
             if value.name in outputs and not value.is_graph_output():
                 value.name = f"inner_{value.name}"
     program.save(path, external_data=False)

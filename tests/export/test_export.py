@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,12 @@ def test_a_bundle_names_its_data_its_command_and_every_file(exported):
     assert manifest.cohorts[0].patients == 80
     card = (folder / "MODEL_CARD.md").read_text()
     assert all(facts.task.display in card for facts in manifest.tasks)
+
+
+def test_a_bundle_holds_no_path_of_the_machine_that_made_it(exported):
+    machine = {str(Path(__file__).parents[2]).encode(), str(Path(torch.__file__).parent).encode()}
+    for path in exported[0].iterdir():
+        assert not any(folder in path.read_bytes() for folder in machine), path.name
 
 
 def test_golden_requests_cover_every_modality(exported):
