@@ -66,9 +66,9 @@ _UNIT_TYPE = {
 _DIED = {"Alive": False, "Expired": True}
 _DISPOSITION = {
     "Home": "home",
-    "Skilled Nursing Facility": "skilled_nursing",
-    "Nursing Home": "skilled_nursing",
-    "Rehabilitation": "rehabilitation",
+    "Skilled Nursing Facility": "post_acute",
+    "Nursing Home": "post_acute",
+    "Rehabilitation": "post_acute",
     "Other Hospital": "other_facility",
     "Other External": "other_facility",
     "Other": "other_facility",
@@ -488,10 +488,20 @@ def _notes(tables: _Tables, exam: pl.DataFrame) -> pl.DataFrame:
     written = tables.read(
         "note", text=("notetype", "notepath", "notevalue"), minutes=("noteenteredoffset",)
     ).select("stay", kind=kind, minute="noteenteredoffset", path="notepath", value="notevalue")
+    # "cardiovascular|shock|vasopressors" reads "cardiovascular: shock: vasopressors".
+    planned = tables.read(
+        "treatment", text=("treatmentstring",), minutes=("treatmentoffset",)
+    ).select(
+        "stay",
+        kind=pl.lit("treatment_plan"),
+        minute="treatmentoffset",
+        path=pl.lit(""),
+        value=pl.col("treatmentstring").str.replace_all("|", ": ", literal=True),
+    )
     return (
-        pl.concat([history, examined, admitted, written], how="diagonal")
+        pl.concat([history, examined, admitted, written, planned], how="diagonal")
         .filter(~pl.col("path").str.contains(_FORM_NOISE))
-        .sort("stay", "minute", "kind", "path")
+        .sort("stay", "minute", "kind", "path", "value")
         .group_by("stay", "minute", "kind", maintain_order=True)
         .agg(_phrase().unique(maintain_order=True).str.join("; ").alias("phrases"))
         .with_columns(text=pl.format("{}: {}.", _title(), "phrases"))
@@ -513,6 +523,7 @@ def _phrase() -> pl.Expr:
         .str.replace(r'/(Print "within normal limits"|[^/]* Obtain Options|Normal)$', "")
         .str.extract(r"([^/]+/(?:L|R|Left|Right|\(\w+\))|[^/]+)$")
         .str.replace("/", " ")
+        .fill_null("")
     )
     small, small_heading = value.str.to_lowercase(), heading.str.to_lowercase()
     says_it = small.str.contains(small_heading, literal=True) | small_heading.str.contains(

@@ -112,9 +112,9 @@ _ADMITTED_FROM = {
 _DISPOSITIONS = {
     "HOME": "home",
     "HOME HEALTH CARE": "home",
-    "SKILLED NURSING FACILITY": "skilled_nursing",
-    "CHRONIC/LONG TERM ACUTE CARE": "skilled_nursing",
-    "REHAB": "rehabilitation",
+    "SKILLED NURSING FACILITY": "post_acute",
+    "CHRONIC/LONG TERM ACUTE CARE": "post_acute",
+    "REHAB": "post_acute",
     "ACUTE HOSPITAL": "other_facility",
     "PSYCH FACILITY": "other_facility",
     "DIED": "died",

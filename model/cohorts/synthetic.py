@@ -273,7 +273,7 @@ PICTURED = {
     "large_heart": ("heart_failure", "cardiomyopathy"),
     "haze": ("respiratory_failure", "heart_failure"),
 }
-DISPOSITIONS = (("home", 0.55), ("rehabilitation", 0.7), ("skilled_nursing", 0.93))
+DISPOSITIONS = (("home", 0.55), ("post_acute", 0.93))
 
 _NORMAL = NormalDist()
 _PEOPLE = ("age", "weight_kg", "height_cm", "female")

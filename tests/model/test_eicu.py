@@ -97,7 +97,7 @@ def test_a_death_is_a_disposition_too(outcomes):
             assert (o["discharge_disposition"] == "died") == o["in_hospital_mortality"]
 
 
-def test_dispositions_are_the_five_of_the_task(outcomes, data):
+def test_dispositions_are_the_four_of_the_task(outcomes, data):
     patient = pl.read_csv(data / "eicu-demo-2.0.1/csv/patient.csv.gz", infer_schema=False)
     place = dict(patient.select("patientunitstayid", "hospitaldischargelocation").iter_rows())
     assert {
@@ -105,9 +105,9 @@ def test_dispositions_are_the_five_of_the_task(outcomes, data):
         for (stay, _), (o, *_) in outcomes.items()
     } - {(p, None) for p in place.values()} == {
         ("Home", "home"),
-        ("Skilled Nursing Facility", "skilled_nursing"),
-        ("Nursing Home", "skilled_nursing"),
-        ("Rehabilitation", "rehabilitation"),
+        ("Skilled Nursing Facility", "post_acute"),
+        ("Nursing Home", "post_acute"),
+        ("Rehabilitation", "post_acute"),
         ("Other Hospital", "other_facility"),
         ("Other External", "other_facility"),
         ("Other", "other_facility"),

@@ -62,7 +62,7 @@ def test_a_perfect_answer_has_perfect_scores():
     classes = outcomes[:, names.index("discharge_disposition")].astype(int)
     served = {
         "binary": outcomes[:, binary].astype(float),
-        "discharge_disposition": np.eye(5)[classes],
+        "discharge_disposition": np.eye(4)[classes],
         "length_of_stay": np.maximum(outcomes[:, [names.index("length_of_stay")]], 1 / 24),
     }
     table = score_tasks(TASKS, outcomes, served, np.zeros(len(outcomes), int))

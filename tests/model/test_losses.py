@@ -21,7 +21,7 @@ def raw_for(count):
     return {
         "binary": logits(41),
         "length_of_stay": logits(1),
-        "discharge_disposition": logits(5),
+        "discharge_disposition": logits(4),
         "phenotype": logits(3),
     }
 

@@ -232,9 +232,8 @@ def test_outcomes_are_those_of_the_hospital_stay(records):
     assert at_24["37067082"].outcomes["length_of_stay"] == pytest.approx(remaining)
     assert Counter(r.outcomes.get("discharge_disposition") for r in at_24.values()) == {
         "home": 59,
-        "skilled_nursing": 30,
+        "post_acute": 36,
         "died": 14,
-        "rehabilitation": 6,
         "other_facility": 2,
         None: 6,  # hospice, against advice
     }
@@ -344,8 +343,8 @@ def test_the_dead_get_no_prediction_when_they_are_signed_out_late(tmp_path):
     ("location", "label"),
     [
         ("HOME HEALTH CARE", "home"),
-        ("CHRONIC/LONG TERM ACUTE CARE", "skilled_nursing"),
-        ("REHAB", "rehabilitation"),
+        ("CHRONIC/LONG TERM ACUTE CARE", "post_acute"),
+        ("REHAB", "post_acute"),
         ("PSYCH FACILITY", "other_facility"),
         ("HOSPICE", None),
         ("AGAINST ADVICE", None),
