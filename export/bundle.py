@@ -109,6 +109,8 @@ def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
                 positives=facts.positives.get(task.name),
                 prevalence=facts.prevalence.get(task.name),
                 abstains=_abstains(task, facts),
+                interval=facts.intervals.get(task.name),
+                sets=facts.sets.get(task.name),
             )
         )
     return tuple(found)

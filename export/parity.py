@@ -10,7 +10,15 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from export.trace import ATTENTION, FUSION, Served, encoder_inputs, fusion_inputs, output_names
+from export.trace import (
+    ATTENTION,
+    ENCODER_OUTPUTS,
+    FUSION,
+    Served,
+    encoder_inputs,
+    fusion_inputs,
+    output_names,
+)
 from model.net import M3H
 from schemas.features import FeatureSpec
 from schemas.manifest import Graph
@@ -43,7 +51,7 @@ def check_parity(net: M3H, spec: FeatureSpec, graphs: dict[str, Graph], folder: 
     differences: list[float] = []
     for name, graph in graphs.items():
         module = Served(net) if name == FUSION else net.encoders[name]
-        wanted = output_names(net) if name == FUSION else ["embedding"]
+        wanted = output_names(net) if name == FUSION else ENCODER_OUTPUTS
         failures += _shape_failures(name, graph, wanted)
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(folder / graph.file, providers=providers)

@@ -22,6 +22,7 @@ OPSET = 20
 FUSION = "fusion"
 ATTENTION = "attention"
 PRESENT = "present"
+ENCODER_OUTPUTS = ["embedding", "unusual"]
 
 _DTYPES = {"FLOAT": "float32", "INT64": "int64", "UINT8": "uint8", "BOOL": "bool"}
 
@@ -85,11 +86,13 @@ def fusion_inputs(net: M3H, present: Tensor) -> dict[str, Tensor]:
 
 
 def export_encoder(net: M3H, modality: Modality, spec: FeatureSpec, folder: Path) -> Graph:
-    """Writes `<modality>.onnx`; its one output is `embedding` [batch, D]."""
+    """Writes `<modality>.onnx`; its outputs are `embedding` [batch, D] and `unusual` [batch]."""
     inputs = encoder_inputs(modality, spec, batch=3)
     lengths = {"tokens": {0: Dim("batch"), 1: Dim("length")}}
     axes = {name: lengths.get(name, {0: Dim("batch")}) for name in inputs}
-    return _export(net.encoders[modality], inputs, axes, ["embedding"], folder / f"{modality}.onnx")
+    return _export(
+        net.encoders[modality], inputs, axes, ENCODER_OUTPUTS, folder / f"{modality}.onnx"
+    )
 
 
 def export_fusion(net: M3H, folder: Path) -> Graph:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.net import M3H, NetConfig
+from model.represent import make_representations
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
-from schemas.manifest import TOKENIZER, Cohort, Phenotype
+from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
@@ -27,15 +28,19 @@ class Facts(BaseModel):
     tasks: tuple[Task, ...]
     spec: FeatureSpec
     net: NetConfig
+    members: int
+    # Tokens of the notes that the model looks at.
+    words: int
     labels: dict[str, dict[Modality, int]]
     positives: dict[str, int]
     prevalence: dict[str, float]
     cohorts: tuple[Cohort, ...]
     phenotypes: tuple[Phenotype, ...] = ()
+    intervals: dict[str, Steps] = {}
+    sets: dict[str, Sets] = {}
     trained_hours: tuple[float, float]
     command: str
     training: dict[str, Any]
-    evaluation: dict[str, Any] = {}
 
     def seen(self, task: Task) -> tuple[Modality, ...]:
         """The modalities that a task had labels beside.
@@ -79,15 +84,15 @@ def make_net(facts: Facts) -> M3H:
     """A new network of the shape that the facts ask for, with random weights."""
     spec = facts.spec
     seen = torch.tensor([[m in facts.seen(task) for m in MODALITIES] for task in facts.tasks])
-    net = M3H(
-        facts.tasks,
-        seen,
+    representations = make_representations(
         tabular=len(spec.tabular_names),
         statistics=(len(spec.variables), len(STATISTICS)),
         treatments=(len(spec.treatments), len(TREATMENT_FEATURES)),
         vocabulary=spec.tokenizer.get_vocab_size(),
-        config=facts.net,
+        words=facts.words,
+        image_side=spec.image_side,
     )
+    net = M3H(facts.tasks, seen, representations, facts.net, facts.members)
     net.start_at(facts.prevalence)
     return net
 

@@ -32,7 +32,7 @@ from model.evaluate import (
     mean_auroc,
     score_tasks,
 )
-from model.train import STATE, RunError, TrainConfig, Trainer
+from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
 
@@ -99,24 +99,27 @@ def train(
         settings = _config(config)
         loaded = [Cohort.load(folder) for folder in cohorts]
         command = shlex.join(["m3h-model", *sys.argv[1:]])
-        trainer = Trainer(loaded, settings, command=command, modalities=_modalities(modality))
+        chosen = _modalities(modality)
+        trainer = Trainer(Prepared(loaded, settings, command=command, modalities=chosen))
         _watch(trainer, out, settings)
         trainer.checkpoint().save(out)
-        (out / STATE).unlink(missing_ok=True)
-        print(f"checkpoint in {out}: best of {trainer.epoch} epochs was {trainer.best_epoch}")
+        for k in range(settings.members):
+            (out / STATE.format(k)).unlink(missing_ok=True)
+        print(f"checkpoint of {settings.members} members in {out}")
 
 
 def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
     with _progress() as progress:
-        bar = progress.add_task("training", total=settings.epochs)
+        bar = progress.add_task("training")
         for epoch in trainer.run(out):
             losses = "  ".join(
                 f"{kind} {epoch.training[kind]:.4f}/{value:.4f}"
                 for kind, value in epoch.validation.items()
             )
             mark = " *" if epoch.best else ""
-            progress.console.print(f"epoch {epoch.number:3d}  (train/validation) {losses}{mark}")
-            progress.update(bar, completed=epoch.number)
+            where = f"member {epoch.member + 1}/{settings.members}, epoch {epoch.number:2d}"
+            progress.console.print(f"{where}  (train/held out) {losses}{mark}")
+            progress.update(bar, description=f"training: {where}")
 
 
 @app.command("evaluate")

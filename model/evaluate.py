@@ -15,13 +15,13 @@ from sklearn.preprocessing import StandardScaler
 
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, CohortError
+from model.data import Data, Represented, Rows, raw_outputs
 from model.net import M3H
-from model.train import Data, TrainConfig, Trainer, raw_outputs, validation_rows
+from model.train import Prepared, TrainConfig, Trainer, held_out
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
 Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.intp]
 
 # Fewer positives than this, and an AUROC says more of chance than of the model.
 FEWEST_POSITIVES = 20
@@ -116,8 +116,9 @@ def mean_auroc(table: Sequence[Score]) -> float:
 @torch.no_grad()
 def served_outputs(net: M3H, data: Data, rows: Rows) -> dict[str, Floats]:
     """Outputs as they are served: calibrated and coherent."""
-    calibrated = net.calibrate(raw_outputs(net, data, rows))
-    return {name: value.double().numpy() for name, value in calibrated.items()}
+    represented = Represented.of(data, net.encoders)
+    raw, _ = raw_outputs(net, represented, data, rows)
+    return {name: value.double().numpy() for name, value in net.calibrate(raw).items()}
 
 
 def evaluate(checkpoint: Checkpoint, cohort: Cohort, hours: float | None) -> list[Score]:
@@ -170,7 +171,7 @@ def cross_validate(
         samples=cohort.samples.take(fold.learn),
         digest=cohort.digest,
     )
-    trainer = Trainer([part], config, modalities=modalities)
+    trainer = Trainer(Prepared([part], config, modalities=modalities))
     for _ in trainer.run():
         pass
     return served_outputs(trainer.net, Data([cohort], modalities), fold.test)
@@ -186,7 +187,7 @@ def logistic_regression(
     samples = cohort.samples
     inputs = _flat_inputs(cohort, modalities)
     learn = np.intersect1d(fold.learn, rows_at(cohort, HEADLINE_HOURS))
-    some, held = validation_rows(samples.take(learn), 0.25, seed)
+    some, held = held_out(samples.take(learn), 1, seed)[0]
     tasks = [(i, t) for i, t in enumerate(cohort.tasks) if t.kind in ("binary", "multiclass")]
 
     def predict(penalty: float, rows: Rows, test: Rows) -> dict[str, Floats]:

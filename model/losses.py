@@ -7,6 +7,9 @@ from torch.nn import functional as F
 
 from schemas.tasks import Task
 
+# The ends of the interval of a regression, as shares of the patients below them.
+INTERVAL = (0.05, 0.95)
+
 
 class Losses(nn.Module):
     """The mean loss of each kind: `binary`, `regression`, `multiclass`, `clustering`.
@@ -14,9 +17,10 @@ class Losses(nn.Module):
     Binary: cross-entropy, each task's divided by the entropy of its prevalence: a task's loss is 1
     when its prevalence is all that is known, and the common tasks do not drown the rare ones.
     Multiclass: negative log-likelihood. Regression: Huber on log-days, so that one very long stay
-    cannot outweigh the others. Clustering: the part of a patient's standardised, label-free
-    statistics that the chosen prototypes leave unexplained; the prototypes are fixed before
-    training (k-means), so that the loss cannot be lowered by collapsing them. NaN: no label.
+    cannot outweigh the others, and the pinball loss of the ends of its interval. Clustering: the
+    part of a patient's standardised, label-free statistics that the chosen prototypes leave
+    unexplained; the prototypes are fixed before training (k-means), so that the loss cannot be
+    lowered by collapsing them. NaN: no label.
     """
 
     def __init__(
@@ -57,7 +61,12 @@ class Losses(nn.Module):
             known = ~torch.isnan(outcomes[:, i])
             target = outcomes[known, i]
             if task.kind == "regression":
-                loss = F.huber_loss(raw[task.name][known, 0], target.clamp_min(1 / 24).log())
+                days = target.clamp_min(1 / 24).log()
+                value, *ends = raw[task.name][known].unbind(1)
+                loss = F.huber_loss(value, days)
+                for end, share in zip(ends, INTERVAL, strict=True):
+                    miss = days - end
+                    loss = loss + torch.maximum(share * miss, (share - 1) * miss).mean()
             elif task.kind == "multiclass":
                 loss = F.cross_entropy(raw[task.name][known], target.long())
             elif task.kind == "clustering":

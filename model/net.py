@@ -1,13 +1,14 @@
 """M3H: one encoder for each modality, fusion, cross-task attention, a head for each task.
 
-Read top to bottom. Shapes: B patients, T tasks, M = 4 modalities, D `width`, K `task_width`,
-G groups of tasks that see the same modalities. Everything that turns an input into a served number
-is in here (normalisation, calibration, probabilities, coherence), so that it is in the ONNX graphs.
+Read top to bottom. Shapes: B patients, T tasks, M = 4 modalities, E members of the ensemble, D
+`width`, K `task_width`, G groups of tasks that see the same modalities. Everything that turns an
+input into a served number is in here or in `represent` (normalisation, calibration, probabilities,
+coherence), so that it is in the ONNX graphs.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.represent import Ordinary
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
@@ -26,108 +28,31 @@ class NetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attention: Literal["balanced", "published"] = "balanced"
+    # "none": a trunk that the tasks share, and nothing more; for comparison.
+    attention: Literal["balanced", "published", "none"] = "balanced"
     width: int = 256
     task_width: int = 32
-    token_width: int = 64
     image_channels: tuple[int, ...] = (16, 32, 64, 128)
     clusters: int = 8
     dropout: float = 0.3
+    # Of the representations' numbers, before anything is learned from them.
+    input_dropout: dict[Modality, float] = {
+        "tabular": 0.1,
+        "series": 0.3,
+        "notes": 0.7,
+        "image": 0.3,
+    }
 
 
-class Normalise(nn.Module):
-    """Missing-aware scaling: median and spread of the training patients, tails compressed.
+class Adapter(nn.Sequential):
+    """What a member learns of a representation: one linear layer."""
 
-    NaN becomes 0, the median. `asinh` keeps order and is linear around it, so that one extreme
-    laboratory value cannot outweigh all else.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(shape))
-        self.register_buffer("scale", torch.ones(shape))
-        self.centre: Tensor
-        self.scale: Tensor
-
-    def fit(self, values: Float[Tensor, "n *shape"]) -> None:
-        """Takes centre and scale from training values; columns never seen stay as they are."""
-        # torch.nanquantile refuses more than 16 M numbers; 10,000 patients tell the quartiles.
-        values = values[:: max(1, len(values) // 10_000)]
-        quartiles = torch.nanquantile(values, torch.tensor([0.25, 0.5, 0.75]), dim=0)
-        spread = (quartiles[2] - quartiles[0]) / 1.349
-        deviation = torch.sqrt(torch.nanmean((values - quartiles[1]) ** 2, dim=0))
-        scale = torch.where(spread > 1e-6, spread, deviation)
-        self.centre.copy_(torch.nan_to_num(quartiles[1], nan=0.0))
-        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
-
-    def forward(self, values: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-        scaled = torch.asinh((values - self.centre) / self.scale)
-        return torch.where(torch.isnan(values), torch.zeros_like(scaled), scaled)
+    def __init__(self, modality: Modality, features: int, config: NetConfig) -> None:
+        dropout = nn.Dropout(config.input_dropout[modality])
+        super().__init__(dropout, nn.Linear(features, config.width))
 
 
-class TabularEncoder(nn.Module):
-    def __init__(self, features: int, config: NetConfig) -> None:
-        super().__init__()
-        self.normalise = Normalise((features,))
-        self.layers = nn.Linear(2 * features, config.width)
-
-    def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B D"]:
-        known = (~torch.isnan(values)).to(values.dtype)
-        return self.layers(torch.cat([self.normalise(values), known], dim=1))
-
-
-class SeriesEncoder(nn.Module):
-    """Statistics of each variable, whether it was measured at all, and treatments."""
-
-    def __init__(
-        self, statistics: tuple[int, int], treatments: tuple[int, int], config: NetConfig
-    ) -> None:
-        super().__init__()
-        self.normalise = Normalise(statistics)
-        self.normalise_treatments = Normalise(treatments)
-        inputs = math.prod(statistics) + statistics[0] + math.prod(treatments)
-        self.layers = nn.Sequential(nn.Dropout(config.dropout / 2), nn.Linear(inputs, config.width))
-
-    def forward(
-        self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
-    ) -> Float[Tensor, "B D"]:
-        measured = (~torch.isnan(statistics[:, :, 0])).to(statistics.dtype)
-        inputs = [
-            self.normalise(statistics).flatten(1),
-            measured,
-            self.normalise_treatments(treatments).flatten(1),
-        ]
-        return self.layers(torch.cat(inputs, dim=1))
-
-
-class NotesEncoder(nn.Module):
-    """Any number of tokens: what stands out (maximum) and what is said on the whole (attention)."""
-
-    def __init__(self, vocabulary: int, config: NetConfig) -> None:
-        super().__init__()
-        width = config.token_width
-        self.embed = nn.Embedding(vocabulary, width, padding_idx=0)
-        self.score = nn.Linear(width, 1)
-        self.layers = nn.Sequential(
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * width, config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.width, config.width),
-        )
-
-    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-        there = (tokens != 0).unsqueeze(-1)
-        embedded = self.embed(tokens)
-        # A finite floor, and the weights masked again: a note without a token gives zeros, not NaN.
-        score = self.score(embedded).masked_fill(~there, -1e4)
-        weight = torch.softmax(score, dim=1) * there
-        highest = embedded.masked_fill(~there, -1e4).amax(dim=1)
-        highest = torch.where(there.any(dim=1), highest, torch.zeros_like(highest))
-        return self.layers(torch.cat([(weight * embedded).sum(dim=1), highest], dim=1))
-
-
-class ImageEncoder(nn.Module):
+class ImageAdapter(nn.Module):
     """A small residual network. Group norm, because a batch may hold one image."""
 
     def __init__(self, config: NetConfig) -> None:
@@ -143,7 +68,9 @@ class ImageEncoder(nn.Module):
             ]
             before = channels
         self.stages = nn.Sequential(*stages)
-        self.project = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(before, config.width))
+        self.project = nn.Sequential(
+            nn.Dropout(config.input_dropout["image"]), nn.Linear(before, config.width)
+        )
 
     def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B D"]:
         grey = pixels.to(torch.float32) / 255.0
@@ -168,6 +95,7 @@ class CrossTaskAttention(nn.Module):
     `published`: W = softmax(I + M / max M), the identity being self-exploitation.
     `balanced`: M / sqrt(K), and on the diagonal gamma + ln(T - 1), gamma learned per task from 0,
     so that self and cross start at one half each whatever T is. A task alone has W = 1.
+    `none`: W is the identity: every task keeps to itself.
     There is no residual path around W, so that W tells the whole truth.
     """
 
@@ -187,8 +115,11 @@ class CrossTaskAttention(nn.Module):
         self, x: Float[Tensor, "B G T K"], group: Int[Tensor, " T"]
     ) -> tuple[Float[Tensor, "B T K"], Float[Tensor, "B T T"]]:
         """`x` as each group of tasks sees it; a task reads the others as its own group does."""
-        scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         identity = torch.eye(len(group), device=x.device, dtype=x.dtype)
+        if self.form == "none":
+            rows = torch.arange(len(group), device=group.device)
+            return self.value(x)[:, group, rows], identity.expand(len(x), -1, -1)
+        scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
             scores = scores / scores.amax(dim=(2, 3), keepdim=True) + identity
         else:
@@ -237,7 +168,10 @@ class Fusion(nn.Module):
 
 
 class Heads(nn.Module):
-    """One linear head for each task: logits, log-days, class logits, cluster logits."""
+    """One linear head for each task: logits, log-days, class logits, cluster logits.
+
+    A regression has three: the value, and the ends of its 90 % interval.
+    """
 
     def __init__(self, tasks: Sequence[Task], config: NetConfig) -> None:
         super().__init__()
@@ -247,7 +181,7 @@ class Heads(nn.Module):
         self.binary = nn.Parameter(torch.randn(shape) / math.sqrt(config.task_width) / 10)
         self.bias = nn.Parameter(torch.zeros(len(self.rows_binary)))
         sizes = {
-            t.name: {"regression": 1, "clustering": config.clusters}.get(t.kind, len(t.classes))
+            t.name: {"regression": 3, "clustering": config.clusters}.get(t.kind, len(t.classes))
             for t in tasks
             if t.kind != "binary"
         }
@@ -265,12 +199,33 @@ class Heads(nn.Module):
         return out
 
 
+class Ensemble(nn.Module):
+    """The mean of its members' raw outputs, and of their attentions."""
+
+    def __init__(self, members: Sequence[Fusion]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(
+        self, embeddings: Float[Tensor, "B M ED"], present: Bool[Tensor, "B M"]
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
+        parts = embeddings.chunk(len(self.members), dim=2)
+        found = [member(part, present) for member, part in zip(self.members, parts, strict=True)]
+        raw = {
+            name: torch.stack([outputs[name] for outputs, _ in found]).mean(0)
+            for name in found[0][0]
+        }
+        return raw, torch.stack([weights for _, weights in found]).mean(0)
+
+
 class Calibrate(nn.Module):
     """Raw outputs to what is served: calibrated, coherent probabilities, and days.
 
     Each task's log-odds are stretched or shrunk around those of its prevalence, as fitted on
-    validation patients: what is known by nothing stays the prevalence. Then a task that is a subset
-    of another never exceeds it, and P(died) of the disposition is mortality's.
+    patients that the model did not learn from: what is known by nothing stays the prevalence. No
+    probability is nearer to 0 or 1 than half a patient among those (`bound`, log-odds). Then a task
+    that is a subset of another never exceeds it, and P(died) of the disposition is mortality's.
+    Days: the value and its interval, whose ends are moved by `margin` (log-days) until it covers.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
@@ -280,8 +235,12 @@ class Calibrate(nn.Module):
         self.kinds = {t.name: t.kind for t in tasks}
         self.register_buffer("scale", torch.ones(len(binary)))
         self.register_buffer("prior", torch.zeros(len(binary)))
+        self.register_buffer("bound", torch.full((len(binary),), 20.0))
+        self.register_buffer("margin", torch.zeros(2))
         self.scale: Tensor
         self.prior: Tensor
+        self.bound: Tensor
+        self.margin: Tensor
         parents = [t.subset_of if t.subset_of in self.names else t.name for t in binary]
         self.parent = [self.names.index(p) for p in parents]
         classes = {t.name: t.classes for t in tasks}
@@ -292,16 +251,24 @@ class Calibrate(nn.Module):
         out: dict[str, Tensor] = {}
         for name, value in raw.items():
             if name == "binary":
-                p = torch.sigmoid(self.prior + self.scale * (value - self.prior))
+                logits = self.prior + self.scale * (value - self.prior)
+                p = torch.sigmoid(torch.minimum(torch.maximum(logits, -self.bound), self.bound))
                 out[name] = torch.minimum(p, p[:, self.parent])
             elif self.kinds[name] == "regression":
-                out[name] = torch.exp(value.clamp(-5.0, 7.0))
+                out[name] = torch.exp(self._days(value).clamp(-5.0, 7.0))
             else:
                 out[name] = torch.softmax(value, dim=-1)
         if self.died is not None:
             mortality = out["binary"][:, self.names.index(MORTALITY)].unsqueeze(1)
             out[DISPOSITION] = self._with_mortality(out[DISPOSITION], mortality)
         return out
+
+    def _days(self, log_days: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
+        """The value, and the interval around it."""
+        value = log_days[:, 0]
+        low = torch.minimum(log_days[:, 1] - self.margin[0], value)
+        high = torch.maximum(log_days[:, 2] + self.margin[1], value)
+        return torch.stack([value, low, high], dim=1)
 
     def _with_mortality(
         self, disposition: Float[Tensor, "B C"], mortality: Float[Tensor, "B 1"]
@@ -312,6 +279,55 @@ class Calibrate(nn.Module):
         return alive / alive.sum(1, keepdim=True) * (1 - mortality) + died * mortality
 
 
+class Encoder(nn.Module):
+    """One modality: its representation, once; and what each member makes of it.
+
+    Gives the members' embeddings side by side, and how unusual the input is.
+    """
+
+    def __init__(self, modality: Modality, represent: Any, config: NetConfig, members: int) -> None:
+        super().__init__()
+        self.represent = represent
+        is_image = modality == "image"
+        self.ordinary = Ordinary(Ordinary.IMAGE_SIDE**2 if is_image else represent.width)
+        self.adapters = nn.ModuleList(
+            ImageAdapter(config) if is_image else Adapter(modality, represent.width, config)
+            for _ in range(members)
+        )
+
+    def forward(self, **inputs: Tensor) -> tuple[Float[Tensor, "B ED"], Float[Tensor, " B"]]:
+        represented = self.represent(**inputs)
+        embedding = torch.cat([adapter(represented) for adapter in self.adapters], dim=1)
+        return embedding, self.ordinary(represented)
+
+
+class Member(nn.Module):
+    """One of the networks whose answers are averaged. It learns from representations.
+
+    Its parts are the whole network's own, so that what it learns is there.
+    """
+
+    def __init__(self, adapters: Mapping[Modality, nn.Module], fusion: Fusion) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict({str(m): adapter for m, adapter in adapters.items()})
+        self.fusion = fusion
+        self.width = fusion.stand_in.shape[1]
+
+    def forward(
+        self, represented: Mapping[Modality, Tensor], present: Bool[Tensor, "B M"]
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
+        """Raw outputs and attention. `represented[m]` has a row for each patient that has `m`."""
+        embeddings = []
+        for i, modality in enumerate(MODALITIES):
+            embedding = torch.zeros(len(present), self.width, device=present.device)
+            if modality in represented:
+                rows = present[:, i].nonzero().squeeze(1)
+                found = self.adapters[modality](represented[modality])
+                embedding = embedding.index_put((rows,), found.to(embedding.dtype))
+            embeddings.append(embedding)
+        return self.fusion(torch.stack(embeddings, dim=1), present)
+
+
 class M3H(nn.Module):
     """The whole network. `seen` [T, M]: whether a task had labels beside a modality."""
 
@@ -319,44 +335,31 @@ class M3H(nn.Module):
         self,
         tasks: Sequence[Task],
         seen: Bool[Tensor, "T M"],
-        *,
-        tabular: int,
-        statistics: tuple[int, int],
-        treatments: tuple[int, int],
-        vocabulary: int,
+        representations: Mapping[Modality, Any],
         config: NetConfig,
+        members: int = 1,
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        self.width = config.width
         self.encoders = nn.ModuleDict(
-            {
-                "tabular": TabularEncoder(tabular, config),
-                "series": SeriesEncoder(statistics, treatments, config),
-                "notes": NotesEncoder(vocabulary, config),
-                "image": ImageEncoder(config),
-            }
+            {m: Encoder(m, representations[m], config, members) for m in MODALITIES}
         )
-        self.fusion = Fusion(tasks, seen, config)
+        self.fusion = Ensemble([Fusion(tasks, seen, config) for _ in range(members)])
         self.calibrate = Calibrate(tasks)
+        self.width = config.width * members
+
+    def member(self, number: int) -> Member:
+        """One member, its parts shared with this network."""
+        encoders: Any = self.encoders
+        adapters = {m: encoders[m].adapters[number] for m in MODALITIES}
+        fusion: Any = self.fusion.members[number]
+        return Member(adapters, fusion)
 
     @torch.no_grad()
     def start_at(self, prevalence: Mapping[str, float]) -> None:
         """Begins at each binary task's prevalence: what is known before anything is learned."""
         shares = torch.tensor([prevalence[name] for name in self.calibrate.names])
         self.calibrate.prior.copy_(torch.logit(shares, eps=0.005))
-        self.fusion.heads.bias.copy_(self.calibrate.prior)
-
-    def forward(
-        self, inputs: Mapping[Modality, Mapping[str, Tensor]], present: Bool[Tensor, "B M"]
-    ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
-        """Raw outputs and attention. `inputs[m]` has a row for each patient that has `m`."""
-        embeddings = []
-        for i, modality in enumerate(MODALITIES):
-            embedding = torch.zeros(len(present), self.width, device=present.device)
-            if modality in inputs:
-                rows = present[:, i].nonzero().squeeze(1)
-                found = self.encoders[modality](**inputs[modality])
-                embedding = embedding.index_put((rows,), found)
-            embeddings.append(embedding)
-        return self.fusion(torch.stack(embeddings, dim=1), present)
+        for member in self.fusion.members:
+            fusion: Any = member
+            fusion.heads.bias.copy_(self.calibrate.prior)

@@ -1,12 +1,13 @@
-"""Training: many tasks, many cohorts, any subset of the modalities."""
+"""Training: many tasks, many cohorts, any subset of the modalities, an ensemble of members."""
 
 import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,26 +15,26 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scipy.optimize import minimize_scalar
-from sklearn.cluster import KMeans
-from sklearn.model_selection import GroupShuffleSplit
+from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
+from model import calibrate
 from model.checkpoint import Checkpoint, Facts, make_net, write_tensors
 from model.cohort import Cohort, Samples
-from model.losses import Losses
-from model.net import M3H, NetConfig
-from schemas.features import STATISTICS
+from model.data import Data, Represented, Rows, member_outputs
+from model.losses import INTERVAL, Losses
+from model.net import Member, NetConfig
+from model.phenotypes import describe, prototypes, standardised
+from model.represent import kept_words
 from schemas.manifest import Cohort as CohortFacts
-from schemas.manifest import Phenotype
+from schemas.manifest import Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
 
-STATE = "state.safetensors"
-# Sites from which on validation takes whole hospitals; with fewer it takes patients.
+STATE = "member-{}.safetensors"
+# Sites from which on whole hospitals are held out; with fewer it is patients.
 MANY_SITES = 10
-SPLITS_TRIED = 50
-# Share of samples that must have a variable for it to shape the phenotypes.
-OFTEN = 0.3
+
+Floats = npt.NDArray[np.float64]
 
 
 class TrainConfig(BaseModel):
@@ -43,6 +44,9 @@ class TrainConfig(BaseModel):
 
     net: NetConfig = NetConfig()
     seed: int = 0
+    # Networks whose answers are averaged. Each learns from other hospitals than it is stopped by;
+    # the hospitals that the members hold out are dealt like the folds of a cross-validation.
+    members: int = 5
     epochs: int = 60
     patience: int = 8
     batch: int = 256
@@ -50,7 +54,6 @@ class TrainConfig(BaseModel):
     weight_decay: float = 0.1
     # What is validated and served is a running mean of the weights, kept at this rate.
     averaging: float = 0.97
-    validation_share: float = 0.15
     # A patient keeps all modalities with this probability; else each is hidden at random, all of
     # them in one case of sixteen, so that any subset works and none at all gives the prevalence.
     keep_all_modalities: float = 0.5
@@ -68,57 +71,13 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch achieved: mean losses by kind, in training and on validation patients."""
+    """What one epoch of a member achieved: mean losses by kind, in training and where held out."""
 
+    member: int
     number: int
     training: dict[str, float]
     validation: dict[str, float]
     best: bool
-
-
-class Data:
-    """Samples of all cohorts as tensors, ready to be dealt in batches."""
-
-    def __init__(self, cohorts: Sequence[Cohort], modalities: Sequence[Modality]) -> None:
-        samples = Samples.concatenate([c.samples for c in cohorts])
-        self.samples = samples
-        self.cohort = np.repeat(np.arange(len(cohorts)), [len(c.samples) for c in cohorts])
-        used = np.array([m in modalities for m in MODALITIES])
-        self.present = torch.from_numpy(samples.present & used)
-        self.outcomes = torch.from_numpy(samples.outcomes)
-        self.tabular = torch.from_numpy(samples.tabular)
-        self.statistics = torch.from_numpy(samples.statistics)
-        self.treatments = torch.from_numpy(samples.treatments)
-        self.pixels = torch.from_numpy(samples.pixels)
-        has_image = samples.present[:, MODALITIES.index("image")]
-        self.image_of = torch.from_numpy(np.cumsum(has_image) - 1)
-        ends = np.cumsum(samples.lengths)
-        self.tokens = [
-            torch.from_numpy(samples.tokens[end - length : end])
-            for end, length in zip(ends, samples.lengths, strict=True)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.cohort)
-
-    def inputs(self, rows: Tensor, present: Tensor) -> dict[Modality, dict[str, Tensor]]:
-        """For each modality, the inputs of those `rows` that have it."""
-        of = {m: rows[present[:, i]] for i, m in enumerate(MODALITIES)}
-        found: dict[Modality, dict[str, Tensor]] = {}
-        if len(of["tabular"]):
-            found["tabular"] = {"values": self.tabular[of["tabular"]]}
-        if len(of["series"]):
-            found["series"] = {
-                "statistics": self.statistics[of["series"]],
-                "treatments": self.treatments[of["series"]],
-            }
-        if len(of["notes"]):
-            lists = [self.tokens[i] for i in of["notes"].tolist()]
-            padded = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
-            found["notes"] = {"tokens": padded.long()}
-        if len(of["image"]):
-            found["image"] = {"pixels": self.pixels[self.image_of[of["image"]]]}
-        return found
 
 
 def check_alike(cohorts: Sequence[Cohort]) -> None:
@@ -158,36 +117,27 @@ def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
     return offsets
 
 
-def validation_rows(
-    samples: Samples, share: float, seed: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows to learn from and rows to stop by: whole hospitals if there are many, else patients.
+def held_out(samples: Samples, members: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """For each member the rows to learn from and those to stop by; all of a site on one side.
 
-    Hospitals differ much in what they code. Of several random splits it is the one whose labels
-    are most alike on both sides, so that stopping and calibration fit the rest as well.
+    With at least five members every row is held out by one of them at most.
     """
     many = len(np.unique(samples.site)) >= MANY_SITES
     groups = samples.site if many else samples.patient
-    splits = GroupShuffleSplit(SPLITS_TRIED, test_size=share, random_state=seed)
-
-    def unlike(split: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]) -> float:
-        one, other = (_label_means(samples.outcomes[rows]) for rows in split)
-        return float(np.nanmean((one - other) ** 2 / np.maximum(one + other, 0.01)))
-
-    return min(splits.split(groups, groups=groups), key=unlike)
-
-
-def _label_means(outcomes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """[T]; NaN for a task without a label here."""
-    known = ~np.isnan(outcomes)
-    total = np.where(known, outcomes, 0.0).sum(axis=0, dtype=np.float64)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    folds = GroupKFold(max(members, 5), shuffle=True, random_state=seed)
+    found = []
+    for learn, stop in folds.split(groups, groups=groups):
+        # A patient who was in several hospitals is on one side too.
+        alone = ~np.isin(samples.patient[learn], samples.patient[stop])
+        found.append((learn[alone], stop))
+    return found[:members]
 
 
 def facts_of(
     cohorts: Sequence[Cohort],
     config: TrainConfig,
     command: str,
+    words: int,
     modalities: Sequence[Modality] = MODALITIES,
 ) -> Facts:
     """What is known of a model before it is trained: labels, prevalences, cohorts."""
@@ -210,6 +160,8 @@ def facts_of(
         tasks=tasks,
         spec=cohorts[0].spec,
         net=config.net,
+        members=config.members,
+        words=words,
         labels=labels,
         positives={
             t.name: sum(_patients(c.samples, c.samples.outcomes[:, i] == 1) for c in cohorts)
@@ -240,11 +192,8 @@ def _patients(samples: Samples, rows: npt.NDArray[np.bool_]) -> int:
     return len(np.unique(samples.patient[rows]))
 
 
-class Trainer:
-    """One training run. Every epoch is seeded on its own, so that a resumed run is the same run.
-
-    `learning` is the network that the gradient moves, `net` the running mean of its weights.
-    """
+class Prepared:
+    """What is known before a label is looked at, shared by all that learns from these cohorts."""
 
     def __init__(
         self,
@@ -255,155 +204,251 @@ class Trainer:
         modalities: Sequence[Modality] = MODALITIES,
     ) -> None:
         check_alike(cohorts)
-        torch.manual_seed(config.seed)
         self.config = config
         self.data = Data(cohorts, modalities)
-        self.facts = facts_of(cohorts, config, command, modalities)
-        self.training, self.validation = self._split(cohorts)
+        everyone = np.arange(len(self.data))
+        vocabulary = cohorts[0].spec.tokenizer.get_vocab_size()
+        share, patients = self.data.token_shares(everyone, vocabulary)
+        words = kept_words(share, patients)
+        self.facts = facts_of(cohorts, config, command, len(words), modalities)
         self.offset = self._offsets(cohorts)
+        self.splits = self._splits(cohorts)
+        encoders: Any = make_net(self.facts).encoders
+        self.encoders = encoders
+        self._fit(share, words)
+        self.represented = Represented.of(self.data, self.encoders)
+        for modality, vectors in self.represented.vectors.items():
+            encoders[modality].ordinary.fit(vectors)
+        self.statistics = standardised(self.data, encoders["series"].represent.normalise)
+        self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
+
+    def _fit(self, share: Tensor, words: Tensor) -> None:
+        data, encoders = self.data, cast("Any", self.encoders)
+        modalities: tuple[Modality, ...] = ("tabular", "series")
+        for modality in modalities:
+            rows = data.rows_with(modality)
+            if len(rows):
+                encoders[modality].represent.fit(**data.inputs(modality, rows))
+        encoders["notes"].represent.fit(share, words)
+
+    def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
+        """[N, T] log-odds by which each sample's cohort is above the first."""
+        names = [task.name for task in cohorts[0].tasks]
+        by_cohort = [[o.get(n, 0.0) for n in names] for o in log_odds_offsets(cohorts)]
+        return torch.tensor(by_cohort, dtype=torch.float32)[torch.from_numpy(self.data.cohort)]
+
+    def _splits(self, cohorts: Sequence[Cohort]) -> list[tuple[Rows, Rows]]:
+        """For each member, over all cohorts together."""
+        first = np.cumsum([0, *(len(c.samples) for c in cohorts)])
+        each = [held_out(c.samples, self.config.members, self.config.seed) for c in cohorts]
+        return [
+            (
+                np.concatenate([at + learn for at, (learn, _) in zip(first, parts, strict=False)]),
+                np.concatenate([at + stop for at, (_, stop) in zip(first, parts, strict=False)]),
+            )
+            for parts in zip(*each, strict=True)
+        ]
+
+    @cached_property
+    def weight(self) -> Floats:
+        """[N] one for each patient, shared by the patient's samples."""
+        patients = self.data.samples.patient
+        _, code, count = np.unique(patients, return_inverse=True, return_counts=True)
+        return 1 / count[code]
+
+
+class Trainer:
+    """One training run: its members, one after the other.
+
+    Every epoch is seeded on its own, so that a resumed run is the same run. With `only`, the
+    network has that one task: single-task learning.
+    """
+
+    def __init__(self, prepared: Prepared, *, only: str | None = None) -> None:
+        self.prepared, self.config = prepared, prepared.config
+        every = prepared.facts.tasks
+        self.columns = [i for i, t in enumerate(every) if only in (None, t.name)]
+        tasks = tuple(
+            every[i].model_copy(update={"subset_of": None} if only else {}) for i in self.columns
+        )
+        self.facts = prepared.facts.model_copy(update={"tasks": tasks})
+        torch.manual_seed(self.config.seed)
         self.net = make_net(self.facts)
-        self._fit_normalisation()
-        self.learning = copy.deepcopy(self.net)
-        tasks, prevalence = list(self.facts.tasks), self.facts.prevalence
-        self.losses = Losses(tasks, prevalence, self._prototypes())
+        self.net.encoders.load_state_dict(self._label_free(), strict=False)
+        self.losses = Losses(list(tasks), self.facts.prevalence, prepared.prototypes)
+        # What each member says of the samples that it held out; NaN where none did.
+        self.held_out: dict[str, Tensor] = {}
+
+    def _label_free(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.prepared.encoders.state_dict()
+        return {name: value for name, value in state.items() if ".adapters." not in name}
+
+    def run(self, folder: Path | None = None) -> Iterator[Epoch]:
+        """Trains each member until `patience` epochs bring nothing; yields after each epoch.
+
+        With a folder, the state is kept there after each epoch, and a run that was killed goes on
+        from it. At the end the ensemble is calibrated.
+        """
+        for k in range(self.config.members):
+            run = _MemberRun(self, k)
+            yield from run.epochs(None if folder is None else folder / STATE.format(k))
+            self._hold(k)
+        self._calibrate()
+
+    def _hold(self, k: int) -> None:
+        """What a member says of the samples that it did not learn from."""
+        data, stop = self.prepared.data, self.prepared.splits[k][1]
+        raw, _ = member_outputs(self.net.member(k), self.prepared.represented, data, stop)
+        for name, value in raw.items():
+            if name not in self.held_out:
+                shape = (len(self.prepared.data), *value.shape[1:])
+                self.held_out[name] = torch.full(shape, torch.nan)
+            self.held_out[name][torch.from_numpy(stop)] = value
+
+    def checkpoint(self) -> Checkpoint:
+        weights = {n: v.detach().clone() for n, v in self.net.state_dict().items()}
+        intervals, sets = self._intervals_and_sets()
+        facts = self.facts.model_copy(
+            update={"phenotypes": self._phenotypes(), "intervals": intervals, "sets": sets}
+        )
+        return Checkpoint(facts, weights)
+
+    def calibration(self, column: int) -> tuple[Rows, Floats, Floats]:
+        """The held-out samples of the first cohort with a label, the labels, and their weights."""
+        outcome = self.prepared.data.outcomes[:, self.columns[column]].double().numpy()
+        held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0]).numpy()
+        rows = np.flatnonzero(held & ~np.isnan(outcome) & (self.prepared.data.cohort == 0))
+        return rows, outcome[rows], self.prepared.weight[rows]
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        prepared, fitted = self.prepared, self.net.calibrate
+        held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0])
+        for i, task in enumerate(self.facts.tasks):
+            target = prepared.data.outcomes[:, self.columns[i]]
+            rows = torch.nonzero(held & ~torch.isnan(target)).squeeze(1)
+            y, weight = target[rows].double().numpy(), prepared.weight[rows.numpy()]
+            if task.kind == "binary":
+                k = fitted.names.index(task.name)
+                prior = fitted.prior[k]
+                base = prior + prepared.offset[rows, self.columns[i]]
+                evidence = self.held_out["binary"][rows, k] - prior
+                fitted.scale[k] = calibrate.stretch(
+                    evidence.double().numpy(), base.double().numpy(), y, weight
+                )
+                fitted.bound[k] = calibrate.half_a_patient(float(weight.sum()))
+            elif task.kind == "regression" and len(rows):
+                low, high = self.held_out[task.name][rows, 1:].double().numpy().T
+                log_days = np.log(np.maximum(y, 1 / 24))
+                for end, miss in enumerate((low - log_days, log_days - high)):
+                    fitted.margin[end] = calibrate.weighted_quantile(miss, weight, INTERVAL[1])
+
+    def _intervals_and_sets(self) -> tuple[dict[str, Steps], dict[str, Sets]]:
+        with torch.no_grad():
+            served = self.net.calibrate(self.held_out)
+        intervals, sets = {}, {}
+        for i, task in enumerate(self.facts.tasks):
+            if task.kind not in ("binary", "multiclass"):
+                continue
+            rows, outcome, weight = self.calibration(i)
+            if task.kind == "binary":
+                yes = served["binary"][:, self.net.calibrate.names.index(task.name)]
+                probabilities = torch.stack([1 - yes, yes], dim=1)[rows].double().numpy()
+                intervals[task.name] = calibrate.venn_abers(probabilities[:, 1], outcome, weight)
+            else:
+                probabilities = served[task.name][rows].double().numpy()
+            sets[task.name] = calibrate.conformal_sets(
+                probabilities, outcome, weight, task.classes or ("no", "yes")
+            )
+        return intervals, sets
+
+    def _phenotypes(self) -> tuple[Phenotype, ...]:
+        name = next((t.name for t in self.facts.tasks if t.kind == "clustering"), None)
+        if name is None:
+            return ()
+        prepared = self.prepared
+        outcomes = prepared.data.outcomes[:, self.columns]
+        return describe(self.held_out[name], prepared.statistics, outcomes, self.facts)
+
+
+class _MemberRun:
+    """The training of one member. `learning` is moved by the gradient, `mean` follows it."""
+
+    def __init__(self, trainer: Trainer, number: int) -> None:
+        self.trainer, self.number = trainer, number
+        self.config, self.prepared = trainer.config, trainer.prepared
+        self.learn, self.stop = trainer.prepared.splits[number]
+        self.seed = self.config.seed * 101 + number
+        torch.manual_seed(self.seed)
+        self.mean: Member = trainer.net.member(number)
+        self.learning = copy.deepcopy(self.mean)
+        parameters = list(self.learning.parameters())
+        # Biases, norms and the attention's scalars are not pulled to zero.
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimiser = torch.optim.AdamW(
-            self._parameter_groups(), lr=config.learning_rate, weight_decay=config.weight_decay
+            groups, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self.epoch, self.best_loss, self.best_epoch = 0, math.inf, 0
         self.best = self._weights()
 
-    def _split(
-        self, cohorts: Sequence[Cohort]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        first, training, validation = 0, [], []
-        for cohort in cohorts:
-            learn, stop = validation_rows(
-                cohort.samples, self.config.validation_share, self.config.seed
-            )
-            training.append(first + learn)
-            validation.append(first + stop)
-            first += len(cohort.samples)
-        return np.concatenate(training), np.concatenate(validation)
-
-    def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
-        """[cohorts, T] log-odds."""
-        names = [task.name for task in self.facts.tasks]
-        by_cohort = [[o.get(n, 0.0) for n in names] for o in log_odds_offsets(cohorts)]
-        return torch.tensor(by_cohort, dtype=torch.float32)
-
-    def _fit_normalisation(self) -> None:
-        """From the training rows that have the modality; tabular from all of them."""
-        rows = torch.from_numpy(self.training)
-        present = self.data.present[rows]
-        series = rows[present[:, MODALITIES.index("series")]]
-        tabular = rows[present[:, MODALITIES.index("tabular")]]
-        encoders: Any = self.net.encoders
-        if len(tabular):
-            encoders["tabular"].normalise.fit(self.data.tabular[tabular])
-        if len(series):
-            encoders["series"].normalise.fit(self.data.statistics[series])
-            encoders["series"].normalise_treatments.fit(self.data.treatments[series])
-
-    def _standardised(self) -> Tensor:
-        """[n, V] each variable's mean, in training patients' spreads; NaN if not measured.
-
-        Of variables that most patients have no value of it is NaN for all: a phenotype of who had a
-        rare test ordered would say nothing of the others.
-        """
-        encoders: Any = self.net.encoders
-        column = STATISTICS.index("mean")
-        with torch.no_grad():
-            scaled = encoders["series"].normalise(self.data.statistics)[:, :, column]
-        missing = torch.isnan(self.data.statistics[:, :, column])
-        missing |= ~self.data.present[:, [MODALITIES.index("series")]]
-        often = (~missing[torch.from_numpy(self.training)]).float().mean(dim=0) > OFTEN
-        return scaled.masked_fill(missing | ~often, torch.nan)
-
-    def _prototypes(self) -> Tensor:
-        """k-means over the training patients, missing values at the median. Label-free."""
-        self.statistics = self._standardised()
-        rows = self.statistics[torch.from_numpy(self.training)]
-        rows = torch.nan_to_num(rows[~torch.isnan(rows).all(dim=1)])
-        clusters = self.config.net.clusters
-        if len(rows) < clusters:
-            return torch.zeros(clusters, self.statistics.shape[1])
-        found = KMeans(clusters, n_init=4, random_state=self.config.seed).fit(rows.numpy())
-        return torch.tensor(found.cluster_centers_, dtype=torch.float32)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Biases, norms and the attention's scalars are not pulled to zero."""
-        parameters = list(self.learning.parameters())
-        return [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-
-    def run(self, folder: Path | None = None) -> Iterator[Epoch]:
-        """Trains until `patience` epochs bring nothing; yields after each.
-
-        With a folder, the state is kept there after each epoch, and a run that was killed goes on
-        from it. At the end the best weights are calibrated.
-        """
-        if folder is not None:
-            self._resume(folder)
+    def epochs(self, state: Path | None) -> Iterator[Epoch]:
+        if state is not None:
+            self._resume(state)
         last, patience = self.config.epochs, self.config.patience
         while self.epoch < last and self.epoch - self.best_epoch < patience:
             self.epoch += 1
             training = self._one_epoch()
             validation = self._validate()
-            loss = self._total(validation)
+            loss = sum(self.config.loss_weights[kind] * v for kind, v in validation.items())
             best = loss < self.best_loss
             if best:
                 self.best_loss, self.best_epoch, self.best = loss, self.epoch, self._weights()
-            if folder is not None:
-                self._keep(folder)
-            yield Epoch(self.epoch, training, validation, best)
-        self.net.load_state_dict(self.best)
-        self._calibrate()
-
-    def checkpoint(self) -> Checkpoint:
-        facts = self.facts.model_copy(update={"phenotypes": self._phenotypes()})
-        return Checkpoint(facts, self._weights())
+            if state is not None:
+                self._keep(state)
+            yield Epoch(self.number, self.epoch, training, validation, best)
+        self.mean.load_state_dict(self.best)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-
-    def _total(self, losses: dict[str, float]) -> float:
-        return sum(self.config.loss_weights[kind] * value for kind, value in losses.items())
+        return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}
 
     def _one_epoch(self) -> dict[str, float]:
         self.learning.train()
-        generator = torch.Generator().manual_seed(self.config.seed * 100_003 + self.epoch)
-        torch.manual_seed(self.config.seed * 100_003 + self.epoch)
-        order = torch.from_numpy(self.training)[
-            torch.randperm(len(self.training), generator=generator)
-        ]
+        seed = self.seed * 100_003 + self.epoch
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        order = torch.from_numpy(self.learn)[torch.randperm(len(self.learn), generator=generator)]
         totals: dict[str, float] = {}
         batches = order.split(self.config.batch)
         for rows in batches:
-            present = self._hide(self.data.present[rows], generator)
+            present = self._hide(self.prepared.data.present[rows], generator)
             losses = self._losses(self.learning, rows, present)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
             torch.nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
             self.optimiser.step()
-            self._average()
+            self._follow()
             for kind, value in losses.items():
                 totals[kind] = totals.get(kind, 0.0) + value.item() / len(batches)
         return totals
 
     @torch.no_grad()
-    def _average(self) -> None:
-        pairs = zip(self.net.parameters(), self.learning.parameters(), strict=True)
+    def _follow(self) -> None:
+        pairs = zip(self.mean.parameters(), self.learning.parameters(), strict=True)
         for mean, latest in pairs:
             mean.lerp_(latest, 1 - self.config.averaging)
 
-    def _losses(self, net: M3H, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
-        raw, _ = net(self.data.inputs(rows, present), present)
-        offset = self.offset[torch.from_numpy(self.data.cohort)[rows]]
-        found: dict[str, Tensor] = self.losses(
-            raw, self.data.outcomes[rows], offset, self.statistics[rows]
+    def _losses(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
+        raw, _ = member(self.prepared.represented.at(rows, present), present)
+        columns = self.trainer.columns
+        found: dict[str, Tensor] = self.trainer.losses(
+            raw,
+            self.prepared.data.outcomes[rows][:, columns],
+            self.prepared.offset[rows][:, columns],
+            self.prepared.statistics[rows],
         )
         return found
 
@@ -415,62 +460,18 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """With everything that is there, the way that the model is served."""
-        self.net.eval()
+        self.mean.eval()
         totals: dict[str, float] = {}
-        for rows in torch.from_numpy(self.validation).split(1024):
-            for kind, value in self._losses(self.net, rows, self.data.present[rows]).items():
-                share = len(rows) / len(self.validation)
+        for rows in torch.from_numpy(self.stop).split(1024):
+            present = self.prepared.data.present[rows]
+            for kind, value in self._losses(self.mean, rows, present).items():
+                share = len(rows) / len(self.stop)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
         return totals
 
-    @torch.no_grad()
-    def raw(self, rows: npt.NDArray[np.intp]) -> dict[str, Tensor]:
-        """Raw outputs of the samples at `rows`."""
-        return raw_outputs(self.net, self.data, rows)
-
-    def _calibrate(self) -> None:
-        """Stretches each task's log-odds around its prevalence to fit the validation patients."""
-        raw = self.raw(self.validation)
-        if "binary" not in raw:
-            return
-        rows = torch.from_numpy(self.validation)
-        offset = self.offset[torch.from_numpy(self.data.cohort)[rows]]
-        calibrate = self.net.calibrate
-        for i, column in enumerate(self.losses.columns):
-            target = self.data.outcomes[rows, column]
-            known = ~torch.isnan(target)
-            base = calibrate.prior[i] + offset[known, column]
-            evidence = raw["binary"][known, i] - calibrate.prior[i]
-            calibrate.scale[i] = stretch(evidence, base, target[known])
-
-    @torch.no_grad()
-    def _phenotypes(self) -> tuple[Phenotype, ...]:
-        name = next((t.name for t in self.facts.tasks if t.kind == "clustering"), None)
-        if name is None:
-            return ()
-        series = self.data.present[:, MODALITIES.index("series")].numpy()
-        rows = self.training[series[self.training]]
-        if not len(rows):
-            return ()
-        cluster = self.raw(rows)[name].argmax(dim=1)
-        statistics = self.statistics[torch.from_numpy(rows)]
-        found = []
-        for k in range(self.config.net.clusters):
-            mean = torch.nan_to_num(torch.nanmean(statistics[cluster == k], dim=0))
-            top = mean.abs().argsort(descending=True)[:5].tolist()
-            by_name = {self.facts.spec.variables[v].name: round(float(mean[v]), 2) for v in top}
-            found.append(
-                Phenotype(
-                    cluster=k,
-                    share=float((cluster == k).float().mean()),
-                    distinguished_by=by_name,
-                )
-            )
-        return tuple(found)
-
-    def _keep(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
+    def _keep(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"mean/{k}": v for k, v in self.mean.state_dict().items()}
         tensors |= {f"learning/{k}": v for k, v in self.learning.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         for i, state in self.optimiser.state_dict()["state"].items():
@@ -481,28 +482,30 @@ class Trainer:
             "best_epoch": self.best_epoch,
             "of": self._identity(),
         }
-        write_tensors(tensors, folder / STATE, {"progress": json.dumps(progress)})
+        write_tensors(tensors, path, {"progress": json.dumps(progress)})
 
     def _identity(self) -> dict[str, Any]:
         """What a run must have in common with the one that it resumes."""
+        facts = self.trainer.facts
         return {
-            "training": self.facts.training,
-            "net": self.facts.net.model_dump(mode="json"),
-            "cohorts": [c.digest for c in self.facts.cohorts],
+            "training": facts.training,
+            "net": facts.net.model_dump(mode="json"),
+            "tasks": [task.name for task in facts.tasks],
+            "cohorts": [c.digest for c in facts.cohorts],
         }
 
-    def _resume(self, folder: Path) -> None:
-        if not (folder / STATE).is_file():
+    def _resume(self, path: Path) -> None:
+        if not path.is_file():
             return
-        with safe_open(folder / STATE, framework="pt") as state_file:
+        with safe_open(path, framework="pt") as state_file:
             progress = json.loads(state_file.metadata()["progress"])
         if progress["of"] != self._identity():
             raise RunError(
-                f"{folder} holds another run (other cohorts or another configuration); "
+                f"{path.parent} holds another run (other cohorts or another configuration); "
                 "take another folder, or remove it to start anew"
             )
-        tensors = load_file(folder / STATE)
-        self.net.load_state_dict(_below("net/", tensors))
+        tensors = load_file(path)
+        self.mean.load_state_dict(_below("mean/", tensors))
         self.learning.load_state_dict(_below("learning/", tensors))
         self.best = _below("best/", tensors)
         state: dict[int, dict[str, Tensor]] = {}
@@ -517,30 +520,3 @@ class Trainer:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-@torch.no_grad()
-def raw_outputs(net: M3H, data: Data, rows: npt.NDArray[np.intp]) -> dict[str, Tensor]:
-    """Raw outputs of the samples at `rows`, with every modality that is there."""
-    net.eval()
-    parts: list[dict[str, Tensor]] = []
-    for some in torch.from_numpy(rows).split(1024):
-        present = data.present[some]
-        parts.append(net(data.inputs(some, present), present)[0])
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def stretch(evidence: Tensor, base: Tensor, target: Tensor, pull: float = 5.0) -> float:
-    """The factor on the evidence that makes `base + factor * evidence` the likeliest log-odds.
-
-    A quadratic pull towards 1 leaves a task with few patients nearly as it is. The factor stays
-    above 0: calibration never turns a ranking around. (Temperature scaling, Guo et al. 2017,
-    around the prevalence.)
-    """
-    e, b, y = (one.double().numpy() for one in (evidence, base, target))
-
-    def objective(factor: float) -> float:
-        z = b + factor * e
-        return float((np.logaddexp(0.0, z) - y * z).sum() + pull / 2 * (factor - 1) ** 2)
-
-    return float(minimize_scalar(objective, bounds=(0.05, 5.0), method="bounded").x)

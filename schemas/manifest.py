@@ -1,6 +1,7 @@
 """What a bundle says of itself: its tasks, its inputs, its graphs, its origin, its digests."""
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +37,40 @@ class Graph(_Fact):
     outputs: tuple[Tensor, ...]
 
 
+class Steps(_Fact):
+    """The Venn-Abers interval as a function of the probability, at `scores` from low to high.
+
+    Between two scores the lower end is that of the left one, the upper end that of the right one.
+    """
+
+    scores: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def at(self, probability: float) -> tuple[float, float]:
+        """The interval around a probability; the probability itself is always inside."""
+        left = bisect_right(self.scores, probability) - 1
+        right = bisect_left(self.scores, probability)
+        low = self.low[left] if left >= 0 else 0.0
+        high = self.high[right] if right < len(self.high) else 1.0
+        return min(low, probability), max(high, probability)
+
+
+class Sets(_Fact):
+    """By class the smallest probability that puts it into a set; or why there are no sets."""
+
+    thresholds: dict[str, float] = {}
+    reason: str | None = None
+
+
 class TaskFacts(_Fact):
     """A task as this bundle serves it.
 
     `output` names a tensor of the fusion graph and `column` the task's place in it (None: the
     whole row). `seen` are the modalities that the task had labels for; others are hidden from it.
     `labels` counts the labelled patients of each modality; `positives` those with the disease.
+    `interval` and `sets` were made from patients that the model did not learn from; the classes of
+    a binary task are "no" and "yes". A regression's output has the value and its interval's ends.
     """
 
     task: Task
@@ -52,6 +81,8 @@ class TaskFacts(_Fact):
     positives: int | None = None
     prevalence: float | None = None
     abstains: str | None = None
+    interval: Steps | None = None
+    sets: Sets | None = None
 
 
 class Cohort(_Fact):
@@ -67,11 +98,16 @@ class Cohort(_Fact):
 
 
 class Phenotype(_Fact):
-    """A cluster in words: its share of patients, and what sets it apart, in standard deviations."""
+    """A cluster in words: its share of patients, and what sets it apart.
+
+    `distinguished_by`: variables, in patients' spreads from the median; `more_often`: tasks, as the
+    ratio of their rate here to that of all patients.
+    """
 
     cluster: int
     share: float
     distinguished_by: dict[str, float]
+    more_often: dict[str, float] = {}
 
 
 class Manifest(_Fact):

@@ -1,0 +1,95 @@
+"""Numbers that can be acted on: calibration, intervals, sets; from patients not learned from.
+
+All of it uses predictions that a member made for hospitals that were held out of its training.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+
+from schemas.manifest import Sets, Steps
+
+Floats = npt.NDArray[np.float64]
+
+# A set that is to leave out a class with right needs this many patients of the class.
+FEWEST_FOR_A_SET = 20
+MISSED = 0.1  # the share of a class's own patients whose set may miss it
+PULL = 2.0
+POINTS = 60  # scores at which a Venn-Abers interval is kept
+
+
+def stretch(evidence: Floats, base: Floats, target: Floats, weight: Floats) -> float:
+    """The factor on the evidence that makes `base + factor * evidence` the likeliest log-odds.
+
+    A quadratic PULL towards 1 leaves a task with few patients nearly as it is. The factor stays
+    above 0: calibration never turns a ranking around. (Temperature scaling, Guo et al. 2017,
+    around the prevalence.)
+    """
+
+    def objective(factor: float) -> float:
+        z = base + factor * evidence
+        loss = weight * (np.logaddexp(0.0, z) - target * z)
+        return float(loss.sum() + PULL / 2 * (factor - 1) ** 2)
+
+    return float(minimize_scalar(objective, bounds=(0.05, 5.0), method="bounded").x)
+
+
+def half_a_patient(patients: float) -> float:
+    """The log-odds of all but half a patient: nothing surer can be said from so many."""
+    return math.log(2 * patients + 1)
+
+
+def venn_abers(probability: Floats, outcome: Floats, weight: Floats) -> Steps:
+    """The interval of each probability: what it would be, had the patient (not) the disease.
+
+    Inductive Venn-Abers prediction (Vovk, Petej & Fedorova 2015): isotonic regression with the
+    patient counted once as healthy and once as ill. Both ends only grow with the score; they are
+    kept at POINTS scores, and between two of them the lower end is the left one's and the upper end
+    the right one's, which is never too narrow.
+    """
+    grid = np.unique(np.quantile(probability, np.linspace(0.0, 1.0, POINTS)))
+    w = np.append(weight, 1.0)
+
+    def end(label: float) -> list[float]:
+        y = np.append(outcome, label)
+        found = []
+        for score in grid:
+            x = np.append(probability, score)
+            fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, y, w)
+            found.append(float(fitted.predict([score])[0]))
+        return found
+
+    return Steps(scores=tuple(grid.tolist()), low=tuple(end(0.0)), high=tuple(end(1.0)))
+
+
+def conformal_sets(
+    probabilities: Floats, outcome: Floats, weight: Floats, classes: Sequence[str]
+) -> Sets:
+    """For each class the smallest probability with which it still belongs to a patient's set.
+
+    Label-conditional split conformal prediction (Vovk 2012): of the patients of each class, at
+    most MISSED have a set without it. `probabilities` [n, classes]; `outcome` [n] class indices.
+    """
+    thresholds = {}
+    for k, name in enumerate(classes):
+        mine = outcome == k
+        patients = float(weight[mine].sum())
+        if patients < FEWEST_FOR_A_SET:
+            few = math.floor(patients + 0.5)
+            return Sets(reason=f"only {few} patients with the outcome {name!r} to make one from")
+        thresholds[name] = weighted_quantile(
+            probabilities[mine, k], weight[mine], MISSED - (1 - MISSED) / patients
+        )
+    return Sets(thresholds=thresholds)
+
+
+def weighted_quantile(values: Floats, weight: Floats, share: float) -> float:
+    """The largest value that at most `share` of the weight lies below."""
+    order = np.argsort(values)
+    below = np.cumsum(weight[order]) - weight[order]
+    allowed = np.flatnonzero(below <= max(share, 0.0) * weight.sum())
+    return float(values[order][allowed[-1]])

@@ -1,0 +1,217 @@
+"""What a modality looks like before anything is learned from a label.
+
+Each representation is fitted on the training patients' inputs alone and then fixed: the members of
+an ensemble, and the coalitions of TIM, share it, and it is computed once for each sample.
+Shapes: B patients, F the representation's `width`.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from schemas.response import Modality
+
+# An n-gram of fewer patients than this teaches little, and could tell who somebody is.
+FEWEST_PATIENTS = 5
+# A token of more than this share of the patients is a form's own text.
+MOST_PATIENTS = 0.95
+
+
+class Normalise(nn.Module):
+    """Missing-aware scaling: median and spread of the training patients, tails compressed.
+
+    NaN becomes 0, the median. `asinh` keeps order and is linear around it, so that one extreme
+    laboratory value cannot outweigh all else.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+        self.centre: Tensor
+        self.scale: Tensor
+
+    def fit(self, values: Float[Tensor, "n *shape"]) -> None:
+        """Takes centre and scale from training values; columns never seen stay as they are."""
+        # torch.nanquantile refuses more than 16 M numbers; 10,000 patients tell the quartiles.
+        values = values[:: max(1, len(values) // 10_000)]
+        quartiles = torch.nanquantile(values, torch.tensor([0.25, 0.5, 0.75]), dim=0)
+        spread = (quartiles[2] - quartiles[0]) / 1.349
+        deviation = torch.sqrt(torch.nanmean((values - quartiles[1]) ** 2, dim=0))
+        scale = torch.where(spread > 1e-6, spread, deviation)
+        self.centre.copy_(torch.nan_to_num(quartiles[1], nan=0.0))
+        self.scale.copy_(torch.where(scale > 1e-6, scale, torch.ones_like(scale)))
+
+    def forward(self, values: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
+        scaled = torch.asinh((values - self.centre) / self.scale)
+        return torch.where(torch.isnan(values), torch.zeros_like(scaled), scaled)
+
+
+class Tabular(nn.Module):
+    """Scaled values, and which of them are known."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.normalise = Normalise((features,))
+        self.width = 2 * features
+
+    def fit(self, values: Float[Tensor, "n F"]) -> None:
+        self.normalise.fit(values)
+
+    def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
+        known = (~torch.isnan(values)).to(values.dtype)
+        return torch.cat([self.normalise(values), known], dim=1)
+
+
+class Series(nn.Module):
+    """Statistics of each variable, whether it was measured at all, and treatments."""
+
+    def __init__(self, statistics: tuple[int, int], treatments: tuple[int, int]) -> None:
+        super().__init__()
+        self.normalise = Normalise(statistics)
+        self.normalise_treatments = Normalise(treatments)
+        self.width = math.prod(statistics) + statistics[0] + math.prod(treatments)
+
+    def fit(self, statistics: Float[Tensor, "n V S"], treatments: Float[Tensor, "n R 4"]) -> None:
+        self.normalise.fit(statistics)
+        self.normalise_treatments.fit(treatments)
+
+    def forward(
+        self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
+    ) -> Float[Tensor, "B W"]:
+        measured = (~torch.isnan(statistics[:, :, 0])).to(statistics.dtype)
+        parts = [
+            self.normalise(statistics).flatten(1),
+            measured,
+            self.normalise_treatments(treatments).flatten(1),
+        ]
+        return torch.cat(parts, dim=1)
+
+
+class Words(nn.Module):
+    """Which tokens occur anywhere in the notes, the rarer the heavier; and how much is unknown.
+
+    Any number of tokens, none of them cut. `words` of the vocabulary are kept: those of enough, and
+    not of nearly all, training patients.
+    """
+
+    def __init__(self, vocabulary: int, words: int) -> None:
+        super().__init__()
+        self.register_buffer("column", torch.zeros(vocabulary, dtype=torch.int64))
+        self.register_buffer("weight", torch.ones(words))
+        self.column: Tensor
+        self.weight: Tensor
+        self.width = words + 1
+
+    def fit(self, share: Float[Tensor, " vocabulary"], words: Int[Tensor, " words"]) -> None:
+        """`share` of the training patients that have each token, and the tokens to keep."""
+        self.column.zero_()
+        self.column[words] = torch.arange(1, len(words) + 1)
+        self.weight.copy_(-share[words].log())
+
+    def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:
+        column = self.column[tokens]
+        there = torch.zeros(len(tokens), self.width, device=tokens.device)
+        # Column 0 takes all that is not kept, padding among it.
+        there = there.scatter(1, column, 1.0)[:, 1:]
+        given = (tokens != 0).sum(dim=1)
+        kept = (column != 0).sum(dim=1)
+        unknown = (given - kept) / given.clamp_min(1)
+        return torch.cat([there * self.weight, unknown.unsqueeze(1).to(there.dtype)], dim=1)
+
+
+def kept_words(share: Float[Tensor, " vocabulary"], patients: int) -> Int[Tensor, " words"]:
+    """The tokens that `Words` keeps, padding never."""
+    keep = (share * patients >= FEWEST_PATIENTS - 0.5) & (share <= MOST_PATIENTS)
+    keep[0] = False
+    return keep.nonzero().squeeze(1)
+
+
+class Pixels(nn.Module):
+    """The image itself: what it shows is learned by each member."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.width = side * side
+
+    def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> UInt8[Tensor, "B 1 side side"]:
+        return pixels
+
+
+class Ordinary(nn.Module):
+    """How unusual a representation is among those of the training patients, from 0 to 1.
+
+    The distance of probabilistic principal component analysis (Tipping & Bishop 1999): how far out
+    in the directions in which patients differ, and how far from these directions. The answer is the
+    share of training patients that are less far out.
+    """
+
+    POINTS = 100
+    RANK = 24
+    IMAGE_SIDE = 16
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("directions", torch.zeros(width, self.RANK))
+        self.register_buffer("inverse", torch.ones(self.RANK))
+        self.register_buffer("noise", torch.ones(()))
+        self.register_buffer("quantiles", torch.zeros(self.POINTS))
+        self.mean: Tensor
+        self.directions: Tensor
+        self.inverse: Tensor
+        self.noise: Tensor
+        self.quantiles: Tensor
+
+    @classmethod
+    def features_of(cls, represented: Tensor) -> Tensor:
+        """An image is compared at 16 x 16, all else as it is."""
+        if represented.ndim == 2:
+            return represented
+        grey = represented.to(torch.float32) / 255.0
+        return nn.functional.adaptive_avg_pool2d(grey, cls.IMAGE_SIDE).flatten(1)
+
+    def fit(self, represented: Tensor) -> None:
+        x = self.features_of(represented).to(torch.float64)
+        if len(x) <= self.RANK:
+            return
+        self.mean.copy_(x.mean(0))
+        centred = x - self.mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+        top, rest = values[-self.RANK :], values[: -self.RANK]
+        self.directions.copy_(vectors[:, -self.RANK :])
+        self.noise.copy_(rest.mean().clamp_min(1e-3) if len(rest) else torch.tensor(1e-3))
+        self.inverse.copy_(1 / top.clamp_min(float(self.noise)))
+        shares = torch.linspace(0.0, 1.0, self.POINTS + 1, dtype=torch.float64)[1:]
+        self.quantiles.copy_(torch.quantile(self._distance(represented).double(), shares))
+
+    def _distance(self, represented: Tensor) -> Float[Tensor, " B"]:
+        centred = self.features_of(represented) - self.mean
+        along = centred @ self.directions
+        beside = (centred**2).sum(1) - (along**2).sum(1)
+        return (along**2 * self.inverse).sum(1) + beside.clamp_min(0.0) / self.noise
+
+    def forward(self, represented: Tensor) -> Float[Tensor, " B"]:
+        further = self._distance(represented).unsqueeze(1) > self.quantiles
+        return further.to(torch.float32).mean(dim=1)
+
+
+def make_representations(
+    *,
+    tabular: int,
+    statistics: tuple[int, int],
+    treatments: tuple[int, int],
+    vocabulary: int,
+    words: int,
+    image_side: int,
+) -> dict[Modality, Any]:
+    """One representation for each modality, not yet fitted."""
+    return {
+        "tabular": Tabular(tabular),
+        "series": Series(statistics, treatments),
+        "notes": Words(vocabulary, words),
+        "image": Pixels(image_side),
+    }
