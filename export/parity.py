@@ -101,7 +101,7 @@ def _differences(
     inputs: dict[str, Tensor],
     differences: list[float],
 ) -> list[str]:
-    expected = module(**inputs)
+    expected = module(*inputs.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
     failures = []
     for output, ours, theirs in zip(wanted, expected, found, strict=True):

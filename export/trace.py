@@ -3,6 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -89,7 +90,7 @@ def export_encoder(net: M3H, modality: Modality, spec: FeatureSpec, folder: Path
     """Writes `<modality>.onnx`; its outputs are `embedding` [batch, D] and `unusual` [batch]."""
     inputs = encoder_inputs(modality, spec, batch=3)
     lengths = {"tokens": {0: Dim("batch"), 1: Dim("length")}}
-    axes = {name: lengths.get(name, {0: Dim("batch")}) for name in inputs}
+    axes = {"inputs": tuple(lengths.get(name, {0: Dim("batch")}) for name in inputs)}
     return _export(
         net.encoders[modality], inputs, axes, ENCODER_OUTPUTS, folder / f"{modality}.onnx"
     )
@@ -105,7 +106,7 @@ def export_fusion(net: M3H, folder: Path) -> Graph:
 def _export(
     module: nn.Module,
     inputs: dict[str, Tensor],
-    axes: dict[str, dict[int, Dim]],
+    axes: dict[str, Any],
     outputs: list[str],
     path: Path,
 ) -> Graph:
@@ -114,7 +115,7 @@ def _export(
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
-            kwargs=inputs,
+            args=tuple(inputs.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,

@@ -295,8 +295,9 @@ class Encoder(nn.Module):
             for _ in range(members)
         )
 
-    def forward(self, **inputs: Tensor) -> tuple[Float[Tensor, "B ED"], Float[Tensor, " B"]]:
-        represented = self.represent(**inputs)
+    def forward(self, *inputs: Tensor) -> tuple[Float[Tensor, "B ED"], Float[Tensor, " B"]]:
+        """The modality's inputs, in the order of `represent`'s."""
+        represented = self.represent(*inputs)
         embedding = torch.cat([adapter(represented) for adapter in self.adapters], dim=1)
         return embedding, self.ordinary(represented)
 

@@ -114,7 +114,7 @@ class Words(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:
         column = self.column[tokens]
-        there = torch.zeros(len(tokens), self.width, device=tokens.device)
+        there = torch.zeros(tokens.shape[0], self.width, device=tokens.device)
         # Column 0 takes all that is not kept, padding among it.
         there = there.scatter(1, column, 1.0)[:, 1:]
         given = (tokens != 0).sum(dim=1)
@@ -159,7 +159,7 @@ class Ordinary(nn.Module):
         self.register_buffer("directions", torch.zeros(width, self.RANK))
         self.register_buffer("inverse", torch.ones(self.RANK))
         self.register_buffer("noise", torch.ones(()))
-        self.register_buffer("quantiles", torch.zeros(self.POINTS))
+        self.register_buffer("quantiles", torch.arange(self.POINTS + 1.0))
         self.mean: Tensor
         self.directions: Tensor
         self.inverse: Tensor
@@ -185,7 +185,7 @@ class Ordinary(nn.Module):
         self.directions.copy_(vectors[:, -self.RANK :])
         self.noise.copy_(rest.mean().clamp_min(1e-3) if len(rest) else torch.tensor(1e-3))
         self.inverse.copy_(1 / top.clamp_min(float(self.noise)))
-        shares = torch.linspace(0.0, 1.0, self.POINTS + 1, dtype=torch.float64)[1:]
+        shares = torch.linspace(0.0, 1.0, self.POINTS + 1, dtype=torch.float64)
         self.quantiles.copy_(torch.quantile(self._distance(represented).double(), shares))
 
     def _distance(self, represented: Tensor) -> Float[Tensor, " B"]:
@@ -195,8 +195,9 @@ class Ordinary(nn.Module):
         return (along**2 * self.inverse).sum(1) + beside.clamp_min(0.0) / self.noise
 
     def forward(self, represented: Tensor) -> Float[Tensor, " B"]:
-        further = self._distance(represented).unsqueeze(1) > self.quantiles
-        return further.to(torch.float32).mean(dim=1)
+        beyond = self._distance(represented).unsqueeze(1) - self.quantiles[:-1]
+        steps = self.quantiles.diff().clamp_min(1e-6)
+        return (beyond / steps).clamp(0.0, 1.0).mean(dim=1)
 
 
 def make_representations(

@@ -15,7 +15,7 @@ from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from model.net import NetConfig
-from model.train import TrainConfig, Trainer
+from model.train import Prepared, TrainConfig, Trainer
 from schemas.features import FeatureSpec, features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
 from schemas.response import MODALITIES
@@ -23,7 +23,8 @@ from service.bundle import Bundle
 from service.engine import Engine
 
 CONFIG = TrainConfig(
-    net=NetConfig(width=24, task_width=8, token_width=8, image_channels=(8, 8), clusters=3),
+    net=NetConfig(width=24, task_width=8, image_channels=(8, 8), clusters=3),
+    members=2,
     epochs=2,
 )
 
@@ -36,7 +37,7 @@ def checkpoint(tmp_path_factory):
     spec = FeatureSpec.default()
     for _ in write(records, folder, name="synthetic", source="made", made_by=made_by, spec=spec):
         pass
-    trainer = Trainer([Cohort.load(folder)], CONFIG, command="m3h-model train …")
+    trainer = Trainer(Prepared([Cohort.load(folder)], CONFIG, command="m3h-model train …"))
     for _ in trainer.run():
         pass
     return trainer.checkpoint()
@@ -68,7 +69,8 @@ def test_a_graph_that_differs_is_refused_and_every_difference_is_named(checkpoin
     with torch.no_grad():
         net.calibrate.prior += 0.5
         net.calibrate.scale *= 2
-        net.fusion.heads.other["length_of_stay"].bias += 0.5
+        for member in net.fusion.members:
+            member.heads.other["length_of_stay"].bias += 0.5
     with pytest.raises(ParityError) as caught:
         check_parity(net, checkpoint.facts.spec, {"fusion": fusion}, tmp_path)
     assert re.search(r"fusion\.binary.*differs by", str(caught.value))
@@ -98,12 +100,12 @@ def test_what_is_served_is_what_the_network_says(checkpoint, exported):
         arrays = features(record.payload, checkpoint.facts.spec).arrays
         (outputs,) = engine.run([arrays])
         present = torch.tensor([[m in arrays for m in MODALITIES]])
-        inputs = {
-            m: {name: torch.tensor(array)[None] for name, array in found.items()}
-            for m, found in arrays.items()
-        }
+        embeddings = torch.zeros(1, len(MODALITIES), net.width)
         with torch.no_grad():
-            raw, attention = net(inputs, present)
+            for m, found in arrays.items():
+                inputs = [torch.tensor(array)[None] for array in found.values()]
+                embeddings[:, MODALITIES.index(m)] = net.encoders[m](*inputs)[0]
+            raw, attention = net.fusion(embeddings, present)
             expected = {**net.calibrate(raw), "attention": attention}
         for name, value in expected.items():
             np.testing.assert_allclose(outputs[name], value[0].numpy(), atol=1e-4, rtol=1e-4)

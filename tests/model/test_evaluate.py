@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from model.cohort import Cohort
 from model.evaluate import Score, auroc, hospital_folds, mean_auroc, score_tasks
-from tests.model.test_train import SPEC, TASKS, make_cohort
+from tests.model.made import SPEC, TASKS, make_cohort
 
 
 def test_an_auroc_is_the_positives_weighted_mean_of_its_folds():

@@ -20,7 +20,7 @@ def raw_for(count):
 
     return {
         "binary": logits(41),
-        "length_of_stay": logits(1),
+        "length_of_stay": logits(3),
         "discharge_disposition": logits(4),
         "phenotype": logits(3),
     }
@@ -74,9 +74,9 @@ def test_an_offset_teaches_the_prevalence_without_the_sampling():
 def test_one_very_long_stay_cannot_outweigh_the_others():
     outcomes = outcomes_for(2)
     outcomes[:, NAMES.index("length_of_stay")] = torch.tensor([3.0, 300.0])
-    raw = raw_for(2) | {"length_of_stay": torch.zeros(2, 1, requires_grad=True)}
+    raw = raw_for(2) | {"length_of_stay": torch.zeros(2, 3, requires_grad=True)}
     losses_of(raw, outcomes, torch.zeros(2, 4))["regression"].backward()
-    first, second = raw["length_of_stay"].grad.abs().ravel()
+    first, second = raw["length_of_stay"].grad.abs()[:, 0]
     assert second <= first * 1.001
 
 

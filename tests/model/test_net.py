@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.net import DISPOSITION, M3H, MORTALITY, CrossTaskAttention, NetConfig
+from model.represent import make_representations
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
 
@@ -20,12 +21,18 @@ def make_net(seen=None, **config):
     net = M3H(
         TASKS,
         seen,
-        tabular=7,
-        statistics=(5, 11),
-        treatments=(3, 4),
-        vocabulary=50,
-        config=NetConfig(image_channels=(8, 16), **config),
+        make_representations(
+            tabular=7,
+            statistics=(5, 11),
+            treatments=(3, 4),
+            vocabulary=50,
+            words=20,
+            image_side=32,
+        ),
+        NetConfig(image_channels=(8, 16), **config),
+        members=2,
     )
+    net.encoders["notes"].represent.fit(torch.full((50,), 0.1), torch.arange(10, 30))
     with torch.no_grad():  # heads start at zero; a promise must hold for any weights
         for parameter in net.fusion.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -43,6 +50,14 @@ def some_inputs(count):
         "notes": {"tokens": torch.randint(1, 50, (count, 6), generator=generator)},
         "image": {"pixels": torch.randint(0, 256, (count, 1, 32, 32)).to(torch.uint8)},
     }
+
+
+def embeddings_of(net, inputs, present):
+    """[B, 4, E D], zeros where a modality is absent."""
+    out = torch.zeros(len(present), 4, net.width)
+    for i, modality in enumerate(MODALITIES):
+        out[present[:, i], i] = net.encoders[modality](*inputs[modality].values())[0]
+    return out
 
 
 @pytest.fixture(params=["balanced", "published"])
@@ -92,7 +107,7 @@ def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attentio
         m: {name: value[: int(present[:, i].sum())] for name, value in tensors.items()}
         for i, (m, tensors) in enumerate(some_inputs(16).items())
     }
-    raw, _ = net(inputs, present)
+    raw, _ = net.fusion(embeddings_of(net, inputs, present), present)
     served = net.calibrate(raw)
     binary = dict(zip(net.calibrate.names, served["binary"].T, strict=True))
     for task in TASKS:
@@ -136,7 +151,7 @@ def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_atte
     (raw, weights), (raw2, weights2) = net.fusion(first, present), net.fusion(second, present)
     hidden = [i for i in range(len(TASKS)) if i not in findings]
     assert torch.equal(weights[:, hidden], weights2[:, hidden])
-    rows = net.fusion.heads.rows_binary
+    rows = net.fusion.members[0].heads.rows_binary
     moved = {
         NAMES[rows[i]] for i in (raw["binary"] != raw2["binary"])[0].nonzero().ravel().tolist()
     }
@@ -145,24 +160,43 @@ def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_atte
         assert torch.equal(raw[name], raw2[name])
 
 
-def test_a_note_without_a_token_is_zeros_to_the_layers_and_not_nan():
+def test_an_ensemble_is_the_mean_of_what_its_members_say():
     net = make_net()
-    embedding = net.encoders["notes"](torch.zeros(2, 4, dtype=torch.long))
-    assert torch.isfinite(embedding).all()
+    present = EVERY_SUBSET
+    inputs = some_inputs(16)
+    represented = {
+        m: net.encoders[m].represent(**inputs[m])[: int(present[:, i].sum())]
+        for i, m in enumerate(MODALITIES)
+    }
+    found = [net.member(k)(represented, present)[0] for k in range(2)]
+    given = {
+        m: {name: value[: int(present[:, i].sum())] for name, value in inputs[m].items()}
+        for i, m in enumerate(MODALITIES)
+    }
+    raw, _ = net.fusion(embeddings_of(net, given, present), present)
+    for name, value in raw.items():
+        torch.testing.assert_close(value, (found[0][name] + found[1][name]) / 2)
 
 
-def test_padding_does_not_change_a_note():
-    encoder = make_net().encoders["notes"]
-    tokens = torch.randint(1, 50, (1, 6))
-    padded = torch.nn.functional.pad(tokens, (0, 20))
-    torch.testing.assert_close(encoder(tokens), encoder(padded))
+def test_without_attention_every_task_keeps_to_itself():
+    net = make_net(attention="none")
+    _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
+    assert torch.equal(weights, torch.eye(len(TASKS)).expand(3, -1, -1))
 
 
-def test_missing_values_are_the_median_and_said_to_be_missing():
-    encoder = make_net().encoders["tabular"]
-    values = torch.randn(200, 7) * 5 + 3
-    encoder.normalise.fit(values)
-    scaled = encoder.normalise(torch.full((1, 7), torch.nan))
-    assert (scaled == 0).all()
-    median = values.median(dim=0).values[None]
-    assert not torch.allclose(encoder(median), encoder(torch.full((1, 7), torch.nan)))
+def test_no_probability_is_surer_than_its_calibration_allows():
+    net = make_net()
+    net.calibrate.bound.fill_(2.0)
+    raw = {"binary": torch.randn(50, 41) * 30}
+    raw |= {DISPOSITION: torch.randn(50, 4)}
+    p = net.calibrate(raw)["binary"]
+    assert p.max() <= torch.sigmoid(torch.tensor(2.0)) + 1e-6
+    assert p.min() >= torch.sigmoid(torch.tensor(-2.0)) - 1e-6
+
+
+def test_an_interval_holds_the_days_that_are_served():
+    net = make_net()
+    raw = {"binary": torch.randn(50, 41), DISPOSITION: torch.randn(50, 4)}
+    raw |= {"length_of_stay": torch.randn(50, 3)}
+    value, low, high = net.calibrate(raw)["length_of_stay"].T
+    assert ((low <= value) & (value <= high)).all()

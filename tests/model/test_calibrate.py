@@ -1,0 +1,81 @@
+"""Intervals and sets hold as often as they say."""
+
+import numpy as np
+import pytest
+
+from model.calibrate import (
+    FEWEST_FOR_A_SET,
+    conformal_sets,
+    half_a_patient,
+    stretch,
+    venn_abers,
+    weighted_quantile,
+)
+
+
+def some_patients(count, seed=0):
+    """Probabilities, and outcomes that follow them."""
+    draw = np.random.default_rng(seed)
+    p = 1 / (1 + np.exp(-draw.normal(-1.5, 1.5, count)))
+    return p, (draw.random(count) < p).astype(float), np.ones(count)
+
+
+def test_calibration_repairs_log_odds_that_are_too_large():
+    draw = np.random.default_rng(0)
+    evidence, base = draw.normal(size=20_000), np.full(20_000, -1.0)
+    target = (draw.random(20_000) < 1 / (1 + np.exp(-base - evidence))).astype(float)
+    assert stretch(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_calibration_leaves_a_task_with_few_patients_nearly_as_it_is():
+    wrong = stretch(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
+    assert 0.4 < wrong < 1
+    nothing = np.empty(0)
+    assert stretch(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_nothing_is_surer_than_half_a_patient_among_all():
+    assert 1 / (1 + np.exp(half_a_patient(99))) == pytest.approx(0.5 / 100)
+
+
+def test_an_interval_holds_the_probability_and_narrows_with_more_patients():
+    few, many = (venn_abers(*some_patients(count)) for count in (60, 3000))
+    for p in np.linspace(0.001, 0.999, 97):
+        low, high = few.at(p)
+        assert 0 <= low <= p <= high <= 1
+        assert many.at(p)[1] - many.at(p)[0] <= high - low + 0.05
+    widths = [np.ptp(s.at(0.3)) for s in (few, many)]
+    assert widths[1] < widths[0]
+
+
+def test_the_rate_of_the_disease_lies_in_the_interval():
+    steps = venn_abers(*some_patients(3000))
+    p, y, _ = some_patients(20_000, seed=1)
+    near = np.abs(p - 0.3) < 0.05
+    low, high = steps.at(0.3)
+    assert low - 0.05 <= y[near].mean() <= high + 0.05
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_each_class_at_most_a_tenth_has_a_set_without_it(seed):
+    p, y, w = some_patients(2000, seed)
+    sets = conformal_sets(np.stack([1 - p, p], 1), y, w, ("no", "yes"))
+    p, y, _ = some_patients(20_000, seed + 100)
+    assert ((1 - p) >= sets.thresholds["no"])[y == 0].mean() > 0.88
+    assert (p >= sets.thresholds["yes"])[y == 1].mean() > 0.86
+
+
+def test_with_too_few_patients_of_a_class_there_is_no_set_but_the_reason():
+    p, _, w = some_patients(200)
+    y = (np.arange(200) < FEWEST_FOR_A_SET - 1).astype(float)
+    sets = conformal_sets(np.stack([1 - p, p], 1), y, w, ("no", "yes"))
+    assert not sets.thresholds
+    assert "only 19 patients" in sets.reason
+    assert "'yes'" in sets.reason
+
+
+def test_a_weighted_quantile_counts_a_patient_once_however_many_samples():
+    values, weight = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.25, 0.25, 0.25, 0.25])
+    assert weighted_quantile(values, weight, 0.5) == 3.0
+    assert weighted_quantile(values, weight, 0.0) == 1.0
+    assert weighted_quantile(values, np.array([9.0, 1, 1, 1]), 0.5) == 1.0

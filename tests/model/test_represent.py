@@ -1,0 +1,77 @@
+"""A representation says what was given, and what was not."""
+
+import numpy as np
+import torch
+
+from model.represent import Ordinary, Pixels, Series, Tabular, Words, kept_words
+
+
+def words():
+    represent = Words(vocabulary=50, words=20)
+    represent.fit(torch.full((50,), 0.1), torch.arange(10, 30))
+    return represent
+
+
+def test_a_note_without_a_token_is_zeros_and_not_nan():
+    assert torch.equal(words()(torch.zeros(2, 4, dtype=torch.long)), torch.zeros(2, 21))
+
+
+def test_padding_does_not_change_a_note():
+    tokens = torch.randint(1, 50, (1, 6))
+    padded = torch.nn.functional.pad(tokens, (0, 20))
+    torch.testing.assert_close(words()(tokens), words()(padded))
+
+
+def test_a_note_is_read_to_its_end_however_long_it_is():
+    tokens = torch.full((1, 100_000), 11)
+    tokens[0, -1] = 29
+    assert words()(tokens)[0, 19] > 0
+
+
+def test_the_share_of_unknown_words_is_told():
+    assert words()(torch.tensor([[10, 11, 3, 4, 0]]))[0, -1] == 0.5
+
+
+def test_a_word_of_few_patients_or_of_nearly_all_is_not_looked_at():
+    share = torch.tensor([0.9, 0.04, 0.05, 0.5, 0.96])
+    assert kept_words(share, patients=100).tolist() == [2, 3]
+
+
+def test_missing_values_are_the_median_and_said_to_be_missing():
+    represent = Tabular(7)
+    values = torch.randn(200, 7) * 5 + 3
+    represent.fit(values)
+    missing = represent(torch.full((1, 7), torch.nan))
+    assert (missing == 0).all()
+    median = values.median(dim=0).values[None]
+    assert (represent(median)[:, 7:] == 1).all()
+
+
+def test_a_variable_that_was_never_measured_in_training_does_no_harm():
+    represent = Series((3, 11), (2, 4))
+    statistics = torch.randn(50, 3, 11)
+    statistics[:, 1] = torch.nan
+    represent.fit(statistics, torch.randn(50, 2, 4))
+    assert torch.isfinite(represent(torch.randn(5, 3, 11), torch.randn(5, 2, 4))).all()
+
+
+def test_what_is_unlike_the_training_patients_is_unusual_and_they_are_not():
+    draw = torch.Generator().manual_seed(0)
+    ordinary = Ordinary(40)
+    training = torch.randn(2000, 5, generator=draw) @ torch.randn(5, 40, generator=draw)
+    training += 0.1 * torch.randn(2000, 40, generator=draw)
+    ordinary.fit(training)
+    assert abs(float(ordinary(training).mean()) - 0.5) < 0.02
+    off_the_directions = training[:20] + torch.randn(20, 40, generator=draw)
+    assert (ordinary(off_the_directions) > 0.95).all()
+    far_along_them = training[:20] * 20
+    assert (ordinary(far_along_them) > 0.95).float().mean() > 0.8
+
+
+def test_a_black_image_is_unusual_among_x_rays():
+    draw = np.random.default_rng(0)
+    base = draw.integers(60, 200, (1, 1, 32, 32))
+    images = torch.from_numpy((base + draw.normal(size=(200, 1, 32, 32)) * 9).astype(np.uint8))
+    ordinary = Ordinary(Ordinary.IMAGE_SIDE**2)
+    ordinary.fit(Pixels(32)(images))
+    assert ordinary(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)) == 1
