@@ -1,10 +1,12 @@
 """Torch modules to ONNX graphs: one for each encoder, one for fusion."""
 
 import logging
+import math
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from schemas.response import MODALITIES, Modality
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 OPSET = 20
+SMALL = 1024  # numbers; below, it does not matter how they are kept
 FUSION = "fusion"
 ATTENTION = "attention"
 PRESENT = "present"
@@ -135,7 +138,31 @@ def _export(
             if value.name in outputs and not value.is_graph_output():
                 value.name = f"inner_{value.name}"
     program.save(path, external_data=False)
+    _store_as_halves(path)
     return describe(path)
+
+
+def _store_as_halves(path: Path) -> None:
+    """Keeps weights that are half-precision numbers anyway as such: the file is half as large.
+
+    They are cast when the graph is loaded (constant folding), so that it computes as before.
+    """
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < SMALL:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        halves = values.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), values):
+            name = tensor.name
+            stored = f"{name}_half"
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, stored))
+            to = onnx.TensorProto.FLOAT
+            casts.append(onnx.helper.make_node("Cast", [stored], [name], f"{name}_cast", to=to))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    onnx.save(model, path)
 
 
 def describe(path: Path) -> Graph:

@@ -25,12 +25,8 @@ from model.cohort import Cohort, CohortError
 from model.evaluate import (
     HEADLINE_HOURS,
     Score,
-    cross_validate,
     evaluate,
-    hospital_folds,
-    logistic_regression,
     mean_auroc,
-    score_tasks,
 )
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
@@ -124,54 +120,48 @@ def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
 
 @app.command("evaluate")
 def evaluate_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort to test on.")],
-    checkpoint: Annotated[Path | None, typer.Argument(help="Trained model, if any.")] = None,
     hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = HEADLINE_HOURS,
-    folds: Annotated[int, typer.Option(help="Without a checkpoint: folds by hospital.")] = 5,
-    modality: Only = None,
-    config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
 ) -> None:
-    """Print one table by task.
-
-    With a checkpoint: its scores on the cohort. Without: models trained on folds by hospital, each
-    tested at 24 h on hospitals that it never saw, beside logistic regression per task.
-    """
+    """Print a trained model's scores on a cohort, one table by task."""
     with _failures():
         loaded = Cohort.load(cohort_folder)
-        if checkpoint is not None:
-            at = None if np.isnan(loaded.samples.landmark).all() else hours
-            tables = {"M3H": evaluate(Checkpoint.load(checkpoint), loaded, at)}
-        else:
-            tables = _fold_tables(loaded, _config(config), _modalities(modality), folds)
+        at = None if np.isnan(loaded.samples.landmark).all() else hours
+        tables = {"M3H": evaluate(Checkpoint.load(checkpoint), loaded, at)}
         _print_tables(tables)
         if out is not None:
             scores = {name: [vars(s) for s in table] for name, table in tables.items()}
             out.write_text(json.dumps(scores, indent=1), encoding="utf-8")
 
 
-def _fold_tables(
-    loaded: Cohort, settings: TrainConfig, modalities: tuple[Modality, ...], folds: int
-) -> dict[str, list[Score]]:
-    m3h, regression, rows, number = [], [], [], []
-    with _progress() as progress:
-        bar = progress.add_task("folds by hospital", total=folds)
-        for fold in hospital_folds(loaded, folds):
-            m3h.append(cross_validate(loaded, settings, modalities, fold))
-            regression.append(logistic_regression(loaded, modalities, fold, settings.seed))
-            rows.append(fold.test)
-            number.append(np.full(len(fold.test), fold.number))
-            progress.update(bar, completed=fold.number + 1)
-    outcomes = loaded.samples.outcomes[np.concatenate(rows)]
-    return {
-        name: score_tasks(
-            loaded.tasks,
-            outcomes,
-            {key: np.concatenate([part[key] for part in parts]) for key in parts[0]},
-            np.concatenate(number),
-        )
-        for name, parts in {"M3H": m3h, "logistic regression": regression}.items()
-    }
+@app.command()
+def study(
+    cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
+    work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
+    report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
+    external: Annotated[Path | None, typer.Option(help="Cohort of another database.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Train every model on folds by hospital, test each where it never learned, and report.
+
+    A study that was killed goes on where it was when the same command is given again.
+    """
+    from model import report as reporting  # noqa: PLC0415 - plots are slow to import
+    from model import study as studying  # noqa: PLC0415
+
+    with _failures(), _progress() as progress:
+        jobs = studying.every_job(external=external is not None)
+        bar = progress.add_task("study", total=len(jobs))
+        settings = _config(config)
+        for job, ran in studying.run_all(jobs, cohort_folder, external, settings, work):
+            progress.advance(bar)
+            if ran:
+                progress.console.print(job.file.removesuffix(".npz"))
+        other = None if external is None else Cohort.load(external)
+        reporting.write(work, Cohort.load(cohort_folder), other, report)
+        print(f"report in {report / 'results.md'}")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:

@@ -53,6 +53,10 @@ class Data:
             return {"tokens": nn.utils.rnn.pad_sequence(lists, batch_first=True).long()}
         return {"pixels": torch.from_numpy(samples.pixels[self._image_of[rows]])}
 
+    def tokens(self, row: int) -> npt.NDArray[np.int32]:
+        found: npt.NDArray[np.int32] = self._tokens[row].numpy()
+        return found
+
     def rows_with(self, modality: Modality) -> Rows:
         return np.flatnonzero(self.present[:, MODALITIES.index(modality)].numpy())
 

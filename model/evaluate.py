@@ -6,19 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, CohortError
 from model.data import Data, Represented, Rows, raw_outputs
 from model.net import M3H
-from model.train import Prepared, TrainConfig, Trainer, held_out
-from schemas.response import MODALITIES, Modality
+from schemas.response import MODALITIES
 from schemas.tasks import Task
 
 Floats = npt.NDArray[np.float64]
@@ -157,87 +152,3 @@ def hospital_folds(cohort: Cohort, count: int = 5) -> Iterator[Fold]:
         out = np.isin(samples.site, np.unique(sites[test]))
         out |= np.isin(samples.patient, np.unique(samples.patient[rows[test]]))
         yield Fold(number, np.flatnonzero(~out), rows[test])
-
-
-def cross_validate(
-    cohort: Cohort, config: TrainConfig, modalities: Sequence[Modality], fold: Fold
-) -> dict[str, Floats]:
-    """Served outputs on a fold's test rows of a model that never saw its hospitals."""
-    part = Cohort(
-        name=cohort.name,
-        source=cohort.source,
-        tasks=cohort.tasks,
-        spec=cohort.spec,
-        samples=cohort.samples.take(fold.learn),
-        digest=cohort.digest,
-    )
-    trainer = Trainer(Prepared([part], config, modalities=modalities))
-    for _ in trainer.run():
-        pass
-    return served_outputs(trainer.net, Data([cohort], modalities), fold.test)
-
-
-def logistic_regression(
-    cohort: Cohort, modalities: Sequence[Modality], fold: Fold, seed: int
-) -> dict[str, Floats]:
-    """The same, from one logistic regression per task on the statistics at 24 h.
-
-    The penalty is chosen once for all tasks, on hospitals held out of the training side.
-    """
-    samples = cohort.samples
-    inputs = _flat_inputs(cohort, modalities)
-    learn = np.intersect1d(fold.learn, rows_at(cohort, HEADLINE_HOURS))
-    some, held = held_out(samples.take(learn), 1, seed)[0]
-    tasks = [(i, t) for i, t in enumerate(cohort.tasks) if t.kind in ("binary", "multiclass")]
-
-    def predict(penalty: float, rows: Rows, test: Rows) -> dict[str, Floats]:
-        impute = SimpleImputer(strategy="median", keep_empty_features=True)
-        scale = make_pipeline(impute, StandardScaler())
-        x, x_test = scale.fit_transform(inputs[rows]), scale.transform(inputs[test])
-        columns: dict[str, Floats] = {}
-        for i, task in tasks:
-            y = samples.outcomes[rows, i]
-            columns[task.name] = _fit_predict(x, y, x_test, len(task.classes) or 2, penalty)
-        binary = [columns[t.name][:, 1] for _, t in tasks if t.kind == "binary"]
-        others = {t.name: columns[t.name] for _, t in tasks if t.kind == "multiclass"}
-        return {"binary": np.stack(binary, axis=1), **others}
-
-    def quality(penalty: float) -> float:
-        test = learn[held]
-        served = predict(penalty, learn[some], test)
-        fold_of = np.zeros(len(test), np.intp)
-        table = score_tasks(cohort.tasks, samples.outcomes[test], served, fold_of)
-        return float(np.nanmean([s.metrics["auroc"] for s in table if "auroc" in s.metrics]))
-
-    return predict(max(INVERSE_PENALTIES, key=quality), learn, fold.test)
-
-
-def _fit_predict(
-    x: Floats, y: npt.NDArray[np.float32], x_test: Floats, classes: int, penalty: float
-) -> Floats:
-    """[test, classes] probabilities; the observed share for a class that has no contrast."""
-    known = ~np.isnan(y)
-    shares = np.bincount(y[known].astype(int), minlength=classes) / max(known.sum(), 1)
-    out = np.tile(shares, (len(x_test), 1)).astype(np.float64)
-    there = np.unique(y[known]).astype(int)
-    if len(there) > 1:
-        model = LogisticRegression(C=penalty, max_iter=300).fit(x[known], y[known].astype(int))
-        out[:, there] = model.predict_proba(x_test)
-    return out
-
-
-def _flat_inputs(cohort: Cohort, modalities: Sequence[Modality]) -> Floats:
-    """[n, all tabular and series features with tails compressed, and which are missing]."""
-    samples, parts = cohort.samples, []
-    if "tabular" in modalities:
-        parts.append(samples.tabular)
-    if "series" in modalities:
-        parts += [
-            samples.statistics.reshape(len(samples), -1),
-            samples.treatments.reshape(len(samples), -1),
-        ]
-    values = np.concatenate(parts, axis=1).astype(np.float64)
-    missing = np.isnan(values)
-    varies = missing.any(axis=0) & ~missing.all(axis=0)
-    values = np.where(missing.all(axis=0), 0.0, values)
-    return np.concatenate([np.arcsinh(values), missing[:, varies].astype(np.float64)], axis=1)

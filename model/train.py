@@ -292,6 +292,7 @@ class Trainer:
         for k in range(self.config.members):
             run = _MemberRun(self, k)
             yield from run.epochs(None if folder is None else folder / STATE.format(k))
+            _round(run.mean)
             self._hold(k)
         self._calibrate()
 
@@ -516,6 +517,14 @@ class _MemberRun:
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.epoch = progress["epoch"]
         self.best_loss, self.best_epoch = progress["best_loss"], progress["best_epoch"]
+
+
+@torch.no_grad()
+def _round(member: Member) -> None:
+    """To half precision, which is how a bundle keeps matrices: what is calibrated is served."""
+    for parameter in member.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(parameter.half().float())
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -104,11 +106,14 @@ def test_what_is_served_is_what_the_network_says(checkpoint, exported):
         with torch.no_grad():
             for m, found in arrays.items():
                 inputs = [torch.tensor(array)[None] for array in found.values()]
-                embeddings[:, MODALITIES.index(m)] = net.encoders[m](*inputs)[0]
+                embedding, unusual = net.encoders[m](*inputs)
+                embeddings[:, MODALITIES.index(m)] = embedding
+                assert outputs.unusual[m] == pytest.approx(unusual.item(), abs=1e-2)
             raw, attention = net.fusion(embeddings, present)
             expected = {**net.calibrate(raw), "attention": attention}
         for name, value in expected.items():
-            np.testing.assert_allclose(outputs[name], value[0].numpy(), atol=1e-4, rtol=1e-4)
+            served = outputs.fusion[name]
+            np.testing.assert_allclose(served, value[0].numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_bundle_names_its_data_its_command_and_every_file(exported):
@@ -127,6 +132,21 @@ def test_a_bundle_holds_no_path_of_the_machine_that_made_it(exported):
     machine = {str(Path(__file__).parents[2]).encode(), str(Path(torch.__file__).parent).encode()}
     for path in exported[0].iterdir():
         assert not any(folder in path.read_bytes() for folder in machine), path.name
+
+
+def test_weights_take_two_bytes_each(exported):
+    graph = onnx.load(exported[0] / "series.onnx").graph
+    size = Counter()
+    for tensor in graph.initializer:
+        size[tensor.data_type] += len(tensor.raw_data)
+    members = CONFIG.members * CONFIG.net.width
+    assert size[onnx.TensorProto.FLOAT16] > 2 * members * 1000
+    # What fits the training patients (medians, spreads, directions) is kept whole.
+    assert not any(
+        tensor.data_type == onnx.TensorProto.FLOAT and "adapters" in tensor.name
+        for tensor in graph.initializer
+        if len(tensor.dims) > 1
+    )
 
 
 def test_golden_requests_cover_every_modality(exported):
