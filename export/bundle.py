@@ -129,7 +129,10 @@ def _abstains(task: Task, facts: Facts) -> str | None:
 
 
 def _golden(bundle: Path, requests: Mapping[str, Payload]) -> Iterable[str]:
-    """Lines of golden.jsonl: a request, and the outputs of the graphs as the engine runs them."""
+    """Lines of golden.jsonl: a request, and the fusion's outputs as the engine runs it.
+
+    How unusual the input is stays out: it decides of a warning alone, and is compared in `parity`.
+    """
     loaded = Bundle.load(bundle)
     engine = Engine(loaded)
     for name, payload in requests.items():
@@ -137,7 +140,7 @@ def _golden(bundle: Path, requests: Mapping[str, Payload]) -> Iterable[str]:
         line = {
             "name": name,
             "request": payload.model_dump(mode="json", exclude_unset=True),
-            "outputs": {key: np.asarray(value).tolist() for key, value in outputs.items()},
+            "outputs": {key: np.asarray(value).tolist() for key, value in outputs.fusion.items()},
         }
         yield json.dumps(line, separators=(",", ":")) + "\n"
 
@@ -207,8 +210,8 @@ proof of the disease, nor of its absence.
 """
 
 _AUROC_MEANS = """\
-AUROC: five folds by hospital, at 24 h, from tabular and series data; within-fold, weighted by
-positives. Left out below 20 positives."""
+AUROC: five folds by hospital, at 24 h, from vital signs, laboratory values and demographics alone;
+within-fold, weighted by positives. Left out below 20 positives."""
 
 _LIMITS = """
 

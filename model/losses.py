@@ -1,7 +1,7 @@
 """One loss for each kind of problem, over the labels that are there."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,8 +18,8 @@ class Losses(nn.Module):
     when its prevalence is all that is known, and the common tasks do not drown the rare ones.
     Multiclass: negative log-likelihood. Regression: Huber on log-days, so that one very long stay
     cannot outweigh the others, and the pinball loss of the ends of its interval. Clustering: the
-    part of a patient's standardised, label-free statistics that the chosen prototypes leave
-    unexplained; the prototypes are fixed before training (k-means), so that the loss cannot be
+    negative log-likelihood of the prototype nearest to a patient's standardised, label-free
+    statistics; the prototypes are fixed before training (k-means), so that the loss cannot be
     lowered by collapsing them. NaN: no label.
     """
 
@@ -71,19 +71,13 @@ class Losses(nn.Module):
                 loss = F.cross_entropy(raw[task.name][known], target.long())
             elif task.kind == "clustering":
                 known = ~torch.isnan(statistics).all(dim=1)
-                loss = self.unexplained(raw[task.name][known], statistics[known]).mean()
+                loss = F.cross_entropy(raw[task.name][known], self.nearest(statistics[known]))
             else:
                 continue
             losses.setdefault(task.kind, []).append(loss)
         # A batch without any label of a kind gives NaN there: nothing to learn from.
         return {kind: torch.stack(found).mean().nan_to_num() for kind, found in losses.items()}
 
-    def unexplained(
-        self, logits: Float[Tensor, "N clusters"], statistics: Float[Tensor, "N V"]
-    ) -> Float[Tensor, " N"]:
-        """Mean squared distance to the prototypes, weighted by membership."""
-        known = ~torch.isnan(statistics)
-        filled = torch.nan_to_num(statistics)
-        squared = (filled[:, None] - self.prototypes[None]) ** 2 * known[:, None]
-        distance = squared.sum(-1) / known.sum(-1, keepdim=True).clamp_min(1)
-        return (torch.softmax(logits, dim=-1) * distance).sum(-1)
+    def nearest(self, statistics: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
+        """The nearest prototype, missing values at the median, as where the prototypes are from."""
+        return torch.cdist(torch.nan_to_num(statistics), self.prototypes).argmin(dim=1)

@@ -66,7 +66,7 @@ def describe(
         ratio = (torch.nan_to_num(rate) * patients + 5 * overall) / (patients + 5) / overall
         ratio = torch.nan_to_num(ratio, nan=1.0)
         variables = mean.abs().argsort(descending=True)[:TOLD].tolist()
-        tasks = ratio.log().abs().argsort(descending=True)[:TOLD].tolist()
+        tasks = [t for t in ratio.argsort(descending=True)[:TOLD].tolist() if ratio[t] > 1]
         by_variable = {facts.spec.variables[v].name: round(float(mean[v]), 2) for v in variables}
         by_task = {facts.tasks[binary[t]].name: round(float(ratio[t]), 2) for t in tasks}
         found.append(

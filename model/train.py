@@ -324,6 +324,9 @@ class Trainer:
     @torch.no_grad()
     def _calibrate(self) -> None:
         prepared, fitted = self.prepared, self.net.calibrate
+        nothing = self.net.eval().raw_of_nothing()
+        if "binary" in nothing:
+            fitted.nothing.copy_(nothing["binary"][0])
         held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0])
         for i, task in enumerate(self.facts.tasks):
             target = prepared.data.outcomes[:, self.columns[i]]
@@ -331,9 +334,8 @@ class Trainer:
             y, weight = target[rows].double().numpy(), prepared.weight[rows.numpy()]
             if task.kind == "binary":
                 k = fitted.names.index(task.name)
-                prior = fitted.prior[k]
-                base = prior + prepared.offset[rows, self.columns[i]]
-                evidence = self.held_out["binary"][rows, k] - prior
+                base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
+                evidence = self.held_out["binary"][rows, k] - fitted.nothing[k]
                 fitted.scale[k] = calibrate.stretch(
                     evidence.double().numpy(), base.double().numpy(), y, weight
                 )

@@ -72,6 +72,11 @@ class ModalityUse(_Answer):
 
     status: Literal["used", "absent", "hidden"]
     hidden_from: tuple[str, ...] = ()
+    unusual: float | None = Field(
+        default=None,
+        description="of a modality that was used: the share of the training patients whose input "
+        "was more ordinary, 0 to 1; above 0.99 the receipt warns",
+    )
 
 
 class Receipt(_Answer):
@@ -90,11 +95,19 @@ class Abstained(_Answer):
     reason: str
 
 
+class Interval(_Answer):
+    """Both ends belong to it, and so does the number that it is given with."""
+
+    low: float
+    high: float
+
+
 class Prediction(_Answer):
     """One task's answer. Exactly one of the value fields is there, or `abstained`.
 
     `based_on`: the modalities that this task saw; with none of them the number is the task's
-    prevalence among the patients that the model was trained on.
+    prevalence among the patients that the model was trained on. A field that is not there has no
+    value: intervals and sets, too, are left out and never null.
     """
 
     task: str
@@ -108,7 +121,35 @@ class Prediction(_Answer):
     probabilities: dict[str, float] | None = None
     value: float | None = None
     unit: str | None = None
+    interval: Interval | None = Field(
+        default=None,
+        description="How sure the number is. Of a value, in its unit: 90 % of patients like those "
+        "of the training have theirs inside. Of a probability: what it would be if this patient "
+        "were counted, among those that it was calibrated on, as one without the outcome, and as "
+        "one with it (Venn-Abers). One of the two ends is calibrated; the further they are apart, "
+        "the fewer patients were like this one.",
+    )
+    set: tuple[str, ...] | None = Field(
+        default=None,
+        description="The outcomes that cannot be ruled out; of a yes-or-no task `no` and `yes`. "
+        "Of the patients of each outcome, the rare one too, 90 % have it in their set "
+        "(label-conditional conformal prediction; for patients like those of the training). Both "
+        "in it means: cannot say. None in it: unlike the patients of either. `yes` alone does not "
+        "mean that it is likely (see `probability`; of a rare outcome, most such patients do not "
+        "have it), but that nine in ten patients without the outcome do not look like this.",
+    )
+    no_set: str | None = Field(
+        default=None,
+        description="Why there is no `set`: too few patients had one of the outcomes. Each "
+        "yes-or-no task and each choice of classes has `set` or `no_set`, if it does not abstain; "
+        "values and clusters have neither.",
+    )
     cluster: int | None = None
+    description: str | None = Field(
+        default=None,
+        description="What sets the patients of the cluster apart: variables that are high or low "
+        "in them, and outcomes that they have more or less often than all patients.",
+    )
     abstained: Abstained | None = None
 
 

@@ -6,6 +6,7 @@ Whatever is not as the manifest says is a BundleError before the first request.
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +31,10 @@ MODEL_CARD = "MODEL_CARD.md"
 NOTICE = "NOTICE"
 ATTENTION = "attention"
 EMBEDDING = "embedding"
+UNUSUAL = "unusual"
 PRESENT = "present"
+
+YES_NO = ("no", "yes")  # the classes of a binary task
 
 # The names of each modality's arrays, as `schemas.features` makes them.
 _INPUTS: dict[Modality, set[str]] = {
@@ -113,6 +117,8 @@ class Bundle:
         _check_fusion(manifest)
         for facts in manifest.tasks:
             _check_task(facts, manifest)
+            _check_uncertainty(facts)
+        _check_phenotypes(manifest)
         return bundle
 
 
@@ -205,9 +211,14 @@ def _check_encoders(manifest: Manifest) -> None:
         if not inputs <= _INPUTS[modality]:
             unknown = ", ".join(sorted(inputs - _INPUTS[modality]))
             raise BundleError(f"encoder {modality}: no feature is named {unknown}")
-        if [tensor.name for tensor in graph.outputs] != [EMBEDDING]:
-            raise BundleError(f"encoder {modality}: its one output must be named {EMBEDDING}")
-        if modality in widths and graph.outputs[0].axes[-1] != widths[modality]:
+        outputs = {tensor.name: (tensor.dtype, len(tensor.axes)) for tensor in graph.outputs}
+        if outputs != {EMBEDDING: ("float32", 2), UNUSUAL: ("float32", 1)}:
+            raise BundleError(
+                f"encoder {modality}: its outputs must be {EMBEDDING} [batch, width] and "
+                f"{UNUSUAL} [batch], of float32; a bundle of an older format must be exported again"
+            )
+        (width,) = (tensor.axes[-1] for tensor in graph.outputs if tensor.name == EMBEDDING)
+        if modality in widths and width != widths[modality]:
             raise BundleError(f"encoder {modality}: its width is not that of the fusion's input")
 
 
@@ -219,6 +230,9 @@ def _check_fusion(manifest: Manifest) -> None:
     if any(not isinstance(inputs[modality].axes[-1], int) for modality in MODALITIES):
         raise BundleError("fusion: the width of an embedding must be a number")
     outputs = {tensor.name: tensor for tensor in manifest.fusion.outputs}
+    for tensor in manifest.fusion.outputs:
+        if tensor.dtype != "float32":
+            raise BundleError(f"fusion: output {tensor.name} must be float32")
     tasks = len({facts.task.name for facts in manifest.tasks})
     if tasks != len(manifest.tasks):
         raise BundleError("two tasks have one name")
@@ -238,8 +252,37 @@ def _check_task(facts: TaskFacts, manifest: Manifest) -> None:
     width = axes[-1]
     if facts.column is not None and isinstance(width, int) and not 0 <= facts.column < width:
         raise BundleError(f"task {name}: {facts.output} has no column {facts.column}")
+    if facts.task.kind == "regression" and (facts.column, axes[1:]) != (0, (3,)):
+        raise BundleError(
+            f"task {name}: {facts.output} must be [batch, 3], the value and its interval's ends, "
+            "and the column 0"
+        )
     if facts.task.kind == "multiclass" and width != len(facts.task.classes):
         raise BundleError(f"task {name}: {facts.output} is not as wide as its classes are many")
     missing = set(facts.seen) - set(manifest.encoders)
     if missing:
         raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")
+
+
+def _check_uncertainty(facts: TaskFacts) -> None:
+    name, interval, sets = facts.task.name, facts.interval, facts.sets
+    if interval is not None and (
+        not len(interval.scores) == len(interval.low) == len(interval.high)
+        or any(left >= right for left, right in pairwise(interval.scores))
+    ):
+        raise BundleError(f"task {name}: its interval needs both ends at each of rising scores")
+    classes = YES_NO if facts.task.kind == "binary" else facts.task.classes
+    if sets is not None and sets.reason is None and set(sets.thresholds) != set(classes):
+        raise BundleError(f"task {name}: its sets need a threshold for each of {list(classes)}")
+
+
+def _check_phenotypes(manifest: Manifest) -> None:
+    variables = {variable.name for variable in manifest.spec.variables}
+    tasks = {facts.task.name for facts in manifest.tasks}
+    for phenotype in manifest.phenotypes:
+        unknown = (set(phenotype.distinguished_by) - variables) | (
+            set(phenotype.more_often) - tasks
+        )
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise BundleError(f"phenotype {phenotype.cluster}: nothing is named {names}")

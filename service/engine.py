@@ -1,6 +1,7 @@
 """From features to the raw outputs of the graphs, many patients at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic_core import from_json, to_json
@@ -9,12 +10,22 @@ from schemas.features import Array, Floats, features, stack
 from schemas.manifest import GOLDEN, BundleError
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
-from service.bundle import EMBEDDING, PRESENT, Bundle
+from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
 
 # One patient's features: [no batch axis], by modality and name.
 Sample = Mapping[Modality, dict[str, Array]]
-# One patient's outputs of the fusion graph: [no batch axis], by name.
-Outputs = dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the graphs say of one patient.
+
+    `fusion`: its outputs by name, [no batch axis]. `unusual`: for each modality whose encoder ran,
+    the share of the training patients whose input was more ordinary.
+    """
+
+    fusion: dict[str, Floats]
+    unusual: dict[Modality, float]
 
 
 class Engine:
@@ -35,15 +46,25 @@ class Engine:
         if not samples:
             return []
         try:
-            outputs = self.bundle.fusion.run(self._encode(samples))
+            inputs, unusual = self._encode(samples)
+            outputs = self.bundle.fusion.run(inputs)
         except Exception:
             self.failing = True
             raise
         self.failing = False
-        return [{name: rows[i] for name, rows in outputs.items()} for i in range(len(samples))]
+        return [
+            Outputs({name: rows[i] for name, rows in outputs.items()}, scores)
+            for i, scores in enumerate(unusual)
+        ]
 
-    def _encode(self, samples: Sequence[Sample]) -> dict[str, Array]:
-        """The fusion's inputs: an embedding [batch, D] for each modality, `present` [batch, 4]."""
+    def _encode(
+        self, samples: Sequence[Sample]
+    ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
+        """The fusion's inputs, and how unusual each sample's modalities are.
+
+        The inputs are an embedding [batch, D] for each modality, and `present` [batch, 4].
+        """
+        unusual: list[dict[Modality, float]] = [{} for _ in samples]
         present = np.zeros((len(samples), len(MODALITIES)), dtype=np.bool_)
         inputs: dict[str, Array] = {PRESENT: present}
         for column, modality in enumerate(MODALITIES):
@@ -53,9 +74,12 @@ class Engine:
             rows = [i for i, sample in enumerate(samples) if modality in sample]
             if encoder is not None and rows:
                 batch = stack([samples[i][modality] for i in rows])
-                embedding[rows] = encoder.run(batch)[EMBEDDING]
+                found = encoder.run(batch)
+                embedding[rows] = found[EMBEDDING]
                 present[rows, column] = True
-        return inputs
+                for i, score in zip(rows, found[UNUSUAL].tolist(), strict=True):
+                    unusual[i][modality] = score
+        return inputs, unusual
 
     def replay_golden(self) -> None:
         """Runs the bundle's golden requests through all of serving.
@@ -71,8 +95,8 @@ class Engine:
             _compare(number, found, expected, self.bundle.manifest.golden_tolerance)
         self.verified = True
 
-    def _replay(self, number: int, line: bytes) -> tuple[Outputs, Outputs]:
-        """What the graphs say now and what the line says, of one golden request."""
+    def _replay(self, number: int, line: bytes) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """What the fusion says now and what the line says, of one golden request."""
         try:
             golden = from_json(line)
             expected = {
@@ -84,14 +108,16 @@ class Engine:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BundleError(f"{GOLDEN}, line {number}: not a request with its outputs") from None
         try:
-            found = self.run([sample.arrays])[0]
+            found = self.run([sample.arrays])[0].fusion
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
             first_line = str(error).partition("\n")[0]
             raise BundleError(f"{GOLDEN}, line {number}: does not run: {first_line}") from None
         return found, expected
 
 
-def _compare(number: int, found: Outputs, expected: Outputs, tolerance: float) -> None:
+def _compare(
+    number: int, found: dict[str, Floats], expected: dict[str, Floats], tolerance: float
+) -> None:
     where = f"{GOLDEN}, line {number}"
     if found.keys() != expected.keys():
         differ = ", ".join(sorted(found.keys() ^ expected.keys()))

@@ -32,6 +32,7 @@ _SECONDS = (
     5.0,
     10.0,
 )
+_UNUSUAL = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)
 _SHARES = tuple(i / 20 for i in range(1, 21))
 
 
@@ -65,6 +66,13 @@ class Metrics:
             ("modality",),
             registry=self._registry,
         )
+        self._unusual = Histogram(
+            "m3h_input_unusual",
+            "Share of the training patients whose input of the modality was more ordinary",
+            ("modality",),
+            buckets=_UNUSUAL,
+            registry=self._registry,
+        )
         self._ignored = Counter(
             "m3h_input_ignored",
             "Entries of the receipt about input that was not used",
@@ -86,6 +94,7 @@ class Metrics:
         info.labels(manifest.name, manifest.version, digest).set(1)
         for modality in MODALITIES:
             self._present.labels(modality)
+            self._unusual.labels(modality)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -99,6 +108,8 @@ class Metrics:
         for modality, use in receipt.modalities.items():
             if use.status != "absent":
                 self._present.labels(modality).inc()
+            if use.unusual is not None:
+                self._unusual.labels(modality).observe(use.unusual)
         for entry in receipt.ignored:
             self._ignored.labels(entry.reason).inc()
         tasks = len(attention)

@@ -85,6 +85,7 @@ class Predictor:
             version=self._manifest.version,
             digest=engine.bundle.digest,
         )
+        self._phenotypes = respond.phenotypes_in_words(self._manifest)
         self._metrics = metrics
         self._max_batch = max_batch
 
@@ -136,19 +137,22 @@ class Predictor:
     def _answer(self, prepared: _Prepared, outputs: Outputs, options: Options) -> bytes:
         item = prepared.item
         with item.stage("respond"):
-            predictions = respond.predictions(outputs, prepared.features, self._manifest)
+            receipt = respond.with_unusual(prepared.receipt, outputs)
+            predictions = respond.predictions(
+                outputs, prepared.features, self._manifest, self._phenotypes
+            )
             explanation = respond.explanation(outputs, self._manifest, options.explain)
         answer = Answer(
             id=str(uuid.uuid4()),
             model=self._model,
             predictions=predictions,
             explanation=explanation,
-            receipt=prepared.receipt,
+            receipt=receipt,
             timing_ms={stage: round(s * 1000, 3) for stage, s in item.seconds.items()},
         )
         for stage, seconds in item.seconds.items():
             self._metrics.stage(stage, seconds)
-        self._metrics.prediction(prepared.receipt, outputs[ATTENTION])
+        self._metrics.prediction(receipt, outputs.fusion[ATTENTION])
         return answer.model_dump_json(exclude_none=True).encode()
 
 

@@ -1,13 +1,14 @@
 """From raw outputs to the answer: predictions in words and numbers, the reason, the receipt."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from schemas.features import Features
-from schemas.manifest import Manifest, TaskFacts
+from schemas.manifest import Manifest, Phenotype, TaskFacts
 from schemas.response import (
     Explanation,
     Ignored,
@@ -16,7 +17,7 @@ from schemas.response import (
     Prediction,
     Receipt,
 )
-from service.bundle import ATTENTION
+from service.bundle import ATTENTION, YES_NO
 from service.engine import Outputs
 
 Explain = Literal["none", "default", "full"]
@@ -24,6 +25,15 @@ Explain = Literal["none", "default", "full"]
 _PREDICTIONS = TypeAdapter(tuple[Prediction, ...])
 
 DRAWN_FROM = 5  # the other tasks that the default explanation names
+UNUSUAL = 0.99  # above it the receipt warns
+PLAIN = 0.2  # a smaller difference sets nothing apart: in spreads, or from the usual rate
+
+_IS_UNUSUAL: dict[Modality, str] = {
+    "tabular": "the tabular data are",
+    "series": "the series and treatments are",
+    "notes": "the notes are",
+    "image": "the image is",
+}
 
 
 def receipt(found: Features, manifest: Manifest) -> Receipt:
@@ -82,18 +92,38 @@ def _time_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
     return (f"as_of is {hours:.4g} hours after admitted_at and {trained}: read with caution",)
 
 
-def predictions(outputs: Outputs, found: Features, manifest: Manifest) -> tuple[Prediction, ...]:
-    """Each task's answer, in the manifest's order."""
-    rows = {name: row.tolist() for name, row in outputs.items() if name != ATTENTION}
+def with_unusual(receipt: Receipt, outputs: Outputs) -> Receipt:
+    """The receipt with how unusual each used modality is, and a warning where it is very."""
+    modalities, warnings = dict(receipt.modalities), list(receipt.warnings)
+    for modality, score in outputs.unusual.items():
+        use = modalities[modality]
+        if use.status != "used" or not math.isfinite(score):
+            continue
+        modalities[modality] = use.model_copy(update={"unusual": score})
+        if score > UNUSUAL:
+            most = f"unlike those of {UNUSUAL * 100:g} % of the training patients"
+            warnings.append(f"{_IS_UNUSUAL[modality]} {most}: read with caution")
+    return receipt.model_copy(update={"modalities": modalities, "warnings": tuple(warnings)})
+
+
+def predictions(
+    outputs: Outputs, found: Features, manifest: Manifest, phenotypes: Mapping[int, str]
+) -> tuple[Prediction, ...]:
+    """Each task's answer, in the manifest's order. `phenotypes`: each cluster in words."""
+    rows = {name: row.tolist() for name, row in outputs.fusion.items() if name != ATTENTION}
     # Validated in one go: 44 constructors one by one are the slowest part of an answer.
     return _PREDICTIONS.validate_python(
-        [_prediction(facts, rows[facts.output], found) for facts in manifest.tasks]
+        [_prediction(facts, rows[facts.output], found, phenotypes) for facts in manifest.tasks]
     )
 
 
-def _prediction(facts: TaskFacts, row: list[float], found: Features) -> dict[str, Any]:
+def _prediction(
+    facts: TaskFacts, row: list[float], found: Features, phenotypes: Mapping[int, str]
+) -> dict[str, Any]:
     """The fields of one task's answer, from its output's row."""
-    values = row if facts.column is None else [row[facts.column]]
+    values = row
+    if facts.task.kind == "binary" and facts.column is not None:
+        values = [row[facts.column]]
     abstains = facts.abstains
     if abstains is None and not all(map(math.isfinite, values)):
         abstains = "the model gave no finite number"
@@ -105,27 +135,90 @@ def _prediction(facts: TaskFacts, row: list[float], found: Features) -> dict[str
         "means": facts.task.means,
         "based_on": [modality for modality in found.arrays if modality in facts.seen],
         "prevalence": facts.prevalence,
-        **(_value(facts, values) if abstains is None else {"abstained": {"reason": abstains}}),
+        **(
+            _value(facts, values, phenotypes)
+            if abstains is None
+            else {"abstained": {"reason": abstains}}
+        ),
     }
 
 
-def _value(facts: TaskFacts, values: list[float]) -> dict[str, Any]:
-    """The value field of a prediction, by the kind of its task."""
+def _value(facts: TaskFacts, values: list[float], phenotypes: Mapping[int, str]) -> dict[str, Any]:
+    """The value field of a prediction, and how sure it is, by the kind of its task."""
     match facts.task.kind:
         case "binary":
-            return {"probability": values[0]}
+            p = values[0]
+            by_class = dict(zip(YES_NO, (1 - p, p), strict=True))
+            return {"probability": p, **_interval(facts, p), **_set(facts, by_class)}
         case "regression":
-            return {"value": values[0], "unit": facts.task.unit}
+            value, low, high = values
+            # The graph's ends are around its value, but for the last bit.
+            interval = {"low": min(low, value), "high": max(high, value)}
+            return {"value": value, "unit": facts.task.unit, "interval": interval}
         case "multiclass":
-            return {"probabilities": dict(zip(facts.task.classes, values, strict=True))}
+            by_class = dict(zip(facts.task.classes, values, strict=True))
+            return {"probabilities": by_class, **_set(facts, by_class)}
         case "clustering":
+            cluster = values.index(max(values))
             shares = {str(cluster): share for cluster, share in enumerate(values)}
-            return {"cluster": values.index(max(values)), "probabilities": shares}
+            return {
+                "cluster": cluster,
+                "description": phenotypes.get(cluster),
+                "probabilities": shares,
+            }
+
+
+def _interval(facts: TaskFacts, probability: float) -> dict[str, Any]:
+    """The interval around a probability, if the bundle knows one."""
+    if facts.interval is None:
+        return {}
+    low, high = facts.interval.at(probability)
+    return {"interval": {"low": low, "high": high}}
+
+
+def _set(facts: TaskFacts, probabilities: dict[str, float]) -> dict[str, Any]:
+    """The classes that cannot be ruled out, or why that cannot be said."""
+    if facts.sets is None:
+        return {"no_set": "the bundle has none for this task"}
+    if facts.sets.reason is not None:
+        return {"no_set": facts.sets.reason}
+    thresholds = facts.sets.thresholds
+    return {"set": [name for name, p in probabilities.items() if p >= thresholds[name]]}
+
+
+def phenotypes_in_words(manifest: Manifest) -> dict[int, str]:
+    """Each cluster in words."""
+    return {found.cluster: _in_words(found, manifest) for found in manifest.phenotypes}
+
+
+def _in_words(phenotype: Phenotype, manifest: Manifest) -> str:
+    if not phenotype.share:
+        return "none of the patients that the phenotypes were described with"
+    variables = {variable.name: variable.display for variable in manifest.spec.variables}
+    tasks = {facts.task.name: facts.task.display for facts in manifest.tasks}
+    apart = [
+        f"{'high' if spreads > 0 else 'low'} {_inside(variables[name])}"
+        for name, spreads in phenotype.distinguished_by.items()
+        if abs(spreads) >= PLAIN
+    ]
+    apart += [
+        f"{ratio:.2g} times as often {_inside(tasks[name])}"
+        for name, ratio in phenotype.more_often.items()
+        if abs(ratio - 1) >= PLAIN
+    ]
+    share = f"{phenotype.share * 100:.0f} % of the patients"
+    # Some names have commas in them.
+    return "; ".join([share, *(apart or ["like the average patient"])])
+
+
+def _inside(name: str) -> str:
+    """A name inside a sentence; one with other capitals in it (pH, Glasgow Coma Scale) stays."""
+    return name[0].lower() + name[1:] if name[1:2].islower() and name[1:].islower() else name
 
 
 def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Explanation | None:
     """Which tasks each prediction was drawn from. None if not asked for, or if not finite."""
-    weights = outputs[ATTENTION]
+    weights = outputs.fusion[ATTENTION]
     if explain == "none" or not np.isfinite(weights).all():
         return None
     names = [facts.task.name for facts in manifest.tasks]

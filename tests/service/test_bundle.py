@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from schemas.manifest import BundleError
@@ -84,6 +85,20 @@ def _other_shape(manifest: dict[str, Any], _: Path) -> None:
     manifest["encoders"]["tabular"]["inputs"][0]["axes"][1] += 1
 
 
+def _older_encoder(manifest: dict[str, Any], path: Path) -> None:
+    encoder = manifest["encoders"]["tabular"]
+    encoder["outputs"] = [o for o in encoder["outputs"] if o["name"] == "embedding"]
+    model = onnx.load(path / encoder["file"])
+    (unusual,) = (o for o in model.graph.output if o.name == "unusual")
+    model.graph.output.remove(unusual)
+    onnx.save(model, path / encoder["file"])
+
+
+def _older_regression(manifest: dict[str, Any], _: Path) -> None:
+    task = next(t for t in manifest["tasks"] if t["task"]["kind"] == "regression")
+    task["output"] = "binary"
+
+
 def _swapped(manifest: dict[str, Any], _: Path) -> None:
     encoders = manifest["encoders"]
     encoders["tabular"], encoders["notes"] = encoders["notes"], encoders["tabular"]
@@ -114,6 +129,28 @@ def _other_classes(manifest: dict[str, Any], _: Path) -> None:
     task["classes"].append("raptured")
 
 
+def _falling_scores(manifest: dict[str, Any], _: Path) -> None:
+    task = next(t for t in manifest["tasks"] if t["interval"])
+    task["interval"]["scores"].reverse()
+
+
+def _one_end(manifest: dict[str, Any], _: Path) -> None:
+    task = next(t for t in manifest["tasks"] if t["interval"])
+    task["interval"]["high"].pop()
+
+
+def _other_thresholds(manifest: dict[str, Any], _: Path) -> None:
+    manifest["tasks"][0]["sets"] = {"thresholds": {"no": 0.1, "maybe": 0.1}}
+
+
+def _neither_sets_nor_reason(manifest: dict[str, Any], _: Path) -> None:
+    manifest["tasks"][0]["sets"] = {}
+
+
+def _unknown_in_phenotype(manifest: dict[str, Any], _: Path) -> None:
+    manifest["phenotypes"][0]["distinguished_by"]["aura"] = 1.0
+
+
 def _unseen(manifest: dict[str, Any], _: Path) -> None:
     del manifest["encoders"]["notes"]
 
@@ -132,6 +169,8 @@ def _unknown_field(manifest: dict[str, Any], _: Path) -> None:
         (_other_name, "outputs are not those of the manifest: embedding, vector"),
         (_other_dtype, "pixels is uint8, not float32"),
         (_other_shape, "values has axes"),
+        (_older_encoder, r"embedding \[batch, width\] and unusual \[batch\].*exported again"),
+        (_older_regression, r"length_of_stay: binary must be \[batch, 3\], the value and"),
         (_swapped, "no feature is named"),
         (_fewer_tasks, "must have an output attention"),
         (_one_name, "two tasks have one name"),
@@ -139,6 +178,11 @@ def _unknown_field(manifest: dict[str, Any], _: Path) -> None:
         (_no_column, "no column 1000"),
         (_no_output, "no output oracle"),
         (_other_classes, "not as wide as its classes"),
+        (_falling_scores, "both ends at each of rising scores"),
+        (_one_end, "both ends at each of rising scores"),
+        (_other_thresholds, r"a threshold for each of \['no', 'yes'\]"),
+        (_neither_sets_nor_reason, "a threshold for each of"),
+        (_unknown_in_phenotype, "phenotype 0: nothing is named aura"),
         (_unseen, "it sees notes, without an encoder"),
         (_unknown_field, "mood"),
     ],
@@ -203,7 +247,9 @@ def test_a_bundle_may_lack_an_encoder_that_no_task_sees(changed_bundle, serve, p
 
 def test_a_batch_may_be_empty_and_a_patient_without_anything(engine):
     assert engine.run([]) == []
-    assert all(np.isfinite(values).all() for values in engine.run([{}])[0].values())
+    (outputs,) = engine.run([{}])
+    assert all(np.isfinite(values).all() for values in outputs.fusion.values())
+    assert outputs.unusual == {}
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")

@@ -180,6 +180,8 @@ def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
         assert more(f'm3h_stage_seconds_count{{stage="{stage}"}}') == 1
     assert more('m3h_modality_present_total{modality="image"}') == 1
     assert more('m3h_modality_present_total{modality="notes"}') == 0
+    assert more('m3h_input_unusual_count{modality="image"}') == 1
+    assert more('m3h_input_unusual_count{modality="notes"}') == 0
     assert more('m3h_input_ignored_total{reason="unknown_category"}') == 1
     assert more("m3h_attention_entropy_count") == 1
     assert 0 < more("m3h_attention_entropy_sum") <= 1
@@ -246,6 +248,14 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
         "/health/ready",
         "/metrics",
     }
+
+
+def test_openapi_says_how_often_an_interval_and_a_set_hold(service):
+    schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
+    fields = schemas["Prediction"]["properties"]
+    for name in ("interval", "set"):
+        assert "90 %" in fields[name]["description"]
+    assert fields["no_set"]["description"].startswith("Why there is no `set`")
 
 
 def test_every_reference_of_openapi_leads_somewhere(service):

@@ -3,6 +3,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from threading import Event
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.features import features
+from schemas.features import Features, features
+from schemas.manifest import Manifest, Phenotype, Sets, Steps
 from schemas.payload import as_payload
-from schemas.response import MODALITIES, Answer
+from schemas.response import MODALITIES, Answer, Prediction, Receipt
 from service import respond
 from service.bundle import Bundle
-from service.engine import Engine
+from service.engine import Engine, Outputs
 
 FIELDS = {"tabular": ("tabular",), "series": ("series", "treatments")}
 FIELDS |= {"notes": ("notes",), "image": ("images",)}
@@ -55,7 +57,7 @@ def test_each_prediction_has_one_value_of_its_kind_or_abstains(service, bundle, 
 
 def test_a_number_is_the_graphs_own_unrounded(service, engine, payload):
     arrays = features(as_payload(payload), engine.bundle.manifest.spec).arrays
-    outputs = engine.run([arrays])[0]
+    outputs = engine.run([arrays])[0].fusion
     predictions = {p["task"]: p for p in service.predict(payload)["predictions"]}
     for facts in engine.bundle.manifest.tasks:
         if facts.task.kind == "binary" and facts.abstains is None:
@@ -74,12 +76,11 @@ def test_a_task_that_abstains_says_why_and_gives_no_number(serve, changed_bundle
     assert "probability" not in first
 
 
-def test_a_number_that_is_not_finite_becomes_an_abstention(engine, payload):
-    manifest = engine.bundle.manifest
-    found = features(as_payload(payload), manifest.spec)
-    outputs = {name: np.full_like(v, math.nan) for name, v in engine.run([found.arrays])[0].items()}
-    assert all(p.abstained for p in respond.predictions(outputs, found, manifest))
-    assert respond.explanation(outputs, manifest, "full") is None
+def test_a_number_that_is_not_finite_becomes_an_abstention(ran):
+    nan = {name: np.full_like(values, math.nan) for name, values in ran.outputs.fusion.items()}
+    outputs = replace(ran.outputs, fusion=nan)
+    assert all(p.abstained for p in ran.answer(outputs=outputs).values())
+    assert respond.explanation(outputs, ran.manifest, "full") is None
 
 
 @pytest.mark.parametrize(
@@ -101,8 +102,8 @@ def test_what_an_absent_modality_would_say_does_not_matter(engine, payload):
     part = features(as_payload(without(payload, {"notes", "image"})), spec).arrays
     alone = engine.run([part])[0]
     beside = engine.run([whole, part])[1]
-    for name in alone:
-        np.testing.assert_allclose(beside[name], alone[name], atol=1e-5)
+    for name, values in alone.fusion.items():
+        np.testing.assert_allclose(beside.fusion[name], values, atol=1e-5)
 
 
 def test_an_answer_does_not_depend_on_its_batch(service, payload):
@@ -114,6 +115,9 @@ def test_an_answer_does_not_depend_on_its_batch(service, payload):
             service.predict(item)["predictions"], together["predictions"], strict=True
         ):
             assert one.get("probability") == pytest.approx(many.get("probability"), abs=1e-5)
+        for name, use in service.predict(item)["receipt"]["modalities"].items():
+            unusual = together["receipt"]["modalities"][name].get("unusual")
+            assert use.get("unusual") == pytest.approx(unusual, abs=1e-3)
 
 
 def test_a_batch_keeps_its_order_and_answers_each_item_on_its_own(service, payload):
@@ -127,6 +131,128 @@ def test_a_batch_keeps_its_order_and_answers_each_item_on_its_own(service, paylo
     assert second["status"] == 422
     assert second["errors"][0]["pointer"] == "/as_of"
     assert fourth["errors"] == [{"pointer": "", "rule": "object", "detail": "must be an object"}]
+
+
+# ----------------------------------------------------------------------------- how sure it is
+
+
+@dataclass
+class Ran:
+    """One patient's features and the outputs of the graphs, to be answered in other ways."""
+
+    found: Features
+    outputs: Outputs
+    manifest: Manifest
+
+    def answer(self, outputs: Outputs | None = None, **changed: Any) -> dict[str, Prediction]:
+        """The predictions by task. `changed`: fields of all tasks' facts."""
+        tasks = tuple(facts.model_copy(update=changed) for facts in self.manifest.tasks)
+        manifest = self.manifest.model_copy(update={"tasks": tasks})
+        found = respond.predictions(outputs or self.outputs, self.found, manifest, {})
+        return {prediction.task: prediction for prediction in found}
+
+    def unusual(self, **scores: float) -> Receipt:
+        """The receipt, had the modalities been so unusual."""
+        receipt = respond.receipt(self.found, self.manifest)
+        return respond.with_unusual(receipt, replace(self.outputs, unusual=scores))
+
+
+@pytest.fixture
+def ran(engine, payload) -> Ran:
+    found = features(as_payload(payload), engine.bundle.manifest.spec)
+    return Ran(found, engine.run([found.arrays])[0], engine.bundle.manifest)
+
+
+@pytest.mark.parametrize("absent", [set(), {"notes", "image"}, {"tabular", "series"}], ids=str)
+def test_an_interval_is_given_with_each_probability_and_value_and_holds_it(
+    service, payload, absent
+):
+    for found in service.predict(without(payload, absent))["predictions"]:
+        number = found.get("probability", found.get("value"))
+        assert ("interval" in found) == (number is not None)
+        if number is not None:
+            assert found["interval"]["low"] <= number <= found["interval"]["high"]
+
+
+def test_a_probability_has_the_interval_of_its_place_among_those_it_was_calibrated_on(ran):
+    steps = Steps(scores=(0.0, 1.0), low=(0.0, 0.7), high=(0.1, 1.0))
+    for found in ran.answer(interval=steps).values():
+        if found.kind == "binary" and not found.abstained:
+            assert found.interval.low == 0.0
+            assert found.interval.high == 1.0
+    assert all(p.interval is None for p in ran.answer(interval=None).values() if p.probability)
+
+
+def test_the_last_bit_of_a_graph_does_not_put_a_value_outside_its_interval(ran):
+    beside = np.array([2, np.nextafter(np.float32(2), 3), 1.5], dtype=np.float32)
+    fusion = ran.outputs.fusion | {"length_of_stay": beside}
+    found = ran.answer(replace(ran.outputs, fusion=fusion))["length_of_stay"]
+    assert (found.interval.low, found.value, found.interval.high) == (2, 2, 2)
+
+
+def test_each_choice_has_a_set_of_its_classes_or_the_reason_why_there_is_none(
+    service, bundle, payload
+):
+    classes = {f.task.name: f.task.classes or ("no", "yes") for f in bundle.manifest.tasks}
+    for found in service.predict(payload)["predictions"]:
+        choice = found["kind"] in ("binary", "multiclass") and "abstained" not in found
+        assert len({"set", "no_set"} & found.keys()) == choice
+        assert set(found.get("set", ())) <= set(classes[found["task"]])
+
+
+@pytest.mark.parametrize(
+    ("no", "yes", "expected"),
+    [(0.0, 0.0, ("no", "yes")), (1.1, 1.1, ()), (0.0, 1.1, ("no",)), (1.1, 0.0, ("yes",))],
+)
+def test_a_set_holds_the_classes_that_reach_their_threshold(ran, no, yes, expected):
+    classes = (name for facts in ran.manifest.tasks for name in facts.task.classes)
+    sets = Sets(thresholds=dict.fromkeys(classes, 0.0) | {"no": no, "yes": yes})
+    for found in ran.answer(sets=sets).values():
+        if found.kind == "binary" and not found.abstained:
+            assert found.set == expected
+
+
+def test_a_threshold_that_is_just_reached_is_reached(ran):
+    before = ran.answer()["discharge_disposition"].probabilities
+    sets = Sets(thresholds=before | {"no": 0.0, "yes": 0.0})
+    assert ran.answer(sets=sets)["discharge_disposition"].set == tuple(before)
+
+
+def test_too_few_patients_are_named_as_the_reason_for_no_set(ran):
+    for found in ran.answer(sets=Sets(reason="only 3 patients")).values():
+        choice = found.kind in ("binary", "multiclass") and not found.abstained
+        assert found.no_set == ("only 3 patients" if choice else None)
+        assert found.set is None
+
+
+def test_a_task_that_abstains_has_no_interval_and_no_set(ran):
+    for found in ran.answer(abstains="too few patients").values():
+        assert found.abstained
+        assert found.interval is found.set is found.no_set is found.description is None
+
+
+def test_a_phenotype_is_told_in_words(service, bundle, payload):
+    (found,) = (p for p in service.predict(payload)["predictions"] if p["kind"] == "clustering")
+    words = respond.phenotypes_in_words(bundle.manifest)
+    assert found["description"] == words[found["cluster"]]
+
+
+def test_the_words_of_a_phenotype_are_those_of_its_variables_and_tasks(bundle):
+    told = Phenotype(
+        cluster=2,
+        share=0.123,
+        distinguished_by={"creatinine": 1.74, "ph": -0.6, "sodium": 0.1},
+        more_often={"chronic_kidney_disease": 1.84, "sepsis": 0.5, "asthma": 1.1},
+    )
+    plain = Phenotype(cluster=3, share=0.5, distinguished_by={"sodium": 0.0})
+    empty = Phenotype(cluster=4, share=0, distinguished_by={"sodium": 0.0})
+    manifest = bundle.manifest.model_copy(update={"phenotypes": (told, plain, empty)})
+    assert respond.phenotypes_in_words(manifest) == {
+        2: "12 % of the patients; high creatinine; low Blood pH; "
+        "1.8 times as often chronic kidney disease; 0.5 times as often sepsis",
+        3: "50 % of the patients; like the average patient",
+        4: "none of the patients that the phenotypes were described with",
+    }
 
 
 # ------------------------------------------------------------------------------ the explanation
@@ -175,7 +301,45 @@ def test_a_modality_that_no_task_sees_is_hidden_and_no_prediction_claims_it(
     engine.replay_golden()
     answer = serve(engine).predict(payload)
     assert answer["receipt"]["modalities"]["notes"]["status"] == "hidden"
+    assert "unusual" not in answer["receipt"]["modalities"]["notes"]
     assert all("notes" not in p["based_on"] for p in answer["predictions"])
+
+
+def test_the_receipt_says_how_unusual_each_modality_is_that_was_used(service, payload):
+    use = service.predict(without(payload, {"image"}))["receipt"]["modalities"]
+    assert "unusual" not in use["image"]
+    for modality in ("tabular", "series", "notes"):
+        assert 0 <= use[modality]["unusual"] <= 1
+
+
+def test_the_receipt_warns_of_a_modality_that_is_unlike_the_patients_of_the_training(ran):
+    before = respond.receipt(ran.found, ran.manifest).warnings
+    receipt = ran.unusual(tabular=0.99, notes=0.995, image=1.0)
+    assert receipt.modalities["notes"].unusual == 0.995
+    assert receipt.warnings == (
+        *before,
+        "the notes are unlike those of 99 % of the training patients: read with caution",
+        "the image is unlike those of 99 % of the training patients: read with caution",
+    )
+
+
+def test_a_score_that_is_not_finite_is_left_out(ran):
+    assert ran.unusual(notes=math.nan).modalities["notes"].unusual is None
+
+
+def test_vital_signs_of_nobody_are_warned_of(service, payload):
+    variables = service.client.get("/variables").json()["variables"]
+    payload["series"] = [
+        {
+            "variable": v["name"],
+            "unit": v["units"][0],
+            "times": [payload["as_of"]],
+            "values": [v["plausible"][i % 2]],
+        }
+        for i, v in enumerate(variables)
+    ]
+    receipt = service.predict(payload)["receipt"]
+    assert any(warning.startswith("the series") for warning in receipt["warnings"])
 
 
 def test_the_receipt_says_what_was_converted_and_what_was_used(service, payload):
@@ -204,8 +368,9 @@ def test_a_time_that_the_model_was_not_trained_for_is_warned_of(
     service, payload, admitted_at, warned
 ):
     payload["tabular"]["admitted_at"] = admitted_at
-    warnings = service.predict(payload)["receipt"].get("warnings")
-    assert (warned is None and not warnings) or warned in warnings[0]
+    warnings = service.predict(payload)["receipt"]["warnings"]
+    of_time = [warning for warning in warnings if "admitted_at" in warning]
+    assert (warned is None and not of_time) or warned in of_time[0]
 
 
 def test_a_request_of_which_nothing_can_be_used_is_warned_of(service, payload):
