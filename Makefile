@@ -4,13 +4,14 @@ PYTHON ?= python3
 BUNDLE ?= bundles/m3h-open
 HOST   ?= 127.0.0.1
 PORT   ?= 8000
+TUNED  ?= docs/tuned.json
 DATA   ?= $(or $(M3H_DATA),../shared/data)
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results check format system clean
+.PHONY: help run test results tune cohorts check format system clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,11 +22,17 @@ run: .venv/serve ## set up and serve the shipped bundle (no torch, no GPU, no Re
 test: .venv/all system check ## set up, check and test everything
 	$(BIN)/pytest
 
-results: .venv/all ## train every model of the report and write docs/results.md (resumable)
+results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
+	$(BIN)/m3h-model study --cohort runs/eicu --external runs/mimic_iv --work runs/study --report docs \
+	  $(if $(wildcard $(TUNED)),--tuned $(TUNED))
+
+tune: .venv/all cohorts ## choose how each model of the report is trained, into docs/tuned.json (resumable)
+	$(BIN)/m3h-model tune --cohort runs/eicu --external runs/mimic_iv --work runs/trials --out $(TUNED)
+
+cohorts: .venv/all
 	for cohort in eicu nih_cxr mimic_iv; do \
 	  test -d runs/$$cohort || $(BIN)/m3h-model cohort $$cohort --out runs/$$cohort --data $(DATA) || exit; \
 	done
-	$(BIN)/m3h-model study --cohort runs/eicu --external runs/mimic_iv --work runs/study --report docs
 
 check: .venv/all ## lint, types, and who may import whom
 	$(BIN)/ruff check .

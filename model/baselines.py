@@ -24,14 +24,11 @@ Settings = Mapping[str, Any]
 Predict = Callable[[Data, Rows], dict[str, Floats]]
 
 FEWEST_CASES = 3  # of a class, to fit a model at all
-LOGISTIC: Settings = {"C": 0.003, "words": 0.6, "every_landmark": False}
-LIGHTGBM: Settings = {
-    "num_leaves": 7,
-    "learning_rate": 0.05,
-    "n_estimators": 120,
+_BOOSTING: Settings = {
     "min_child_samples": 20,
     "colsample_bytree": 0.3,
-    "every_landmark": False,
+    "subsample": 0.8,
+    "subsample_freq": 1,
 }
 
 
@@ -117,7 +114,7 @@ def gradient_boosting(
 
     def fit(y: Floats, known: npt.NDArray[np.bool_]) -> Any:
         model = lightgbm.LGBMClassifier(
-            **parameters, subsample=0.8, subsample_freq=1, verbose=-1, n_jobs=1, random_state=0
+            **_BOOSTING, **parameters, verbose=-1, n_jobs=1, random_state=0
         )
         return model.fit(x_learn[known], y[known].astype(int))
 

@@ -52,6 +52,7 @@ class ModalityName(StrEnum):
 
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
 Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
+External = Annotated[Path | None, typer.Option(help="Cohort of another database.")]
 CohortFolders = Annotated[
     list[Path], typer.Option("--cohort", help="Folder made by 'm3h-model cohort'; repeatable.")
 ]
@@ -141,8 +142,9 @@ def study(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
     work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
-    external: Annotated[Path | None, typer.Option(help="Cohort of another database.")] = None,
+    external: External = None,
     config: ConfigFile = None,
+    tuned: Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")] = None,
 ) -> None:
     """Train every model on folds by hospital, test each where it never learned, and report.
 
@@ -155,13 +157,38 @@ def study(
         jobs = studying.every_job(external=external is not None)
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
-        for job, ran in studying.run_all(jobs, cohort_folder, external, settings, work):
+        chosen = json.loads(tuned.read_text("utf-8")) if tuned is not None else {}
+        for job, ran in studying.run_all(jobs, cohort_folder, external, settings, chosen, work):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
         other = None if external is None else Cohort.load(external)
         reporting.write(work, Cohort.load(cohort_folder), other, report)
         print(f"report in {report / 'results.md'}")
+
+
+@app.command()
+def tune(
+    cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
+    work: Annotated[Path, typer.Option(help="Folder for the trials; to go on from, too.")],
+    out: Annotated[Path, typer.Option(help="JSON file for what was chosen.")],
+    external: External = None,
+    config: ConfigFile = None,
+) -> None:
+    """Choose how each model of the study is trained, by hospitals that it is never tested on.
+
+    A search that was killed goes on where it was when the same command is given again.
+    """
+    from model import study as studying  # noqa: PLC0415 - slow to import
+
+    with _failures(), _progress() as progress:
+        trials = studying.every_trial(external=external is not None)
+        bar = progress.add_task("trials", total=len(trials))
+        for _ in studying.run_all(trials, cohort_folder, external, _config(config), {}, work):
+            progress.advance(bar)
+        chosen = studying.choose(work, Cohort.load(cohort_folder))
+        out.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+        print(f"choices in {out}")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:

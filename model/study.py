@@ -2,6 +2,9 @@
 
 A job is one model, on one set of inputs, tested where it never learned: on a fold's hospitals, or
 on another database. Its predictions are a file; a job whose file is there is not run again.
+
+How to train is chosen within the hospitals to learn from: each candidate is trained on some of them
+and judged by the others, so that no hospital that tests a model has had a say in it.
 """
 
 import json
@@ -17,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.baselines import LIGHTGBM, LOGISTIC, Inputs, gradient_boosting, logistic_regression
+from model.baselines import Inputs, Settings, gradient_boosting, logistic_regression
 from model.cohort import Cohort, Samples
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
-from model.evaluate import HEADLINE_HOURS, hospital_folds
-from model.net import NetConfig
-from model.train import Prepared, TrainConfig, Trainer
+from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
+from model.train import Prepared, TrainConfig, Trainer, held_out
 from schemas.response import Modality
 
 EXTERNAL = "external"
@@ -39,33 +41,70 @@ INPUTS: Mapping[str, tuple[tuple[Modality, ...], bool]] = {
     "without_series": (("tabular", "notes"), True),
     "without_notes": (("tabular", "series"), True),
 }
-BASELINES = {
-    "logistic_regression": (logistic_regression, LOGISTIC),
-    "lightgbm": (gradient_boosting, LIGHTGBM),
-}
-NETWORKS = {
-    "m3h": {},
-    "shared_trunk": {"attention": "none"},
-    "published": {"attention": "published"},
-}
 SINGLE_TASK = "single_task"
+BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
+# What a network differs in from M3H.
+NETWORKS: Mapping[str, Settings] = {
+    "m3h": {},
+    SINGLE_TASK: {},
+    "shared_trunk": {"net": {"attention": "none"}},
+    "published": {"net": {"attention": "published"}},
+}
+# As many for each kind of model; the first are the defaults.
+_NETWORK_CANDIDATES: tuple[Settings, ...] = (
+    {},
+    {"learning_rate": 5e-4},
+    {"batch": 128},
+    {"net": {"dropout": 0.5}},
+    {"net": {"width": 512}},
+    {"keep_all_modalities": 0.8},
+)
+CANDIDATES: Mapping[str, tuple[Settings, ...]] = {
+    "m3h": _NETWORK_CANDIDATES,
+    SINGLE_TASK: _NETWORK_CANDIDATES,
+    "shared_trunk": _NETWORK_CANDIDATES,
+    "logistic_regression": (
+        {"C": 0.001, "words": 1.0, "every_landmark": False},
+        {"C": 0.0003, "words": 1.0, "every_landmark": False},
+        {"C": 0.003, "words": 1.0, "every_landmark": False},
+        {"C": 0.001, "words": 3.0, "every_landmark": False},
+        {"C": 0.0001, "words": 3.0, "every_landmark": True},
+        {"C": 0.0003, "words": 3.0, "every_landmark": True},
+    ),
+    "lightgbm": (
+        {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": False},
+        {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 60, "every_landmark": False},
+        {"num_leaves": 4, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": False},
+        {"num_leaves": 15, "learning_rate": 0.03, "n_estimators": 100, "every_landmark": False},
+        {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": True},
+        {"num_leaves": 15, "learning_rate": 0.02, "n_estimators": 150, "every_landmark": True},
+    ),
+}
+# Candidates for single tasks are judged by every fifth of them: 44 networks for each are too many.
+JUDGED_TASKS = 5
+FEWEST_TO_JUDGE = 8  # positives among the judging hospitals
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """`fold`: of FOLDS, or EXTERNAL. `share`: of the patients, to learn from."""
+    """`fold`: of FOLDS, or EXTERNAL. `share`: of the patients, to learn from.
+
+    With a `candidate` it is that one's trial, on hospitals held out of those to learn from.
+    """
 
     model: str
     inputs: str
     fold: str
     share: float = 1.0
+    candidate: int | None = None
 
     @property
     def file(self) -> str:
         part = "" if self.share == 1 else f"-{self.share:g}"
-        return f"{self.model}-{self.inputs}{part}-{self.fold}.npz"
+        trial = "" if self.candidate is None else f"-candidate{self.candidate}"
+        return f"{self.model}-{self.inputs}{part}-{self.fold}{trial}.npz"
 
 
 def every_job(*, external: bool) -> list[Job]:
@@ -90,16 +129,46 @@ def every_job(*, external: bool) -> list[Job]:
     return jobs
 
 
+def every_trial(*, external: bool) -> list[Job]:
+    """What a choice of candidates needs."""
+    places = (*FOLDS, EXTERNAL) if external else FOLDS
+    return [
+        Job(model, inputs, place, candidate=number)
+        for model, candidates in CANDIDATES.items()
+        for inputs in ("measured", "all")
+        for place in places
+        for number in range(len(candidates))
+    ]
+
+
+# By model, inputs and place: the candidate that was chosen.
+Chosen = Mapping[str, Mapping[str, Mapping[str, int]]]
+
+
 class Study:
     """The cohorts of a study, and how to run its jobs."""
 
-    def __init__(self, cohort: Cohort, other: Cohort | None, config: TrainConfig) -> None:
-        self.cohort, self.other, self.config = cohort, other, config
+    def __init__(
+        self, cohort: Cohort, other: Cohort | None, config: TrainConfig, chosen: Chosen
+    ) -> None:
+        self.cohort, self.other, self.config, self.chosen = cohort, other, config, chosen
+
+    def settings(self, job: Job) -> Settings:
+        """Those of the job's candidate, or of the one that was chosen for such a job."""
+        candidates = CANDIDATES.get(job.model, CANDIDATES["m3h"])
+        if job.candidate is not None:
+            return candidates[job.candidate]
+        model = job.model if job.model in CANDIDATES else "m3h"
+        inputs = "measured" if job.inputs == "measured" else "all"
+        return candidates[self.chosen.get(model, {}).get(inputs, {}).get(job.fold, 0)]
 
     def run(self, job: Job) -> Arrays:
         """Test rows, and what the job's model says of them by output name."""
         modalities, treated = INPUTS[job.inputs]
         learn, test, where = self._rows(job)
+        if job.candidate is not None:
+            some, judges = held_out(self.cohort.samples.take(learn), 1, seed=1)[0]
+            learn, test, where = learn[some], learn[judges], self.cohort
         cohort, place = (c if treated else without_treatments(c) for c in (self.cohort, where))
         learn = some_patients(cohort.samples, learn, job.share)
         at_test = Data([place], modalities)
@@ -129,7 +198,7 @@ class Study:
         at_test: Data,
         test: Rows,
     ) -> Arrays:
-        make, settings = BASELINES[job.model]
+        make, settings = BASELINES[job.model], self.settings(job)
         data = Data([cohort], modalities)
         vocabulary = cohort.spec.tokenizer.get_vocab_size()
         if not settings["every_landmark"]:
@@ -147,15 +216,12 @@ class Study:
         test: Rows,
     ) -> Arrays:
         single = job.model == SINGLE_TASK
-        net = NetConfig.model_validate(
-            self.config.net.model_dump() | ({} if single else NETWORKS[job.model])
-        )
-        alone = single or job.share < 1
-        config = self.config.model_copy(update={"net": net} | ({"members": 1} if alone else {}))
+        config = self._config(job)
         prepared = Prepared([part], config, modalities=modalities)
         represented = Represented.of(at_test, prepared.encoders)
         if single:
-            return self._single_tasks(prepared, represented, at_test, test)
+            step = 1 if job.candidate is None else JUDGED_TASKS
+            return self._single_tasks(prepared, represented, at_test, test, step)
         trainer = _trained(Trainer(prepared))
         with torch.no_grad():
             raw, attention = raw_outputs(trainer.net, represented, at_test, test)
@@ -170,27 +236,68 @@ class Study:
         return found
 
     def _single_tasks(
-        self, prepared: Prepared, represented: Represented, at_test: Data, test: Rows
+        self, prepared: Prepared, represented: Represented, at_test: Data, test: Rows, step: int
     ) -> Arrays:
-        binary, found = [], {}
-        for task in prepared.facts.tasks:
-            if task.kind == "clustering":
+        """Of every `step`-th binary task; of the others NaN, or nothing."""
+        count = sum(task.kind == "binary" for task in prepared.facts.tasks)
+        binary, found = np.full((len(test), count), np.nan), {}
+        column = -1
+        for number, task in enumerate(prepared.facts.tasks):
+            column += task.kind == "binary"
+            if task.kind == "clustering" or number % step:
                 continue
             trainer = _trained(Trainer(prepared, only=task.name))
             with torch.no_grad():
                 raw, _ = raw_outputs(trainer.net, represented, at_test, test)
                 served = trainer.net.calibrate(raw)
             if task.kind == "binary":
-                binary.append(served["binary"][:, 0].numpy())
+                binary[:, column] = served["binary"][:, 0].numpy()
             else:
                 found[f"output/{task.name}"] = served[task.name].numpy()
-        return {"output/binary": np.stack(binary, axis=1), **found}
+        return {"output/binary": binary, **found}
+
+    def _config(self, job: Job) -> TrainConfig:
+        alone = job.model == SINGLE_TASK or job.share < 1 or job.candidate is not None
+        changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if alone else {}]
+        raw = self.config.model_dump()
+        for change in changes:
+            net = {**raw["net"], **change.get("net", {})}
+            raw = {**raw, **change, "net": net}
+        return TrainConfig.model_validate(raw)
 
 
 def _trained(trainer: Trainer) -> Trainer:
     for _ in trainer.run():
         pass
     return trainer
+
+
+def choose(folder: Path, cohort: Cohort) -> dict[str, dict[str, dict[str, int]]]:
+    """The candidate with the best mean AUROC at 24 h, of the trials that are kept in `folder`."""
+    chosen: dict[str, dict[str, dict[str, int]]] = {}
+    for model, candidates in CANDIDATES.items():
+        for inputs in ("measured", "all"):
+            for place in (*FOLDS, EXTERNAL):
+                jobs = [Job(model, inputs, place, candidate=k) for k in range(len(candidates))]
+                if all((folder / job.file).is_file() for job in jobs):
+                    scores = [_judge(folder / job.file, cohort) for job in jobs]
+                    here = chosen.setdefault(model, {}).setdefault(inputs, {})
+                    here[place] = int(np.argmax(scores))
+    return chosen
+
+
+def _judge(path: Path, cohort: Cohort) -> float:
+    with np.load(path) as kept:
+        rows, p = kept["rows"], kept["output/binary"].astype(np.float64)
+    at = cohort.samples.landmark[rows] == HEADLINE_HOURS
+    outcomes = cohort.samples.outcomes[rows[at]].astype(np.float64)
+    columns = [i for i, t in enumerate(cohort.tasks) if t.kind == "binary"]
+    areas = [
+        auroc(outcomes[:, i], p[at, k], np.zeros(int(at.sum()), np.intp))
+        for k, i in enumerate(columns)
+        if np.nansum(outcomes[:, i]) >= FEWEST_TO_JUDGE and not np.isnan(p[:, k]).any()
+    ]
+    return float(np.mean(areas))
 
 
 def without_treatments(cohort: Cohort) -> Cohort:
@@ -215,6 +322,7 @@ def run_all(
     cohort: Path,
     other: Path | None,
     config: TrainConfig,
+    chosen: Chosen,
     folder: Path,
 ) -> Iterator[tuple[Job, bool]]:
     """Runs the jobs that are not done yet, one on each core; yields each, and whether it ran."""
@@ -222,7 +330,7 @@ def run_all(
     todo = [job for job in jobs if not (folder / job.file).is_file()]
     yield from ((job, False) for job in jobs if job not in todo)
     workers = len(os.sched_getaffinity(0))
-    start = (cohort, other, config.model_dump_json(), folder)
+    start = (cohort, other, config.model_dump_json(), chosen, folder)
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, start) as pool:
         running = {pool.submit(_do, job): job for job in todo}
         for done in as_completed(running):
@@ -233,11 +341,11 @@ def run_all(
 _HERE: dict[str, Any] = {}
 
 
-def _start(cohort: Path, other: Path | None, config: str, folder: Path) -> None:
+def _start(cohort: Path, other: Path | None, config: str, chosen: Chosen, folder: Path) -> None:
     torch.set_num_threads(1)
     external = None if other is None else Cohort.load(other)
     settings = TrainConfig.model_validate_json(config)
-    _HERE["study"] = Study(Cohort.load(cohort), external, settings)
+    _HERE["study"] = Study(Cohort.load(cohort), external, settings, chosen)
     _HERE["folder"] = folder
 
 

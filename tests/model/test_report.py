@@ -17,7 +17,16 @@ from model.report import (
     weighted_auroc,
     write,
 )
-from model.study import FOLDS, Job, Study, run_all, some_patients, without_treatments
+from model.study import (
+    CANDIDATES,
+    FOLDS,
+    Job,
+    Study,
+    choose,
+    run_all,
+    some_patients,
+    without_treatments,
+)
 from tests.model.made import CONFIG, TASKS, make_cohort
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
@@ -104,7 +113,7 @@ def test_an_interval_is_around_the_figure_of_the_data_as_they_are():
 
 def test_no_hospital_is_tested_that_was_learned_from():
     cohort = make_cohort()
-    made = Study(cohort, None, CONFIG)
+    made = Study(cohort, None, CONFIG, {})
     for fold in FOLDS:
         learn, test, _ = made._rows(Job("m3h", "all", fold))
         assert not set(cohort.samples.site[learn]) & set(cohort.samples.site[test])
@@ -130,7 +139,7 @@ def kept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     cohort, other = make_cohort(), make_cohort(100, name="other", seed=1)
     config = CONFIG.model_copy(update={"epochs": 1})
-    made = Study(cohort, other, config)
+    made = Study(cohort, other, config, {})
     jobs = [Job("m3h", i, f) for i in ("measured", "all") for f in FOLDS]
     jobs += [Job("logistic_regression", "measured", f) for f in FOLDS]
     jobs += [Job("m3h", "measured", "external"), Job("lightgbm", "measured", "external")]
@@ -142,7 +151,9 @@ def kept(tmp_path_factory):
 def test_a_job_that_is_done_is_not_run_again(kept):
     folder, *_, jobs = kept
     nowhere = folder / "no-cohort"
-    assert [ran for _, ran in run_all(jobs, nowhere, None, CONFIG, folder)] == [False] * len(jobs)
+    assert [ran for _, ran in run_all(jobs, nowhere, None, CONFIG, {}, folder)] == [False] * len(
+        jobs
+    )
 
 
 def test_the_report_is_written_of_what_there_is(kept, tmp_path):
@@ -160,7 +171,37 @@ def test_the_report_is_written_of_what_there_is(kept, tmp_path):
 
 
 def test_every_single_task_is_learned_alone_and_answers_for_its_own():
-    made = Study(make_cohort(200), None, CONFIG.model_copy(update={"epochs": 1}))
+    made = Study(make_cohort(200), None, CONFIG.model_copy(update={"epochs": 1}), {})
     found = made.run(Job(study.SINGLE_TASK, "measured", "0"))
     assert found["output/binary"].shape == (len(found["rows"]), len(BINARY))
     assert found["output/length_of_stay"].shape[1] == 3
+
+
+def test_a_choice_is_judged_by_hospitals_that_never_test_it(tmp_path):
+    cohort = make_cohort(400)
+    made = Study(cohort, None, CONFIG.model_copy(update={"epochs": 1}), {})
+    tested_by = made._rows(Job("m3h", "measured", "0"))[1]
+    for number, _ in enumerate(CANDIDATES["logistic_regression"]):
+        job = Job("logistic_regression", "measured", "0", candidate=number)
+        found = made.run(job)
+        judges = cohort.samples.site[found["rows"]]
+        assert not set(judges) & set(cohort.samples.site[tested_by])
+        np.savez(tmp_path / job.file, **found)
+    chosen = choose(tmp_path, cohort)
+    assert set(chosen) == {"logistic_regression"}
+    number = chosen["logistic_regression"]["measured"]["0"]
+    after = Study(cohort, None, CONFIG, chosen)
+    job = Job("logistic_regression", "measured", "0")
+    assert after.settings(job) == CANDIDATES["logistic_regression"][number]
+
+
+def test_every_kind_of_model_has_as_many_candidates():
+    assert len({len(candidates) for candidates in CANDIDATES.values()}) == 1
+
+
+def test_what_is_compared_differs_in_what_it_is_named_for_alone():
+    made = Study(make_cohort(), None, CONFIG, {})
+    m3h, trunk = (made._config(Job(m, "all", "0")) for m in ("m3h", "shared_trunk"))
+    assert trunk.net.attention == "none"
+    same = trunk.net.model_copy(update={"attention": "balanced"})
+    assert trunk.model_copy(update={"net": same}) == m3h
