@@ -14,6 +14,7 @@ from export.trace import (
     ATTENTION,
     ENCODER_OUTPUTS,
     FUSION,
+    UNUSUAL,
     Served,
     encoder_inputs,
     fusion_inputs,
@@ -25,6 +26,8 @@ from schemas.manifest import Graph
 from schemas.response import MODALITIES
 
 TOLERANCE = 1e-4
+# A sum over thousands of squares, then the slope between two close quantiles.
+UNUSUAL_TOLERANCE = 1e-2
 BATCHES = (1, 2, 5, 33)
 LENGTHS = (1, 7, 300, 2500)
 
@@ -112,9 +115,11 @@ def _differences(
         # Days are compared by their ratio, all else as it is.
         scale = np.maximum(1.0, np.abs(ours.numpy()))
         difference = float((np.abs(ours.numpy() - theirs) / scale).max())
-        differences.append(difference)
-        if not difference <= TOLERANCE:
-            failures.append(f"{label}: differs by {difference:.2e}, more than {TOLERANCE:.0e}")
+        tolerance = UNUSUAL_TOLERANCE if output == UNUSUAL else TOLERANCE
+        if output != UNUSUAL:
+            differences.append(difference)
+        if not difference <= tolerance:
+            failures.append(f"{label}: differs by {difference:.2e}, more than {tolerance:.0e}")
         if output == ATTENTION and not np.allclose(theirs.sum(-1), 1.0, atol=1e-5):
             failures.append(f"{label}: attention rows do not sum to 1")
     return failures

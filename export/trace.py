@@ -26,7 +26,8 @@ SMALL = 1024  # numbers; below, it does not matter how they are kept
 FUSION = "fusion"
 ATTENTION = "attention"
 PRESENT = "present"
-ENCODER_OUTPUTS = ["embedding", "unusual"]
+UNUSUAL = "unusual"
+ENCODER_OUTPUTS = ["embedding", UNUSUAL]
 
 _DTYPES = {"FLOAT": "float32", "INT64": "int64", "UINT8": "uint8", "BOOL": "bool"}
 
