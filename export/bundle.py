@@ -1,21 +1,17 @@
 """A bundle: graphs, tokenizer, manifest, golden requests with their answers, notice, model card."""
 
-import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from export.golden import write_golden
 from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
 from model.checkpoint import Checkpoint, Facts
 from model.net import M3H
-from schemas.features import features
 from schemas.manifest import (
-    GOLDEN,
     MANIFEST,
     TOKENIZER,
     Graph,
@@ -27,8 +23,6 @@ from schemas.manifest import (
 from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
-from service.bundle import Bundle
-from service.engine import Engine
 
 NOTICE, MODEL_CARD = "NOTICE", "MODEL_CARD.md"
 
@@ -81,7 +75,7 @@ def export_bundle(
         return write_manifest(made, manifest)
 
     write()
-    (made / GOLDEN).write_text("".join(_golden(made, golden)), encoding="utf-8")
+    write_golden(made, golden)
     digest = write()
     shutil.rmtree(folder, ignore_errors=True)
     made.rename(folder)
@@ -126,23 +120,6 @@ def _abstains(task: Task, facts: Facts) -> str | None:
     elif task.kind != "clustering" and not max(facts.labels[task.name].values()):
         return "no patient that the model was trained on has a label for it"
     return None
-
-
-def _golden(bundle: Path, requests: Mapping[str, Payload]) -> Iterable[str]:
-    """Lines of golden.jsonl: a request, and the fusion's outputs as the engine runs it.
-
-    How unusual the input is stays out: it decides of a warning alone, and is compared in `parity`.
-    """
-    loaded = Bundle.load(bundle)
-    engine = Engine(loaded)
-    for name, payload in requests.items():
-        (outputs,) = engine.run([features(payload, loaded.manifest.spec).arrays])
-        line = {
-            "name": name,
-            "request": payload.model_dump(mode="json", exclude_unset=True),
-            "outputs": {key: np.asarray(value).tolist() for key, value in outputs.fusion.items()},
-        }
-        yield json.dumps(line, separators=(",", ":")) + "\n"
 
 
 def notice(facts: Facts) -> str:

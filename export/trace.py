@@ -75,7 +75,7 @@ def encoder_inputs(
             "treatments": numbers(len(spec.treatments), len(TREATMENT_FEATURES)),
         }
     if modality == "notes":
-        size = spec.tokenizer.get_vocab_size()
+        size = spec.vocabulary
         return {"tokens": torch.randint(0, size, (batch, length), generator=generator)}
     side = spec.image_side
     pixels = torch.randint(0, 256, (batch, 1, side, side), generator=generator)

@@ -42,9 +42,9 @@ class Inputs:
         self.used = data.present.any(dim=0).tolist()
         share, patients = data.token_shares(learn, vocabulary)
         kept = kept_words(share, patients).numpy()
-        self.weight = -np.log(share.numpy()[kept])
         self._column = np.full(vocabulary, -1)
         self._column[kept] = np.arange(len(kept))
+        self._count = len(kept)
 
     def values(self, data: Data, rows: Rows) -> Floats:
         """[rows, columns]."""
@@ -62,7 +62,7 @@ class Inputs:
 
     def words(self, data: Data, rows: Rows) -> Floats:
         """[rows, words] 1 where a word is there."""
-        there = np.zeros((len(rows), len(self.weight)))
+        there = np.zeros((len(rows), self._count))
         for i, row in enumerate(rows):
             if self.used[2] and data.present[row, 2]:
                 columns = self._column[np.unique(data.tokens(row))]
@@ -90,7 +90,7 @@ def logistic_regression(
     def ready(data: Data, rows: Rows) -> Floats:
         values = compressed(data, rows)
         scaled = scale.transform(values) if missing.shape[1] else values
-        words = inputs.words(data, rows) * inputs.weight * settings["words"]
+        words = inputs.words(data, rows) * settings["words"]
         return np.concatenate([scaled, words], axis=1)
 
     x_learn = ready(data, learn)

@@ -20,6 +20,7 @@ FEWEST_FOR_A_SET = 20
 MISSED = 0.1  # the share of a class's own patients whose set may miss it
 PULL = 2.0
 POINTS = 60  # scores at which a Venn-Abers interval is kept
+STEPS = 30  # of expectation maximisation
 
 
 def stretch(evidence: Floats, base: Floats, target: Floats, weight: Floats) -> float:
@@ -93,3 +94,40 @@ def weighted_quantile(values: Floats, weight: Floats, share: float) -> float:
     below = np.cumsum(weight[order]) - weight[order]
     allowed = np.flatnonzero(below <= max(share, 0.0) * weight.sum())
     return float(values[order][allowed[-1]])
+
+
+def prior_shift(log_odds: Floats, outcome: Floats, weight: Floats) -> Floats:
+    """What to add to each task's log-odds at a new hospital, where diseases are charted otherwise.
+
+    All [n, T], outcomes NaN where unknown (weight [n]). Label shift (Saerens et al. 2002), with
+    shrinkage: the tasks' shifts lie around a common one, and how far they differ is learned from
+    all of them (empirical Bayes, by expectation maximisation), so that a task with few patients
+    follows the others. A task without any label stays as it is.
+    """
+    known = ~np.isnan(outcome)
+    tasks = np.flatnonzero(known.any(axis=0))
+    shifts = np.zeros(outcome.shape[1])
+    common, variance = 0.0, 1.0
+    for _ in range(STEPS if len(tasks) else 0):
+        found = []
+        for t in tasks:
+            z, y, w = log_odds[known[:, t], t], outcome[known[:, t], t], weight[known[:, t]]
+            shifts[t] = _likeliest_shift(z, y, w, common, variance)
+            p = 1 / (1 + np.exp(-z - shifts[t]))
+            found.append(1 / ((w * p * (1 - p)).sum() + 1 / variance))
+        # Weak priors, as of one more task that does not shift.
+        common = float(shifts[tasks].sum() / (len(tasks) + variance))
+        spread = (shifts[tasks] - common) ** 2 + np.array(found)
+        variance = float((spread.sum() + 0.1) / (len(tasks) + 1))
+    return shifts
+
+
+def _likeliest_shift(
+    log_odds: Floats, outcome: Floats, weight: Floats, common: float, variance: float
+) -> float:
+    def objective(shift: float) -> float:
+        z = log_odds + shift
+        loss = weight * (np.logaddexp(0.0, z) - outcome * z)
+        return float(loss.sum() + (shift - common) ** 2 / (2 * variance))
+
+    return float(minimize_scalar(objective, bounds=(-8.0, 8.0), method="bounded").x)

@@ -29,7 +29,7 @@ class Facts(BaseModel):
     spec: FeatureSpec
     net: NetConfig
     members: int
-    # Tokens of the notes that the model looks at.
+    # Tokens and phrases of the notes that the model looks at.
     words: int
     labels: dict[str, dict[Modality, int]]
     positives: dict[str, int]
@@ -88,7 +88,7 @@ def make_net(facts: Facts) -> M3H:
         tabular=len(spec.tabular_names),
         statistics=(len(spec.variables), len(STATISTICS)),
         treatments=(len(spec.treatments), len(TREATMENT_FEATURES)),
-        vocabulary=spec.tokenizer.get_vocab_size(),
+        vocabulary=spec.vocabulary,
         words=facts.words,
         image_side=spec.image_side,
     )

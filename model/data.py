@@ -60,6 +60,11 @@ class Data:
     def rows_with(self, modality: Modality) -> Rows:
         return np.flatnonzero(self.present[:, MODALITIES.index(modality)].numpy())
 
+    def chunks(self, modality: Modality) -> list[Rows]:
+        """The rows that have the modality, some at a time."""
+        rows = self.rows_with(modality)
+        return np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else []
+
     def token_shares(self, rows: Rows, vocabulary: int) -> tuple[Tensor, int]:
         """The share of the patients among `rows` that have each token, and how many there are."""
         rows = np.intersect1d(rows, self.rows_with("notes"))
@@ -88,9 +93,8 @@ class Represented:
         vectors: dict[Modality, Tensor] = {}
         place = (torch.cumsum(data.present, dim=0) - 1).clamp_min(0)
         for modality in MODALITIES:
-            rows = data.rows_with(modality)
-            if len(rows):
-                chunks = np.array_split(rows, -(-len(rows) // CHUNK))
+            chunks = data.chunks(modality)
+            if chunks:
                 parts = [encoders[modality].represent(**data.inputs(modality, c)) for c in chunks]
                 vectors[modality] = torch.cat(parts)
         return cls(vectors, place)

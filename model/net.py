@@ -40,7 +40,7 @@ class NetConfig(BaseModel):
     input_dropout: dict[Modality, float] = {
         "tabular": 0.1,
         "series": 0.3,
-        "notes": 0.7,
+        "notes": 0.2,
         "image": 0.3,
     }
 

@@ -6,6 +6,7 @@ Shapes: B patients, F the representation's `width`.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -66,6 +67,42 @@ class Tabular(nn.Module):
         return torch.cat([self.normalise(values), known], dim=1)
 
 
+class Directions(nn.Module):
+    """The directions in which training patients differ most: principal component analysis.
+
+    A network that is trained with Adam learns rare and common inputs equally fast; along these
+    directions it learns first what many patients have, as ridge regression does.
+    """
+
+    MOST = 512
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.width = min(features, self.MOST)
+        self.register_buffer("matrix", torch.zeros(features, self.width))
+        self.register_buffer("centre", torch.zeros(self.width))
+        self.matrix: Tensor
+        self.centre: Tensor
+
+    def fit(self, chunks: Iterable[Float[Tensor, "b F"]], loudness: float = 1.0) -> None:
+        """`chunks`: some patients at a time. `loudness`: what the directions are multiplied by."""
+        count = 0
+        total = torch.zeros(len(self.matrix), dtype=torch.float64)
+        together = torch.zeros(len(self.matrix), len(self.matrix), dtype=torch.float64)
+        for x in chunks:
+            count += len(x)
+            total += x.sum(0)
+            together += x.T @ x
+        mean = total / max(count, 1)
+        _, directions = torch.linalg.eigh(together / max(count, 1) - torch.outer(mean, mean))
+        # In half precision, as a bundle stores them.
+        self.matrix.copy_((directions[:, -self.width :] * loudness).half())
+        self.centre.copy_(mean.float() @ self.matrix)
+
+    def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
+        return x @ self.matrix - self.centre
+
+
 class Series(nn.Module):
     """Statistics of each variable, whether it was measured at all, and treatments."""
 
@@ -73,15 +110,24 @@ class Series(nn.Module):
         super().__init__()
         self.normalise = Normalise(statistics)
         self.normalise_treatments = Normalise(treatments)
-        self.width = math.prod(statistics) + statistics[0] + math.prod(treatments)
+        features = math.prod(statistics) + statistics[0] + math.prod(treatments)
+        self.directions = Directions(features)
+        self.width = self.directions.width
 
     def fit(self, statistics: Float[Tensor, "n V S"], treatments: Float[Tensor, "n R 4"]) -> None:
         self.normalise.fit(statistics)
         self.normalise_treatments.fit(treatments)
+        self.directions.fit([self._scaled(statistics, treatments)])
 
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
     ) -> Float[Tensor, "B W"]:
+        directed: Tensor = self.directions(self._scaled(statistics, treatments))
+        return directed
+
+    def _scaled(
+        self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
+    ) -> Float[Tensor, "B F"]:
         measured = (~torch.isnan(statistics[:, :, 0])).to(statistics.dtype)
         parts = [
             self.normalise(statistics).flatten(1),
@@ -92,35 +138,43 @@ class Series(nn.Module):
 
 
 class Words(nn.Module):
-    """Which tokens occur anywhere in the notes, the rarer the heavier; and how much is unknown.
+    """Which words and phrases occur anywhere in the notes; and how much of them is unknown.
 
-    Any number of tokens, none of them cut. `words` of the vocabulary are kept: those of enough, and
-    not of nearly all, training patients.
+    Any number, none of them cut. `words` of the vocabulary are kept: those of enough, and not of
+    nearly all, training patients. Their presence is told along the directions in which notes
+    differ most (latent semantic analysis, Deerwester et al. 1990).
     """
+
+    # How loud beside the other modalities: chosen on hospitals held out (docs/experiments.md).
+    LOUDNESS = 5.0
 
     def __init__(self, vocabulary: int, words: int) -> None:
         super().__init__()
+        self.words = words
         self.register_buffer("column", torch.zeros(vocabulary, dtype=torch.int64))
-        self.register_buffer("weight", torch.ones(words))
         self.column: Tensor
-        self.weight: Tensor
-        self.width = words + 1
+        self.directions = Directions(words)
+        self.width = self.directions.width + 1
 
-    def fit(self, share: Float[Tensor, " vocabulary"], words: Int[Tensor, " words"]) -> None:
-        """`share` of the training patients that have each token, and the tokens to keep."""
+    def fit(self, words: Int[Tensor, " words"], notes: Iterable[Int[Tensor, "b L"]]) -> None:
+        """`words` to keep; the training `notes`, some patients at a time."""
         self.column.zero_()
         self.column[words] = torch.arange(1, len(words) + 1)
-        self.weight.copy_(-share[words].log())
+        there = (self._there(self.column[tokens]) for tokens in notes)
+        self.directions.fit(there, self.LOUDNESS)
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:
         column = self.column[tokens]
-        there = torch.zeros(tokens.shape[0], self.width, device=tokens.device)
-        # Column 0 takes all that is not kept, padding among it.
-        there = there.scatter(1, column, 1.0)[:, 1:]
         given = (tokens != 0).sum(dim=1)
         kept = (column != 0).sum(dim=1)
         unknown = (given - kept) / given.clamp_min(1)
-        return torch.cat([there * self.weight, unknown.unsqueeze(1).to(there.dtype)], dim=1)
+        about = self.directions(self._there(column))
+        return torch.cat([about, unknown.unsqueeze(1).to(about.dtype)], dim=1)
+
+    def _there(self, column: Int[Tensor, "B L"]) -> Float[Tensor, "B words"]:
+        """1 where a word is there. Column 0 takes all that is not kept, padding among it."""
+        there = torch.zeros(column.shape[0], self.words + 1, device=column.device)
+        return there.scatter(1, column, 1.0)[:, 1:]
 
 
 def kept_words(share: Float[Tensor, " vocabulary"], patients: int) -> Int[Tensor, " words"]:

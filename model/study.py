@@ -64,12 +64,12 @@ CANDIDATES: Mapping[str, tuple[Settings, ...]] = {
     SINGLE_TASK: _NETWORK_CANDIDATES,
     "shared_trunk": _NETWORK_CANDIDATES,
     "logistic_regression": (
-        {"C": 0.001, "words": 1.0, "every_landmark": False},
-        {"C": 0.0003, "words": 1.0, "every_landmark": False},
-        {"C": 0.003, "words": 1.0, "every_landmark": False},
+        {"C": 0.003, "words": 3.0, "every_landmark": False},
         {"C": 0.001, "words": 3.0, "every_landmark": False},
-        {"C": 0.0001, "words": 3.0, "every_landmark": True},
+        {"C": 0.0003, "words": 3.0, "every_landmark": False},
+        {"C": 0.003, "words": 1.0, "every_landmark": False},
         {"C": 0.0003, "words": 3.0, "every_landmark": True},
+        {"C": 0.001, "words": 3.0, "every_landmark": True},
     ),
     "lightgbm": (
         {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": False},
@@ -200,7 +200,7 @@ class Study:
     ) -> Arrays:
         make, settings = BASELINES[job.model], self.settings(job)
         data = Data([cohort], modalities)
-        vocabulary = cohort.spec.tokenizer.get_vocab_size()
+        vocabulary = cohort.spec.vocabulary
         if not settings["every_landmark"]:
             learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
         inputs = Inputs(data, learn, vocabulary)

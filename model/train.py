@@ -207,29 +207,29 @@ class Prepared:
         self.config = config
         self.data = Data(cohorts, modalities)
         everyone = np.arange(len(self.data))
-        vocabulary = cohorts[0].spec.tokenizer.get_vocab_size()
-        share, patients = self.data.token_shares(everyone, vocabulary)
+        share, patients = self.data.token_shares(everyone, cohorts[0].spec.vocabulary)
         words = kept_words(share, patients)
         self.facts = facts_of(cohorts, config, command, len(words), modalities)
         self.offset = self._offsets(cohorts)
         self.splits = self._splits(cohorts)
         encoders: Any = make_net(self.facts).encoders
         self.encoders = encoders
-        self._fit(share, words)
+        self._fit(words)
         self.represented = Represented.of(self.data, self.encoders)
         for modality, vectors in self.represented.vectors.items():
             encoders[modality].ordinary.fit(vectors)
         self.statistics = standardised(self.data, encoders["series"].represent.normalise)
         self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
 
-    def _fit(self, share: Tensor, words: Tensor) -> None:
+    def _fit(self, words: Tensor) -> None:
         data, encoders = self.data, cast("Any", self.encoders)
         modalities: tuple[Modality, ...] = ("tabular", "series")
         for modality in modalities:
             rows = data.rows_with(modality)
             if len(rows):
                 encoders[modality].represent.fit(**data.inputs(modality, rows))
-        encoders["notes"].represent.fit(share, words)
+        notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
+        encoders["notes"].represent.fit(words, notes)
 
     def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
         """[N, T] log-odds by which each sample's cohort is above the first."""

@@ -5,7 +5,9 @@ cohort), so that a model is always fed as it was taught.
 """
 
 import io
+import itertools
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
 from typing import Self
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +65,8 @@ TREATMENT_FEATURES = ("given", "running", "hours_since_start", "rate")
 NUMERIC_TABULAR = ("age", "height_cm", "weight_kg", "body_mass_index", "hours_since_admission")
 
 _PLAUSIBLE_TABULAR = {"age": (0.0, 120.0), "height_cm": (30.0, 250.0), "weight_kg": (1.0, 500.0)}
+_SENTENCE_END = re.compile(r"[;\n]+|\.(?:\s+|$)")
+_LONGEST_PHRASE, _MOST_HEADINGS = 200, 8  # characters; parts between colons
 _IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
 
 
@@ -70,7 +75,7 @@ class FeatureSpec(BaseModel):
 
     Shapes for one patient, float32 unless said otherwise:
     tabular `values` [F]; series `statistics` [V, S] and `treatments` [T, 4];
-    notes `tokens` [L] int64; image `pixels` [1, side, side] uint8.
+    notes `tokens` [L] int64, of tokens and of phrases; image `pixels` [1, side, side] uint8.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,6 +110,8 @@ class FeatureSpec(BaseModel):
     # Of all images, and of all notes, of one request: what is read is read whole, or refused.
     max_pixels: int = 40_000_000
     max_characters: int = 1_000_000
+    # Ids beside the tokenizer's, onto which whole phrases are hashed.
+    phrases: int = 65_536
     # A file of its own wherever a spec is stored, beside it.
     tokenizer_json: str = Field(exclude=True, repr=False)
 
@@ -147,6 +154,11 @@ class FeatureSpec(BaseModel):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_str(self.tokenizer_json)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many ids a note may hold: the tokenizer's, then those of phrases."""
+        return self.tokenizer.get_vocab_size() + self.phrases
 
     def ucum(self, unit: str | None) -> str | None:
         """The UCUM code of a unit as it was spelled."""
@@ -533,7 +545,10 @@ def _rate(pointer: str, payload: Payload, i: int, spec: FeatureSpec, ledger: _Le
 
 
 def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Array] | None:
-    """Tokens of all notes, from old to new, each followed by a separator. Nothing is cut."""
+    """Tokens of all notes, from old to new, each followed by a separator and the note's phrases.
+
+    Nothing is cut.
+    """
     if not payload.notes:
         return None
     if sum(len(note.text) for note in payload.notes) > spec.max_characters:
@@ -544,9 +559,28 @@ def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Ar
     encoded = spec.tokenizer.encode_batch([note.text for note in ordered])
     tokens: list[int] = []
     separator = spec.tokenizer.token_to_id("[SEP]")
-    for one in encoded:
+    first = spec.vocabulary - spec.phrases
+    for note, one in zip(ordered, encoded, strict=True):
         tokens += one.ids if separator is None else [*one.ids, separator]
+        tokens += [first + crc32(p.encode()) % spec.phrases for p in phrases_of(note.text)]
     return {"tokens": np.array(tokens, dtype=np.int64)}
+
+
+def phrases_of(text: str) -> list[str]:
+    """What stands between full stops, semicolons and line breaks, in lower case, each once.
+
+    Of "history: cardiac: heart failure" each run of its parts, too: what a form calls a thing, and
+    the headings that it stands under, mean more than their single words.
+    """
+    found: dict[str, None] = {}
+    for sentence in _SENTENCE_END.split(text.lower()):
+        parts = [" ".join(part.split()) for part in sentence.split(":")]
+        if len(sentence) > _LONGEST_PHRASE or len(parts) > _MOST_HEADINGS:
+            continue  # prose, which nobody says twice
+        for start, stop in itertools.combinations(range(len(parts) + 1), 2):
+            found[": ".join(parts[start:stop])] = None
+    found.pop("", None)
+    return list(found)
 
 
 def _image(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Array] | None:

@@ -110,6 +110,16 @@ class Phenotype(_Fact):
     more_often: dict[str, float] = {}
 
 
+class Recalibration(_Fact):
+    """The patients whose prevalences a bundle was corrected by; `shift` in log-odds, by task."""
+
+    cohort: str
+    patients: int
+    source: str
+    digest: str
+    shift: dict[str, float]
+
+
 class Manifest(_Fact):
     """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others."""
 
@@ -124,6 +134,7 @@ class Manifest(_Fact):
     fusion: Graph
     trained_hours: tuple[float, float]
     cohorts: tuple[Cohort, ...]
+    recalibration: Recalibration | None = None
     phenotypes: tuple[Phenotype, ...] = ()
     evaluation: dict[str, Any] = {}
     golden_tolerance: float

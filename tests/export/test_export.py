@@ -13,50 +13,12 @@ import torch
 from export.bundle import export_bundle
 from export.parity import ParityError, check_parity
 from export.trace import export_fusion
-from model import labels
-from model.cohort import Cohort, write
 from model.cohorts import synthetic
-from model.net import NetConfig
-from model.train import Prepared, TrainConfig, Trainer
-from schemas.features import FeatureSpec, features
+from schemas.features import features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
 from schemas.response import MODALITIES
 from service.bundle import Bundle
 from service.engine import Engine
-
-CONFIG = TrainConfig(
-    net=NetConfig(width=24, task_width=8, image_channels=(8, 8), clusters=3),
-    members=2,
-    epochs=2,
-)
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cohort")
-    records = synthetic.patients(80, seed=3)
-    made_by = (synthetic, labels)
-    spec = FeatureSpec.default()
-    for _ in write(records, folder, name="synthetic", source="made", made_by=made_by, spec=spec):
-        pass
-    trainer = Trainer(Prepared([Cohort.load(folder)], CONFIG, command="m3h-model train …"))
-    for _ in trainer.run():
-        pass
-    return trainer.checkpoint()
-
-
-@pytest.fixture(scope="session")
-def exported(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    digest, parity = export_bundle(
-        checkpoint,
-        folder,
-        name="small",
-        version="0.0.1",
-        golden=synthetic.examples(),
-        evaluation={},
-    )
-    return folder, digest, parity
 
 
 def test_graphs_and_network_agree_over_many_shapes(exported):
@@ -134,12 +96,12 @@ def test_a_bundle_holds_no_path_of_the_machine_that_made_it(exported):
         assert not any(folder in path.read_bytes() for folder in machine), path.name
 
 
-def test_weights_take_two_bytes_each(exported):
+def test_weights_take_two_bytes_each(exported, checkpoint):
     graph = onnx.load(exported[0] / "series.onnx").graph
     size = Counter()
     for tensor in graph.initializer:
         size[tensor.data_type] += len(tensor.raw_data)
-    members = CONFIG.members * CONFIG.net.width
+    members = checkpoint.facts.members * checkpoint.facts.net.width
     assert size[onnx.TensorProto.FLOAT16] > 2 * members * 1000
     # What fits the training patients (medians, spreads, directions) is kept whole.
     assert not any(

@@ -7,6 +7,7 @@ from model.calibrate import (
     FEWEST_FOR_A_SET,
     conformal_sets,
     half_a_patient,
+    prior_shift,
     stretch,
     venn_abers,
     weighted_quantile,
@@ -79,3 +80,30 @@ def test_a_weighted_quantile_counts_a_patient_once_however_many_samples():
     assert weighted_quantile(values, weight, 0.5) == 3.0
     assert weighted_quantile(values, weight, 0.0) == 1.0
     assert weighted_quantile(values, np.array([9.0, 1, 1, 1]), 0.5) == 1.0
+
+
+def charted_otherwise(shifts, count, seed=0):
+    """Log-odds as a model gives them, and outcomes where each task is charted by so much more."""
+    draw = np.random.default_rng(seed)
+    z = draw.normal(-1.5, 1.0, (count, len(shifts)))
+    outcome = draw.random(z.shape) < 1 / (1 + np.exp(-z - shifts))
+    return z, outcome.astype(float), np.ones(count)
+
+
+def test_a_new_hospitals_prevalences_are_found():
+    shifts = np.array([2.0, 0.0, -1.0, 0.5])
+    np.testing.assert_allclose(prior_shift(*charted_otherwise(shifts, 20_000)), shifts, atol=0.1)
+
+
+def test_a_task_with_few_patients_follows_the_others():
+    z, outcome, weight = charted_otherwise(np.full(30, 1.5), 200)
+    outcome[3:, 0] = np.nan
+    outcome[:3, 0] = 0.0
+    assert prior_shift(z, outcome, weight)[0] == pytest.approx(1.5, abs=0.3)
+
+
+def test_a_task_without_a_label_stays_as_it_is():
+    z, outcome, weight = charted_otherwise(np.full(3, 1.0), 200)
+    outcome[:, 1] = np.nan
+    assert prior_shift(z, outcome, weight)[1] == 0
+    assert not prior_shift(z, np.full_like(z, np.nan), weight).any()

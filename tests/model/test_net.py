@@ -32,7 +32,7 @@ def make_net(seen=None, **config):
         NetConfig(image_channels=(8, 16), **config),
         members=2,
     )
-    net.encoders["notes"].represent.fit(torch.full((50,), 0.1), torch.arange(10, 30))
+    net.encoders["notes"].represent.fit(torch.arange(10, 30), [torch.randint(1, 50, (60, 20))])
     with torch.no_grad():  # heads start at zero; a promise must hold for any weights
         for parameter in net.fusion.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

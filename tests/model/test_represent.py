@@ -8,12 +8,20 @@ from model.represent import Ordinary, Pixels, Series, Tabular, Words, kept_words
 
 def words():
     represent = Words(vocabulary=50, words=20)
-    represent.fit(torch.full((50,), 0.1), torch.arange(10, 30))
+    draw = torch.Generator().manual_seed(0)
+    notes = [torch.randint(1, 50, (100, 30), generator=draw) for _ in range(3)]
+    represent.fit(torch.arange(10, 30), notes)
     return represent
 
 
-def test_a_note_without_a_token_is_zeros_and_not_nan():
-    assert torch.equal(words()(torch.zeros(2, 4, dtype=torch.long)), torch.zeros(2, 21))
+def test_a_note_without_a_token_is_one_that_says_nothing_and_not_nan():
+    represent = words()
+    nothing = represent(torch.tensor([[0, 0, 0], [0, 0, 0]]))
+    assert torch.isfinite(nothing).all()
+    # Words that are not kept say nothing either; that they are unknown is told.
+    torch.testing.assert_close(
+        nothing[:, :-1], represent(torch.tensor([[3, 4, 0], [5, 5, 40]]))[:, :-1]
+    )
 
 
 def test_padding_does_not_change_a_note():
@@ -25,7 +33,15 @@ def test_padding_does_not_change_a_note():
 def test_a_note_is_read_to_its_end_however_long_it_is():
     tokens = torch.full((1, 100_000), 11)
     tokens[0, -1] = 29
-    assert words()(tokens)[0, 19] > 0
+    represent = words()
+    assert not torch.equal(represent(tokens)[:, :-1], represent(tokens[:, :-1])[:, :-1])
+
+
+def test_no_difference_between_two_notes_is_lost_while_topics_are_as_many_as_words():
+    represent = words()
+    one, other = represent(torch.tensor([[10, 11, 12], [10, 11, 13]]))[:, :-1]
+    distance = Words.LOUDNESS * 2**0.5
+    torch.testing.assert_close((one - other).norm(), torch.tensor(distance), rtol=1e-2, atol=0.0)
 
 
 def test_the_share_of_unknown_words_is_told():

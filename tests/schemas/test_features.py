@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec, features, stack
+from schemas.features import (
+    STATISTICS,
+    TREATMENT_FEATURES,
+    FeatureSpec,
+    features,
+    phrases_of,
+    stack,
+)
 from schemas.payload import InvalidPayload, as_payload, parse_payload
 
 SPEC = FeatureSpec.default()
@@ -354,6 +361,32 @@ def test_notes_are_read_from_old_to_new():
     first, second = {"time": at(5), "text": "fever"}, {"time": at(1), "text": "cough"}
     one, other = read(notes=[first, second]), read(notes=[second, first])
     np.testing.assert_array_equal(one.arrays["notes"]["tokens"], other.arrays["notes"]["tokens"])
+
+
+def test_a_phrase_is_known_by_itself_and_by_the_headings_it_stands_under():
+    assert phrases_of("History: cardiac: heart  failure; Gout.\nAsthma") == [
+        "history",
+        "history: cardiac",
+        "history: cardiac: heart failure",
+        "cardiac",
+        "cardiac: heart failure",
+        "heart failure",
+        "gout",
+        "asthma",
+    ]
+
+
+@given(st.text(max_size=400))
+def test_every_id_of_a_note_is_within_the_vocabulary(text):
+    if text.strip():
+        tokens = read(notes=[{"time": at(1), "text": text}]).arrays["notes"]["tokens"]
+        assert (tokens >= 0).all()
+        assert (tokens < SPEC.vocabulary).all()
+
+
+def test_phrases_have_ids_of_their_own():
+    tokens = read(notes=[{"time": at(1), "text": "gout"}]).arrays["notes"]["tokens"]
+    assert (tokens >= SPEC.vocabulary - SPEC.phrases).sum() == 1
 
 
 # --- images -----------------------------------------------------------------------------------

@@ -1,0 +1,45 @@
+"""A small model of synthetic patients, and its bundle."""
+
+import pytest
+
+from export.bundle import export_bundle
+from model import labels
+from model.cohort import Cohort, write
+from model.cohorts import synthetic
+from model.net import NetConfig
+from model.train import Prepared, TrainConfig, Trainer
+from schemas.features import FeatureSpec
+
+CONFIG = TrainConfig(
+    net=NetConfig(width=24, task_width=8, image_channels=(8, 8), clusters=3),
+    members=2,
+    epochs=2,
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    records = synthetic.patients(80, seed=3)
+    made_by = (synthetic, labels)
+    spec = FeatureSpec.default()
+    for _ in write(records, folder, name="synthetic", source="made", made_by=made_by, spec=spec):
+        pass
+    trainer = Trainer(Prepared([Cohort.load(folder)], CONFIG, command="m3h-model train …"))
+    for _ in trainer.run():
+        pass
+    return trainer.checkpoint()
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    digest, parity = export_bundle(
+        checkpoint,
+        folder,
+        name="small",
+        version="0.0.1",
+        golden=synthetic.examples(),
+        evaluation={},
+    )
+    return folder, digest, parity
