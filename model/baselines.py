@@ -128,7 +128,10 @@ def _each_task(
     tasks: tuple[Task, ...],
     learn: Rows,
 ) -> Predict:
-    """Probabilities by output name; the observed share where a class has too few cases."""
+    """Probabilities by output name; the observed share where a class has too few cases.
+
+    NaN for a task without any label.
+    """
     models: dict[str, tuple[Any, Floats]] = {}
     for i, task in enumerate(tasks):
         if task.kind in ("binary", "multiclass"):
@@ -136,7 +139,7 @@ def _each_task(
             known = ~np.isnan(y)
             counts = np.bincount(y[known].astype(int), minlength=len(task.classes) or 2)
             enough = (counts >= FEWEST_CASES).sum() > 1
-            share = counts / max(counts.sum(), 1)
+            share = counts / counts.sum() if known.any() else np.full(len(counts), np.nan)
             models[task.name] = (fit(y, known) if enough else None, share)
 
     def predict(data: Data, rows: Rows) -> dict[str, Floats]:

@@ -32,7 +32,7 @@ class NetConfig(BaseModel):
     attention: Literal["balanced", "published", "none"] = "balanced"
     width: int = 256
     task_width: int = 32
-    image_channels: tuple[int, ...] = (16, 32, 64, 128)
+    image_channels: tuple[int, ...] = (8, 16, 32, 64)
     # Phenotypes: of 3 to 8, the number that bootstraps of hospitals agree on most (eICU, k-means).
     clusters: int = 5
     dropout: float = 0.3

@@ -9,8 +9,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from scipy import sparse
+from sklearn.decomposition import TruncatedSVD
 from torch import Tensor, nn
 
 from schemas.response import Modality
@@ -68,10 +71,12 @@ class Tabular(nn.Module):
 
 
 class Directions(nn.Module):
-    """The directions in which training patients differ most: principal component analysis.
+    """The directions in which training patients differ most.
 
     A network that is trained with Adam learns rare and common inputs equally fast; along these
-    directions it learns first what many patients have, as ridge regression does.
+    directions it learns first what many patients have, as ridge regression does. They are the
+    leading right singular vectors, found at random (Halko, Martinsson & Tropp 2011): in memory and
+    time they grow with the features, not with their square.
     """
 
     MOST = 512
@@ -84,20 +89,18 @@ class Directions(nn.Module):
         self.matrix: Tensor
         self.centre: Tensor
 
-    def fit(self, chunks: Iterable[Float[Tensor, "b F"]], loudness: float = 1.0) -> None:
-        """`chunks`: some patients at a time. `loudness`: what the directions are multiplied by."""
-        count = 0
-        total = torch.zeros(len(self.matrix), dtype=torch.float64)
-        together = torch.zeros(len(self.matrix), len(self.matrix), dtype=torch.float64)
-        for x in chunks:
-            count += len(x)
-            total += x.sum(0)
-            together += x.T @ x
-        mean = total / max(count, 1)
-        _, directions = torch.linalg.eigh(together / max(count, 1) - torch.outer(mean, mean))
+    def fit(self, x: Any, loudness: float = 1.0) -> None:
+        """`x`: [n, features], a NumPy array or SciPy sparse matrix; n may be below the width.
+
+        `loudness`: what the directions are multiplied by.
+        """
+        found = TruncatedSVD(self.width, random_state=0).fit(x).components_
+        matrix = torch.zeros_like(self.matrix)
+        matrix[:, : len(found)] = torch.from_numpy(found.T) * loudness
         # In half precision, as a bundle stores them.
-        self.matrix.copy_((directions[:, -self.width :] * loudness).half())
-        self.centre.copy_(mean.float() @ self.matrix)
+        self.matrix.copy_(matrix.half())
+        mean = np.asarray(x.mean(axis=0), np.float32).reshape(1, -1)
+        self.centre.copy_((torch.from_numpy(mean) @ self.matrix)[0])
 
     def forward(self, x: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
         return x @ self.matrix - self.centre
@@ -117,7 +120,7 @@ class Series(nn.Module):
     def fit(self, statistics: Float[Tensor, "n V S"], treatments: Float[Tensor, "n R 4"]) -> None:
         self.normalise.fit(statistics)
         self.normalise_treatments.fit(treatments)
-        self.directions.fit([self._scaled(statistics, treatments)])
+        self.directions.fit(self._scaled(statistics, treatments).numpy())
 
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
@@ -160,8 +163,9 @@ class Words(nn.Module):
         """`words` to keep; the training `notes`, some patients at a time."""
         self.column.zero_()
         self.column[words] = torch.arange(1, len(words) + 1)
-        there = (self._there(self.column[tokens]) for tokens in notes)
-        self.directions.fit(there, self.LOUDNESS)
+        there = [sparse.csr_matrix(self._there(self.column[tokens]).numpy()) for tokens in notes]
+        if there:
+            self.directions.fit(sparse.vstack(there), self.LOUDNESS)
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:
         column = self.column[tokens]

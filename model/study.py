@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -56,31 +56,25 @@ _NETWORK_CANDIDATES: tuple[Settings, ...] = (
     {"learning_rate": 5e-4},
     {"batch": 128},
     {"net": {"dropout": 0.5}},
-    {"net": {"width": 512}},
-    {"keep_all_modalities": 0.8},
 )
 CANDIDATES: Mapping[str, tuple[Settings, ...]] = {
     "m3h": _NETWORK_CANDIDATES,
     SINGLE_TASK: _NETWORK_CANDIDATES,
     "shared_trunk": _NETWORK_CANDIDATES,
     "logistic_regression": (
-        {"C": 0.003, "words": 3.0, "every_landmark": False},
         {"C": 0.001, "words": 3.0, "every_landmark": False},
-        {"C": 0.0003, "words": 3.0, "every_landmark": False},
-        {"C": 0.003, "words": 1.0, "every_landmark": False},
+        {"C": 0.003, "words": 3.0, "every_landmark": False},
         {"C": 0.0003, "words": 3.0, "every_landmark": True},
         {"C": 0.001, "words": 3.0, "every_landmark": True},
     ),
     "lightgbm": (
-        {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": False},
         {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 60, "every_landmark": False},
         {"num_leaves": 4, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": False},
-        {"num_leaves": 15, "learning_rate": 0.03, "n_estimators": 100, "every_landmark": False},
         {"num_leaves": 7, "learning_rate": 0.05, "n_estimators": 120, "every_landmark": True},
         {"num_leaves": 15, "learning_rate": 0.02, "n_estimators": 150, "every_landmark": True},
     ),
 }
-# Candidates for single tasks are judged by every fifth of them: 44 networks for each are too many.
+# Candidates for one model per task are judged by every fifth task: 44 for each are too many.
 JUDGED_TASKS = 5
 FEWEST_TO_JUDGE = 8  # positives among the judging hospitals
 
@@ -199,7 +193,7 @@ class Study:
         test: Rows,
     ) -> Arrays:
         make, settings = BASELINES[job.model], self.settings(job)
-        data = Data([cohort], modalities)
+        data = Data([cohort if job.candidate is None else judged(cohort)], modalities)
         vocabulary = cohort.spec.vocabulary
         if not settings["every_landmark"]:
             learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
@@ -302,10 +296,15 @@ def _judge(path: Path, cohort: Cohort) -> float:
 
 def without_treatments(cohort: Cohort) -> Cohort:
     """The same patients, of whose treatments nothing is known."""
-    samples = cohort.samples
-    arrays = {f.name: getattr(samples, f.name) for f in fields(Samples)}
-    arrays["treatments"] = np.zeros_like(samples.treatments)
-    return replace(cohort, samples=Samples(**arrays))
+    treatments = np.zeros_like(cohort.samples.treatments)
+    return replace(cohort, samples=replace(cohort.samples, treatments=treatments))
+
+
+def judged(cohort: Cohort) -> Cohort:
+    """The same patients, with the labels alone by which candidates are judged."""
+    outcomes = np.full_like(cohort.samples.outcomes, np.nan)
+    outcomes[:, ::JUDGED_TASKS] = cohort.samples.outcomes[:, ::JUDGED_TASKS]
+    return replace(cohort, samples=replace(cohort.samples, outcomes=outcomes))
 
 
 def some_patients(samples: Samples, rows: Rows, share: float) -> Rows:

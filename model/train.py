@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     seed: int = 0
     # Networks whose answers are averaged. Each learns from other hospitals than it is stopped by;
     # the hospitals that the members hold out are dealt like the folds of a cross-validation.
-    members: int = 5
+    members: int = 8
     epochs: int = 60
     patience: int = 8
     batch: int = 256
