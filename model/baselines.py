@@ -11,7 +11,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -24,6 +24,7 @@ Settings = Mapping[str, Any]
 Predict = Callable[[Data, Rows], dict[str, Floats]]
 
 FEWEST_CASES = 3  # of a class, to fit a model at all
+SHORTEST_DAYS = 1 / 24
 _BOOSTING: Settings = {
     "min_child_samples": 20,
     "colsample_bytree": 0.3,
@@ -73,7 +74,10 @@ class Inputs:
 def logistic_regression(
     inputs: Inputs, data: Data, tasks: tuple[Task, ...], learn: Rows, settings: Settings
 ) -> Predict:
-    """One for each task; tails compressed, medians for what is missing, and that it is missing."""
+    """One for each task; tails compressed, medians for what is missing, and that it is missing.
+
+    Of a regression it is the ridge regression of log-days.
+    """
     missing = np.isnan(inputs.values(data, learn))
     varies = missing.any(axis=0) & ~missing.all(axis=0)
     scale = make_pipeline(
@@ -95,8 +99,12 @@ def logistic_regression(
 
     x_learn = ready(data, learn)
 
-    def fit(y: Floats, known: npt.NDArray[np.bool_]) -> Any:
-        return LogisticRegression(C=settings["C"], max_iter=300).fit(x_learn[known], y[known])
+    def fit(task: Task, y: Floats, known: npt.NDArray[np.bool_]) -> Any:
+        if task.kind == "regression":
+            model = Ridge(1 / settings["C"])  # the same penalty
+        else:
+            model = LogisticRegression(C=settings["C"], max_iter=300)
+        return model.fit(x_learn[known], y[known])
 
     return _each_task(fit, ready, data, tasks, learn)
 
@@ -112,47 +120,61 @@ def gradient_boosting(
 
     x_learn = ready(data, learn)
 
-    def fit(y: Floats, known: npt.NDArray[np.bool_]) -> Any:
-        model = lightgbm.LGBMClassifier(
-            **_BOOSTING, **parameters, verbose=-1, n_jobs=1, random_state=0
-        )
-        return model.fit(x_learn[known], y[known].astype(int))
+    def fit(task: Task, y: Floats, known: npt.NDArray[np.bool_]) -> Any:
+        kind = lightgbm.LGBMRegressor if task.kind == "regression" else lightgbm.LGBMClassifier
+        model = kind(**_BOOSTING, **parameters, verbose=-1, n_jobs=1, random_state=0)
+        return model.fit(x_learn[known], y[known])
 
     return _each_task(fit, ready, data, tasks, learn)
 
 
 def _each_task(
-    fit: Callable[[Floats, npt.NDArray[np.bool_]], Any],
+    fit: Callable[[Task, Floats, npt.NDArray[np.bool_]], Any],
     ready: Callable[[Data, Rows], Floats],
     data: Data,
     tasks: tuple[Task, ...],
     learn: Rows,
 ) -> Predict:
-    """Probabilities by output name; the observed share where a class has too few cases.
+    """Probabilities and days by output name; days are learned as their logarithm.
 
-    NaN for a task without any label.
+    The observed share where a class has too few cases, NaN for a task without any label. A
+    clustering has no labels, and no model here.
     """
-    models: dict[str, tuple[Any, Floats]] = {}
+    models: dict[str, Callable[[Floats], Floats]] = {}
     for i, task in enumerate(tasks):
-        if task.kind in ("binary", "multiclass"):
-            y = data.samples.outcomes[learn, i].astype(np.float64)
-            known = ~np.isnan(y)
+        y = data.samples.outcomes[learn, i].astype(np.float64)
+        known = ~np.isnan(y)
+        if task.kind == "regression" and known.any():
+            models[task.name] = _days(fit(task, np.log(np.maximum(y, SHORTEST_DAYS)), known))
+        elif task.kind in ("binary", "multiclass"):
             counts = np.bincount(y[known].astype(int), minlength=len(task.classes) or 2)
-            enough = (counts >= FEWEST_CASES).sum() > 1
             share = counts / counts.sum() if known.any() else np.full(len(counts), np.nan)
-            models[task.name] = (fit(y, known) if enough else None, share)
+            enough = (counts >= FEWEST_CASES).sum() > 1
+            models[task.name] = _classes(fit(task, y, known) if enough else None, share)
 
     def predict(data: Data, rows: Rows) -> dict[str, Floats]:
         x = ready(data, rows)
-        found = {}
-        for name, (model, share) in models.items():
-            p = np.tile(share, (len(rows), 1))
-            if model is not None:
-                p = np.zeros_like(p)
-                p[:, model.classes_.astype(int)] = model.predict_proba(x)
-            found[name] = p
-        binary = [found[t.name][:, 1] for t in tasks if t.kind == "binary"]
-        others = {t.name: found[t.name] for t in tasks if t.kind == "multiclass"}
-        return {"binary": np.stack(binary, axis=1), **others}
+        found = {name: model(x) for name, model in models.items()}
+        binary = [found.pop(t.name)[:, 1] for t in tasks if t.kind == "binary"]
+        return {"binary": np.stack(binary, axis=1), **found}
+
+    return predict
+
+
+def _days(model: Any) -> Callable[[Floats], Floats]:
+    def predict(x: Floats) -> Floats:
+        days: Floats = np.exp(model.predict(x))[:, None]
+        return days
+
+    return predict
+
+
+def _classes(model: Any, share: Floats) -> Callable[[Floats], Floats]:
+    def predict(x: Floats) -> Floats:
+        p = np.tile(share, (len(x), 1))
+        if model is not None:
+            p = np.zeros_like(p)
+            p[:, model.classes_.astype(int)] = model.predict_proba(x)
+        return p
 
     return predict
