@@ -18,9 +18,7 @@ from torch.nn import functional as F
 
 from model.represent import Ordinary
 from schemas.response import MODALITIES, Modality
-from schemas.tasks import Task
-
-MORTALITY, DISPOSITION, DIED = "in_hospital_mortality", "discharge_disposition", "died"
+from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
 
 class NetConfig(BaseModel):

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from model.net import DISPOSITION, M3H, MORTALITY, CrossTaskAttention, NetConfig
+from model.net import M3H, CrossTaskAttention, NetConfig
 from model.represent import make_representations
 from schemas.response import MODALITIES
-from schemas.tasks import load_tasks
+from schemas.tasks import DISPOSITION, MORTALITY, load_tasks
 
 TASKS = load_tasks()
 NAMES = [task.name for task in TASKS]
