@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
 from sklearn.isotonic import IsotonicRegression
 
 from schemas.manifest import Sets, Steps
@@ -96,13 +97,30 @@ def weighted_quantile(values: Floats, weight: Floats, share: float) -> float:
     return float(values[order][allowed[-1]])
 
 
+def local_margin(miss: Floats, weight: Floats) -> float | None:
+    """By how much to move one end of an interval outwards, so that it misses MISSED / 2 of them.
+
+    Split conformal prediction (Vovk 2012) by the patients of another hospital; `miss` [n]: how far
+    each one's outcome lies beyond the end. None where there are too few patients to say.
+    """
+    patients = float(weight.sum())
+    if patients < FEWEST_FOR_A_SET:
+        return None
+    return weighted_quantile(miss, weight, (1 - MISSED / 2) * (1 + 1 / patients))
+
+
 def prior_shift(log_odds: Floats, outcome: Floats, weight: Floats) -> Floats:
     """What to add to each task's log-odds at a new hospital, where diseases are charted otherwise.
 
-    All [n, T], outcomes NaN where unknown (weight [n]). Label shift (Saerens et al. 2002), with
-    shrinkage: the tasks' shifts lie around a common one, and how far they differ is learned from
-    all of them (empirical Bayes, by expectation maximisation), so that a task with few patients
-    follows the others. A task without any label stays as it is.
+    All [n, T], outcomes NaN where unknown (weight [n]). If only the prevalence differs there
+    (label shift), a right posterior is right again once its log-odds are moved by the log of the
+    ratio of the prior odds (Saerens et al. 2002, eq. 4). Outcomes are known here, so that the
+    number is found as the likeliest intercept beside the model's log-odds. Of a model that knows
+    nothing (the same log-odds for everybody) it makes the local prevalence.
+
+    With shrinkage: the tasks' shifts lie around a common one, and how far they differ is learned
+    from all of them (empirical Bayes, by expectation maximisation), so that a task with few
+    patients follows the others. A task without any label stays as it is.
     """
     known = ~np.isnan(outcome)
     tasks = np.flatnonzero(known.any(axis=0))
@@ -131,3 +149,18 @@ def _likeliest_shift(
         return float(loss.sum() + (shift - common) ** 2 / (2 * variance))
 
     return float(minimize_scalar(objective, bounds=(-8.0, 8.0), method="bounded").x)
+
+
+def class_shift(log_p: Floats, outcome: Floats, weight: Floats) -> Floats:
+    """The same for a choice of classes: [K], to be added to the log-probabilities [n, K].
+
+    The likeliest, with a normal prior of variance 1 around no shift; `outcome` [n] class indices.
+    """
+    rows, chosen = np.arange(len(outcome)), outcome.astype(np.intp)
+
+    def objective(shift: Floats) -> float:
+        fit = log_softmax(log_p + shift, axis=1)[rows, chosen]
+        return float(shift @ shift / 2 - weight @ fit)
+
+    found: Floats = minimize(objective, np.zeros(log_p.shape[1])).x
+    return found

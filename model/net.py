@@ -18,9 +18,7 @@ from torch.nn import functional as F
 
 from model.represent import Ordinary
 from schemas.response import MODALITIES, Modality
-from schemas.tasks import Task
-
-MORTALITY, DISPOSITION, DIED = "in_hospital_mortality", "discharge_disposition", "died"
+from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
 
 class NetConfig(BaseModel):
@@ -122,7 +120,9 @@ class CrossTaskAttention(nn.Module):
             return self.value(x)[:, group, rows], identity.expand(len(x), -1, -1)
         scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
-            scores = scores / scores.amax(dim=(2, 3), keepdim=True) + identity
+            # All may be zero where nothing is known of a patient: M / max M is then taken as zero.
+            peak = scores.amax(dim=(2, 3), keepdim=True)
+            scores = scores / torch.where(peak == 0, 1.0, peak) + identity
         else:
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
             scores = scores + identity * (self.gamma + self.diagonal)

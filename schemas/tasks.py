@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 Kind = Literal["binary", "regression", "multiclass", "clustering"]
 
 SNOMED_CT = "http://snomed.info/sct"
+# A task and a class of another that say the same: the probabilities of the two agree.
+MORTALITY, DISPOSITION, DIED = "in_hospital_mortality", "discharge_disposition", "died"
 
 
 class Coding(BaseModel):

@@ -5,8 +5,10 @@ import pytest
 
 from model.calibrate import (
     FEWEST_FOR_A_SET,
+    class_shift,
     conformal_sets,
     half_a_patient,
+    local_margin,
     prior_shift,
     stretch,
     venn_abers,
@@ -107,3 +109,48 @@ def test_a_task_without_a_label_stays_as_it_is():
     outcome[:, 1] = np.nan
     assert prior_shift(z, outcome, weight)[1] == 0
     assert not prior_shift(z, np.full_like(z, np.nan), weight).any()
+
+
+def test_a_model_that_knows_nothing_is_moved_to_the_local_prevalence():
+    draw = np.random.default_rng(0)
+    outcome = (draw.random((4000, 2)) < [0.4, 0.05]).astype(float)
+    usual = np.log(np.array([0.1 / 0.9, 0.2 / 0.8]))
+    moved = usual + prior_shift(np.broadcast_to(usual, outcome.shape), outcome, np.ones(4000))
+    np.testing.assert_allclose(1 / (1 + np.exp(-moved)), outcome.mean(axis=0), atol=0.01)
+
+
+def drawn(p, seed=0):
+    """A class for each row of probabilities."""
+    draw = np.random.default_rng(seed)
+    return (draw.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1).astype(float)
+
+
+def test_a_new_hospitals_classes_are_found_but_for_what_they_share():
+    log_p = np.random.default_rng(0).normal(size=(20_000, 3))
+    shift = np.array([0.0, 1.0, -2.0])
+    p = np.exp(log_p + shift)
+    outcome = drawn(p / p.sum(axis=1, keepdims=True))
+    found = class_shift(log_p, outcome, np.ones(20_000))
+    np.testing.assert_allclose(found - found[0], shift, atol=0.1)
+    assert found.sum() == pytest.approx(0, abs=1e-3)
+
+
+def test_a_class_that_nobody_had_is_not_ruled_out_by_a_few_patients():
+    log_p = np.log(np.full((8, 3), 1 / 3))
+    found = class_shift(log_p, np.array([0.0, 1] * 4), np.ones(8))
+    assert -2 < found[2] < 0
+    assert not class_shift(np.empty((0, 3)), np.empty(0), np.empty(0)).any()
+
+
+@pytest.mark.parametrize("patients", [25, 50, 200])
+def test_a_moved_end_misses_a_twentieth_of_the_patients_to_come(patients):
+    draw = np.random.default_rng(patients)
+    missed = []
+    for _ in range(300):
+        margin = local_margin(draw.normal(size=patients), np.ones(patients))
+        missed.append((draw.normal(size=500) > margin).mean())
+    assert 0.01 < np.mean(missed) <= 0.052
+
+
+def test_with_too_few_patients_an_end_is_not_moved():
+    assert local_margin(np.arange(60.0), np.full(60, 19 / 60)) is None

@@ -1,0 +1,54 @@
+"""The end of making a bundle: golden answers, the digest of every file, and its place."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from schemas.features import features
+from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest
+from schemas.payload import Payload
+from service.bundle import Bundle
+from service.engine import Engine
+
+
+def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload], folder: Path) -> str:
+    """Completes the bundle in `made`, moves it to `folder`, and returns its digest.
+
+    Golden requests are answered by the engine that serves, so that each start proves that the
+    bundle still says what it said. What was at `folder` is there until all is written.
+    """
+
+    def write() -> str:
+        files = {p.name: sha256(p.read_bytes()) for p in sorted(made.iterdir())}
+        files.pop(MANIFEST, None)
+        return write_manifest(made, manifest.model_copy(update={"files": files}))
+
+    (made / GOLDEN).unlink(missing_ok=True)
+    write()
+    _write_golden(made, golden)
+    digest = write()
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+    return digest
+
+
+def _write_golden(bundle: Path, requests: Mapping[str, Payload]) -> None:
+    """Lines of golden.jsonl: a request, and the fusion's outputs as the engine runs it.
+
+    How unusual the input is stays out: it decides of a warning alone, and is compared in `parity`.
+    """
+    loaded = Bundle.load(bundle)
+    engine = Engine(loaded)
+    lines = []
+    for name, payload in requests.items():
+        (outputs,) = engine.run([features(payload, loaded.manifest.spec).arrays])
+        line = {
+            "name": name,
+            "request": payload.model_dump(mode="json", exclude_unset=True),
+            "outputs": {key: np.asarray(value).tolist() for key, value in outputs.fusion.items()},
+        }
+        lines.append(json.dumps(line, separators=(",", ":")) + "\n")
+    (bundle / GOLDEN).write_text("".join(lines), encoding="utf-8")
