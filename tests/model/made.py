@@ -50,6 +50,7 @@ def make_cohort(count=240, name="made", seed=0):
     present[:, 3] = draw.random(count) < 0.3
     lengths = draw.integers(1, 9, count)
     told = np.random.default_rng([seed, 1])
+    hours = told.normal(size=outcomes.shape)
     years = told.choice(["2014", "2015"], count)
     samples = Samples(
         patient=np.array([f"p{i // 2}" for i in range(count)]),
@@ -59,9 +60,7 @@ def make_cohort(count=240, name="made", seed=0):
         present=present,
         outcomes=outcomes,
         groups=np.stack([told.choice(["White", "Black"], count), years], axis=1),
-        charted=np.where(outcomes == 1, told.normal(size=outcomes.shape), np.nan).astype(
-            np.float32
-        ),
+        charted=np.where(outcomes == 1, hours, np.nan).astype(np.float32),
         masked=np.zeros(count, np.int32),
         tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
         statistics=statistics,

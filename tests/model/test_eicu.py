@@ -112,12 +112,8 @@ def test_when_a_disease_was_first_charted_is_told_of_those_that_were(records_at_
         pl.col("patientunitstayid") == "3067309", pl.col("icd9code").str.contains("E87.1")
     )
     minute = of_stay["diagnosisoffset"].cast(pl.Int64).min()
-    [hours] = [
-        c["fluid_electrolyte_disorder"]
-        for s, (_, c, _) in records_at_24_hours.items()
-        if s == 3067309
-    ]
-    assert hours == pytest.approx(minute / 60 - 24)
+    _, charted, _ = records_at_24_hours[3067309]
+    assert charted["fluid_electrolyte_disorder"] == pytest.approx(minute / 60 - 24)
 
 
 def test_nine_in_ten_diseases_are_charted_in_the_first_day(records_at_24_hours):
