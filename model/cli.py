@@ -19,7 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from model import cohort as cohort_store
-from model import labels
+from model import labels, masking
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, CohortError
 from model.evaluate import (
@@ -63,18 +63,22 @@ def cohort(
     source: Annotated[Source, typer.Argument(help="Which reader.")],
     data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Without what names a disease in the notes.")
+    ] = False,
 ) -> None:
     """Read a patient database; write the arrays that training reads."""
     reader = importlib.import_module(f"model.cohorts.{source}")
     with _failures(), _progress() as progress:
         bar = progress.add_task(f"{source}: reading")
         written = 0
+        records = reader.read(data)
         for written in cohort_store.write(
-            reader.read(data),
+            masking.masked(records) if masked else records,
             out,
-            name=str(source),
+            name=f"{source}, masked" if masked else str(source),
             source=reader.SOURCE,
-            made_by=(reader, labels),
+            made_by=(reader, labels, masking) if masked else (reader, labels),
             spec=FeatureSpec.default(),
         ):
             progress.update(bar, description=f"{source}: {written} records")

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model import study
-from model.report import (
+from model.measure import (
     Compared,
     Tested,
     calibration,
@@ -15,8 +15,8 @@ from model.report import (
     interval,
     replicate_weights,
     weighted_auroc,
-    write,
 )
+from model.report import write
 from model.study import (
     CANDIDATES,
     FOLDS,
