@@ -30,6 +30,7 @@ from model.evaluate import (
     mean_auroc,
 )
 from model.processes import ProcessesError, join
+from model.signatures import warnings
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
@@ -129,7 +130,10 @@ def train(
         trainer = Trainer(prepared)
         _watch(trainer, out, settings)
         if processes.first:
-            trainer.checkpoint().save(out)
+            checkpoint = trainer.checkpoint()
+            checkpoint.save(out)
+            for sign in warnings(checkpoint.facts):
+                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
             for k in range(settings.members):
                 (out / STATE.format(k)).unlink(missing_ok=True)
             print(f"checkpoint of {settings.members} members in {out}")

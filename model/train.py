@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from model import calibrate
+from model import calibrate, signatures
 from model.checkpoint import Checkpoint, Facts, make_net, write_tensors
 from model.cohort import Cohort, Samples
 from model.data import CHUNK, Data, Represented, Rows, member_outputs
@@ -309,6 +309,8 @@ class Trainer:
         self.losses.to(self.device.where)
         # What each member says of the samples that it held out; NaN where none did.
         self.held_out: dict[str, Tensor] = {}
+        # [members, 2] the best of its epochs, and how many there were.
+        self.epochs = torch.zeros(self.config.members, 2, dtype=torch.int64)
 
     def run(self, folder: Path | None = None) -> Iterator[Epoch]:
         """Trains this process's members, each until `patience` epochs bring nothing.
@@ -321,10 +323,11 @@ class Trainer:
             run = _MemberRun(self, k)
             yield from run.epochs(None if folder is None else folder / STATE.format(k))
             _round(run.mean.cpu())
+            self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
         self.processes.meet("has trained its members")
         for k in range(self.config.members):
-            weights = self.net.member(k).parameters()
-            self.processes.send((p.data for p in weights), source=self.processes.owner(k))
+            weights = [p.data for p in self.net.member(k).parameters()]
+            self.processes.send([self.epochs[k], *weights], source=self.processes.owner(k))
             self._hold(k)
         self._calibrate()
 
@@ -342,11 +345,35 @@ class Trainer:
                 self.held_out[name][some] = value
         member.cpu()
 
+    def ask(
+        self, member: Member, rows: Tensor, present: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Raw outputs and attention of the samples at `rows` with the modalities in `present`."""
+        represented = self.prepared.represented.at(rows, present)
+        raw, weights = member(represented, present.to(self.device.where))
+        return {name: value.float() for name, value in raw.items()}, weights
+
+    def losses_of(self, raw: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """The mean losses by kind of raw outputs of the samples at `rows`."""
+        where, columns = self.device.where, self.columns
+        found: dict[str, Tensor] = self.losses(
+            raw,
+            self.prepared.data.outcomes[rows][:, columns].to(where),
+            self.prepared.offset[rows][:, columns].to(where),
+            self.prepared.statistics[rows].to(where),
+        )
+        return found
+
     def checkpoint(self) -> Checkpoint:
         weights = {n: v.detach().clone() for n, v in self.net.state_dict().items()}
         intervals, sets = self._intervals_and_sets()
         facts = self.facts.model_copy(
-            update={"phenotypes": self._phenotypes(), "intervals": intervals, "sets": sets}
+            update={
+                "phenotypes": self._phenotypes(),
+                "intervals": intervals,
+                "sets": sets,
+                "signatures": signatures.of(self),
+            }
         )
         return Checkpoint(facts, weights)
 
@@ -465,7 +492,8 @@ class _MemberRun:
         for rows in batches:
             present = self._hide(self.prepared.data.present[rows], generator)
             with self.device.autocast():
-                losses = self._losses(self.learning, rows, present)
+                raw, _ = self.trainer.ask(self.learning, rows, present)
+            losses = self.trainer.losses_of(raw, rows)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
@@ -483,17 +511,6 @@ class _MemberRun:
         for mean, latest in pairs:
             mean.lerp_(latest, 1 - self.config.averaging)
 
-    def _losses(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
-        where, columns = self.device.where, self.trainer.columns
-        raw, _ = member(self.prepared.represented.at(rows, present), present.to(where))
-        found: dict[str, Tensor] = self.trainer.losses(
-            {name: value.float() for name, value in raw.items()},
-            self.prepared.data.outcomes[rows][:, columns].to(where),
-            self.prepared.offset[rows][:, columns].to(where),
-            self.prepared.statistics[rows].to(where),
-        )
-        return found
-
     def _hide(self, present: Tensor, generator: torch.Generator) -> Tensor:
         all_of_them = torch.rand(len(present), 1, generator=generator)
         keep = torch.rand(present.shape, generator=generator) < 0.5
@@ -505,8 +522,8 @@ class _MemberRun:
         self.mean.eval()
         totals: dict[str, float] = {}
         for rows in torch.from_numpy(self.stop).split(1024):
-            present = self.prepared.data.present[rows]
-            for kind, value in self._losses(self.mean, rows, present).items():
+            raw, _ = self.trainer.ask(self.mean, rows, self.prepared.data.present[rows])
+            for kind, value in self.trainer.losses_of(raw, rows).items():
                 share = len(rows) / len(self.stop)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
         return totals
