@@ -122,7 +122,9 @@ class CrossTaskAttention(nn.Module):
             return self.value(x)[:, group, rows], identity.expand(len(x), -1, -1)
         scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
-            scores = scores / scores.amax(dim=(2, 3), keepdim=True) + identity
+            # All may be zero where nothing is known of a patient: M / max M is then taken as zero.
+            peak = scores.amax(dim=(2, 3), keepdim=True)
+            scores = scores / torch.where(peak == 0, 1.0, peak) + identity
         else:
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
             scores = scores + identity * (self.gamma + self.diagonal)

@@ -88,6 +88,17 @@ def test_self_and_cross_start_at_one_half_each_whatever_the_number_of_tasks(task
     torch.testing.assert_close(own, torch.full_like(own, 0.5))
 
 
+def test_a_network_that_knows_nothing_of_a_patient_yet_answers_and_learns(attention):
+    """New stand-ins are zero, and so is all that the tasks then see of such a patient."""
+    net = make_net(attention=attention)
+    for member in net.fusion.members:
+        torch.nn.init.zeros_(member.stand_in)
+    raw, weights = net.fusion(torch.zeros(1, 4, net.width), torch.zeros(1, 4, dtype=torch.bool))
+    raw["binary"].sum().backward()
+    assert weights.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.fusion.parameters())
+
+
 def test_the_published_form_averages_many_tasks():
     """The fault that the balanced form mends: with 44 tasks a task keeps 0.06 of its own weight."""
     layer = CrossTaskAttention(44, NetConfig(attention="published"))
