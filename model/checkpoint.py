@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.net import M3H, NetConfig
 from model.represent import make_representations
+from model.signatures import Signatures
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
@@ -38,6 +39,7 @@ class Facts(BaseModel):
     phenotypes: tuple[Phenotype, ...] = ()
     intervals: dict[str, Steps] = {}
     sets: dict[str, Sets] = {}
+    signatures: Signatures | None = None
     trained_hours: tuple[float, float]
     command: str
     training: dict[str, Any]

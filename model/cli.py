@@ -22,16 +22,28 @@ from model import cohort as cohort_store
 from model import labels, masking
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, CohortError
+from model.device import Device, DeviceError
 from model.evaluate import (
     HEADLINE_HOURS,
     Score,
     evaluate,
     mean_auroc,
 )
+from model.processes import ProcessesError, join
+from model.signatures import warnings
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
 
+# What a user can mend.
+FAILURES = (
+    FileNotFoundError,
+    CohortError,
+    DeviceError,
+    ProcessesError,
+    RunError,
+    ValidationError,
+)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
@@ -48,6 +60,12 @@ class ModalityName(StrEnum):
     series = "series"
     notes = "notes"
     image = "image"
+
+
+class DeviceName(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
@@ -91,26 +109,48 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, and for resuming.")],
     config: ConfigFile = None,
     modality: Only = None,
+    device: Annotated[
+        DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
+    ] = DeviceName.auto,
 ) -> None:
     """Train on one or more cohorts; the first one's prevalences are the ones that are served.
 
-    A run that was killed goes on where it was when the same command is given again.
+    A run that was killed goes on where it was when the same command is given again. On several
+    processes and GPUs: torchrun --no-python --nproc-per-node 5 m3h-model train …
     """
-    with _failures():
+    with _failures(), join() as processes:
         settings = _config(config)
+        where = Device.choose(device.value, processes)
         loaded = [Cohort.load(folder) for folder in cohorts]
         command = shlex.join(["m3h-model", *sys.argv[1:]])
-        chosen = _modalities(modality)
-        trainer = Trainer(Prepared(loaded, settings, command=command, modalities=chosen))
+        prepared = Prepared(
+            loaded,
+            settings,
+            command=command,
+            modalities=_modalities(modality),
+            device=where,
+            processes=processes,
+        )
+        trainer = Trainer(prepared)
         _watch(trainer, out, settings)
-        trainer.checkpoint().save(out)
-        for k in range(settings.members):
-            (out / STATE.format(k)).unlink(missing_ok=True)
-        print(f"checkpoint of {settings.members} members in {out}")
+        if processes.first:
+            checkpoint = trainer.checkpoint()
+            checkpoint.save(out)
+            for sign in warnings(checkpoint.facts):
+                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
+            for k in range(settings.members):
+                (out / STATE.format(k)).unlink(missing_ok=True)
+            print(f"checkpoint of {settings.members} members in {out}")
 
 
 def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
-    with _progress() as progress:
+    """Prints each epoch; of several processes each its own, without a bar."""
+    processes = trainer.processes
+    mine = [str(k + 1) for k in processes.mine(settings.members)]
+    with _progress(disable=processes.size > 1) as progress:
+        who = f"{processes}: " if processes.size > 1 else ""
+        what = f"{who}member {', '.join(mine)} of {settings.members} on {trainer.device}"
+        progress.console.print(what, soft_wrap=True)
         bar = progress.add_task("training")
         for epoch in trainer.run(out):
             losses = "  ".join(
@@ -119,7 +159,8 @@ def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
             )
             mark = " *" if epoch.best else ""
             where = f"member {epoch.member + 1}/{settings.members}, epoch {epoch.number:2d}"
-            progress.console.print(f"{where}  (train/held out) {losses}{mark}")
+            line = f"{where}  (train/held out) {losses}{mark}"
+            progress.console.print(line, soft_wrap=True)
             progress.update(bar, description=f"training: {where}")
 
 
@@ -217,9 +258,9 @@ def _config(path: Path | None) -> TrainConfig:
     return TrainConfig.model_validate(fields)
 
 
-def _progress() -> Progress:
+def _progress(*, disable: bool = False) -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console)
+    return Progress(*columns, console=console, disable=disable)
 
 
 @contextmanager
@@ -227,6 +268,10 @@ def _failures() -> Iterator[None]:
     """What a user can mend ends in one line on stderr, not in a traceback."""
     try:
         yield
-    except (FileNotFoundError, CohortError, RunError, ValidationError) as error:
+    except FAILURES as error:
         console.print(f"m3h-model: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    app()
