@@ -188,6 +188,9 @@ def study(
     work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
     external: External = None,
+    masked: Annotated[
+        Path | None, typer.Option(help="The first cohort, made with --masked.")
+    ] = None,
     config: ConfigFile = None,
     tuned: Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")] = None,
 ) -> None:
@@ -199,16 +202,18 @@ def study(
     from model import study as studying  # noqa: PLC0415
 
     with _failures(), _progress() as progress:
-        jobs = studying.every_job(external=external is not None)
+        jobs = studying.every_job(external=external is not None, masked=masked is not None)
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
         chosen = json.loads(tuned.read_text("utf-8")) if tuned is not None else {}
-        for job, ran in studying.run_all(jobs, cohort_folder, external, settings, chosen, work):
+        for job, ran in studying.run_all(
+            jobs, cohort_folder, external, settings, chosen, work, masked
+        ):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
-        other = None if external is None else Cohort.load(external)
-        reporting.write(work, Cohort.load(cohort_folder), other, report)
+        other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
+        reporting.write(work, Cohort.load(cohort_folder), other, report, nameless)
         print(f"report in {report / 'results.md'}")
 
 

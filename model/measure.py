@@ -1,20 +1,30 @@
 """What the report measures: AUROC and how sure it is, calibration, coverage, operations."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
+from scipy.special import expit, logit
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from model.calibrate import prior_shift
 from model.data import Rows
 from schemas.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 
+Figures = tuple[float, float, float]  # a figure, and both ends of its 95 % interval
+Found = dict[str, Any]  # what a section of the report measures; JSON can hold it
+
 REPLICATES = 1000
+NEAREST = 1e-6  # nearer to 0 or 1 than this, log-odds are noise
+ROC_POINTS = np.linspace(0.0, 1.0, 41)
 FEWEST_FOR_CALIBRATION = 50
 
 
@@ -23,7 +33,8 @@ class Tested:
     """A model's predictions of all test patients, at one landmark.
 
     scores[task]: [n] of a binary task, [n, classes], or [n, 3] days; outcome [n, T]; fold [n];
-    site [n] of the hospital (or, outside, the patient).
+    site [n] of the hospital (or, outside, the patient); facts, attention [T, T] (mean over the
+    patients): one for each fold; unusual [n, 4] by modality, from 0 to 1, NaN where absent.
     """
 
     tasks: tuple[Task, ...]
@@ -32,7 +43,40 @@ class Tested:
     fold: Rows
     site: npt.NDArray[np.str_]
     rows: Rows
-    facts: tuple[dict[str, Any], ...]
+    facts: tuple[dict[str, Any], ...] = ()
+    attention: tuple[Floats, ...] = ()
+    unusual: Floats | None = None
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> "Tested":
+        """Some of the patients."""
+        return replace(
+            self,
+            scores={name: p[chosen] for name, p in self.scores.items()},
+            outcome=self.outcome[chosen],
+            fold=self.fold[chosen],
+            site=self.site[chosen],
+            rows=self.rows[chosen],
+            unusual=None if self.unusual is None else self.unusual[chosen],
+        )
+
+    def foreseen(self, charted: Floats) -> "Tested":
+        """Of diseases alone, and of those that were not yet charted.
+
+        `charted` [n, T] hours from `as_of`. A patient with a disease that was charted before has no
+        label of it; one in whom it never was is a negative, as ever.
+        """
+        outcome = np.where((self.outcome == 1) & ~(charted > 0), np.nan, self.outcome)
+        outcome[:, [not task.is_disease for task in self.tasks]] = np.nan
+        return replace(self, outcome=outcome)
+
+    def binary_with(self, fewest: int) -> list[str]:
+        """The binary tasks with at least so many positives."""
+        positives = np.nansum(self.outcome, axis=0)
+        found = zip(self.tasks, positives, strict=True)
+        return [t.name for t, count in found if t.kind == "binary" and count >= fewest]
+
+    def column(self, task: str) -> int:
+        return [t.name for t in self.tasks].index(task)
 
 
 # ---- AUROC, and how sure it is -----------------------------------------------------------------
@@ -69,11 +113,15 @@ def replicate_weights(site: npt.NDArray[np.str_], fold: Rows, seed: int = 0) -> 
 
 
 def task_aurocs(tested: Tested, weight: Floats, fewest: int) -> dict[str, Floats]:
-    """[1 + REPLICATES] of each task with enough positives: positives-weighted over folds."""
+    """[1 + REPLICATES] of each task with enough positives: positives-weighted over folds.
+
+    Of a task with several classes it is the mean over those classes that are frequent enough.
+    """
     found = {}
+    enough = tested.binary_with(fewest)
     for i, task in enumerate(tested.tasks):
         outcome = tested.outcome[:, i]
-        if task.kind == "binary" and np.nansum(outcome) >= fewest:
+        if task.name in enough:
             found[task.name] = _over_folds(tested, outcome, tested.scores[task.name], weight)
         elif task.kind == "multiclass" and task.name in tested.scores:
             p = tested.scores[task.name]
@@ -83,7 +131,8 @@ def task_aurocs(tested: Tested, weight: Floats, fewest: int) -> dict[str, Floats
                 for k in range(p.shape[1])
                 if (outcome == k).sum() >= fewest
             ]
-            found[task.name] = np.mean(by_class, axis=0)
+            if by_class:
+                found[task.name] = np.mean(by_class, axis=0)
     return found
 
 
@@ -101,8 +150,10 @@ def _over_folds(tested: Tested, outcome: Floats, score: Floats, weight: Floats) 
     return mean
 
 
-def interval(replicates: Floats) -> tuple[float, float, float]:
+def interval(replicates: Floats) -> Figures:
     """The figure of the data as they are, and the 95 % interval of the replicates."""
+    if np.isnan(replicates[1:]).all():
+        return float(replicates[0]), float("nan"), float("nan")
     low, high = np.nanquantile(replicates[1:], [0.025, 0.975])
     return float(replicates[0]), float(low), float(high)
 
@@ -113,59 +164,89 @@ class Compared:
     def __init__(self, tested: Mapping[str, Tested], fewest: int) -> None:
         self.tested = tested
         first = next(iter(tested.values()))
-        weight = replicate_weights(first.site, first.fold)
-        self.by_task = {m: task_aurocs(t, weight, fewest) for m, t in tested.items()}
+        self.weight = replicate_weights(first.site, first.fold)
+        self.by_task = {m: task_aurocs(t, self.weight, fewest) for m, t in tested.items()}
         self.tasks = list(next(iter(self.by_task.values())))
-        self.mean = {
-            model: np.mean([areas[task] for task in self.tasks], axis=0)
-            for model, areas in self.by_task.items()
-        }
+        self.mean = {model: self.mean_of(model, self.tasks) for model in tested}
 
-    def ahead(self, model: str, other: str) -> tuple[float, float, float]:
+    def mean_of(self, model: str, tasks: Sequence[str]) -> Floats:
+        """[1 + REPLICATES] a model's mean AUROC over some of the tasks."""
+        mean: Floats = np.mean([self.by_task[model][task] for task in tasks], axis=0)
+        return mean
+
+    def ahead(self, model: str, other: str) -> Figures:
         """By how much a model's mean AUROC is above another's, paired."""
         return interval(self.mean[model] - self.mean[other])
 
-    def relative_gain(self, model: str, other: str) -> tuple[float, float, float]:
+    def gain(self, model: str, other: str) -> dict[str, Floats]:
+        """[1 + REPLICATES] of each task: by how much a model is above another."""
+        return {t: self.by_task[model][t] - self.by_task[other][t] for t in self.tasks}
+
+    def relative_gain(self, model: str, other: str) -> Figures:
         """The mean over tasks of (a - b) / b."""
-        gains = [
-            (self.by_task[model][t] - self.by_task[other][t]) / self.by_task[other][t]
-            for t in self.tasks
-        ]
-        return interval(np.mean(gains, axis=0))
+        gains = self.gain(model, other)
+        return interval(np.mean([g / self.by_task[other][t] for t, g in gains.items()], axis=0))
+
+
+def rank_correlation(by_task: Sequence[Floats], with_: Floats) -> Figures:
+    """Spearman's, of a figure of each task (its replicates) with one fixed number of each task."""
+    ranks = rankdata(np.array(by_task), axis=0)
+    fixed = rankdata(with_)
+    spread = (ranks - ranks.mean(axis=0)), (fixed - fixed.mean())
+    together = (spread[0] * spread[1][:, None]).sum(axis=0)
+    size = np.sqrt((spread[0] ** 2).sum(axis=0) * (spread[1] ** 2).sum())
+    return interval(together / np.where(size > 0, size, np.nan))
+
+
+def by_thirds(gains: Mapping[str, Floats], number: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The mean gain of the tasks with the lowest, middle and highest `number`."""
+    order = sorted(gains, key=lambda task: number[task])
+    return [
+        {
+            "from": number[part[0]],
+            "to": number[part[-1]],
+            "tasks": len(part),
+            "gain": interval(np.mean([gains[task] for task in part], axis=0)),
+        }
+        for part in (list(p) for p in np.array_split(np.array(order), 3))
+        if part
+    ]
 
 
 # ---- numbers that can be acted on ----------------------------------------------------------------
 
 
-def pooled(tested: Tested, fewest: int) -> tuple[Floats, Floats, Floats]:
-    """Probability, outcome and task number of all binary tasks with enough positives, in a row."""
-    p, y, fold = [], [], []
-    for i, task in enumerate(tested.tasks):
-        outcome = tested.outcome[:, i]
-        if task.kind == "binary" and np.nansum(outcome) >= fewest:
-            known = ~np.isnan(outcome)
-            p.append(tested.scores[task.name][known])
-            y.append(outcome[known])
-            fold.append(np.full(int(known.sum()), i))
-    return np.concatenate(p), np.concatenate(y), np.concatenate(fold)
+def pooled(tested: Tested, tasks: Sequence[str]) -> tuple[Floats, Floats, Rows]:
+    """Probability, outcome and task number of some binary tasks, in a row."""
+    p, y, number = [], [], []
+    for task in tasks:
+        i = tested.column(task)
+        known = ~np.isnan(tested.outcome[:, i])
+        p.append(tested.scores[task][known])
+        y.append(tested.outcome[known, i])
+        number.append(np.full(int(known.sum()), i))
+    return np.concatenate(p), np.concatenate(y), np.concatenate(number)
 
 
-def calibration(tested: Tested, fewest: int = FEWEST_FOR_CALIBRATION) -> dict[str, float]:
-    """Slope and intercept of a logistic recalibration, Brier skill, and calibration error.
+def calibration(tested: Tested, tasks: Sequence[str] | None = None) -> dict[str, float]:
+    """Slope and intercept of a logistic recalibration, Brier skill, and calibration error, pooled
+    over the tasks (None: those with at least FEWEST_FOR_CALIBRATION positives).
 
     The noise floor is the calibration error that a perfectly calibrated model of the same
     probabilities would show by chance.
     """
-    p, y, task = pooled(tested, fewest)
-    log_odds = np.log(p / (1 - p))
-    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(log_odds[:, None], y)
-    usual = np.array([y[task == t].mean() for t in np.unique(task)])
-    reference = np.mean((y - usual[np.searchsorted(np.unique(task), task)]) ** 2)
+    some = tested.binary_with(FEWEST_FOR_CALIBRATION) if tasks is None else tasks
+    p, y, task = pooled(tested, some)
+    z = logit(np.clip(p, NEAREST, 1 - NEAREST))
+    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(z[:, None], y)
+    numbers = np.unique(task)
+    usual = np.array([y[task == t].mean() for t in numbers])
+    reference = np.mean((y - usual[np.searchsorted(numbers, task)]) ** 2)
     draw = np.random.default_rng(0)
     floor = [calibration_error(p, (draw.random(len(p)) < p).astype(float)) for _ in range(100)]
     return {
         "slope": float(fitted.coef_[0, 0]),
-        "intercept": _intercept(log_odds, y),
+        "intercept": _intercept(z, y),
         "brier_skill": float(1 - np.mean((p - y) ** 2) / reference),
         "calibration_error": calibration_error(p, y),
         "noise_floor": float(np.mean(floor)),
@@ -176,9 +257,31 @@ def _intercept(log_odds: Floats, y: Floats) -> float:
     """Calibration in the large: what must be added to the log-odds so that the mean is right."""
 
     def excess(shift: float) -> float:
-        return float((1 / (1 + np.exp(-log_odds - shift))).mean() - y.mean())
+        return float(expit(log_odds + shift).mean() - y.mean())
 
-    return float(brentq(excess, -5, 5))
+    return float(brentq(excess, -20, 20))
+
+
+def calibration_curve(tested: Tested, points: int = 20) -> dict[str, list[float]]:
+    """Mean probability and observed rate in bins of equal mass, pooled as `calibration` does."""
+    p, y, _ = pooled(tested, tested.binary_with(FEWEST_FOR_CALIBRATION))
+    parts = np.array_split(np.argsort(p), points)
+    return {
+        "predicted": [float(p[i].mean()) for i in parts],
+        "observed": [float(y[i].mean()) for i in parts],
+    }
+
+
+def observed_to_expected(tested: Tested, tasks: Sequence[str], weight: Floats) -> Figures:
+    """How many diseases were charted for each that the probabilities add up to, over the tasks."""
+    observed, expected = np.zeros(len(tested.rows)), np.zeros(len(tested.rows))
+    for task in tasks:
+        outcome = tested.outcome[:, tested.column(task)]
+        known = ~np.isnan(outcome)
+        observed += np.where(known, outcome, 0.0)
+        expected += np.where(known, tested.scores[task], 0.0)
+    total = weight @ expected
+    return interval((weight @ observed) / np.where(total > 0, total, np.nan))
 
 
 def calibration_error(p: Floats, y: Floats, bins: int = 10) -> float:
@@ -189,14 +292,15 @@ def calibration_error(p: Floats, y: Floats, bins: int = 10) -> float:
     )
 
 
-def coverage(tested: Tested, fewest: int = FEWEST_FOR_CALIBRATION) -> dict[str, float]:
-    """How often sets and intervals hold what came, pooled."""
+def coverage(tested: Tested) -> dict[str, float]:
+    """How often sets and intervals hold what came, pooled as `calibration` does."""
     held: dict[str, list[bool]] = {"positives": [], "negatives": [], "length_of_stay": []}
     sizes = []
+    enough = tested.binary_with(FEWEST_FOR_CALIBRATION)
     for i, task in enumerate(tested.tasks):
         outcome = tested.outcome[:, i]
         known = ~np.isnan(outcome)
-        if task.kind == "binary" and np.nansum(outcome) >= fewest:
+        if task.name in enough:
             for f in np.unique(tested.fold):
                 limits = tested.facts[f]["sets"][task.name]["thresholds"]
                 here = known & (tested.fold == f)
@@ -210,12 +314,66 @@ def coverage(tested: Tested, fewest: int = FEWEST_FOR_CALIBRATION) -> dict[str, 
             _, low, high = tested.scores[task.name][known].T
             days = np.maximum(outcome[known], 1 / 24)
             held["length_of_stay"] += ((low <= days) & (days <= high)).tolist()
-    found = {name: float(np.mean(values)) for name, values in held.items()}
-    return found | {"undecided": float(np.mean(np.array(sizes) == 2))}
+    found = {name: _share(values) for name, values in held.items()}
+    return found | {"undecided": _share([size == 2 for size in sizes])}
+
+
+def _share(told: Sequence[bool]) -> float:
+    return float(np.mean(told)) if told else float("nan")
+
+
+def recalibrated(tested: Tested, tasks: Sequence[str], patients: int, splits: int) -> Found:
+    """What a correction for the local prevalence, learned from few patients, does for the others.
+
+    For each random split: `prior_shift` from so many patients (`site`), then the calibration of the
+    others before and after; of each figure the mean and the 95 % range over the splits.
+    """
+    binary = tested.binary_with(0)
+    columns = [tested.column(name) for name in binary]
+    outcome = tested.outcome[:, columns]
+    z = logit(np.clip(np.stack([tested.scores[b] for b in binary], axis=1), NEAREST, 1 - NEAREST))
+    everyone, code, count = np.unique(tested.site, return_inverse=True, return_counts=True)
+    each: dict[str, list[dict[str, float]]] = {"before": [], "after": []}
+    draw = np.random.default_rng(0)
+    for _ in range(splits):
+        chosen = np.isin(code, draw.permutation(len(everyone))[:patients])
+        shift = prior_shift(z[chosen], outcome[chosen], 1 / count[code[chosen]])
+        after = expit(z[~chosen] + shift)
+        _keep_subsets(after, binary, tested.tasks)
+        others = tested.part(~chosen)
+        scores = others.scores | dict(zip(binary, after.T, strict=True))
+        here = [t for t in tasks if np.nansum(others.outcome[:, others.column(t)])]
+        each["before"].append(calibration(others, here))
+        each["after"].append(calibration(replace(others, scores=scores), here))
+    found: Found = {"patients": patients, "others": len(everyone) - patients, "splits": splits}
+    for when, figures in each.items():
+        found[when] = {
+            name: (
+                float(np.mean([f[name] for f in figures])),
+                *map(float, np.quantile([f[name] for f in figures], [0.025, 0.975])),
+            )
+            for name in figures[0]
+        }
+    pairs = list(zip(each["before"], each["after"], strict=True))
+    found["brier_skill_rises"] = float(
+        np.mean([a["brier_skill"] > b["brier_skill"] for b, a in pairs])
+    )
+    return found
+
+
+def _keep_subsets(p: Floats, names: Sequence[str], tasks: Sequence[Task]) -> None:
+    """As in the graphs: a task never exceeds the one that it is a subset of."""
+    for task in tasks:
+        if task.subset_of is not None:
+            child, parent = names.index(task.name), names.index(task.subset_of)
+            p[:, child] = np.minimum(p[:, child], p[:, parent])
+
+
+# ---- other figures -------------------------------------------------------------------------------
 
 
 def operations(tested: Tested) -> dict[str, float]:
-    """Length of stay and disposition."""
+    """Length of stay: mean absolute error, R² of the logarithm, and what the median alone errs."""
     found = {}
     for i, task in enumerate(tested.tasks):
         known = ~np.isnan(tested.outcome[:, i])
@@ -224,7 +382,41 @@ def operations(tested: Tested) -> dict[str, float]:
             guess = tested.scores[task.name][known, 0]
             log = np.log(np.maximum(days, 1 / 24))
             found["mae_days"] = float(np.abs(days - guess).mean())
+            found["mae_of_the_median"] = float(np.abs(days - np.median(days)).mean())
             found["r2_log_days"] = float(
                 1 - np.mean((log - np.log(guess)) ** 2) / np.mean((log - log.mean()) ** 2)
             )
     return found
+
+
+def precision_and_brier(tested: Tested, fewest: int) -> dict[str, float]:
+    """Means over binary tasks with enough positives, of all folds' probabilities together."""
+    areas, errors = [], []
+    for task in tested.binary_with(fewest):
+        p, y, _ = pooled(tested, [task])
+        areas.append(average_precision_score(y, p))
+        errors.append(np.mean((p - y) ** 2))
+    return {"auprc": float(np.mean(areas)), "brier": float(np.mean(errors))}
+
+
+def roc_curve(tested: Tested, task: str) -> list[float]:
+    """The sensitivity at each of ROC_POINTS false positive rates: the mean over folds, weighted by
+    positives, as the AUROC is.
+    """
+    outcome, score = tested.outcome[:, tested.column(task)], tested.scores[task]
+    curves, weights = [], []
+    for f in np.unique(tested.fold):
+        here = (tested.fold == f) & ~np.isnan(outcome)
+        positives = outcome[here].sum()
+        if 0 < positives < here.sum():
+            false, true, _ = sklearn_roc_curve(outcome[here], score[here])
+            curves.append(np.interp(ROC_POINTS, false, true))
+            weights.append(positives)
+    return [float(v) for v in np.average(curves, axis=0, weights=weights)]
+
+
+def entropy(attention: Floats) -> Floats:
+    """[T] of each task's attention, as a share of the uniform one's: 1 is even, 0 is one task."""
+    w = np.clip(attention, 1e-12, 1.0)
+    shares: Floats = -(w * np.log(w)).sum(axis=1) / np.log(attention.shape[1])
+    return shares
