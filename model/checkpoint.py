@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.net import M3H, NetConfig
+from model.pretrained import Pretrained, make
 from model.represent import make_representations
 from model.signatures import Signatures
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
@@ -30,8 +31,10 @@ class Facts(BaseModel):
     spec: FeatureSpec
     net: NetConfig
     members: int
-    # Tokens and phrases of the notes that the model looks at.
+    # Tokens and phrases of the notes that the model looks at, if it reads them as words.
     words: int
+    # The encoders that were not made here. Their weights are the checkpoint's, as all others.
+    pretrained: dict[Modality, Pretrained] = {}
     labels: dict[str, dict[Modality, int]]
     positives: dict[str, int]
     prevalence: dict[str, float]
@@ -94,6 +97,7 @@ def make_net(facts: Facts) -> M3H:
         words=facts.words,
         image_side=spec.image_side,
     )
+    representations |= {modality: make(found) for modality, found in facts.pretrained.items()}
     net = M3H(facts.tasks, seen, representations, facts.net, facts.members)
     net.start_at(facts.prevalence)
     return net

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -29,6 +29,7 @@ from model.evaluate import (
     evaluate,
     mean_auroc,
 )
+from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
 from model.signatures import warnings
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
@@ -40,6 +41,7 @@ FAILURES = (
     FileNotFoundError,
     CohortError,
     DeviceError,
+    EncoderError,
     ProcessesError,
     RunError,
     ValidationError,
@@ -84,6 +86,12 @@ def cohort(
     masked: Annotated[
         bool, typer.Option("--masked", help="Without what names a disease in the notes.")
     ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Hugging Face folder of the BERT that will read the notes.")
+    ] = None,
+    image_side: Annotated[
+        int | None, typer.Option(min=16, help="Pixels of an image's side; a DenseNet needs 224.")
+    ] = None,
 ) -> None:
     """Read a patient database; write the arrays that training reads."""
     reader = importlib.import_module(f"model.cohorts.{source}")
@@ -97,7 +105,7 @@ def cohort(
             name=f"{source}, masked" if masked else str(source),
             source=reader.SOURCE,
             made_by=(reader, labels, masking) if masked else (reader, labels),
-            spec=FeatureSpec.default(),
+            spec=_spec(tokenizer, image_side),
         ):
             progress.update(bar, description=f"{source}: {written} records")
         print(f"{written} records of {source} in {out}")
@@ -256,6 +264,15 @@ def _print_tables(tables: dict[str, list[Score]]) -> None:
 
 def _modalities(names: list[ModalityName] | None) -> tuple[Modality, ...]:
     return tuple(m for m in MODALITIES if not names or m in names)
+
+
+def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
+    changed: dict[str, Any] = {}
+    if bert is not None:
+        changed |= {"tokenizer_json": tokenizer_of(bert), "phrases": 0}
+    if image_side is not None:
+        changed["image_side"] = image_side
+    return FeatureSpec.default().model_copy(update=changed)
 
 
 def _config(path: Path | None) -> TrainConfig:

@@ -63,10 +63,10 @@ class Data:
     def rows_with(self, modality: Modality) -> Rows:
         return np.flatnonzero(self.present[:, MODALITIES.index(modality)].numpy())
 
-    def chunks(self, modality: Modality) -> list[Rows]:
-        """The rows that have the modality, some at a time."""
+    def chunks(self, modality: Modality, most: int = CHUNK) -> list[Rows]:
+        """The rows that have the modality, at most so many at a time."""
         rows = self.rows_with(modality)
-        return np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else []
+        return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
 
     def token_shares(self, rows: Rows, vocabulary: int) -> tuple[Tensor, int]:
         """The share of the patients among `rows` that have each token, and how many there are."""
@@ -100,7 +100,8 @@ class Represented:
         vectors: dict[Modality, Tensor] = {}
         place = (torch.cumsum(data.present, dim=0) - 1).clamp_min(0)
         for modality in MODALITIES:
-            chunks = data.chunks(modality)
+            # Memory holds few samples of a pretrained encoder.
+            chunks = data.chunks(modality, getattr(encoders[modality].represent, "at_once", CHUNK))
             if chunks:
                 represent = encoders[modality].represent.to(device.where)
                 of_chunk = partial(_represent, data, modality, represent, device)

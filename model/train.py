@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from model.device import CPU, Device
 from model.losses import INTERVAL, Losses
 from model.net import Member, NetConfig
 from model.phenotypes import describe, prototypes, standardised
+from model.pretrained import Pretrained, read_encoders
 from model.processes import ALONE, Processes
 from model.represent import kept_words
 from schemas.manifest import Cohort as CohortFacts
@@ -35,6 +36,8 @@ from schemas.response import MODALITIES, Modality
 STATE = "member-{}.safetensors"
 # Sites from which on whole hospitals are held out; with fewer it is patients.
 MANY_SITES = 10
+# Samples that tell by how much what a pretrained encoder says of patients differs.
+ENOUGH = 2000
 
 Floats = npt.NDArray[np.float64]
 
@@ -140,7 +143,8 @@ def facts_of(
     config: TrainConfig,
     command: str,
     words: int,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality],
+    pretrained: Mapping[Modality, Pretrained],
 ) -> Facts:
     """What is known of a model before it is trained: labels, prevalences, cohorts."""
     tasks = cohorts[0].tasks
@@ -161,7 +165,11 @@ def facts_of(
     return Facts(
         tasks=tasks,
         spec=cohorts[0].spec,
-        net=config.net,
+        # An encoder is told by its name: a path would say something of this machine alone.
+        net=config.net.model_copy(
+            update={f"{m}_encoder": found.name for m, found in pretrained.items()}
+        ),
+        pretrained=dict(pretrained),
         members=config.members,
         words=words,
         labels=labels,
@@ -223,10 +231,16 @@ class Prepared:
         everyone = np.arange(len(self.data))
         share, patients = self.data.token_shares(everyone, cohorts[0].spec.vocabulary)
         words = kept_words(share, patients)
-        self.facts = facts_of(cohorts, config, command, len(words), modalities)
+        pretrained = read_encoders(config.net, cohorts[0].spec)
+        found = {modality: encoder.facts for modality, encoder in pretrained.items()}
+        if "notes" in found:
+            words = words[:0]
+        self.facts = facts_of(cohorts, config, command, len(words), modalities, found)
         self.offset = self._offsets(cohorts)
         self.splits = self._splits(cohorts)
         encoders: Any = make_net(self.facts).encoders
+        for modality, encoder in pretrained.items():
+            encoders[modality].represent = encoder
         self.encoders = encoders
         if processes.first:
             self._fit(words)
@@ -257,8 +271,15 @@ class Prepared:
             rows = data.rows_with(modality)
             if len(rows):
                 encoders[modality].represent.fit(**data.inputs(modality, rows))
-        notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
-        encoders["notes"].represent.fit(words, notes)
+        for modality in self.facts.pretrained:
+            represent = encoders[modality].represent.to(self.device.where)
+            chunks = data.chunks(modality, represent.at_once)
+            some = chunks[:: max(1, len(chunks) * represent.at_once // ENOUGH)]
+            represent.fit(x for rows in some for x in data.inputs(modality, rows).values())
+            represent.cpu()
+        if "notes" not in self.facts.pretrained:
+            notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
+            encoders["notes"].represent.fit(words, notes)
 
     def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
         """[N, T] log-odds by which each sample's cohort is above the first."""
@@ -549,6 +570,7 @@ class _MemberRun:
         return {
             "training": facts.training,
             "net": facts.net.model_dump(mode="json"),
+            "pretrained": {m: found.digest for m, found in facts.pretrained.items()},
             "tasks": [task.name for task in facts.tasks],
             "cohorts": [c.digest for c in facts.cohorts],
         }
