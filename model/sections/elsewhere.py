@@ -150,9 +150,10 @@ def _tell_recalibration(found: Found) -> list[str]:
         prose(
             f"""M3H with all inputs, trained on eICU. {found["patients"]} patients of MIMIC-IV,
             drawn at random {found["splits"]} times, correct the probabilities for the local
-            prevalence (prior shift with shrinkage, as `m3h-export --recalibrate` does); measured on the other
-            {found["others"]}, {found["tasks"]} tasks with at least {FEWEST_FEW} positives pooled.
-            In brackets: the 95 % range over the draws. The ranking of patients stays as it is."""
+            prevalence (prior shift with shrinkage, as `m3h-export --recalibrate` does); measured
+            on the other {found["others"]}, {found["tasks"]} tasks with at least {FEWEST_FEW}
+            positives pooled. In brackets: the 95 % range over the draws. The ranking of patients
+            stays as it is."""
         ),
         table(["", "before", "after"], rows),
         f"Brier skill rises in {percent(found['brier_skill_rises'])} of the draws.",
