@@ -257,15 +257,15 @@ def test_the_answer_comes_first_and_is_told_from_the_figures(report):
 
 def test_it_is_said_how_much_was_taken_out_of_the_notes(report):
     _, text, results = report
-    assert (results["masked"]["phrases"], results["masked"]["patients_touched"]) == (160, 80)
-    assert "160 phrases of 80 of the 240 patients" in " ".join(text.split())
+    assert (results["masked"]["phrases"], results["masked"]["stays_touched"]) == (160, 80)
+    assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
 
 
 def test_small_groups_are_said_to_be_small(report):
     _, text, results = report
-    sizes = {n: g["patients"] for by in results["groups"].values() for n, g in by.items()}
+    sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
     small = {n for by in results["groups"].values() for n, g in by.items() if g["small"]}
-    assert small == {name for name, patients in sizes.items() if patients < 100}
+    assert small == {name for name, stays in sizes.items() if stays < 100}
     assert all(f"| {name} (small) |" in text for name in small)
 
 
