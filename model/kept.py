@@ -50,7 +50,9 @@ class Kept:
             raise NotYet(", ".join(missing))
         cohort = self.other if external and self.other is not None else self.cohort
         samples, tasks = cohort.samples, cohort.tasks
-        kind = "one/" if model.endswith("_one") else "output/"
+        kind, mean = (
+            ("one/", "one_attention") if model.endswith("_one") else ("output/", "attention")
+        )
         parts, rows, fold, unusual, facts, attention = [], [], [], [], [], []
         for number, place in enumerate(_places(external)):
             with np.load(self._file(model, inputs, place, share)) as kept:
@@ -66,8 +68,8 @@ class Kept:
                 fold.append(np.full(int(at.sum()), number))
                 if "facts" in kept.files:
                     facts.append(json.loads(str(kept["facts"])))
-                if "attention" in kept.files:
-                    attention.append(kept["attention"].astype(np.float64))
+                if mean in kept.files:
+                    attention.append(kept[mean].astype(np.float64))
                 if "unusual" in kept.files:
                     unusual.append(kept["unusual"][at])
         joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

@@ -82,17 +82,24 @@ class Tested:
 # ---- AUROC, and how sure it is -----------------------------------------------------------------
 
 
-def weighted_auroc(outcome: Floats, score: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """The AUROC under each row of `weight` [replicates, n], and its weight of positives."""
-    order = np.argsort(score, kind="stable")
-    y, w = outcome[order], weight[:, order]
-    first = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
-    positive = np.add.reduceat(w * y, first, axis=1)
-    negative = np.add.reduceat(w * (1 - y), first, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    positives, negatives = positive.sum(axis=1), negative.sum(axis=1)
+def weighted_auroc(
+    outcome: Floats, score: Floats, site: Rows, times: Floats
+) -> tuple[Floats, Floats]:
+    """[replicates] the AUROC where each site's patients are there so many times, and the positives.
+
+    site [n] numbers of the columns of `times` [replicates, sites]. Of each pair of sites it is
+    counted once how often a patient with the disease scores above one without; a replicate only
+    weighs these counts.
+    """
+    ill, well = outcome == 1, outcome == 0
+    above = score[ill][:, None] - score[well]
+    wins = (above > 0) + (above == 0) / 2
+    every = np.arange(times.shape[1])
+    of_ill, of_well = ((site[some][:, None] == every).astype(np.float64) for some in (ill, well))
+    pairs = of_ill.T @ wins @ of_well
+    positives, negatives = times @ of_ill.sum(axis=0), times @ of_well.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = (positive * below).sum(axis=1) / (positives * negatives)
+        area = ((times @ pairs) * times).sum(axis=1) / (positives * negatives)
     return area, np.where((positives > 0) & (negatives > 0), positives, 0.0)
 
 
@@ -140,7 +147,9 @@ def _over_folds(tested: Tested, outcome: Floats, score: Floats, weight: Floats) 
     areas, weights = [], []
     for f in np.unique(tested.fold):
         here = (tested.fold == f) & ~np.isnan(outcome)
-        area, positives = weighted_auroc(outcome[here], score[here], weight[:, here])
+        _, first, site = np.unique(tested.site[here], return_index=True, return_inverse=True)
+        times = weight[:, np.flatnonzero(here)[first]]
+        area, positives = weighted_auroc(outcome[here], score[here], site, times)
         areas.append(np.nan_to_num(area))
         weights.append(positives)
     total = np.sum(weights, axis=0)

@@ -78,15 +78,16 @@ def gains(by_task: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def attention(weights: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """`weights`: from each task (a row) to each (a column), the mean over patients."""
+    """`weights`: from each task (a row) to each other (a column), the mean over patients."""
     figure, axes = plt.subplots(figsize=(7.5, 6.8), layout="constrained")
-    shown = np.log10(np.clip(np.array(weights), 1e-3, 1.0))
-    image = axes.imshow(shown, cmap="cividis", vmin=-3, vmax=0)
+    shown = np.array(weights)
+    np.fill_diagonal(shown, np.nan)  # far more than all others, which it would hide
+    colours = plt.get_cmap("cividis").with_extremes(bad="white")
+    image = axes.imshow(shown, cmap=colours, vmin=0, vmax=np.nanquantile(shown, 0.99))
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
     axes.set_yticks(range(len(names)), names, fontsize=5)
     axes.set(xlabel="is read", ylabel="reads")
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="mean attention")
-    bar.set_ticks([-3, -2, -1, 0], labels=["≤ 0.001", "0.01", "0.1", "1"])
+    figure.colorbar(image, ax=axes, shrink=0.8, label="mean attention", extend="max")
     _save(figure, path)
 
 

@@ -136,10 +136,10 @@ _HEAD = ("# Results", "Made by `make results`; every figure here is in `results.
 _HOW = """
 **How to read it.** eICU demo, five folds by hospital (no hospital and no patient on both sides),
 24 h after admission to the unit unless said otherwise. How each model is trained was chosen within
-the hospitals to learn from. AUROC: the mean over tasks of the mean of within-fold AUROCs, weighted by
-positives. AUPRC and Brier score: means over the binary tasks, of all folds' probabilities together.
-In brackets: 95 % intervals of 1,000 bootstraps over hospitals within folds (on MIMIC-IV over
-patients), paired where models are compared. They say how sure a figure is for other hospitals like
-these, not for ones that chart otherwise; a network's seed is not in them, and nothing was corrected
-for looking at many figures. A label is a charted code: its absence is not health.
+the hospitals to learn from. AUROC: the mean over tasks of the mean of within-fold AUROCs, weighted
+by positives. AUPRC and Brier score: means over the binary tasks, the probabilities of all folds
+together. In brackets: 95 % intervals of 1,000 bootstraps over hospitals within folds (on MIMIC-IV
+over patients), paired where models are compared. They say how sure a figure is for other hospitals
+like these, not for ones that chart otherwise; a network's seed is not in them, and nothing was
+corrected for looking at many figures. A label is a charted code: its absence is not health.
 """

@@ -251,13 +251,14 @@ class Study:
         trainer = _trained(Trainer(prepared))
         with torch.no_grad():
             raw, attention = raw_outputs(trainer.net, represented, at_test, test)
-            first, _ = member_outputs(trainer.net.member(0), represented, at_test, test)
+            first, of_first = member_outputs(trainer.net.member(0), represented, at_test, test)
             served = trainer.net.calibrate(raw)
             found = {f"output/{name}": value.numpy() for name, value in served.items()}
             found |= {f"one/{name}": v.numpy() for name, v in trainer.net.calibrate(first).items()}
         facts = trainer.checkpoint().facts
         told = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
         found["attention"] = attention.mean(dim=0).numpy()
+        found["one_attention"] = of_first.mean(dim=0).numpy()
         found["unusual"] = _unusual(trainer.net, represented, at_test)[test]
         found["facts"] = np.array(json.dumps(told))
         return found

@@ -89,17 +89,17 @@ def _tell_causes(found: Found) -> list[str]:
         more is coded, a label means another thing. Rank correlation of a task's change in AUROC
         with the size of its shift: {with_interval(found["change_with_shift"], "+", 2)}.""",
         f"""- **Missing variables.** {percent(missing["eicu"])} of the variables were never measured
-        by then in a patient of eICU, {percent(missing["mimic_iv"])} in one of MIMIC-IV. The
+        by then in a stay of eICU, {percent(missing["mimic_iv"])} in one of MIMIC-IV. The
         furthest apart (eICU, MIMIC-IV): {apart}.""",
     ]
     if "unusual" in found:
         told = "; ".join(
-            f"{modality}, {percent(a, 1)} of the patients of eICU's unseen hospitals and "
+            f"{modality}, {percent(a, 1)} of the stays of eICU's unseen hospitals and "
             f"{percent(b, 1)} of MIMIC-IV's"
             for modality, (a, b) in found["unusual"].items()
         )
         points.append(
-            f"""- **Unusual inputs.** More unusual than {percent(UNUSUAL)} of the patients learned
+            f"""- **Unusual inputs.** More unusual than {percent(UNUSUAL)} of those learned
             from: {told}."""
         )
     rows = [
@@ -128,8 +128,8 @@ def _recalibration(kept: Kept) -> Found:
     if kept.other is None:
         raise NotYet("the study has no other database")
     tested = kept.tested("m3h", "all", external=True)
-    # Of a smaller cohort, half.
-    patients = min(LOCAL_PATIENTS, len(np.unique(tested.site)) // 2)
+    # A third at least are left to measure by.
+    patients = min(LOCAL_PATIENTS, 2 * len(np.unique(tested.site)) // 3)
     tasks = tested.binary_with(FEWEST_FEW)
     return {"tasks": len(tasks)} | recalibrated(tested, tasks, patients, SPLITS)
 
@@ -150,9 +150,10 @@ def _tell_recalibration(found: Found) -> list[str]:
         prose(
             f"""M3H with all inputs, trained on eICU. {found["patients"]} patients of MIMIC-IV,
             drawn at random {found["splits"]} times, correct the probabilities for the local
-            prevalence (prior shift with shrinkage, as `m3h-export --recalibrate` does); measured on the other
-            {found["others"]}, {found["tasks"]} tasks with at least {FEWEST_FEW} positives pooled.
-            In brackets: the 95 % range over the draws. The ranking of patients stays as it is."""
+            prevalence (prior shift with shrinkage, as `m3h-export --recalibrate` does); measured
+            on the other {found["others"]}, {found["tasks"]} tasks with at least {FEWEST_FEW}
+            positives pooled. In brackets: the 95 % range over the draws. The ranking of patients
+            stays as it is."""
         ),
         table(["", "before", "after"], rows),
         f"Brier skill rises in {percent(found['brier_skill_rises'])} of the draws.",
@@ -162,7 +163,7 @@ def _tell_recalibration(found: Found) -> list[str]:
 CAUSES = Section("external_causes", "Why it changes on MIMIC-IV", _causes, _tell_causes)
 RECALIBRATION = Section(
     "recalibration",
-    f"Recalibration on {LOCAL_PATIENTS} local patients",
+    "Recalibration on few local patients",
     _recalibration,
     _tell_recalibration,
 )

@@ -24,7 +24,7 @@ def _side_by_side(inputs: str, *, external: bool = False) -> Callable[[Kept], Fo
         compared = kept.compared(models, inputs, fewest, external=external)
         first = compared.tested["m3h"]
         found: Found = {
-            "patients": len(first.rows),
+            "stays": len(first.rows),
             "tasks": len(compared.tasks),
             "fewest_positives": fewest,
             "display": {t.name: t.display for t in first.tasks if t.name in compared.tasks},
@@ -93,7 +93,7 @@ def _tell(found: Found) -> list[str]:
         head.append("against eICU, same tasks")
     blocks = [
         prose(
-            f"""{found["patients"]} patients; means over the {found["tasks"]} tasks with at least
+            f"""{found["stays"]} stays; means over the {found["tasks"]} tasks with at least
             {found["fewest_positives"]} positives."""
         ),
         table(head, rows),
@@ -110,7 +110,7 @@ def _tell(found: Found) -> list[str]:
     if medians:
         blocks.append(
             prose(
-                f"""Who says the median stay of every patient errs by {medians[0]:.2f} d.
+                f"""To say the median stay of every patient errs by {medians[0]:.2f} d.
                 LightGBM and logistic regression were trained for classes alone."""
             )
         )

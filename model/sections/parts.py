@@ -108,15 +108,14 @@ def _tell_attention(found: Found) -> list[str]:
     return [
         prose(
             """One network each. Entropy of a task's attention, as a share of the uniform one's: at
-            1 it averages all tasks, at 0 it reads one. It is that of the mean over patients (and,
-            but for the published form, over the ensemble), which is never less even than one
-            patient's."""
+            1 it averages all tasks, at 0 it reads one. It is that of the mean over patients, which
+            is never less even than one patient's."""
         ),
         table([*head, "weight of the task itself"], rows),
         "![Task attention](attention.png)",
         prose(
-            """Mean attention of the ensemble, all inputs. What a task reads is not what helped it
-            to learn."""
+            """Mean attention of the ensemble, all inputs; of the task itself it is left out. What a
+            task reads is not what helped it to learn."""
         ),
     ]
 

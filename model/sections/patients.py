@@ -20,7 +20,7 @@ from model.measure import (
 from model.sections import BESIDE, FEWEST_FEW, NAMES, Section
 from model.sections.words import prose, table, with_interval
 
-SMALL_GROUP = 100  # patients
+SMALL_GROUP, TINY_GROUP = 100, 20  # stays: what is said to be small, and of what nothing is said
 FEWEST_TASKS = 5  # with enough positives in a group, for a mean over them
 _AGES = {"under 45": (0, 45), "45 to 64": (45, 65), "65 to 79": (65, 80), "80 and older": (80, 200)}
 
@@ -34,7 +34,7 @@ def _landmarks(kept: Kept) -> Found:
             continue
         compared = Compared(tested, FEWEST_POSITIVES)
         found[str(hours)] = {
-            "patients": len(first.rows),
+            "stays": len(first.rows),
             "tasks": len(compared.tasks),
             "models": {m: interval(compared.mean[m]) for m in BESIDE},
             "observed_to_expected": observed_to_expected(
@@ -48,14 +48,14 @@ def _tell_landmarks(found: Found) -> list[str]:
     rows = [
         [
             f"{hours} h",
-            here["patients"],
+            here["stays"],
             here["tasks"],
             *(with_interval(here["models"][m]) for m in BESIDE),
             with_interval(here["observed_to_expected"], digits=2),
         ]
         for hours, here in found.items()
     ]
-    head = ["after admission", "patients", "tasks", *(NAMES[m] for m in BESIDE)]
+    head = ["after admission", "stays", "tasks", *(NAMES[m] for m in BESIDE)]
     return [
         prose(
             """All inputs. Only who is still in the unit is tested: those of a later row are other,
@@ -78,12 +78,13 @@ def _groups(kept: Kept) -> Found:
             part, mine = tested.part(chosen), weight[:, chosen]
             tasks = part.binary_with(FEWEST_FEW)
             here: Found = {
-                "patients": int(chosen.sum()),
+                "stays": int(chosen.sum()),
                 "positives": int(sum(np.nansum(part.outcome[:, part.column(t)]) for t in tasks)),
                 "tasks": len(tasks),
                 "small": bool(chosen.sum() < SMALL_GROUP),
-                "observed_to_expected": observed_to_expected(part, common, mine),
             }
+            if chosen.sum() >= TINY_GROUP:
+                here["observed_to_expected"] = observed_to_expected(part, common, mine)
             if len(tasks) >= FEWEST_TASKS:
                 areas = task_aurocs(part, mine, FEWEST_FEW)
                 here["auroc"], here["against_everyone"] = (
@@ -124,23 +125,25 @@ def _tell_groups(found: Found) -> list[str]:
         [
             by,
             f"{name} (small)" if here["small"] else name,
-            here["patients"],
+            here["stays"],
             here["positives"],
             here["tasks"],
             with_interval(here["auroc"]) if "auroc" in here else "too few",
             with_interval(here["against_everyone"], "+") if "auroc" in here else "",
-            with_interval(here["observed_to_expected"], digits=2),
+            with_interval(here["observed_to_expected"], digits=2)
+            if "observed_to_expected" in here
+            else "too few",
         ]
         for by, groups in found.items()
         for name, here in groups.items()
     ]
-    head = ["by", "group", "patients", "positives", "tasks", "AUROC", "against everyone"]
+    head = ["by", "group", "stays", "positives", "tasks", "AUROC", "against everyone"]
     return [
         prose(
             f"""M3H, all inputs, at 24 h. Descriptive: the model was not made to be even between
-            groups, and one of under {SMALL_GROUP} patients tells little. AUROC: mean over the tasks
+            groups, and one of under {SMALL_GROUP} stays tells little. AUROC: mean over the tasks
             with at least {FEWEST_FEW} positives in the group, so that groups differ in their tasks;
-            "against everyone" is the difference from all patients on the same tasks. Observed /
+            "against everyone" is the difference from everyone on the same tasks. Observed /
             expected: of the tasks with at least {FEWEST_FOR_CALIBRATION} positives among everyone;
             above 1, the probabilities are too low."""
         ),

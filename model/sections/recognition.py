@@ -80,8 +80,8 @@ def _masked(kept: Kept) -> Found:
         tested[f"{model} without"] = kept.tested(alone, without_notes)
     compared = Compared(tested, FEWEST_POSITIVES)
     return {
-        "patients": int(at.sum()),
-        "patients_touched": int((taken > 0).sum()),
+        "stays": int(at.sum()),
+        "stays_touched": int((taken > 0).sum()),
         "phrases": int(taken.sum()),
         "share_of_tokens": float(1 - left / max(before, 1)),
         "models": {
@@ -111,8 +111,8 @@ def _tell_masked(found: Found) -> list[str]:
         prose(
             f"""Each phrase of the notes that names any of the 40 diseases (by its display name, its
             diagnosis strings or what the wards call it) was taken out, before training and before
-            testing: at 24 h {found["phrases"]} phrases of {found["patients_touched"]} of the
-            {found["patients"]} patients, {percent(found["share_of_tokens"])} of the notes' tokens
+            testing: at 24 h {found["phrases"]} phrases of {found["stays_touched"]} of the
+            {found["stays"]} stays, {percent(found["share_of_tokens"])} of the notes' tokens
             and phrases. What only suggests a disease (insulin, dialysis, a consultation) stays,
             and so do treatments. "No notes": M3H from tabular data, series and treatments;
             logistic regression from what is measured."""

@@ -25,6 +25,7 @@ from model.measure import (
     weighted_auroc,
 )
 from model.report import SECTIONS, write
+from model.sections.words import with_interval
 from model.study import (
     CANDIDATES,
     FOLDS,
@@ -64,11 +65,20 @@ def test_a_weighted_auroc_is_that_of_patients_who_are_there_so_many_times():
     outcome = (draw.random(200) < 0.3).astype(float)
     score = np.round(outcome + draw.normal(size=200), 1)  # with ties
     times = draw.integers(0, 4, (5, 200))
-    areas, positives = weighted_auroc(outcome, score, times.astype(float))
+    areas, positives = weighted_auroc(outcome, score, np.arange(200), times.astype(float))
     for area, count, weight in zip(areas, times, positives, strict=True):
         expected = roc_auc_score(np.repeat(outcome, count), np.repeat(score, count))
         assert area == pytest.approx(expected)
         assert weight == np.repeat(outcome, count).sum()
+
+
+def test_patients_of_a_site_count_together():
+    draw = np.random.default_rng(0)
+    outcome, score = (draw.random(200) < 0.3).astype(float), draw.normal(size=200)
+    site, times = draw.integers(0, 9, 200), draw.integers(0, 3, (5, 9)).astype(float)
+    together = weighted_auroc(outcome, score, site, times)
+    apart = weighted_auroc(outcome, score, np.arange(200), times[:, site])
+    np.testing.assert_allclose(together, apart)
 
 
 def test_a_hospital_is_drawn_whole_and_within_its_fold():
@@ -217,29 +227,46 @@ def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept
     assert "Vital signs" not in missing
 
 
-def test_a_study_that_is_whole_fills_every_section(made, whole, tmp_path):
+@pytest.fixture(scope="module")
+def report(made, whole, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
     cohort, other, masked = made
-    write(whole, cohort, other, tmp_path, masked)
-    text = (tmp_path / "results.md").read_text()
+    write(whole, cohort, other, folder, masked)
+    results = json.loads((folder / "results.json").read_text())
+    return folder, (folder / "results.md").read_text(), results
+
+
+def test_a_study_that_is_whole_fills_every_section(report):
+    folder, text, results = report
     assert "Not in this report" not in text
-    results = json.loads((tmp_path / "results.json").read_text())
+    assert not re.search(r"\bnan\b|None", text)
     assert list(results) == [section.name for section in SECTIONS]
     drawn = set(re.findall(r"\((\w+\.png)\)", text))
-    assert drawn == {path.name for path in tmp_path.glob("*.png")}
-    assert all(5_000 < (tmp_path / name).stat().st_size < 150_000 for name in drawn)
-    assert (results["masked"]["phrases"], results["masked"]["patients_touched"]) == (160, 80)
-    assert not re.search(r"\bnan\b|None", text)
+    assert drawn == {path.name for path in folder.glob("*.png")}
+    assert all(5_000 < (folder / name).stat().st_size < 150_000 for name in drawn)
 
 
-def test_the_answer_comes_first_and_is_told_from_the_figures(made, whole, tmp_path):
-    cohort, other, masked = made
-    write(whole, cohort, other, tmp_path, masked)
-    results = json.loads((tmp_path / "results.json").read_text())
-    answer = (tmp_path / "results.md").read_text().split("**How to read it.**")[0]
+def test_the_answer_comes_first_and_is_told_from_the_figures(report):
+    _, text, results = report
+    answer = " ".join(text.split("**How to read it.**")[0].split())
     for name in ("measured", "all", "measured_external", "all_external"):
-        assert f"{results[name]['models']['m3h']['auroc'][0]:.3f}" in answer
-    for figures in (m["m3h_ahead_by"] for m in results["all"]["models"].values() if len(m) > 6):
-        assert figures[1] <= figures[0] <= figures[2]
+        assert with_interval(results[name]["models"]["m3h"]["auroc"]) in answer
+    ahead = results["all"]["models"]["lightgbm"]["m3h_ahead_by"]
+    assert f"LightGBM ({with_interval(ahead, '+')})" in answer
+
+
+def test_it_is_said_how_much_was_taken_out_of_the_notes(report):
+    _, text, results = report
+    assert (results["masked"]["phrases"], results["masked"]["stays_touched"]) == (160, 80)
+    assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
+
+
+def test_small_groups_are_said_to_be_small(report):
+    _, text, results = report
+    sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
+    small = {n for by in results["groups"].values() for n, g in by.items() if g["small"]}
+    assert small == {name for name, stays in sizes.items() if stays < 100}
+    assert all(f"| {name} (small) |" in text for name in small)
 
 
 def test_several_networks_are_where_models_stand_side_by_side_and_else_one():
