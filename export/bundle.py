@@ -6,24 +6,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from export.card import MODEL_CARD, NOTICE, model_card, notice
-from export.golden import write_golden
+from export.card import notice
 from export.parity import TOLERANCE, Parity, check_parity
+from export.seal import seal
 from export.trace import export_encoder, export_fusion
 from model.checkpoint import Checkpoint, Facts
 from model.net import M3H
-from schemas.manifest import (
-    MANIFEST,
-    TOKENIZER,
-    Graph,
-    Manifest,
-    TaskFacts,
-    sha256,
-    write_manifest,
-)
+from schemas.manifest import TOKENIZER, Graph, Manifest, TaskFacts
 from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
+from service.bundle import NOTICE
 
 
 def export_bundle(
@@ -51,34 +44,24 @@ def export_bundle(
 
     (made / TOKENIZER).write_text(facts.spec.tokenizer_json, encoding="utf-8")
     (made / NOTICE).write_text(notice(facts), encoding="utf-8")
-    (made / MODEL_CARD).write_text(model_card(name, version, facts, evaluation), encoding="utf-8")
-
-    def write() -> str:
-        others = sorted(p for p in made.iterdir() if p.name != MANIFEST)
-        manifest = Manifest(
-            name=name,
-            version=version,
-            created=datetime.now(UTC).date().isoformat(),
-            command=facts.command,
-            tasks=task_facts(net, facts, fusion),
-            spec=facts.spec,
-            encoders=graphs,
-            fusion=fusion,
-            trained_hours=facts.trained_hours,
-            cohorts=facts.cohorts,
-            phenotypes=facts.phenotypes,
-            evaluation=evaluation,
-            golden_tolerance=TOLERANCE,
-            files={p.name: sha256(p.read_bytes()) for p in others},
-        )
-        return write_manifest(made, manifest)
-
-    write()
-    write_golden(made, golden)
-    digest = write()
-    shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
-    return digest, parity
+    manifest = Manifest(
+        name=name,
+        version=version,
+        created=datetime.now(UTC).date().isoformat(),
+        command=facts.command,
+        network={"members": facts.members} | facts.net.model_dump(include={"attention", "width"}),
+        tasks=task_facts(net, facts, fusion),
+        spec=facts.spec,
+        encoders=graphs,
+        fusion=fusion,
+        trained_hours=facts.trained_hours,
+        cohorts=facts.cohorts,
+        phenotypes=facts.phenotypes,
+        evaluation=evaluation,
+        golden_tolerance=TOLERANCE,
+        files={},
+    )
+    return seal(made, manifest, golden, folder), parity
 
 
 def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:

@@ -1,13 +1,36 @@
-"""What a bundle says of itself in words: the model card, and the notice of the data's licences."""
+"""What a bundle says of itself in words: the model card, and the notice of the data's licences.
 
-from typing import Any
+The card has the headings of model cards (Mitchell et al. 2019). It is made of the manifest alone,
+and its figures are those of the report (`docs/results.json` of `m3h-model study`), which the
+manifest keeps: what the report has not is said to be not measured.
+"""
 
-from model.checkpoint import Facts
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-NOTICE, MODEL_CARD = "NOTICE", "MODEL_CARD.md"
+from schemas.manifest import Manifest, Recalibration, TaskFacts
+from service.respond import phenotypes_in_words
+
+if TYPE_CHECKING:  # it imports torch, which a card does without
+    from model.checkpoint import Facts
+
+Found = Mapping[str, Any]
+
+NOT_MEASURED = "not measured"
+# What a report has one of; a file with none of them is no report.
+SECTIONS = ("measured", "all", "measured_external", "all_external", "acting")
+_INPUTS = {
+    "measured": "vital signs, laboratory values, demographics",
+    "all": "also treatments and notes",
+}
+_OTHERS = {
+    "single_task": "same network, each task alone",
+    "lightgbm": "LightGBM",
+    "logistic_regression": "logistic regression",
+}
 
 
-def notice(facts: Facts) -> str:
+def notice(facts: "Facts") -> str:
     """The data that the model learned from, their licences, and the command that made it."""
     sources = "\n\n".join(f"{c.name}: {c.source}" for c in facts.cohorts)
     encoders = "".join(f"{m}: {found}\n\n" for m, found in facts.pretrained.items())
@@ -19,73 +42,448 @@ def notice(facts: Facts) -> str:
     )
 
 
-def model_card(name: str, version: str, facts: Facts, evaluation: dict[str, Any]) -> str:
-    """Data, tasks, results and limits, in Markdown."""
-    lines = [
-        f"# {name} {version}",
-        "",
-        _INTRODUCTION.format(tasks=len(facts.tasks)),
-        "## Learned from",
-        "",
-        "| cohort | patients | samples | hours since admission |",
-        "|---|---|---|---|",
+def model_card(manifest: Manifest) -> str:
+    """The model card, in Markdown."""
+    parts = {
+        "Model details": _details(manifest),
+        "Intended use": _INTENDED_USE.format(**_words(manifest)),
+        "Factors": _FACTORS,
+        "Metrics": _METRICS,
+        "Evaluation data": _evaluation_data(manifest),
+        "Training data": _training_data(manifest),
+        "Quantitative analyses": _quantitative(manifest),
+        "Phenotypes": _phenotypes(manifest),
+        "Ethical considerations": _ETHICS.format(**_words(manifest)),
+        "Caveats and recommendations": _caveats(manifest),
+    }
+    text = "\n\n".join(f"## {title}\n\n{part.strip()}" for title, part in parts.items())
+    return f"# {manifest.name} {manifest.version}\n\n{_WARNING.strip()}\n\n{text}\n"
+
+
+# ---- what it is ----------------------------------------------------------------------------------
+
+
+def _words(manifest: Manifest) -> dict[str, Any]:
+    first, last = manifest.trained_hours
+    return {
+        "first": f"{first:g}",
+        "last": f"{last:g}",
+        "inputs": _listed([name.partition("=")[0] for name in manifest.spec.tabular_names]),
+    }
+
+
+def _details(manifest: Manifest) -> str:
+    kinds = [f.task.kind for f in manifest.tasks]
+    diseases = sum(f.task.is_disease for f in manifest.tasks)
+    made = ""
+    if manifest.network:
+        made = " {members} networks, {width} wide, attention {attention}, their answers averaged;"
+        made = made.format(**manifest.network)
+    phenotypes = kinds.count("clustering")
+    text = _DETAILS.format(
+        made=made,
+        tasks=len(kinds),
+        diseases=diseases,
+        operations=len(kinds) - diseases - phenotypes,
+        phenotypes=phenotypes,
+        created=manifest.created,
+        command=manifest.command,
+    )
+    if manifest.recalibration is not None:
+        text += f"\n{_corrected(manifest.recalibration, manifest)}"
+    return text
+
+
+def _corrected(said: Recalibration, manifest: Manifest) -> str:
+    display = {f.task.name: f.task.display for f in manifest.tasks}
+    largest = sorted(said.shift.items(), key=lambda item: -abs(item[1]))[:10]
+    moves = _table(["task", "moved by"], [[display[t], f"{by:+.2f}"] for t, by in largest])
+    lines = [_CORRECTED.format(**said.model_dump(exclude={"shift", "classes", "ends"})), *moves]
+    for task, classes in said.classes.items():
+        moved = _listed([f"{name} {by:+.2f}" for name, by in classes.items()])
+        lines += ["", f"{display[task]}: {moved}, in log-odds against each other."]
+    for task, (low, high) in said.ends.items():
+        ends = f"by {low:+.2f} and {high:+.2f} in log-days"
+        lines += ["", f"{display[task]}: the ends of the interval were moved outwards {ends}."]
+    return "\n".join(lines)
+
+
+def _training_data(manifest: Manifest) -> str:
+    rows = [
+        [
+            c.name,
+            c.patients,
+            c.samples,
+            ", ".join(f"{h:g}" for h in c.landmarks_hours) or "none",
+            c.source,
+        ]
+        for c in manifest.cohorts
     ]
-    for c in facts.cohorts:
-        hours = ", ".join(f"{h:g}" for h in c.landmarks_hours) or "none"
-        lines.append(f"| {c.name} | {c.patients} | {c.samples} | {hours} |")
-    lines += [
-        "",
-        f"`{facts.command}`",
-        "",
-        "## Tasks",
-        "",
-        _AUROC_MEANS if evaluation else "AUROC: not measured.",
-        "",
-        "| task | department | labelled patients | with it | prevalence | seen by | AUROC |",
-        "|---|---|---|---|---|---|---|",
+    head = ["cohort", "patients", "samples", "hours since admission", "source"]
+    local = manifest.recalibration
+    served = manifest.cohorts[0].name if local is None else local.cohort
+    return "\n".join([*_table(head, rows), "", _LABELS.format(served=served)])
+
+
+def _phenotypes(manifest: Manifest) -> str:
+    words = phenotypes_in_words(manifest)
+    if not words:
+        return "None were described."
+    lines = ["Groups alike in vital signs and laboratory values, found without labels.", ""]
+    return "\n".join(lines + [f"- {number}: {text}" for number, text in words.items()])
+
+
+# ---- what was measured ---------------------------------------------------------------------------
+
+
+def _evaluation_data(manifest: Manifest) -> str:
+    results = manifest.evaluation
+    if not any(name in results for name in SECTIONS):
+        return "This model was not evaluated: each figure below is said to be not measured."
+    patients = [results[name].get("patients") for name in _INPUTS if name in results]
+    many = f", {patients[0]} patients" if patients and patients[0] else ""
+    return _EVALUATION.format(home=manifest.cohorts[0].name, many=many)
+
+
+def _quantitative(manifest: Manifest) -> str:
+    results = manifest.evaluation
+    sections = {
+        "How well patients are ranked": _ranking(results),
+        "Calibration, sets and intervals": _acting(results.get("acting")),
+        "Task by task": _tasks(manifest),
+        "Subgroups": _groups(results.get("groups")),
+        "Hours since admission": _landmarks(results.get("landmarks")),
+        "Recognition or prediction": _recognition(results),
+        "Recalibration for another database": _recalibration(results.get("recalibration")),
+    }
+    return "\n\n".join("\n".join([f"### {title}", "", *lines]) for title, lines in sections.items())
+
+
+def _ranking(results: Found) -> list[str]:
+    rows = []
+    for inputs, words in _INPUTS.items():
+        for key, where in ((inputs, "hospitals never seen"), (f"{inputs}_external", "external")):
+            models = results.get(key, {}).get("models", {})
+            if "m3h" not in models:
+                rows.append([words, where, "", NOT_MEASURED, *([""] * len(_OTHERS))])
+                continue
+            ahead = [models.get(m, {}).get("m3h_ahead_by") for m in _OTHERS]
+            area = _interval(models["m3h"]["auroc"])
+            told = [NOT_MEASURED if a is None else _interval(a, "+") for a in ahead]
+            rows.append([words, where, results[key]["tasks"], area, *told])
+    head = ["inputs", "tested on", "tasks", "mean AUROC"]
+    return _table([*head, *(f"ahead of {name}" for name in _OTHERS.values())], rows)
+
+
+def _acting(found: Found | None) -> list[str]:
+    if not found or "calibration" not in found:
+        return [f"Calibration, sets and intervals: {NOT_MEASURED}."]
+    c, s = found["calibration"], found["coverage"]
+    rows = [
+        ["calibration slope (1 is right)", _number(c.get("slope"))],
+        ["calibration intercept (0 is right)", _number(c.get("intercept"), "+")],
+        ["Brier skill (0: the prevalence alone)", _number(c.get("brier_skill"))],
+        ["calibration error, ten bins", _number(c.get("calibration_error"), digits=4)],
+        ["what chance alone makes of it", _number(c.get("noise_floor"), digits=4)],
+        ["patients with the disease whose set has `yes` (made for 0.9)", _number(s["positives"])],
+        ["patients without whose set has `no` (made for 0.9)", _number(s["negatives"])],
+        ["sets with both: cannot say", _number(s.get("undecided"))],
+        ["lengths of stay inside their interval (made for 0.9)", _number(s["length_of_stay"])],
     ]
-    scores = {s["task"]: s for s in evaluation.get("M3H", [])}
-    for task in facts.tasks:
-        positives = facts.positives.get(task.name)
-        prevalence = facts.prevalence.get(task.name)
-        lines.append(
-            f"| {task.display} | {task.department} | {max(facts.labels[task.name].values())} "
-            f"| {'' if positives is None else positives} "
-            f"| {'' if prevalence is None else f'{prevalence:.3f}'} "
-            f"| {', '.join(facts.seen(task))} | {_area(scores.get(task.name))} |"
+    return ["All inputs, common tasks pooled.", "", *_table(["", "measured"], rows)]
+
+
+def _tasks(manifest: Manifest) -> list[str]:
+    rows = []
+    for facts in manifest.tasks:
+        measured = [_task(facts, manifest.evaluation.get(inputs)) for inputs in _INPUTS]
+        rows.append(
+            [
+                facts.task.display,
+                max(facts.labels.values(), default=0),
+                "" if facts.positives is None else facts.positives,
+                "" if facts.prevalence is None else f"{facts.prevalence:.3f}",
+                ", ".join(facts.seen),
+                *measured,
+                _set(facts),
+            ]
         )
-    first, last = facts.trained_hours
-    return "\n".join(lines) + _LIMITS.format(first=first, last=last)
+    head = ["task", "labelled patients", "with it", "prevalence", "sees"]
+    few = min((found.get("fewest_positives", 0) for found in _there(manifest)), default=0)
+    lines = [
+        "AUROC on hospitals never seen, at 24 h, from what is measured, and from all inputs"
+        + (f"; *too few*: fewer than {few} of the patients had it. " if few else ". ")
+        + f"Calibration of each task on its own: {NOT_MEASURED}.",
+        "",
+    ]
+    return lines + _table([*head, "AUROC, measured", "AUROC, all inputs", "set"], rows)
 
 
-def _area(score: dict[str, Any] | None) -> str:
-    if score is None or "auroc" not in score["metrics"]:
-        return ""
-    few = score["positives"] is not None and score["positives"] < 20
-    return "" if few else f"{score['metrics']['auroc']:.3f}"
+def _there(manifest: Manifest) -> list[Found]:
+    return [manifest.evaluation[i] for i in _INPUTS if i in manifest.evaluation]
 
 
-_INTRODUCTION = """\
-An M3H model: {tasks} medical tasks at once from tabular data, vital signs and laboratory values,
-notes and chest X-rays, any of which may be absent.
+def _task(facts: TaskFacts, found: Found | None) -> str:
+    """A task's AUROC; of a length of stay its mean absolute error."""
+    mine = (found or {}).get("models", {}).get("m3h")
+    if mine is None or facts.task.kind == "clustering":
+        return NOT_MEASURED
+    if facts.task.kind == "regression":
+        error = mine.get("mae_days")
+        return NOT_MEASURED if error is None else f"errs by {_number(error)} d"
+    area = mine["by_task"].get(facts.task.name)
+    if area is None:
+        return "too few" if facts.task.kind == "binary" else NOT_MEASURED
+    return _interval(area) if isinstance(area, list) else _number(area)
 
+
+def _set(facts: TaskFacts) -> str:
+    if facts.abstains is not None:
+        return f"no answer: {facts.abstains}"
+    if facts.task.kind in ("regression", "clustering"):
+        return "an interval" if facts.task.kind == "regression" else "none"
+    if facts.sets is None:
+        return "none"
+    return "yes" if facts.sets.reason is None else f"none: {facts.sets.reason}"
+
+
+def _groups(found: Found | None) -> list[str]:
+    if not found:
+        return [f"Sex, age, ethnicity, year of discharge: {NOT_MEASURED}."]
+    rows = [
+        [
+            by,
+            f"{name} (small)" if here.get("small") else name,
+            here["patients"],
+            here["tasks"],
+            _interval(here["auroc"]) if "auroc" in here else "too few",
+            _interval(here["against_everyone"], "+") if "against_everyone" in here else "",
+            _interval(here["observed_to_expected"]),
+        ]
+        for by, groups in found.items()
+        for name, here in groups.items()
+    ]
+    head = ["by", "group", "patients", "tasks", "AUROC", "against everyone", "observed / expected"]
+    return [_GROUPS, *_table(head, rows)]
+
+
+def _landmarks(found: Found | None) -> list[str]:
+    if not found:
+        return [f"By hours since admission: {NOT_MEASURED}."]
+    rows = [
+        [
+            f"{hours} h",
+            here["patients"],
+            here["tasks"],
+            _interval(here["models"]["m3h"]),
+            _interval(here["observed_to_expected"]),
+        ]
+        for hours, here in found.items()
+    ]
+    head = ["after admission", "patients", "tasks", "AUROC", "observed / expected"]
+    return ["All inputs; those who are still in the unit.", "", *_table(head, rows)]
+
+
+def _recognition(results: Found) -> list[str]:
+    rows = []
+    later = results.get("charted_later", {})
+    for inputs, words in _INPUTS.items():
+        here = later.get(inputs, {}).get("models", {}).get("m3h")
+        told = (
+            [_interval(here[k]) for k in ("charted_later", "same_tasks_as_usual")] if here else []
+        )
+        rows.append([words, *(told or [NOT_MEASURED, NOT_MEASURED])])
+    head = ["inputs", "AUROC, diseases first charted afterwards", "the same tasks as usual"]
+    masked = results.get("masked", {}).get("models", {}).get("m3h_one")
+    without = NOT_MEASURED
+    if masked:
+        without = f"AUROC {_interval(masked['masked'])}, as they are {_interval(masked['all'])}"
+    named = f"One network, from notes that name no disease: {without}."
+    return [_RECOGNITION, *_table(head, rows), "", named]
+
+
+def _recalibration(found: Found | None) -> list[str]:
+    if not found:
+        return [f"What recalibration repairs elsewhere: {NOT_MEASURED}."]
+    names = {
+        "slope": "calibration slope",
+        "intercept": "calibration intercept",
+        "brier_skill": "Brier skill",
+        "calibration_error": "calibration error",
+        "noise_floor": "what chance alone makes of it",
+    }
+    rows = [
+        [words, *(_interval(found[when][key]) for when in ("before", "after"))]
+        for key, words in names.items()
+        if key in found["before"]
+    ]
+    by = f"By {found['patients']} of its patients, drawn at random {found['splits']} times"
+    return [f"{by}; measured on the others.", "", *_table(["", "before", "after"], rows)]
+
+
+# ---- how it is said ------------------------------------------------------------------------------
+
+
+def _number(value: float | None, sign: str = "", digits: int = 3) -> str:
+    return NOT_MEASURED if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _interval(figures: Sequence[float | None], sign: str = "") -> str:
+    value, low, high = figures
+    if low is None or high is None:
+        return _number(value, sign)
+    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+
+
+def _caveats(manifest: Manifest) -> str:
+    both = sum(c.with_notes_and_image for c in manifest.cohorts)
+    joined = _JOINED.format(both=both) if both else _NEVER_JOINED
+    local = manifest.recalibration
+    use = _USE.format(folder=manifest.name)
+    if local is not None:
+        use = _USE_ELSEWHERE.format(cohort=local.cohort)
+    return _CAVEATS.format(joined=joined, **_words(manifest)) + use
+
+
+_WARNING = """
 **For research. Not a medical device; not validated for any clinical use.** A disease's probability
-means "coded at any time in this stay": the model recognises what is or will be charted, and is no
+means "coded at any time in this stay": the model recognises what is or will be charted. It is no
 proof of the disease, nor of its absence.
 """
 
-_AUROC_MEANS = """\
-AUROC: five folds by hospital, at 24 h, from vital signs, laboratory values and demographics alone;
-within-fold, weighted by positives. Left out below 20 positives."""
+_DETAILS = """
+M3H (arXiv 2404.18975), as this project reads it:{made}
+{tasks} tasks ({diseases} diseases, {operations} operations, {phenotypes} phenotype) from tabular
+data, series with treatments, notes and a chest X-ray, any of which may be absent. Calibrated on
+hospitals that the networks did not learn from; kept as ONNX graphs.
 
-_LIMITS = """
+Made on {created} by:
 
-## Limits
+    {command}
 
-- No open data join chest X-rays and notes to the same patients: how the model does with both at
-  once was never measured.
-- Labels are charting and billing codes: the absence of a code is not the absence of the disease.
-- An X-ray moves only the tasks that had labels beside X-rays; the receipt of each answer names the
-  others.
-- Trained at {first:g} to {last:g} hours since admission to the unit; the receipt warns outside.
+The code is under Apache-2.0; the licences of the data are in NOTICE.
+"""
+
+_CORRECTED = """
+### Recalibrated for {cohort}
+
+By {patients} patients ({source}), from the bundle of the digest {bundle}. The order in which a
+disease ranks patients is as it was; probabilities, their intervals and sets, and prevalences are
+moved. **The figures below were measured before that**; those of calibration do not hold any more.
+The largest moves, in log-odds:
+"""
+
+_INTENDED_USE = """
+For building and testing clinical software against a real model, for research on multitask learning,
+and as a start for a hospital that trains its own; for those who build and study such systems. It
+knows the kind of patients that it learned from (*Training data*; the open data are of adults in
+intensive care in the United States), {first} to {last} hours after admission to the unit.
+
+It must not be used
+
+- to diagnose, treat or triage, to withhold or end care, to decide on a bed or a discharge;
+- to rule a disease out: a low probability is a statement on coding;
+- for patients of another kind: children, in pregnancy, on a ward, at home, at other hours;
+- to code or to bill, or to judge hospitals, clinicians or the insured;
+- anywhere before it was recalibrated there, tested there and watched there (see the last section).
+"""
+
+_FACTORS = """
+What its answers may depend on: the hospital and how it codes; sex, age, ethnicity; the hours since
+admission; which modalities are there, and how much is in them; the year. What of this was measured
+is below, from *Subgroups* on. Language, insurance, pregnancy, disability and rare diseases: not.
+"""
+
+_METRICS = """
+- **AUROC**: the positives-weighted mean of within-fold areas, and of these the mean over tasks with
+  enough positives; in brackets the 95 % interval of bootstraps over hospitals.
+- **Calibration**: slope and intercept of a logistic regression of the outcome on the log-odds,
+  pooled over common tasks; Brier skill; the error in ten bins, and its noise floor.
+- **Interval** of a probability: Venn-Abers. Of a length of stay: made to hold nine in ten.
+- **Set**: label-conditional conformal, made to hold the truth in nine of ten patients with the
+  disease, and in nine of ten without.
+"""
+
+_EVALUATION = """
+{home}, five folds by hospital{many}, at 24 h: no hospital and no patient is on both sides. The
+models that were tested were made as this one was, each without the hospitals that test it; this one
+learned from all of them. *External*: learned from {home} alone, tested on another database.
+"""
+
+_LABELS = """\
+A label is a diagnosis or billing code, or a diagnosis of the chart, at any time in the stay; it is
+never an input. The prevalences that are served are those of {served}; a cohort of which patients
+were chosen otherwise is corrected by its log-odds. A modality moves the tasks that had labels
+beside it (*sees*, below) and no other; the receipt of each answer names the others."""
+
+_GROUPS = """\
+All inputs, at 24 h. Descriptive: nothing was corrected for any group, and groups differ in their
+tasks. *Against everyone*: on the group's own tasks. Observed / expected above 1: the probabilities
+are too low.
+"""
+
+_RECOGNITION = """\
+Most diagnoses are charted in the first day, and notes often name them: telling those is
+recognition.
+"""
+
+_ETHICS = """
+- The data are de-identified and openly licensed, or the hospital's own (NOTICE). The bundle holds
+  no patient's record; whether one could be found out from its weights was not measured.
+- Labels are what was coded. Who is diagnosed less is labelled less, and the model learns that, too.
+- Of the person it reads {inputs}. What is not among these, ethnicity or insurance, it may infer.
+- Notes often name the disease: from notes it repeats what was written, mistakes included.
+- A number looks surer than it is. Each answer has its interval or set, how unusual the input is,
+  and what of the input was not used: whoever shows the number must show these.
+"""
+
+_JOINED = "Patients with notes and a chest X-ray apart: it learned from {both} who had both."
+
+_NEVER_JOINED = """\
+**Notes and a chest X-ray of the same patient.** Nobody that it learned from had both, and no open
+  data join them: what it makes of the two together was never measured."""
+
+_CAVEATS = """
+What was never tested:
+
+- {joined}
+- At the bedside: nothing was measured prospectively, nor what showing its answers does to care.
+- In other countries and languages, in children, after {last} hours, on other images than frontal
+  chest X-rays.
+- Against text or values that were made to mislead it.
+
+What to know:
+
+- The absence of a code is not the absence of the disease, and hospitals code differently: elsewhere
+  probabilities may be far off, and the ranking is then worth more than the number.
+- Of a rare disease a set of `yes` alone does not mean that it is likely.
+"""
+
+_USE_ELSEWHERE = """
+**To use it at a hospital** other than {cohort}, recalibrate the bundle that this one was made from.
+"""
+
+_USE = """
+**To use it at a hospital**, recalibrate it by patients there whose outcomes are known, fifty or
+more, of the kind that it is to be asked about and with the inputs that it is to be given:
+
+    m3h-model cohort ... --out runs/local
+    m3h-export {folder} {folder}-local --recalibrate runs/local
+
+This moves each task's probabilities to what is charted there (one number for each, drawn towards
+what all tasks have in common), their intervals and sets with them, and the interval of the length
+of stay. It changes no ranking and needs no torch. Then test the new bundle on *other* patients of
+the hospital: calibration, how often its sets hold the truth, each group of patients that matters
+there; and again when coding, wards or equipment change. Where the ranking is poor, train on the
+hospital's own data.
 """

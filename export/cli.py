@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from export.card import SECTIONS
 from export.recalibrate import RecalibrationError, recalibrate
 from model.cohort import CohortError
 from model.cohorts.synthetic import examples, patients
@@ -15,15 +16,25 @@ app = typer.Typer(pretty_exceptions_enable=False)
 GOLDEN_PATIENTS = 4
 
 
+class EvaluationError(ValueError):
+    """A file that is no report of `m3h-model study`."""
+
+
 @app.command(help=__doc__)
 def main(
     source: Annotated[
         Path, typer.Argument(help="Folder made by 'm3h-model train'; with --recalibrate a bundle.")
     ],
     bundle: Annotated[Path, typer.Argument(help="Folder to write; replaced if it is there.")],
-    version: Annotated[str, typer.Option(help="The bundle's version.")] = "1.0.0",
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="The bundle's version; 1.0.0, or the old one's and '+recalibrated', if not given."
+        ),
+    ] = None,
     evaluation: Annotated[
-        Path | None, typer.Option(help="JSON of 'm3h-model evaluate --out', for the model card.")
+        Path | None,
+        typer.Option(help="results.json of 'm3h-model study', for the model card."),
     ] = None,
     recalibrate_by: Annotated[
         Path | None,
@@ -32,19 +43,41 @@ def main(
         ),
     ] = None,
 ) -> None:
+    if recalibrate_by is not None and evaluation is not None:
+        raise typer.BadParameter("a recalibrated bundle keeps the evaluation that it had")
     try:
         if recalibrate_by is None:
-            said = _export(source, bundle, version, evaluation)
+            results = {} if evaluation is None else read_evaluation(evaluation)
+            said = _export(source, bundle, version or "1.0.0", results)
         else:
-            digest, shifts = recalibrate(source, recalibrate_by, bundle, version=version)
-            said = f"digest {digest}; log-odds moved by {shifts.min():+.2f} to {shifts.max():+.2f}"
-    except (FileNotFoundError, BundleError, CohortError, RecalibrationError) as error:
+            said = _recalibrate(source, recalibrate_by, bundle, version)
+    except (
+        FileNotFoundError,
+        BundleError,
+        CohortError,
+        EvaluationError,
+        RecalibrationError,
+    ) as error:
         typer.echo(f"m3h-export: {error}", err=True)
         raise typer.Exit(2) from None
     print(f"{bundle}: {said}")
 
 
-def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | None) -> str:
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The figures of a report. Raises FileNotFoundError, or EvaluationError if it is none."""
+    try:
+        results = json.loads(path.read_bytes())
+    except ValueError:
+        raise EvaluationError(f"{path} is not JSON") from None
+    if not isinstance(results, dict) or not any(name in results for name in SECTIONS):
+        known = ", ".join(SECTIONS)
+        raise EvaluationError(
+            f"{path} is no report: it has none of {known}; give results.json of 'm3h-model study'"
+        )
+    return results
+
+
+def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:
     # Imports torch, which recalibration does without.
     from export.bundle import export_bundle  # noqa: PLC0415
     from export.parity import ParityError  # noqa: PLC0415
@@ -53,7 +86,6 @@ def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | Non
     golden = examples()
     for record in patients(GOLDEN_PATIENTS, seed=1):
         golden[f"synthetic-{record.patient}"] = record.payload
-    scores = {} if evaluation is None else json.loads(evaluation.read_text(encoding="utf-8"))
     try:
         digest, parity = export_bundle(
             Checkpoint.load(checkpoint),
@@ -61,7 +93,7 @@ def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | Non
             name=bundle.resolve().name,
             version=version,
             golden=golden,
-            evaluation=scores,
+            evaluation=results,
         )
     except ParityError as error:
         typer.echo(f"m3h-export: {error}", err=True)
@@ -69,4 +101,13 @@ def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | Non
     return (
         f"digest {digest}; graphs and torch agree to {parity.largest_difference:.1e} "
         f"in {parity.comparisons} comparisons"
+    )
+
+
+def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> str:
+    digest, found = recalibrate(old, cohort, bundle, version=version)
+    least, most = min(found.shift.values()), max(found.shift.values())
+    return (
+        f"digest {digest}; by {found.patients} patients of {found.cohort}, "
+        f"log-odds moved by {least:+.2f} to {most:+.2f}"
     )

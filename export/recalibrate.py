@@ -1,44 +1,50 @@
-"""A bundle for another hospital: the same model, its probabilities moved to the local prevalence.
+"""A bundle for another hospital: the same model, corrected for what is charted there.
 
-Needs no torch: the graph's own initializers are edited. Only what a disease's probability starts
-from is moved; what the model knows of a patient, and its ranking of patients, stay as they are.
+Needs no torch: the fusion graph itself is edited. What the model knows of a patient stays as it is,
+and so does the order in which a task ranks patients. Moved are
+
+- each disease's log-odds, and mortality's, by one number (`model.calibrate.prior_shift`); of whom
+  nothing is known the local prevalence is answered;
+- a choice of classes, by one number for each class; P(died) of the disposition is mortality's, so
+  that it is the survivors' classes that are moved against each other;
+- the ends of the interval of a length of stay, until nine in ten local patients are inside. The
+  value stays: a shift of log-days that 50 MIMIC-IV patients asked for made it worse for the others.
+
+Prevalences, Venn-Abers intervals and the thresholds of sets move along in the manifest.
 """
 
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from scipy.special import expit, logit
 
-from export.golden import write_golden
-from model.calibrate import prior_shift
+from export.seal import seal
+from model.calibrate import class_shift, local_margin, prior_shift
 from model.cohort import Cohort, Samples
-from schemas.manifest import (
-    GOLDEN,
-    MANIFEST,
-    Manifest,
-    Recalibration,
-    Sets,
-    Steps,
-    TaskFacts,
-    sha256,
-    write_manifest,
-)
+from schemas.manifest import Manifest, Recalibration, Sets, Steps, TaskFacts
 from schemas.payload import as_payload
-from service.bundle import Bundle
+from schemas.response import MODALITIES
+from schemas.tasks import DIED, DISPOSITION, MORTALITY
+from service.bundle import ATTENTION, NOTICE, PRESENT, Bundle
 from service.engine import Engine
 
 Floats = npt.NDArray[np.float64]
 
-PRIOR = "calibrate.prior"
-MODEL_CARD = "MODEL_CARD.md"
+# Initializers of the fusion graph, [T]: the log-odds of whom nothing is known, and the largest.
+PRIOR, BOUND = "calibrate.prior", "calibrate.bound"
+HEAD = ".heads.other.{}.bias"  # of each member
 # Nearer to 0 or 1 than this, a probability's log-odds are noise of single precision.
 NEAREST = 1e-6
+AT_THE_BOUND = 1e-3  # log-odds
+SHORTEST = 1 / 24  # days, as in training
 CHUNK = 64
 
 
@@ -46,70 +52,100 @@ class RecalibrationError(ValueError):
     """A cohort or a bundle that cannot be used, and why."""
 
 
-def recalibrate(bundle: Path, cohort: Path, folder: Path, *, version: str) -> tuple[str, Floats]:
-    """Writes the corrected bundle to `folder`; returns its digest and each binary task's shift.
+@dataclass(frozen=True)
+class Binary:
+    """The binary tasks, by their column [T]; all in log-odds.
 
-    Raises RecalibrationError if the cohort was not made for this bundle, BundleError or CohortError
+    `prior`: of whom nothing is known, at the new hospital; `shift`: of all others; `least` and
+    `most`: the bounds of what a task's answer is moved by, where another task may cap it.
+    """
+
+    names: tuple[str, ...]
+    prior: Floats
+    shift: Floats
+    least: Floats
+    most: Floats
+    bound: Floats
+
+
+def recalibrate(
+    bundle: Path, cohort: Path, folder: Path, *, version: str | None = None
+) -> tuple[str, Recalibration]:
+    """Writes the corrected bundle to `folder`; returns its digest and what was moved.
+
+    Without a version it is the old one's, and `+recalibrated`. Raises RecalibrationError if the
+    cohort was not made for this bundle or has nothing to correct it by, BundleError or CohortError
     if either was changed.
     """
     loaded, local = Bundle.load(bundle), Cohort.load(cohort)
     manifest = loaded.manifest
-    binary = [f for f in manifest.tasks if f.task.kind == "binary"]
-    _check(manifest, local, [f.task.name for f in binary])
-    columns = [next(i for i, t in enumerate(local.tasks) if t.name == f.task.name) for f in binary]
-    outcomes = local.samples.outcomes[:, columns].astype(np.float64)
-    shifts = prior_shift(
-        log_odds(Engine(loaded), local.samples), outcomes, each_patient(local.samples)
-    )
+    _check(manifest, local)
+    graph = onnx.load(bundle / manifest.fusion.file)
+    answers, weight = answered(Engine(loaded), local.samples), each_patient(local.samples)
+    binary = _binary(manifest, local, answers["binary"], weight, graph)
+    _move_prior(graph, binary, manifest)
 
-    made = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(bundle, made)
-    _edit(made / manifest.fusion.file, shifts)
-    moved = {f.task.name: float(s) for f, s in zip(binary, shifts, strict=True)}
-    patients = len(np.unique(local.samples.patient))
+    classes, ends = {}, {}
+    for facts in manifest.tasks:
+        name = facts.task.name
+        outcome = _outcome(local, name)
+        known = ~np.isnan(outcome)
+        given = answers[facts.output][known], outcome[known], weight[known]
+        if facts.task.kind == "multiclass" and facts.abstains is None and known.any():
+            classes[name] = _class_shifts(facts, *given)
+            _move_head(graph, name, np.array(list(classes[name].values())))
+        elif facts.task.kind == "regression" and facts.abstains is None and known.any():
+            moved = _ends(*given)
+            if moved is not None:
+                ends[name] = moved
+                _move_head(graph, name, np.array([0.0, -moved[0], moved[1]]))
+
     said = Recalibration(
-        cohort=local.name, patients=patients, source=local.source, digest=local.digest, shift=moved
+        cohort=local.name,
+        patients=len(np.unique(local.samples.patient)),
+        source=local.source,
+        digest=local.digest,
+        bundle=loaded.digest,
+        shift=dict(zip(binary.names, binary.shift.tolist(), strict=True)),
+        classes=classes,
+        ends=ends,
     )
-    with (made / MODEL_CARD).open("a", encoding="utf-8") as card:
-        card.write(_card(said))
     new = manifest.model_copy(
         update={
             "name": folder.resolve().name,
-            "version": version,
+            "version": version or f"{manifest.version}+recalibrated",
             "created": datetime.now(UTC).date().isoformat(),
-            "tasks": tuple(shifted(f, moved.get(f.task.name, 0.0)) for f in manifest.tasks),
+            "tasks": tuple(
+                moved_facts(f, binary, classes.get(f.task.name)) for f in manifest.tasks
+            ),
             "recalibration": said,
         }
     )
-    requests = {}
+    made = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(bundle, made)
+    onnx.save(graph, made / manifest.fusion.file)
+    with (made / NOTICE).open("a", encoding="utf-8") as notice:
+        notice.write(f"\nCorrected by {said.patients} patients of {local.name}: {local.source}\n")
+    golden = {}
     for line in loaded.golden.splitlines():
-        golden = json.loads(line)
-        requests[golden["name"]] = as_payload(golden["request"])
-
-    def write() -> str:
-        files = {p.name: sha256(p.read_bytes()) for p in sorted(made.iterdir())}
-        files.pop(MANIFEST, None)
-        return write_manifest(made, new.model_copy(update={"files": files}))
-
-    (made / GOLDEN).unlink()
-    write()
-    write_golden(made, requests)
-    digest = write()
-    shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
-    return digest, shifts
+        one = json.loads(line)
+        golden[one["name"]] = as_payload(one["request"])
+    return seal(made, new, golden, folder), said
 
 
-def log_odds(engine: Engine, samples: Samples) -> Floats:
-    """[n, T] of the binary tasks, as the bundle says them now."""
-    found = []
+# ---- what is moved, and by how much --------------------------------------------------------------
+
+
+def answered(engine: Engine, samples: Samples) -> dict[str, Floats]:
+    """What the bundle says of each sample, [n, …] by output."""
+    found: dict[str, list[npt.NDArray[np.float32]]] = {}
     for some in np.array_split(np.arange(len(samples)), -(-len(samples) // CHUNK)):
-        outputs = engine.run([samples.arrays(row) for row in some])
-        found += [one.fusion["binary"] for one in outputs]
-    p: Floats = np.stack(found).astype(np.float64)
-    moved: Floats = logit(np.clip(p, NEAREST, 1 - NEAREST))
-    return moved
+        for one in engine.run([samples.arrays(row) for row in some]):
+            for name, values in one.fusion.items():
+                if name != ATTENTION:
+                    found.setdefault(name, []).append(values)
+    return {name: np.stack(rows).astype(np.float64) for name, rows in found.items()}
 
 
 def each_patient(samples: Samples) -> Floats:
@@ -119,29 +155,146 @@ def each_patient(samples: Samples) -> Floats:
     return weight
 
 
-def shifted(facts: TaskFacts, shift: float) -> TaskFacts:
-    """What is known of a task, its probabilities moved by `shift` in log-odds.
+def _binary(
+    manifest: Manifest, cohort: Cohort, p: Floats, weight: Floats, graph: onnx.ModelProto
+) -> Binary:
+    tasks = _binary_facts(manifest)
+    outcomes = np.stack([_outcome(cohort, f.task.name) for f in tasks], axis=1)
+    # A task that was never taught both sides of the question has nothing to move.
+    outcomes[:, [f.abstains is not None for f in tasks]] = np.nan
+    labelled = ~np.isnan(outcomes).all(axis=0)
+    if not labelled.any():
+        raise RecalibrationError(f"no patient of the cohort {cohort.name} has a label of a disease")
+    usual = _log_odds(np.array([f.prevalence for f in tasks]))
+    everybody = np.broadcast_to(usual, outcomes.shape)
+    prior = _read(graph, PRIOR).astype(np.float64)
+    prior[labelled] = (usual + prior_shift(everybody, outcomes, weight))[labelled]
+    shift = prior_shift(_log_odds(p), outcomes, weight)
+    names = tuple(f.task.name for f in tasks)
+    # A task is never likelier than the one that it is a subset of: the lower of two moved numbers.
+    parent = [
+        names.index(f.task.subset_of) if f.task.subset_of in names else i
+        for i, f in enumerate(tasks)
+    ]
+    return Binary(
+        names=names,
+        prior=np.minimum(prior, prior[parent]),
+        shift=shift,
+        least=np.minimum(shift, shift[parent]),
+        most=np.maximum(shift, shift[parent]),
+        bound=_read(graph, BOUND).astype(np.float64),
+    )
 
-    A shift of the prevalence alone leaves the scores of those with the disease, and of those
-    without it, as they were: intervals and sets keep what they promise when they move along.
+
+def _class_shifts(facts: TaskFacts, p: Floats, outcome: Floats, weight: Floats) -> dict[str, float]:
+    """Of each class, in log-odds against the others. 0 of "died": mortality's shift moves it."""
+    moved = [k for k, name in enumerate(facts.task.classes) if not _is_mortality(facts, name)]
+    mine = np.isin(outcome, moved)
+    shift = np.zeros(len(facts.task.classes))
+    log_p = np.log(np.maximum(p[mine][:, moved], NEAREST))
+    chosen = np.searchsorted(moved, outcome[mine]).astype(np.float64)
+    shift[moved] = class_shift(log_p, chosen, weight[mine])
+    return dict(zip(facts.task.classes, shift.tolist(), strict=True))
+
+
+def _ends(days: Floats, outcome: Floats, weight: Floats) -> tuple[float, float] | None:
+    """By how much the ends of the interval are moved outwards, in log-days."""
+    _, low, high = np.log(days).T
+    truth = np.log(np.maximum(outcome, SHORTEST))
+    below, above = local_margin(low - truth, weight), local_margin(truth - high, weight)
+    return None if below is None or above is None else (below, above)
+
+
+def _outcome(cohort: Cohort, name: str) -> Floats:
+    column = next(i for i, task in enumerate(cohort.tasks) if task.name == name)
+    return cohort.samples.outcomes[:, column].astype(np.float64)
+
+
+def _binary_facts(manifest: Manifest) -> list[TaskFacts]:
+    """In the order of their columns."""
+    return sorted(
+        (f for f in manifest.tasks if f.task.kind == "binary"), key=lambda f: f.column or 0
+    )
+
+
+def _is_mortality(facts: TaskFacts, name: str) -> bool:
+    return facts.task.name == DISPOSITION and name == DIED
+
+
+def _log_odds(p: Floats) -> Floats:
+    found: Floats = logit(np.clip(p, NEAREST, 1 - NEAREST))
+    return found
+
+
+# ---- what the manifest says ----------------------------------------------------------------------
+
+
+def moved_facts(
+    facts: TaskFacts, binary: Binary, classes: dict[str, float] | None = None
+) -> TaskFacts:
+    """What is known of a task, its probabilities moved.
+
+    A shift of the prevalence alone leaves the inputs of those with the disease, and of those
+    without it, as they were: a set keeps what it promises if its thresholds are moved as far as any
+    of its patients' probabilities may have been. Isotonic regression by patients who are weighted
+    by the ratio of the prevalences is the old one moved in log-odds, block by block; so are the
+    ends of a Venn-Abers interval.
     """
-    if not shift:
-        return facts
-    update: dict[str, object] = {}
-    if facts.prevalence is not None:
-        update["prevalence"] = _move([facts.prevalence], shift)[0]
-    if facts.interval is not None:
-        steps = facts.interval
-        update["interval"] = Steps(
-            scores=_move(steps.scores, shift),
-            low=_move(steps.low, shift),
-            high=_move(steps.high, shift),
-        )
-    if facts.sets is not None and facts.sets.thresholds:
-        (yes,) = _move([facts.sets.thresholds["yes"]], shift)
-        (no,) = _move([facts.sets.thresholds["no"]], -shift)
-        update["sets"] = Sets(thresholds={"no": no, "yes": yes})
-    return facts.model_copy(update=update)
+    if facts.task.kind == "binary":
+        i = binary.names.index(facts.task.name)
+        if not (binary.least[i] or binary.most[i]):
+            return facts
+        update: dict[str, Any] = {"prevalence": float(expit(binary.prior[i]))}
+        if facts.interval is not None:
+            steps = {
+                k: _move(getattr(facts.interval, k), binary.shift[i]) for k in Steps.model_fields
+            }
+            update["interval"] = Steps(**steps)
+        if facts.sets is not None and facts.sets.thresholds:
+            old, bound = facts.sets.thresholds, binary.bound[i]
+            yes = _threshold(old["yes"], binary.least[i], bound)
+            no = _threshold(old["no"], -binary.most[i], bound)
+            update["sets"] = Sets(thresholds={"no": no, "yes": yes})
+        return facts.model_copy(update=update)
+    if classes is not None and facts.sets is not None and facts.sets.thresholds:
+        return facts.model_copy(update={"sets": _moved_sets(facts, facts.sets, binary, classes)})
+    return facts
+
+
+def _moved_sets(facts: TaskFacts, sets: Sets, binary: Binary, shifts: dict[str, float]) -> Sets:
+    coherent = any(_is_mortality(facts, name) for name in shifts) and MORTALITY in binary.names
+    i = binary.names.index(MORTALITY) if coherent else 0
+    thresholds = {}
+    for name, threshold in sets.thresholds.items():
+        if coherent and _is_mortality(facts, name):
+            thresholds[name] = _threshold(threshold, binary.shift[i], binary.bound[i])
+        else:
+            others = [s for k, s in shifts.items() if k != name and not _is_mortality(facts, k)]
+            gap = max(others, default=0.0) - shifts[name]
+            died = float(binary.shift[i]) if coherent else None
+            thresholds[name] = _least(threshold, gap, died)
+    return Sets(thresholds=thresholds)
+
+
+def _least(p: float, gap: float, died: float | None) -> float:
+    """The least that a class's probability p can have become.
+
+    `gap`: by how much more the log-odds of another class were moved, at most; `died`: by how much
+    those of death. How much of 1 - p was death's is not known: whatever it was, from none to all.
+    """
+    alive = np.linspace(p, 1.0, 1001) if died is not None else np.ones(1)
+    share = np.minimum(p / np.maximum(alive, NEAREST), 1.0)
+    among = share / (share + (1 - share) * np.exp(gap))
+    now = alive / (alive + (1 - alive) * np.exp(died or 0.0))
+    return float((now * among).min())
+
+
+def _threshold(p: float, shift: float, bound: float) -> float:
+    """A threshold, moved. Beyond the bound no probability goes; at the lower one nobody is out."""
+    z = float(logit(p))
+    if z <= -bound + AT_THE_BOUND:
+        return 0.0
+    return float(expit(min(z + shift, bound - AT_THE_BOUND)))
 
 
 def _move(probabilities: Sequence[float], shift: float) -> tuple[float, ...]:
@@ -150,35 +303,76 @@ def _move(probabilities: Sequence[float], shift: float) -> tuple[float, ...]:
         return tuple(expit(logit(np.asarray(probabilities)) + shift).tolist())
 
 
-def _check(manifest: Manifest, cohort: Cohort, names: list[str]) -> None:
+# ---- the graph -----------------------------------------------------------------------------------
+
+
+def _move_prior(graph: onnx.ModelProto, binary: Binary, manifest: Manifest) -> None:
+    """What a task sees of a patient is added to the old prior, shifted; to nothing at all, the new.
+
+    The two differ where the model, of the local patients, errs to one side on the whole (as it does
+    where a modality is never there).
+    """
+    start = _read(graph, PRIOR) + binary.shift
+    sees = [[m in f.seen for f in _binary_facts(manifest)] for m in MODALITIES]
+    for node in graph.graph.node:
+        for k, name in enumerate(node.input):
+            if name == PRIOR:
+                node.input[k] = "recalibrate.prior"
+    _replace(graph, PRIOR, binary.prior)
+    for name, values in (("recalibrate.start", start), ("recalibrate.sees", sees)):
+        tensor = onnx.numpy_helper.from_array(np.asarray(values, np.float32), name)
+        graph.graph.initializer.append(tensor)
+    float32, boolean = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
+    nodes = [
+        onnx.helper.make_node("Cast", [PRESENT], ["recalibrate.present"], to=float32),
+        onnx.helper.make_node(
+            "MatMul", ["recalibrate.present", "recalibrate.sees"], ["recalibrate.count"]
+        ),
+        onnx.helper.make_node("Cast", ["recalibrate.count"], ["recalibrate.known"], to=boolean),
+        onnx.helper.make_node(
+            "Where", ["recalibrate.known", "recalibrate.start", PRIOR], ["recalibrate.prior"]
+        ),
+    ]
+    for node in reversed(nodes):
+        graph.graph.node.insert(0, node)
+
+
+def _move_head(graph: onnx.ModelProto, task: str, by: Floats) -> None:
+    """Adds to what each member's head says of a task; so that their mean is moved by it."""
+    suffix = HEAD.format(task)
+    heads = [t.name for t in graph.graph.initializer if t.name.endswith(suffix)]
+    if not heads:
+        raise RecalibrationError(f"the fusion graph has no initializer *{suffix}")
+    for name in heads:
+        _replace(graph, name, _read(graph, name) + by)
+
+
+def _read(graph: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:
+    for tensor in graph.graph.initializer:
+        if tensor.name == name:
+            found: npt.NDArray[np.float32] = onnx.numpy_helper.to_array(tensor)
+            return found
+    raise RecalibrationError(f"the fusion graph has no initializer {name!r}")
+
+
+def _replace(graph: onnx.ModelProto, name: str, values: npt.NDArray[Any]) -> None:
+    (tensor,) = (t for t in graph.graph.initializer if t.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+
+
+# ---- checks --------------------------------------------------------------------
+
+
+def _check(manifest: Manifest, cohort: Cohort) -> None:
     if cohort.spec != manifest.spec:
         raise RecalibrationError(
             "the cohort was made with other variables, units or tokens than the bundle's; "
             "make it again with the version that made the bundle"
         )
-    missing = set(names) - {task.name for task in cohort.tasks}
+    missing = {f.task.name for f in manifest.tasks} - {task.name for task in cohort.tasks}
     if missing:
         raise RecalibrationError(f"the cohort has no outcome for {', '.join(sorted(missing))}")
     if manifest.recalibration is not None:
         raise RecalibrationError(
             f"the bundle is one for {manifest.recalibration.cohort} already; take the one before it"
         )
-
-
-def _edit(path: Path, shifts: Floats) -> None:
-    model = onnx.load(path)
-    priors = [tensor for tensor in model.graph.initializer if tensor.name == PRIOR]
-    if len(priors) != 1:
-        raise RecalibrationError(f"{path.name} has no initializer {PRIOR!r}")
-    prior = onnx.numpy_helper.to_array(priors[0]) + shifts.astype(np.float32)
-    priors[0].CopyFrom(onnx.numpy_helper.from_array(prior, PRIOR))
-    onnx.save(model, path)
-
-
-def _card(said: Recalibration) -> str:
-    largest = sorted(said.shift.items(), key=lambda item: -abs(item[1]))[:10]
-    rows = "".join(f"| {name} | {shift:+.2f} |\n" for name, shift in largest)
-    return (
-        f"\n## Corrected for local prevalence\n\nBy {said.patients} patients of {said.cohort} "
-        f"({said.source}). The largest shifts, in log-odds:\n\n| task | shift |\n|---|---|\n{rows}"
-    )

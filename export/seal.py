@@ -1,4 +1,4 @@
-"""The end of making a bundle: golden answers, the digest of every file, and its place."""
+"""The end of making a bundle: model card, golden answers, the digest of each file, its place."""
 
 import json
 import shutil
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from export.card import model_card
 from schemas.features import features
 from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest
 from schemas.payload import Payload
-from service.bundle import Bundle
+from service.bundle import MODEL_CARD, Bundle
 from service.engine import Engine
 
 
@@ -26,6 +27,7 @@ def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload], folder: 
         files.pop(MANIFEST, None)
         return write_manifest(made, manifest.model_copy(update={"files": files}))
 
+    (made / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
     (made / GOLDEN).unlink(missing_ok=True)
     write()
     _write_golden(made, golden)

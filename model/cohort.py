@@ -28,7 +28,7 @@ from schemas.features import (
     features,
 )
 from schemas.manifest import TOKENIZER, sha256
-from schemas.response import MODALITIES
+from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task, load_tasks
 
 COHORT = "cohort.json"
@@ -93,10 +93,10 @@ class Samples:
             pixels=self.pixels[image_of[rows[has_image[rows]]]],
         )
 
-    def arrays(self, row: int) -> dict[str, dict[str, Array]]:
+    def arrays(self, row: int) -> dict[Modality, dict[str, Array]]:
         """The arrays of one record, as `features` returned them."""
         one = self.take(np.array([row]))
-        found: dict[str, dict[str, Array]] = {
+        found: dict[Modality, dict[str, Array]] = {
             "tabular": {"values": one.tabular[0]},
             "series": {"statistics": one.statistics[0], "treatments": one.treatments[0]},
             "notes": {"tokens": one.tokens.astype(np.int64)},

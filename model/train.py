@@ -187,6 +187,7 @@ def facts_of(
                 samples=len(c.samples),
                 landmarks_hours=tuple(np.unique(c.samples.landmark[~np.isnan(c.samples.landmark)])),
                 log_odds_offset=offset if c is not cohorts[0] else {},
+                with_notes_and_image=_patients(c.samples, (c.samples.present & used)[:, 2:].all(1)),
                 source=c.source,
                 digest=c.digest,
             )

@@ -86,13 +86,17 @@ class TaskFacts(_Fact):
 
 
 class Cohort(_Fact):
-    """The patients that a model was trained on; digests prove which code and data made it."""
+    """The patients that a model was trained on; digests prove which code and data made it.
+
+    `with_notes_and_image`: patients who have both at once.
+    """
 
     name: str
     patients: int
     samples: int
     landmarks_hours: tuple[float, ...]
     log_odds_offset: dict[str, float] = {}
+    with_notes_and_image: int = 0
     source: str
     digest: str
 
@@ -111,23 +115,35 @@ class Phenotype(_Fact):
 
 
 class Recalibration(_Fact):
-    """The patients whose prevalences a bundle was corrected by; `shift` in log-odds, by task."""
+    """By whose patients a bundle was corrected, and by how much.
+
+    `bundle`: the digest of the one before. `shift`: of each binary task, in log-odds; `classes`: of
+    each class of a choice of classes, in log-odds against the others; `ends`: of the interval of a
+    regression, outwards, in log-days.
+    """
 
     cohort: str
     patients: int
     source: str
     digest: str
+    bundle: str
     shift: dict[str, float]
+    classes: dict[str, dict[str, float]] = {}
+    ends: dict[str, tuple[float, float]] = {}
 
 
 class Manifest(_Fact):
-    """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others."""
+    """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others.
+
+    `network`: what it is made of. `evaluation`: the report's figures, of which the model card is.
+    """
 
     schema_version: Literal["1"] = "1"
     name: str
     version: str
     created: str
     command: str
+    network: dict[str, Any] = {}
     tasks: tuple[TaskFacts, ...]
     spec: FeatureSpec
     encoders: dict[Modality, Graph]

@@ -106,8 +106,8 @@ class Prediction(_Answer):
     """One task's answer. Exactly one of the value fields is there, or `abstained`.
 
     `based_on`: the modalities that this task saw; with none of them the number is the task's
-    prevalence among the patients that the model was trained on. A field that is not there has no
-    value: intervals and sets, too, are left out and never null.
+    prevalence among the patients that the model was trained on, or was recalibrated by. A field
+    that is not there has no value: intervals and sets, too, are left out and never null.
     """
 
     task: str
@@ -186,6 +186,11 @@ class ModelReference(_Answer):
     name: str
     version: str
     digest: str
+    recalibrated_by: str | None = Field(
+        default=None,
+        description="the patients by whose outcomes it was corrected for a hospital that it did "
+        "not learn from; not there if it was not",
+    )
 
 
 class Answer(_Answer):

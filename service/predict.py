@@ -80,10 +80,14 @@ class Predictor:
     def __init__(self, engine: Engine, metrics: Metrics, max_batch: int) -> None:
         self._engine = engine
         self._manifest = engine.bundle.manifest
+        local = self._manifest.recalibration
         self._model = ModelReference(
             name=self._manifest.name,
             version=self._manifest.version,
             digest=engine.bundle.digest,
+            recalibrated_by=None
+            if local is None
+            else f"{local.patients} patients of {local.cohort}",
         )
         self._phenotypes = respond.phenotypes_in_words(self._manifest)
         self._metrics = metrics

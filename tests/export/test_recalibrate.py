@@ -4,118 +4,364 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit, softmax
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
-from export.recalibrate import RecalibrationError, log_odds, recalibrate
+from export.cli import app
+from export.recalibrate import (
+    PRIOR,
+    Binary,
+    RecalibrationError,
+    _move_prior,
+    _read,
+    _replace,
+    answered,
+    each_patient,
+    moved_facts,
+    recalibrate,
+)
 from model import labels
+from model.calibrate import conformal_sets
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from schemas.features import FeatureSpec
-from schemas.manifest import BundleError
+from schemas.manifest import BundleError, TaskFacts, read_manifest
+from schemas.tasks import load_tasks
+from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
+from service.settings import Settings
+
+TASKS = {task.name: task for task in load_tasks()}
 
 
-def cohort(folder, spec, keep=lambda _: True):
-    records = (record for record in synthetic.patients(150, seed=5) if keep(record))
+def cohort(folder, spec, records):
     parts = {"name": "elsewhere", "source": "made", "made_by": (synthetic, labels), "spec": spec}
     for _ in write(records, folder, **parts):
         pass
     return folder
 
 
+def some(keep=lambda _: True, outcomes=lambda found: found):
+    """Patients of another hospital, those to be kept, with what is charted there."""
+    for record in synthetic.patients(150, seed=5):
+        if keep(record):
+            charted = outcomes(dict(record.outcomes))
+            yield type(record)(**{**vars(record), "outcomes": charted})
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """A hospital where hypertension is charted in nearly everyone."""
+    """A hospital where nearly everyone has hypertension, few go home, and all stay very long."""
 
-    def ill(record):
-        return record.outcomes.get("hypertension") or hash(record.patient) % 5 == 0
+    def keep(record):
+        return record.outcomes["hypertension"] or int(record.patient) % 5 == 0
+
+    def charted(found):
+        place = found["discharge_disposition"]
+        moved = {"discharge_disposition": "post_acute" if place == "home" else place}
+        return found | moved | {"length_of_stay": found["length_of_stay"] * 30}
 
     folder = tmp_path_factory.mktemp("elsewhere")
-    return cohort(folder, FeatureSpec.default(), ill)
+    return cohort(folder, FeatureSpec.default(), some(keep, charted))
 
 
 @pytest.fixture(scope="module")
 def moved(exported, elsewhere, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moved") / "elsewhere"
-    recalibrate(exported[0], elsewhere, folder, version="2.0.0")
+    recalibrate(exported[0], elsewhere, folder)
     return folder
 
 
-def hypertension(folder, samples):
-    bundle = Bundle.load(folder)
-    facts = next(f for f in bundle.manifest.tasks if f.task.name == "hypertension")
-    return log_odds(Engine(bundle), samples)[:, facts.column], facts
-
-
-def test_probabilities_move_to_the_local_prevalence(exported, moved, elsewhere):
+@pytest.fixture(scope="module")
+def both(exported, moved, elsewhere):
+    """Local patients, and what the two bundles say of them."""
     local = Cohort.load(elsewhere)
-    column = next(i for i, t in enumerate(local.tasks) if t.name == "hypertension")
-    observed = np.nanmean(local.samples.outcomes[:, column])
-    p_before, p_after = (
-        (1 / (1 + np.exp(-hypertension(folder, local.samples)[0]))).mean()
-        for folder in (exported[0], moved)
-    )
-    assert abs(p_after - observed) < abs(p_before - observed) / 2
+    bundles = [Bundle.load(folder) for folder in (exported[0], moved)]
+    return local, bundles, [answered(Engine(b), local.samples) for b in bundles]
 
 
-def test_the_ranking_of_patients_stays(exported, moved, elsewhere):
-    samples = Cohort.load(elsewhere).samples
-    before, after = (hypertension(folder, samples)[0] for folder in (exported[0], moved))
-    assert (np.argsort(before, kind="stable") == np.argsort(after, kind="stable")).mean() > 0.95
+def outcome(local, name):
+    column = next(i for i, t in enumerate(local.tasks) if t.name == name)
+    return local.samples.outcomes[:, column].astype(float)
 
 
-def test_prevalence_intervals_and_sets_move_along(exported, moved, elsewhere):
-    samples = Cohort.load(elsewhere).samples
-    (_, before), (_, after) = (hypertension(folder, samples) for folder in (exported[0], moved))
-    shift = Bundle.load(moved).manifest.recalibration.shift["hypertension"]
-    assert shift > 0.2
-    assert logit(after.prevalence) - logit(before.prevalence) == pytest.approx(shift)
+def facts_of(bundle, name):
+    return next(f for f in bundle.manifest.tasks if f.task.name == name)
+
+
+def test_probabilities_move_to_the_local_prevalence(both):
+    local, bundles, said = both
+    column = facts_of(bundles[0], "hypertension").column
+    observed = outcome(local, "hypertension").mean()
+    before, after = (p["binary"][:, column].mean() for p in said)
+    assert abs(after - observed) < abs(before - observed) / 2
+
+
+def test_all_of_a_tasks_answers_are_moved_by_the_one_number_that_is_said(both):
+    _, bundles, said = both
+    facts, shifts = facts_of(bundles[0], "hypertension"), bundles[1].manifest.recalibration.shift
+    before, after = (logit(p["binary"][:, facts.column]) for p in said)
+    np.testing.assert_allclose(after - before, shifts["hypertension"], atol=1e-3)
+    assert shifts["hypertension"] > 0.2
+
+
+def test_nothing_known_is_answered_with_the_local_prevalence(both):
+    local, bundles, _ = both
+    (nothing,) = Engine(bundles[1]).run([{}])
+    for facts in bundles[1].manifest.tasks:
+        if facts.task.kind == "binary" and facts.abstains is None:
+            assert nothing.fusion["binary"][facts.column] == pytest.approx(
+                facts.prevalence, abs=1e-4
+            )
+    observed = outcome(local, "hypertension").mean()
+    assert facts_of(bundles[1], "hypertension").prevalence == pytest.approx(observed, abs=0.15)
+
+
+def test_a_modality_that_is_hidden_from_a_task_is_nothing_known(exported):
+    manifest, _ = read_manifest(exported[0])
+    graph = onnx.load(exported[0] / "fusion.onnx")
+    tasks = [f for f in manifest.tasks if f.task.kind == "binary"]
+    blind = [f.model_copy(update={"seen": ("tabular",) if i else ()}) for i, f in enumerate(tasks)]
+    prior, shift = np.full(len(tasks), -1.0), np.full(len(tasks), 20.0)
+    names = tuple(f.task.name for f in tasks)
+    binary = Binary(names, prior, shift, shift, shift, np.full(len(tasks), 6.0))
+    _move_prior(graph, binary, manifest.model_copy(update={"tasks": tuple(blind)}))
+    # As if nothing else spoke of the patient.
+    _replace(graph, "calibrate.scale", np.zeros(len(tasks)))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    width = session.get_inputs()[0].shape[1]
+    inputs = {m: np.zeros((2, width), np.float32) for m in ("tabular", "series", "notes", "image")}
+    present = np.array([[1, 0, 0, 0], [0, 0, 0, 1]], np.bool_)
+    (p,) = session.run(["binary"], inputs | {"present": present})
+    free = [i for i, f in enumerate(tasks) if f.task.subset_of is None and i]
+    assert p[0, 0] == pytest.approx(expit(-1), abs=1e-4)
+    assert (p[0, free] > 0.9).all()
+    np.testing.assert_allclose(p[1], expit(-1), atol=1e-4)
+
+
+def test_the_intervals_move_along(both):
+    _, bundles, _ = both
+    before, after = (facts_of(b, "hypertension") for b in bundles)
+    shift = bundles[1].manifest.recalibration.shift["hypertension"]
     for name in ("scores", "low", "high"):
         old, new = (np.array(getattr(f.interval, name)) for f in (before, after))
         np.testing.assert_allclose(logit(new), logit(old) + shift)
 
 
-def test_the_new_bundle_is_whole_and_its_golden_answers_hold(moved):
-    bundle = Bundle.load(moved)
-    Engine(bundle).replay_golden()
-    assert bundle.manifest.version == "2.0.0"
-    assert bundle.manifest.recalibration.cohort == "elsewhere"
-    assert "Corrected for local prevalence" in (moved / "MODEL_CARD.md").read_text()
+def test_answers_still_agree_with_each_other(both):
+    _, bundles, (_, said) = both
+    columns = {f.task.name: f.column for f in bundles[1].manifest.tasks}
+    p = said["binary"]
+    for name, column in columns.items():
+        if TASKS[name].subset_of:
+            assert (p[:, column] <= p[:, columns[TASKS[name].subset_of]]).all()
+    died = TASKS["discharge_disposition"].classes.index("died")
+    mortality = p[:, columns["in_hospital_mortality"]]
+    np.testing.assert_allclose(said["discharge_disposition"][:, died], mortality, atol=1e-6)
+
+
+def test_where_patients_go_is_moved_to_where_they_go_there(both):
+    local, bundles, said = both
+    went = outcome(local, "discharge_disposition")
+    before, after = (p["discharge_disposition"][:, 0].mean() for p in said)
+    observed = (went == 0).mean()
+    assert abs(after - observed) < abs(before - observed) / 2
+    moved = bundles[1].manifest.recalibration.classes["discharge_disposition"]
+    assert moved["died"] == 0
+    assert moved["home"] < 0
+
+
+def test_the_interval_of_the_stay_holds_local_stays_and_its_value_stays(both):
+    local, _, (before, after) = both
+    days, weight = outcome(local, "length_of_stay"), each_patient(local.samples)
+    inside = [
+        ((p["length_of_stay"][:, 1] <= days) & (days <= p["length_of_stay"][:, 2])) @ weight
+        for p in (before, after)
+    ]
+    assert inside[0] < 0.5 * weight.sum()
+    assert inside[1] >= 0.9 * weight.sum()
+    np.testing.assert_allclose(before["length_of_stay"][:, 0], after["length_of_stay"][:, 0], 1e-4)
+
+
+def test_the_new_bundle_is_whole_and_says_whose_it_is(both, exported, moved):
+    local, (old, new), _ = both
+    engine = Engine(new)
+    engine.replay_golden()
+    assert new.manifest.version == "0.0.1+recalibrated"
+    said = new.manifest.recalibration
+    patients = len(np.unique(local.samples.patient))
+    assert (said.cohort, said.patients) == ("elsewhere", patients)
+    assert (said.bundle, said.digest) == (old.digest, local.digest)
+    assert f"{patients} patients of elsewhere: made" in (moved / "NOTICE").read_text()
+    request = synthetic.examples()["vitals_only"].model_dump_json(exclude_unset=True)
+    with TestClient(create_app(engine, Settings(bundle=moved))) as client:
+        answer = client.post(
+            "/predict", content=request, headers={"Content-Type": "application/json"}
+        ).json()
+        card = client.get("/model-card").text
+    assert answer["model"]["recalibrated_by"] == f"{patients} patients of elsewhere"
+    assert f"Recalibrated for elsewhere\n\nBy {patients} patients" in card
+    assert "Hypertension | +" in card
+    assert "Recalibrated" not in (exported[0] / "MODEL_CARD.md").read_text()
+
+
+# ---- sets keep what they promise -----------------------------------------------------------------
+
+
+def ill(p, count, seed):
+    """Log-odds of the ill and of the healthy, of a model that is right where p are ill."""
+    draw = np.random.default_rng(seed)
+    y = draw.random(count) < p
+    return logit(p) + draw.normal(np.where(y, 0.5, -0.5), 1.0, count), y.astype(float)
+
+
+def facts(name, p, outcome, classes):
+    sets = conformal_sets(p, outcome, np.ones(len(p)), classes)
+    return TaskFacts(task=TASKS[name], output="x", seen=(), labels={}, prevalence=0.1, sets=sets)
+
+
+def one_task(shift, bound=6.5):
+    """Binary of mortality alone."""
+    s = np.array([shift])
+    return Binary(("in_hospital_mortality",), s, s, s, s, np.array([bound]))
+
+
+@pytest.mark.parametrize("shift", [-1.5, 0.5, 3.0])
+@pytest.mark.parametrize("bound", [6.5, 2.6])
+def test_of_the_ill_and_of_the_healthy_nine_in_ten_keep_their_answer_in_the_set(shift, bound):
+    z, y = ill(0.1, 4000, seed=1)
+    p = expit(np.clip(z, -bound, bound))
+    old = facts("in_hospital_mortality", np.stack([1 - p, p], 1), y, ("no", "yes"))
+    new = moved_facts(old, one_task(shift, bound)).sets.thresholds
+    z, y = ill(0.1, 40_000, seed=2)
+    p = expit(np.clip(z + shift, -bound, bound))
+    assert (p >= new["yes"])[y == 1].mean() > 0.88
+    assert (1 - p >= new["no"])[y == 0].mean() > 0.88
+
+
+@pytest.mark.parametrize("shifts", [(2.0, 0.0), (0.0, 2.0), (-1.0, 1.0)])
+def test_so_do_those_of_a_task_that_another_caps(shifts):
+    """Septic shock is never likelier than sepsis, moved by another number."""
+
+    def patients(count, seed):
+        draw = np.random.default_rng(seed)
+        parent, y = ill(0.15, count, seed)
+        child = parent + draw.normal(-0.5, 1.0, count)
+        return np.stack([parent, child]), y * (draw.random(count) < expit(child - 1))
+
+    z, y = patients(4000, 1)
+    p = expit(z.min(axis=0))
+    old = facts("septic_shock", np.stack([1 - p, p], 1), y, ("no", "yes"))
+    s = np.array(shifts)
+    binary = Binary(
+        ("sepsis", "septic_shock"),
+        s,
+        s,
+        np.array([s[0], s.min()]),
+        np.array([s[0], s.max()]),
+        np.full(2, 6.5),
+    )
+    new = moved_facts(old, binary).sets.thresholds
+    z, y = patients(60_000, 2)
+    p = expit((z + s[:, None]).min(axis=0))
+    assert (p >= new["yes"])[y == 1].mean() > 0.88
+    assert (1 - p >= new["no"])[y == 0].mean() > 0.88
+
+
+@pytest.mark.parametrize("died", [-1.0, 0.0, 1.5])
+def test_so_do_those_of_where_a_patient_goes(died):
+    disposition = TASKS["discharge_disposition"]
+    places = np.array([0.4, 0.7, -1.2, 0.0])
+
+    def patients(count, seed):
+        draw = np.random.default_rng(seed)
+        p = softmax(draw.normal([1.5, 0.5, 0.0, -0.5], 1.5, (count, 4)), axis=1)
+        return p, (draw.random((count, 1)) > p.cumsum(axis=1)).sum(axis=1)
+
+    def moved(p):
+        m = expit(logit(p[:, 3]) + died)
+        alive = p[:, :3] * np.exp(places[:3])
+        return np.column_stack([alive / alive.sum(1, keepdims=True) * (1 - m)[:, None], m])
+
+    p, y = patients(20_000, 1)
+    old = facts("discharge_disposition", p, y, disposition.classes)
+    shifts = dict(zip(disposition.classes, places, strict=True))
+    new = moved_facts(old, one_task(died), shifts).sets.thresholds
+    p, y = patients(40_000, 2)
+    for k, name in enumerate(disposition.classes):
+        assert (moved(p)[:, k] >= new[name])[y == k].mean() > 0.88, name
+    # That of death is mortality's, and as sharp.
+    assert logit(new["died"]) == pytest.approx(logit(old.sets.thresholds["died"]) + died)
+
+
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_a_bundle_is_corrected_once(moved, elsewhere, tmp_path):
     with pytest.raises(RecalibrationError, match="one for elsewhere already"):
-        recalibrate(moved, elsewhere, tmp_path / "again", version="3")
+        recalibrate(moved, elsewhere, tmp_path / "again")
 
 
 def test_a_cohort_of_other_features_is_refused_and_nothing_is_lost(exported, tmp_path):
-    spec = replace_spec(FeatureSpec.default())
-    other = cohort(tmp_path / "other", spec)
+    spec = FeatureSpec.default().model_copy(update={"window_hours": 24.0})
+    other = cohort(tmp_path / "other", spec, some())
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "kept").touch()
     with pytest.raises(RecalibrationError, match="other variables, units or tokens"):
-        recalibrate(exported[0], other, tmp_path / "bundle", version="2")
+        recalibrate(exported[0], other, tmp_path / "bundle")
     assert (tmp_path / "bundle" / "kept").exists()
 
 
-def replace_spec(spec):
-    return spec.model_copy(update={"window_hours": 24.0})
+def test_a_cohort_without_labels_is_refused(exported, tmp_path):
+    stays = ("length_of_stay", "discharge_disposition")
+    unlabelled = some(outcomes=lambda found: {name: found[name] for name in stays})
+    unlabelled = cohort(tmp_path / "unlabelled", FeatureSpec.default(), unlabelled)
+    with pytest.raises(RecalibrationError, match="no patient of the cohort elsewhere has a label"):
+        recalibrate(exported[0], unlabelled, tmp_path / "new")
 
 
-def test_a_bundle_that_was_changed_is_not_corrected(moved, elsewhere, tmp_path):
+def test_a_task_without_a_local_label_stays_as_it_is(exported, tmp_path):
+    def without(found):
+        return {name: value for name, value in found.items() if name != "diabetes"}
+
+    partly = cohort(tmp_path / "partly", FeatureSpec.default(), some(outcomes=without))
+    recalibrate(exported[0], partly, tmp_path / "new")
+    old, new = (Bundle.load(folder) for folder in (exported[0], tmp_path / "new"))
+    assert facts_of(old, "diabetes") == facts_of(new, "diabetes")
+    graphs = [onnx.load(folder / "fusion.onnx") for folder in (exported[0], tmp_path / "new")]
+    column = facts_of(old, "diabetes").column
+    assert _read(graphs[0], PRIOR)[column] == _read(graphs[1], PRIOR)[column]
+
+
+def test_what_is_no_bundle_is_not_corrected(elsewhere, tmp_path):
     with pytest.raises(BundleError):
-        recalibrate(elsewhere, elsewhere, tmp_path / "new", version="2")
+        recalibrate(elsewhere, elsewhere, tmp_path / "new")
+
+
+def test_an_evaluation_is_not_given_to_what_was_evaluated(exported, elsewhere, tmp_path):
+    arguments = [str(exported[0]), str(tmp_path / "new"), "--recalibrate", str(elsewhere)]
+    done = CliRunner().invoke(app, [*arguments, "--evaluation", "results.json"])
+    assert done.exit_code == 2
+    assert "keeps the evaluation" in done.output
+    assert not (tmp_path / "new").exists()
 
 
 def test_it_needs_no_torch(exported, elsewhere, tmp_path):
     code = (
         "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
         "from export.cli import app\n"
         f"arguments = ['{exported[0]}', '{tmp_path / 'new'}', '--recalibrate', '{elsewhere}']\n"
         "app(arguments, standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
