@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Facts
     from model.train import Trainer
 
-ROWS = 1024  # of each member's held-out samples that are looked at with and without a modality
+ROWS = 1024  # of the samples that a member held out, for attention and modalities
 UNIFORM = 0.98
 IDLE, DOMINANT = 0.01, 0.95
 
@@ -32,9 +32,11 @@ class Signatures(BaseModel):
     attention_entropy: float
     # Mean weight that a task gives itself.
     self_weight: float
-    # How far a task's log-odds move when a modality is hidden, as a share of all modalities'.
+    # How far a task's log-odds move when a patient is given another's input of the modality, as a
+    # share of what all modalities move (permutation importance, Breiman 2001). Hiding it would move
+    # them even if it said nothing: what stands in for it is another constant.
     influence: ByModality
-    # The share of the binary tasks' loss that is there without the modality and not with it.
+    # The share by which the binary tasks' loss is lower with the patient's own input.
     worth: ByModality
     # Tasks whose loss is not below that of the prevalence (classes' shares, the median of days).
     learned_nothing: tuple[str, ...]
@@ -62,34 +64,44 @@ def of(trainer: "Trainer") -> Signatures:
 
 
 def _of_member(trainer: "Trainer", number: int) -> tuple[Tensor, ByModality, ByModality]:
-    """Attention's entropy and weight on itself; by modality how far hiding it moves, its worth."""
-    data, stop = trainer.prepared.data, trainer.prepared.splits[number][1]
+    """Attention's entropy and weight on itself; each modality's movement of log-odds, and worth."""
+    prepared, stop = trainer.prepared, trainer.prepared.splits[number][1]
     rows = torch.from_numpy(stop[:: -(-len(stop) // ROWS)])
     member = trainer.net.member(number).to(trainer.device.where).eval()
-    present = data.present[rows]
-    raw, weights = trainer.ask(member, rows, present)
+    present = prepared.data.present[rows]
+    represented = prepared.represented.at(rows, present)
+    raw, weights = member(represented, present.to(trainer.device.where))
     entropy = -torch.xlogy(weights, weights).sum(dim=2).mean() / math.log(max(weights.shape[1], 2))
     attention = torch.stack([entropy, weights.diagonal(dim1=1, dim2=2).mean()]).cpu()
     moved: ByModality = {}
     worth: ByModality = {}
-    binary = [t for t in trainer.facts.tasks if t.kind == "binary"]
-    for i, modality in enumerate(MODALITIES):
-        has = present[:, i]
-        sees = [k for k, task in enumerate(binary) if modality in trainer.facts.seen(task)]
-        if not has.any() or not sees:
+    for modality, vectors in represented.items():
+        sees = _seen_by(trainer, modality)
+        has = present[:, MODALITIES.index(modality)]
+        if not sees or len(vectors) < 2:
             continue
-        without = present[has].clone()
-        without[:, i] = False
-        hidden, _ = trainer.ask(member, rows[has], without)
-        shown = {name: value[has.to(value.device)] for name, value in raw.items()}
-        difference = (hidden["binary"] - shown["binary"])[:, sees]
-        moved[modality] = float(difference.abs().mean())
-        before, after = (
-            float(trainer.losses_of(outputs, rows[has])["binary"]) for outputs in (hidden, shown)
+        # Half of them away, because a patient's own samples lie side by side.
+        of_others = {**represented, modality: vectors.roll(len(vectors) // 2, dims=0)}
+        mixed, _ = member(of_others, present.to(trainer.device.where))
+        with_own, with_others = (
+            {name: value[has.to(value.device)] for name, value in outputs.items()}
+            for outputs in (raw, mixed)
         )
-        worth[modality] = (before - after) / before if before else 0.0
+        moves = (with_others["binary"] - with_own["binary"])[:, sees]
+        moved[modality] = float(moves.abs().mean())
+        learned, lost = (
+            float(trainer.losses_of(outputs, rows[has])["binary"])
+            for outputs in (with_own, with_others)
+        )
+        worth[modality] = (lost - learned) / lost if lost else 0.0
     member.cpu()
     return attention, moved, worth
+
+
+def _seen_by(trainer: "Trainer", modality: Modality) -> list[int]:
+    """Which of the binary tasks see the modality."""
+    binary = [task for task in trainer.facts.tasks if task.kind == "binary"]
+    return [k for k, task in enumerate(binary) if modality in trainer.facts.seen(task)]
 
 
 def _means(parts: list[ByModality]) -> ByModality:
@@ -155,23 +167,22 @@ def _of_attention(found: Signatures, facts: "Facts") -> Iterator[str]:
 
 def _of_modalities(found: Signatures) -> Iterator[str]:
     for modality, share in found.influence.items():
-        worth = found.worth[modality]
+        moves = f"another patient's in its place moves log-odds by {share:.1%} of what all do"
         if share < IDLE:
             yield (
-                f"{modality} has no influence: hiding it moves the answers by {share:.2%} of what "
-                "hiding any modality does; see what its reader finds, or train without it"
+                f"{modality} has no influence: {moves}; see what its reader finds, "
+                "or train without it (--modality)"
             )
-        elif worth <= 0:
+        elif found.worth[modality] <= 0:
             yield (
-                f"{modality} moves the answers ({share:.0%} of what hiding any modality does) and "
-                f"does not improve them: the loss is {-worth:.2%} lower without it; raise its "
-                "input_dropout under [net], or train without it"
+                f"{modality} does not help: {moves}, and lowers the loss by "
+                f"{-found.worth[modality]:.2%}; raise its input_dropout under [net], "
+                "or train without it (--modality)"
             )
         if share > DOMINANT and len(found.influence) > 1:
             yield (
-                f"{modality} dominates: hiding it moves the answers by {share:.1%} of what hiding "
-                "any modality does; raise its input_dropout under [net], or lower "
-                "keep_all_modalities, so that the others are learned from too"
+                f"{modality} dominates: {moves}; see that it does not tell the outcome, raise its "
+                "input_dropout under [net], or lower keep_all_modalities"
             )
 
 

@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -245,7 +245,7 @@ class Prepared:
         self.encoders = encoders
         if processes.first:
             self._fit(words)
-        self._take(self.label_free().values())
+        self._take(self.label_free())
         self.represented = Represented.of(self.data, self.encoders, device, processes)
         self.statistics = standardised(self.data, encoders["series"].represent.normalise)
         self.prototypes = torch.zeros(config.net.clusters, self.statistics.shape[1])
@@ -253,17 +253,17 @@ class Prepared:
             for modality, vectors in self.represented.vectors.items():
                 encoders[modality].ordinary.fit(vectors.cpu())
             self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
-        self._take([*self.label_free().values(), self.prototypes])
+        self._take({**self.label_free(".ordinary."), "prototypes": self.prototypes})
 
-    def label_free(self) -> dict[str, Tensor]:
-        """What of the encoders is fitted without labels."""
+    def label_free(self, part: str = "") -> dict[str, Tensor]:
+        """What of the encoders, or of a part of each, is fitted without labels."""
         state: dict[str, Tensor] = self.encoders.state_dict()
-        return {name: value for name, value in state.items() if ".adapters." not in name}
+        return {n: value for n, value in state.items() if ".adapters." not in n and part in n}
 
-    def _take(self, tensors: Iterable[Tensor]) -> None:
-        """Makes them those of the first process."""
+    def _take(self, fitted: dict[str, Tensor]) -> None:
+        """Makes what was fitted that of the first process."""
         self.processes.meet()
-        self.processes.send(tensors)
+        self.processes.send(fitted.values())
 
     def _fit(self, words: Tensor) -> None:
         data, encoders = self.data, cast("Any", self.encoders)
@@ -367,16 +367,8 @@ class Trainer:
                 self.held_out[name][some] = value
         member.cpu()
 
-    def ask(
-        self, member: Member, rows: Tensor, present: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Raw outputs and attention of the samples at `rows` with the modalities in `present`."""
-        represented = self.prepared.represented.at(rows, present)
-        raw, weights = member(represented, present.to(self.device.where))
-        return {name: value.float() for name, value in raw.items()}, weights
-
     def losses_of(self, raw: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """The mean losses by kind of raw outputs of the samples at `rows`."""
+        """The mean losses by kind, of the raw outputs of the samples at `rows`."""
         where, columns = self.device.where, self.columns
         found: dict[str, Tensor] = self.losses(
             raw,
@@ -514,7 +506,7 @@ class _MemberRun:
         for rows in batches:
             present = self._hide(self.prepared.data.present[rows], generator)
             with self.device.autocast():
-                raw, _ = self.trainer.ask(self.learning, rows, present)
+                raw = self._raw(self.learning, rows, present)
             losses = self.trainer.losses_of(raw, rows)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
             self.optimiser.zero_grad(set_to_none=True)
@@ -533,6 +525,11 @@ class _MemberRun:
         for mean, latest in pairs:
             mean.lerp_(latest, 1 - self.config.averaging)
 
+    def _raw(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
+        represented = self.prepared.represented.at(rows, present)
+        raw, _ = member(represented, present.to(self.device.where))
+        return {name: value.float() for name, value in raw.items()}
+
     def _hide(self, present: Tensor, generator: torch.Generator) -> Tensor:
         all_of_them = torch.rand(len(present), 1, generator=generator)
         keep = torch.rand(present.shape, generator=generator) < 0.5
@@ -544,7 +541,7 @@ class _MemberRun:
         self.mean.eval()
         totals: dict[str, float] = {}
         for rows in torch.from_numpy(self.stop).split(1024):
-            raw, _ = self.trainer.ask(self.mean, rows, self.prepared.data.present[rows])
+            raw = self._raw(self.mean, rows, self.prepared.data.present[rows])
             for kind, value in self.trainer.losses_of(raw, rows).items():
                 share = len(rows) / len(self.stop)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
