@@ -200,15 +200,32 @@ def test_a_bundle_brings_its_encoders_tokenizer(exported, hospital):
     assert (manifest.spec.phrases, manifest.spec.image_side) == (0, 224)
 
 
-def test_training_refuses_an_ordinary_cohort_in_one_line(tmp_path):
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory):
+    """A cohort for the built-in encoders."""
+    folder = tmp_path_factory.mktemp("ordinary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "PATIENTS", 3)
-        run(model_cli.app, "cohort", "synthetic", "--data", tmp_path, "--out", tmp_path / "cohort")
+        run(model_cli.app, "cohort", "synthetic", "--data", folder, "--out", folder / "cohort")
+    return folder / "cohort"
+
+
+def refused(*arguments):
+    done = CliRunner().invoke(model_cli.app, [str(a) for a in arguments])
+    assert done.exit_code == 2, done.output
+    return " ".join(done.output.split())
+
+
+def test_training_refuses_an_ordinary_cohort_and_says_how_to_make_the_right_one(ordinary, tmp_path):
     notes = bert_folder_of_old(tmp_path / "BioBERT")
     (tmp_path / "m3h.toml").write_text(f'[net]\nnotes_encoder = "{notes}"\n')
-    arguments = ["--cohort", tmp_path / "cohort", "--out", tmp_path / "run"]
-    command = ["train", *arguments, "--config", tmp_path / "m3h.toml"]
-    done = CliRunner().invoke(model_cli.app, [str(a) for a in command])
-    assert done.exit_code == 2
-    assert "--tokenizer" in done.output
+    arguments = ["--cohort", ordinary, "--out", tmp_path / "run"]
+    said = refused("train", *arguments, "--config", tmp_path / "m3h.toml")
+    assert "m3h-model cohort … --tokenizer" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_evaluated_on_cohorts_that_were_made_as_its_own(hospital, ordinary):
+    run(model_cli.app, "evaluate", hospital / "run", "--cohort", hospital / "cohort")
+    said = refused("evaluate", hospital / "run", "--cohort", ordinary)
+    assert "other variables, tokens or images than the model's" in said
