@@ -10,7 +10,9 @@ and so does the order in which a task ranks patients. Moved are
 - the ends of the interval of a length of stay, until nine in ten local patients are inside. The
   value stays: a shift of log-days that 50 MIMIC-IV patients asked for made it worse for the others.
 
-Prevalences, Venn-Abers intervals and the thresholds of sets move along in the manifest.
+Prevalences and Venn-Abers intervals move along in the manifest. Sets are made anew by the local
+patients where each answer was that of twenty; else their thresholds move along, too, which keeps
+their promise as far as prevalence is all that differs (on MIMIC-IV it is not).
 """
 
 import json
@@ -27,13 +29,13 @@ import onnx
 from scipy.special import expit, logit
 
 from export.seal import seal
-from model.calibrate import class_shift, local_margin, prior_shift
+from model.calibrate import class_shift, conformal_sets, local_margin, prior_shift
 from model.cohort import Cohort, Samples
 from schemas.manifest import Manifest, Recalibration, Sets, Steps, TaskFacts
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
 from schemas.tasks import DIED, DISPOSITION, MORTALITY
-from service.bundle import ATTENTION, NOTICE, PRESENT, Bundle
+from service.bundle import ATTENTION, NOTICE, PRESENT, YES_NO, Bundle
 from service.engine import Engine
 
 Floats = npt.NDArray[np.float64]
@@ -54,18 +56,28 @@ class RecalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class Binary:
-    """The binary tasks, by their column [T]; all in log-odds.
+    """The binary tasks, by their column [T], and how they are moved; all in log-odds.
 
-    `prior`: of whom nothing is known, at the new hospital; `shift`: of all others; `least` and
-    `most`: the bounds of what a task's answer is moved by, where another task may cap it.
+    `prior`: of whom nothing is known at the new hospital; `shift`: of all others; `parent`: the
+    column of the task that each is a subset of (or its own), which its answer never exceeds.
     """
 
     names: tuple[str, ...]
     prior: Floats
     shift: Floats
-    least: Floats
-    most: Floats
     bound: Floats
+    parent: tuple[int, ...]
+
+    def now(self, p: Floats) -> Floats:
+        """[n, T] probabilities of patients of whom something is known, moved."""
+        moved = np.clip(_log_odds(p) + self.shift, -self.bound, self.bound)
+        found: Floats = expit(np.minimum(moved, moved[:, self.parent]))
+        return found
+
+    def least_and_most(self, column: int) -> tuple[float, float]:
+        """By how much an answer may have been moved, as the task's own or as the parent's."""
+        both = float(self.shift[column]), float(self.shift[self.parent[column]])
+        return min(both), max(both)
 
 
 def recalibrate(
@@ -85,20 +97,27 @@ def recalibrate(
     binary = _binary(manifest, local, answers["binary"], weight, graph)
     _move_prior(graph, binary, manifest)
 
-    classes, ends = {}, {}
+    classes: dict[str, dict[str, float]] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    sets: dict[str, Sets] = {}
+    p = binary.now(answers["binary"])
     for facts in manifest.tasks:
-        name = facts.task.name
-        outcome = _outcome(local, name)
+        task, outcome = facts.task, _outcome(local, facts.task.name)
         known = ~np.isnan(outcome)
-        given = answers[facts.output][known], outcome[known], weight[known]
-        if facts.task.kind == "multiclass" and facts.abstains is None and known.any():
-            classes[name] = _class_shifts(facts, *given)
-            _move_head(graph, name, np.array(list(classes[name].values())))
-        elif facts.task.kind == "regression" and facts.abstains is None and known.any():
-            moved = _ends(*given)
-            if moved is not None:
-                ends[name] = moved
-                _move_head(graph, name, np.array([0.0, -moved[0], moved[1]]))
+        if facts.abstains is not None or not known.any():
+            continue
+        given, y, w = answers[facts.output][known], outcome[known], weight[known]
+        if task.kind == "binary":
+            yes = p[known, facts.column]
+            sets[task.name] = conformal_sets(np.stack([1 - yes, yes], axis=1), y, w, YES_NO)
+        elif task.kind == "multiclass":
+            classes[task.name] = _class_shifts(facts, given, y, w)
+            _move_head(graph, task.name, np.array(list(classes[task.name].values())))
+            now = _classes_now(facts, given, classes[task.name], binary, p[known])
+            sets[task.name] = conformal_sets(now, y, w, task.classes)
+        elif task.kind == "regression" and (moved := _ends(given, y, w)) is not None:
+            ends[task.name] = moved
+            _move_head(graph, task.name, np.array([0.0, -moved[0], moved[1]]))
 
     said = Recalibration(
         cohort=local.name,
@@ -116,7 +135,8 @@ def recalibrate(
             "version": version or f"{manifest.version}+recalibrated",
             "created": datetime.now(UTC).date().isoformat(),
             "tasks": tuple(
-                moved_facts(f, binary, classes.get(f.task.name)) for f in manifest.tasks
+                moved_facts(f, binary, classes.get(f.task.name), sets.get(f.task.name))
+                for f in manifest.tasks
             ),
             "recalibration": said,
         }
@@ -171,18 +191,14 @@ def _binary(
     prior[labelled] = (usual + prior_shift(everybody, outcomes, weight))[labelled]
     shift = prior_shift(_log_odds(p), outcomes, weight)
     names = tuple(f.task.name for f in tasks)
-    # A task is never likelier than the one that it is a subset of: the lower of two moved numbers.
-    parent = [
-        names.index(f.task.subset_of) if f.task.subset_of in names else i
-        for i, f in enumerate(tasks)
-    ]
+    parent = [f.task.subset_of if f.task.subset_of in names else f.task.name for f in tasks]
+    above = tuple(map(names.index, parent))
     return Binary(
         names=names,
-        prior=np.minimum(prior, prior[parent]),
+        prior=np.minimum(prior, prior[list(above)]),
         shift=shift,
-        least=np.minimum(shift, shift[parent]),
-        most=np.maximum(shift, shift[parent]),
         bound=_read(graph, BOUND).astype(np.float64),
+        parent=above,
     )
 
 
@@ -195,6 +211,21 @@ def _class_shifts(facts: TaskFacts, p: Floats, outcome: Floats, weight: Floats) 
     chosen = np.searchsorted(moved, outcome[mine]).astype(np.float64)
     shift[moved] = class_shift(log_p, chosen, weight[mine])
     return dict(zip(facts.task.classes, shift.tolist(), strict=True))
+
+
+def _classes_now(
+    facts: TaskFacts, p: Floats, shifts: dict[str, float], binary: Binary, moved: Floats
+) -> Floats:
+    """[n, K] probabilities of a choice of classes, moved; `moved` [n, T]: those of binary tasks."""
+    raised: Floats = p * np.exp(list(shifts.values()))
+    died = [k for k, name in enumerate(facts.task.classes) if _is_mortality(facts, name)]
+    if not died or MORTALITY not in binary.names:
+        return raised / raised.sum(axis=1, keepdims=True)
+    mortality = moved[:, [binary.names.index(MORTALITY)]]
+    raised[:, died] = 0
+    raised *= (1 - mortality) / np.maximum(raised.sum(axis=1, keepdims=True), NEAREST)
+    raised[:, died] = mortality
+    return raised
 
 
 def _ends(days: Floats, outcome: Floats, weight: Floats) -> tuple[float, float] | None:
@@ -230,9 +261,12 @@ def _log_odds(p: Floats) -> Floats:
 
 
 def moved_facts(
-    facts: TaskFacts, binary: Binary, classes: dict[str, float] | None = None
+    facts: TaskFacts,
+    binary: Binary,
+    classes: dict[str, float] | None = None,
+    local: Sets | None = None,
 ) -> TaskFacts:
-    """What is known of a task, its probabilities moved.
+    """What is known of a task, its probabilities moved; `local`: the sets of the local patients.
 
     A shift of the prevalence alone leaves the inputs of those with the disease, and of those
     without it, as they were: a set keeps what it promises if its thresholds are moved as far as any
@@ -240,25 +274,27 @@ def moved_facts(
     by the ratio of the prevalences is the old one moved in log-odds, block by block; so are the
     ends of a Venn-Abers interval.
     """
+    update: dict[str, Any] = {}
     if facts.task.kind == "binary":
         i = binary.names.index(facts.task.name)
-        if not (binary.least[i] or binary.most[i]):
+        if not any(binary.least_and_most(i)):
             return facts
-        update: dict[str, Any] = {"prevalence": float(expit(binary.prior[i]))}
+        update["prevalence"] = float(expit(binary.prior[i]))
         if facts.interval is not None:
-            steps = {
-                k: _move(getattr(facts.interval, k), binary.shift[i]) for k in Steps.model_fields
-            }
+            shift = float(binary.shift[i])
+            steps = {k: _move(getattr(facts.interval, k), shift) for k in Steps.model_fields}
             update["interval"] = Steps(**steps)
-        if facts.sets is not None and facts.sets.thresholds:
-            old, bound = facts.sets.thresholds, binary.bound[i]
-            yes = _threshold(old["yes"], binary.least[i], bound)
-            no = _threshold(old["no"], -binary.most[i], bound)
+    if local is not None and local.thresholds:
+        update["sets"] = local
+    elif facts.sets is not None and facts.sets.thresholds:
+        if facts.task.kind == "binary":
+            least, most = binary.least_and_most(i)
+            old, bound = facts.sets.thresholds, float(binary.bound[i])
+            yes, no = _threshold(old["yes"], least, bound), _threshold(old["no"], -most, bound)
             update["sets"] = Sets(thresholds={"no": no, "yes": yes})
-        return facts.model_copy(update=update)
-    if classes is not None and facts.sets is not None and facts.sets.thresholds:
-        return facts.model_copy(update={"sets": _moved_sets(facts, facts.sets, binary, classes)})
-    return facts
+        elif classes is not None:
+            update["sets"] = _moved_sets(facts, facts.sets, binary, classes)
+    return facts.model_copy(update=update)
 
 
 def _moved_sets(facts: TaskFacts, sets: Sets, binary: Binary, shifts: dict[str, float]) -> Sets:

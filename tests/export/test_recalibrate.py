@@ -15,6 +15,7 @@ from export.recalibrate import (
     PRIOR,
     Binary,
     RecalibrationError,
+    _classes_now,
     _move_prior,
     _read,
     _replace,
@@ -128,7 +129,7 @@ def test_a_modality_that_is_hidden_from_a_task_is_nothing_known(exported):
     blind = [f.model_copy(update={"seen": ("tabular",) if i else ()}) for i, f in enumerate(tasks)]
     prior, shift = np.full(len(tasks), -1.0), np.full(len(tasks), 20.0)
     names = tuple(f.task.name for f in tasks)
-    binary = Binary(names, prior, shift, shift, shift, np.full(len(tasks), 6.0))
+    binary = Binary(names, prior, shift, np.full(len(tasks), 6.0), tuple(range(len(tasks))))
     _move_prior(graph, binary, manifest.model_copy(update={"tasks": tuple(blind)}))
     # As if nothing else spoke of the patient.
     _replace(graph, "calibrate.scale", np.zeros(len(tasks)))
@@ -189,6 +190,41 @@ def test_the_interval_of_the_stay_holds_local_stays_and_its_value_stays(both):
     np.testing.assert_allclose(before["length_of_stay"][:, 0], after["length_of_stay"][:, 0], 1e-4)
 
 
+def test_what_is_said_of_local_patients_is_what_was_foreseen_when_it_was_made(both, exported):
+    """Sets are made of probabilities that the new bundle has not said yet."""
+    _, (old, new), (before, after) = both
+    tasks = [f for f in old.manifest.tasks if f.task.kind == "binary"]
+    shift = np.array([new.manifest.recalibration.shift[f.task.name] for f in tasks])
+    names = tuple(f.task.name for f in tasks)
+    parent = tuple(names.index(f.task.subset_of or f.task.name) for f in tasks)
+    bound = _read(onnx.load(exported[0] / "fusion.onnx"), "calibrate.bound").astype(float)
+    binary = Binary(names, shift, shift, bound, parent)
+    p = binary.now(before["binary"])
+    np.testing.assert_allclose(p, after["binary"], atol=1e-4)
+    places = facts_of(old, "discharge_disposition")
+    shifts = new.manifest.recalibration.classes["discharge_disposition"]
+    now = _classes_now(places, before["discharge_disposition"], shifts, binary, p)
+    np.testing.assert_allclose(now, after["discharge_disposition"], atol=1e-4)
+
+
+def test_sets_are_those_of_the_local_patients_where_they_are_enough(both):
+    local, (old, new), (_, said) = both
+    weight, made = each_patient(local.samples), 0
+    for before, facts in zip(old.manifest.tasks, new.manifest.tasks, strict=True):
+        y = outcome(local, facts.task.name)
+        if facts.task.kind != "binary" or facts.abstains:
+            continue
+        enough = min((weight * (y == k)).sum() for k in (0, 1)) >= 20
+        assert bool(facts.sets.thresholds) == (enough or bool(before.sets.thresholds))
+        if enough:
+            p = said["binary"][:, facts.column].astype(float)
+            yes, no = (facts.sets.thresholds[k] for k in ("yes", "no"))
+            assert (p >= yes - 1e-6)[y == 1].mean() >= 0.9
+            assert (1 - p >= no - 1e-6)[y == 0].mean() >= 0.9
+            made += 1
+    assert made
+
+
 def test_the_new_bundle_is_whole_and_says_whose_it_is(both, exported, moved):
     local, (old, new), _ = both
     engine = Engine(new)
@@ -229,7 +265,7 @@ def facts(name, p, outcome, classes):
 def one_task(shift, bound=6.5):
     """Binary of mortality alone."""
     s = np.array([shift])
-    return Binary(("in_hospital_mortality",), s, s, s, s, np.array([bound]))
+    return Binary(("in_hospital_mortality",), s, s, np.array([bound]), (0,))
 
 
 @pytest.mark.parametrize("shift", [-1.5, 0.5, 3.0])
@@ -259,14 +295,7 @@ def test_so_do_those_of_a_task_that_another_caps(shifts):
     p = expit(z.min(axis=0))
     old = facts("septic_shock", np.stack([1 - p, p], 1), y, ("no", "yes"))
     s = np.array(shifts)
-    binary = Binary(
-        ("sepsis", "septic_shock"),
-        s,
-        s,
-        np.array([s[0], s.min()]),
-        np.array([s[0], s.max()]),
-        np.full(2, 6.5),
-    )
+    binary = Binary(("sepsis", "septic_shock"), s, s, np.full(2, 6.5), (0, 0))
     new = moved_facts(old, binary).sets.thresholds
     z, y = patients(60_000, 2)
     p = expit((z + s[:, None]).min(axis=0))
@@ -284,15 +313,16 @@ def test_so_do_those_of_where_a_patient_goes(died):
         p = softmax(draw.normal([1.5, 0.5, 0.0, -0.5], 1.5, (count, 4)), axis=1)
         return p, (draw.random((count, 1)) > p.cumsum(axis=1)).sum(axis=1)
 
-    def moved(p):
-        m = expit(logit(p[:, 3]) + died)
-        alive = p[:, :3] * np.exp(places[:3])
-        return np.column_stack([alive / alive.sum(1, keepdims=True) * (1 - m)[:, None], m])
+    shifts = dict(zip(disposition.classes, places, strict=True))
+    binary = one_task(died)
 
+    def moved(p):
+        return _classes_now(unmoved, p, shifts, binary, binary.now(p[:, [3]]))
+
+    unmoved = facts("discharge_disposition", *patients(2000, 0), disposition.classes)
     p, y = patients(20_000, 1)
     old = facts("discharge_disposition", p, y, disposition.classes)
-    shifts = dict(zip(disposition.classes, places, strict=True))
-    new = moved_facts(old, one_task(died), shifts).sets.thresholds
+    new = moved_facts(old, binary, shifts).sets.thresholds
     p, y = patients(40_000, 2)
     for k, name in enumerate(disposition.classes):
         assert (moved(p)[:, k] >= new[name])[y == k].mean() > 0.88, name
