@@ -11,13 +11,15 @@ from pathlib import Path
 from model.kept import Kept
 from model.measure import Found
 from model.study import SINGLE_TASK
+from model.train import TrainConfig
 
+_MEMBERS = TrainConfig().members
 ONE = "m3h_one"  # the first member of the ensemble alone
 NAMES = {
-    "m3h": "M3H (ensemble of 5)",
+    "m3h": f"M3H (ensemble of {_MEMBERS})",
     ONE: "M3H (one network)",
     SINGLE_TASK: "same network, single-task",
-    "shared_trunk": "shared trunk, no attention (ensemble of 5)",
+    "shared_trunk": f"shared trunk, no attention (ensemble of {_MEMBERS})",
     "lightgbm": "LightGBM per task",
     "logistic_regression": "logistic regression per task",
 }
