@@ -163,7 +163,7 @@ def _each_task(
 
 
 def _days(model: Any, seen: Floats) -> Callable[[Floats], Floats]:
-    """Never beyond the stays that were `seen` (log-days): a line far outside says a million days."""
+    """Never beyond the stays that were `seen` (log-days): a line far outside says a million."""
 
     def predict(x: Floats) -> Floats:
         days: Floats = np.exp(np.clip(model.predict(x), seen.min(), seen.max()))[:, None]
