@@ -12,7 +12,7 @@ from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
 
-# Of notes, padding among them, that the encoder gets at once: a BERT needs 300 kB for each.
+# Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
 MOST_TOKENS = 16_384
 
 # One patient's features: [no batch axis], by modality and name.
