@@ -122,7 +122,9 @@ class CrossTaskAttention(nn.Module):
             return self.value(x)[:, group, rows], identity.expand(len(x), -1, -1)
         scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
-            scores = scores / scores.amax(dim=(2, 3), keepdim=True) + identity
+            largest = scores.amax(dim=(2, 3), keepdim=True)
+            # Of a patient of whom nothing is known all scores are 0 before anything is learned.
+            scores = scores / torch.where(largest == 0, 1.0, largest) + identity
         else:
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
             scores = scores + identity * (self.gamma + self.diagonal)

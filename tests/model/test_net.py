@@ -100,6 +100,14 @@ def test_the_published_form_averages_many_tasks():
     assert weights.diagonal(dim1=1, dim2=2).mean() < 0.1
 
 
+def test_the_published_form_learns_from_a_patient_of_whom_nothing_is_known():
+    layer = CrossTaskAttention(44, NetConfig(attention="published"))
+    read, weights = layer(torch.zeros(2, 1, 44, 32), torch.zeros(44, dtype=torch.long))
+    assert torch.isfinite(weights).all()
+    (read.sum() + weights.square().sum()).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
 def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attention):
     net = make_net(attention=attention)
     present = EVERY_SUBSET
