@@ -13,13 +13,36 @@ from torch import Tensor
 from model.net import M3H, NetConfig
 from model.pretrained import Pretrained, make
 from model.represent import make_representations
-from model.signatures import Signatures
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
 FACTS, WEIGHTS = "checkpoint.json", "weights.safetensors"
+
+ByModality = dict[Modality, float]
+
+
+class Signatures(BaseModel):
+    """What shows how a training went, measured on the samples that each member held out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Mean entropy of the weights that a task gives all tasks: 0 one alone, 1 all the same.
+    attention_entropy: float
+    # Mean weight that a task gives itself.
+    self_weight: float
+    # How far a task's log-odds move when a patient is given another's input of the modality, as a
+    # share of what all modalities move (permutation importance, Breiman 2001). Hiding it would move
+    # them even if it said nothing: what stands in for it is another constant.
+    influence: ByModality
+    # The share by which the binary tasks' loss is lower with the patient's own input.
+    worth: ByModality
+    # Tasks whose loss is not below that of the prevalence (classes' shares, the median of days).
+    learned_nothing: tuple[str, ...]
+    # Of each member.
+    best_epoch: tuple[int, ...]
+    epochs: tuple[int, ...]
 
 
 class Facts(BaseModel):

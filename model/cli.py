@@ -31,7 +31,7 @@ from model.evaluate import (
 )
 from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
-from model.signatures import warnings
+from model.signatures import signed, warnings
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
@@ -142,7 +142,7 @@ def train(
         trainer = Trainer(prepared)
         _watch(trainer, out, settings)
         if processes.first:
-            checkpoint = trainer.checkpoint()
+            checkpoint = signed(trainer)
             checkpoint.save(out)
             for sign in warnings(checkpoint.facts):
                 console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)

@@ -2,51 +2,30 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.checkpoint import ByModality, Checkpoint, Facts, Signatures
+from model.train import Trainer
 from schemas.response import MODALITIES, Modality
-
-if TYPE_CHECKING:
-    from model.checkpoint import Facts
-    from model.train import Trainer
 
 ROWS = 1024  # of the samples that a member held out, for attention and modalities
 UNIFORM = 0.98
 IDLE, DOMINANT = 0.01, 0.95
 
-ByModality = dict[Modality, float]
 
-
-class Signatures(BaseModel):
-    """What shows how a training went, measured on the samples that each member held out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # Mean entropy of the weights that a task gives all tasks: 0 one alone, 1 all the same.
-    attention_entropy: float
-    # Mean weight that a task gives itself.
-    self_weight: float
-    # How far a task's log-odds move when a patient is given another's input of the modality, as a
-    # share of what all modalities move (permutation importance, Breiman 2001). Hiding it would move
-    # them even if it said nothing: what stands in for it is another constant.
-    influence: ByModality
-    # The share by which the binary tasks' loss is lower with the patient's own input.
-    worth: ByModality
-    # Tasks whose loss is not below that of the prevalence (classes' shares, the median of days).
-    learned_nothing: tuple[str, ...]
-    # Of each member.
-    best_epoch: tuple[int, ...]
-    epochs: tuple[int, ...]
+def signed(trainer: Trainer) -> Checkpoint:
+    """The trained model, its signatures among its facts."""
+    found = trainer.checkpoint()
+    return replace(found, facts=found.facts.model_copy(update={"signatures": of(trainer)}))
 
 
 @torch.no_grad()
-def of(trainer: "Trainer") -> Signatures:
+def of(trainer: Trainer) -> Signatures:
     """The signatures of a trained model, from some of the samples that its members held out."""
     found = [_of_member(trainer, k) for k in range(trainer.config.members)]
     moved = _means([moved for _, moved, _ in found])
@@ -63,7 +42,7 @@ def of(trainer: "Trainer") -> Signatures:
     )
 
 
-def _of_member(trainer: "Trainer", number: int) -> tuple[Tensor, ByModality, ByModality]:
+def _of_member(trainer: Trainer, number: int) -> tuple[Tensor, ByModality, ByModality]:
     """Attention's entropy and weight on itself; each modality's movement of log-odds, and worth."""
     prepared, stop = trainer.prepared, trainer.prepared.splits[number][1]
     rows = torch.from_numpy(stop[:: -(-len(stop) // ROWS)])
@@ -98,7 +77,7 @@ def _of_member(trainer: "Trainer", number: int) -> tuple[Tensor, ByModality, ByM
     return attention, moved, worth
 
 
-def _seen_by(trainer: "Trainer", modality: Modality) -> list[int]:
+def _seen_by(trainer: Trainer, modality: Modality) -> list[int]:
     """Which of the binary tasks see the modality."""
     binary = [task for task in trainer.facts.tasks if task.kind == "binary"]
     return [k for k, task in enumerate(binary) if modality in trainer.facts.seen(task)]
@@ -113,7 +92,7 @@ def _means(parts: list[ByModality]) -> ByModality:
     }
 
 
-def _learned_nothing(trainer: "Trainer") -> Iterator[str]:
+def _learned_nothing(trainer: Trainer) -> Iterator[str]:
     """Tasks whose held-out loss is not below that of what is known without learning."""
     prepared, prior = trainer.prepared, trainer.net.calibrate.prior
     names = trainer.net.calibrate.names
@@ -144,7 +123,7 @@ def _learned_nothing(trainer: "Trainer") -> Iterator[str]:
             yield task.name
 
 
-def warnings(facts: "Facts") -> list[str]:
+def warnings(facts: Facts) -> list[str]:
     """A line for each sign of failure: the figure, and what to do."""
     found = facts.signatures
     if found is None:
@@ -152,7 +131,7 @@ def warnings(facts: "Facts") -> list[str]:
     return [*_of_attention(found, facts), *_of_modalities(found), *_of_learning(found, facts)]
 
 
-def _of_attention(found: Signatures, facts: "Facts") -> Iterator[str]:
+def _of_attention(found: Signatures, facts: Facts) -> Iterator[str]:
     tasks = len(facts.tasks)
     uniform = found.attention_entropy > UNIFORM or found.self_weight < 2 / tasks
     # Of two tasks, one half each is how balanced attention starts.
@@ -186,7 +165,7 @@ def _of_modalities(found: Signatures) -> Iterator[str]:
             )
 
 
-def _of_learning(found: Signatures, facts: "Facts") -> Iterator[str]:
+def _of_learning(found: Signatures, facts: Facts) -> Iterator[str]:
     if found.learned_nothing:
         yield (
             f"{len(found.learned_nothing)} of {len(facts.tasks)} tasks learned nothing, their "

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from model import calibrate, signatures
+from model import calibrate
 from model.checkpoint import Checkpoint, Facts, make_net, write_tensors
 from model.cohort import Cohort, Samples
 from model.data import CHUNK, Data, Represented, Rows, member_outputs
@@ -382,12 +382,7 @@ class Trainer:
         weights = {n: v.detach().clone() for n, v in self.net.state_dict().items()}
         intervals, sets = self._intervals_and_sets()
         facts = self.facts.model_copy(
-            update={
-                "phenotypes": self._phenotypes(),
-                "intervals": intervals,
-                "sets": sets,
-                "signatures": signatures.of(self),
-            }
+            update={"phenotypes": self._phenotypes(), "intervals": intervals, "sets": sets}
         )
         return Checkpoint(facts, weights)
 

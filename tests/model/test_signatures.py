@@ -110,7 +110,7 @@ def test_a_checkpoint_keeps_its_signatures(tmp_path):
     trainer = Trainer(Prepared([make_cohort()], CONFIG))
     for _ in trainer.run():
         pass
-    trainer.checkpoint().save(tmp_path)
+    signatures.signed(trainer).save(tmp_path)
     facts = Checkpoint.load(tmp_path).facts
     assert facts.signatures == signatures.of(trainer)
     assert signatures.warnings(facts)
