@@ -2,7 +2,7 @@
 
 The card has the headings of model cards (Mitchell et al. 2019). It is made of the manifest alone,
 and its figures are those of the report (`docs/results.json` of `m3h-model study`), which the
-manifest keeps: what the report has not is said to be not measured.
+manifest keeps; what the report has not is said to be not measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,19 @@ if TYPE_CHECKING:  # it imports torch, which a card does without
 Found = Mapping[str, Any]
 
 NOT_MEASURED = "not measured"
-# What a report has one of; a file with none of them is no report.
-SECTIONS = ("measured", "all", "measured_external", "all_external", "acting")
+# Of the report's sections those that a card tells; a file with none of them is no report.
+SECTIONS = (
+    "measured",
+    "all",
+    "measured_external",
+    "all_external",
+    "acting",
+    "groups",
+    "landmarks",
+    "charted_later",
+    "masked",
+    "recalibration",
+)
 _INPUTS = {
     "measured": "vital signs, laboratory values, demographics",
     "all": "also treatments and notes",

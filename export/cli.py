@@ -64,17 +64,19 @@ def main(
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The figures of a report. Raises FileNotFoundError, or EvaluationError if it is none."""
+    """A report's figures that a card tells. Raises EvaluationError if the file is no report."""
     try:
         results = json.loads(path.read_bytes())
     except ValueError:
         raise EvaluationError(f"{path} is not JSON") from None
-    if not isinstance(results, dict) or not any(name in results for name in SECTIONS):
-        known = ", ".join(SECTIONS)
+    known = results if isinstance(results, dict) else {}
+    found = {name: known[name] for name in SECTIONS if name in known}
+    if not found:
         raise EvaluationError(
-            f"{path} is no report: it has none of {known}; give results.json of 'm3h-model study'"
+            f"{path} is no report: it has none of {', '.join(SECTIONS)}; "
+            "give results.json of 'm3h-model study'"
         )
-    return results
+    return found
 
 
 def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:

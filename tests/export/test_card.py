@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from export.card import NOT_MEASURED, model_card
+from export.card import NOT_MEASURED, SECTIONS, model_card
 from export.cli import EvaluationError, app, read_evaluation
 from model.evaluate import hospital_folds
 from model.report import write
@@ -227,6 +227,7 @@ def test_a_card_tells_what_the_report_measured(manifest, tmp_path):
         np.savez(path, rows=fold.test, facts=np.array("{}"), **outputs)
     write(tmp_path, cohort, None, tmp_path)
     found = read_evaluation(tmp_path / "results.json")
+    assert set(found) <= set(SECTIONS)  # a manifest is not to hold curves and matrices
     m3h = found["measured"]["models"]["m3h"]
     card = evaluated(manifest, found)
     assert f"{m3h['auroc'][0]:.3f} [" in section(card, "How well patients are ranked")
