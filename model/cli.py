@@ -208,6 +208,7 @@ def study(
     """
     from model import report as reporting  # noqa: PLC0415 - plots are slow to import
     from model import study as studying  # noqa: PLC0415
+    from model import synthetic_study  # noqa: PLC0415
 
     with _failures(), _progress() as progress:
         jobs = studying.every_job(external=external is not None, masked=masked is not None)
@@ -220,6 +221,9 @@ def study(
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
+        one = settings.model_copy(update={"members": 1})
+        for seed in synthetic_study.run(work, config=one):
+            progress.update(bar, description=f"study: made patients, seed {seed}")
         other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
         reporting.write(work, Cohort.load(cohort_folder), other, report, nameless)
         print(f"report in {report / 'results.md'}")

@@ -10,7 +10,16 @@ import numpy as np
 
 from model.cohort import Cohort
 from model.kept import Kept, NotYet
-from model.sections import acting, elsewhere, models, parts, patients, recognition, together
+from model.sections import (
+    acting,
+    elsewhere,
+    models,
+    parts,
+    patients,
+    recognition,
+    relations,
+    together,
+)
 from model.sections.words import certain, listed, prose, with_interval
 from model.study import SINGLE_TASK
 
@@ -31,6 +40,7 @@ SECTIONS = (
     patients.BY_GROUP,
     parts.EACH_INPUT,
     parts.ATTENTION,
+    relations.KNOWN_RELATIONS,
     parts.FAILURES,
 )
 

@@ -38,6 +38,7 @@ from model.study import (
     without_treatments,
 )
 from tests.model.made import CONFIG, TASKS, make_cohort
+from tests.model.test_synthetic_study import keep as keep_synthetic
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
 
@@ -201,6 +202,7 @@ def whole(made, kept, tmp_path_factory):
         if job.model in study.BASELINES:
             found = {n: found[n] for n in ("rows", "output/binary", "output/discharge_disposition")}
         np.savez(folder / job.file, **found)
+    keep_synthetic(folder, 0.8)
     return folder
 
 
