@@ -23,7 +23,8 @@ test: .venv/all system check ## set up, check and test everything
 	$(BIN)/pytest
 
 results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
-	$(BIN)/m3h-model study --cohort runs/eicu --external runs/mimic_iv --work runs/study --report docs \
+	$(BIN)/m3h-model study --cohort runs/eicu --masked runs/eicu-masked --external runs/mimic_iv \
+	  --work runs/study --report docs \
 	  $(if $(wildcard $(TUNED)),--tuned $(TUNED))
 
 tune: .venv/all cohorts ## choose how each model of the report is trained, into docs/tuned.json (resumable)
@@ -33,6 +34,7 @@ cohorts: .venv/all
 	for cohort in eicu nih_cxr mimic_iv; do \
 	  test -d runs/$$cohort || $(BIN)/m3h-model cohort $$cohort --out runs/$$cohort --data $(DATA) || exit; \
 	done
+	test -d runs/eicu-masked || $(BIN)/m3h-model cohort eicu --masked --out runs/eicu-masked --data $(DATA)
 
 check: .venv/all ## lint, types, and who may import whom
 	$(BIN)/ruff check .

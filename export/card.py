@@ -44,9 +44,12 @@ _OTHERS = {
 def notice(facts: "Facts") -> str:
     """The data that the model learned from, their licences, and the command that made it."""
     sources = "\n\n".join(f"{c.name}: {c.source}" for c in facts.cohorts)
+    encoders = "".join(f"{m}: {found}\n\n" for m, found in facts.pretrained.items())
+    if encoders:
+        encoders = f"It holds these encoders of others, under their own licences.\n\n{encoders}"
     return (
         "This model was trained on the data named here. It holds no patient's record.\n\n"
-        f"{sources}\n\nMade by:\n  {facts.command}\n"
+        f"{sources}\n\n{encoders}Made by:\n  {facts.command}\n"
     )
 
 

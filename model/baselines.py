@@ -145,7 +145,8 @@ def _each_task(
         y = data.samples.outcomes[learn, i].astype(np.float64)
         known = ~np.isnan(y)
         if task.kind == "regression" and known.any():
-            models[task.name] = _days(fit(task, np.log(np.maximum(y, SHORTEST_DAYS)), known))
+            log_days = np.log(np.maximum(y, SHORTEST_DAYS))
+            models[task.name] = _days(fit(task, log_days, known), log_days[known])
         elif task.kind in ("binary", "multiclass"):
             counts = np.bincount(y[known].astype(int), minlength=len(task.classes) or 2)
             share = counts / counts.sum() if known.any() else np.full(len(counts), np.nan)
@@ -161,9 +162,11 @@ def _each_task(
     return predict
 
 
-def _days(model: Any) -> Callable[[Floats], Floats]:
+def _days(model: Any, seen: Floats) -> Callable[[Floats], Floats]:
+    """Never beyond the stays that were `seen` (log-days): a line far outside says a million."""
+
     def predict(x: Floats) -> Floats:
-        days: Floats = np.exp(model.predict(x))[:, None]
+        days: Floats = np.exp(np.clip(model.predict(x), seen.min(), seen.max()))[:, None]
         return days
 
     return predict

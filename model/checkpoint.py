@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.net import M3H, NetConfig
+from model.pretrained import Pretrained, make
 from model.represent import make_representations
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
@@ -18,6 +19,30 @@ from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
 FACTS, WEIGHTS = "checkpoint.json", "weights.safetensors"
+
+ByModality = dict[Modality, float]
+
+
+class Signatures(BaseModel):
+    """What shows how a training went, measured on the samples that each member held out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Mean entropy of the weights that a task gives all tasks: 0 one alone, 1 all the same.
+    attention_entropy: float
+    # Mean weight that a task gives itself.
+    self_weight: float
+    # How far a task's log-odds move when a patient is given another's input of the modality, as a
+    # share of what all modalities move (permutation importance, Breiman 2001). Hiding it would move
+    # them even if it said nothing: what stands in for it is another constant.
+    influence: ByModality
+    # The share by which the binary tasks' loss is lower with the patient's own input.
+    worth: ByModality
+    # Tasks whose loss is not below that of the prevalence (classes' shares, the median of days).
+    learned_nothing: tuple[str, ...]
+    # Of each member.
+    best_epoch: tuple[int, ...]
+    epochs: tuple[int, ...]
 
 
 class Facts(BaseModel):
@@ -29,8 +54,10 @@ class Facts(BaseModel):
     spec: FeatureSpec
     net: NetConfig
     members: int
-    # Tokens and phrases of the notes that the model looks at.
+    # Tokens and phrases of the notes that the model looks at, if it reads them as words.
     words: int
+    # The encoders that were not made here. Their weights are the checkpoint's, as all others.
+    pretrained: dict[Modality, Pretrained] = {}
     labels: dict[str, dict[Modality, int]]
     positives: dict[str, int]
     prevalence: dict[str, float]
@@ -38,6 +65,7 @@ class Facts(BaseModel):
     phenotypes: tuple[Phenotype, ...] = ()
     intervals: dict[str, Steps] = {}
     sets: dict[str, Sets] = {}
+    signatures: Signatures | None = None
     trained_hours: tuple[float, float]
     command: str
     training: dict[str, Any]
@@ -92,6 +120,7 @@ def make_net(facts: Facts) -> M3H:
         words=facts.words,
         image_side=spec.image_side,
     )
+    representations |= {modality: make(found) for modality, found in facts.pretrained.items()}
     net = M3H(facts.tasks, seen, representations, facts.net, facts.members)
     net.start_at(facts.prevalence)
     return net

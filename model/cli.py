@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -19,19 +19,33 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from model import cohort as cohort_store
-from model import labels
+from model import labels, masking
 from model.checkpoint import Checkpoint
 from model.cohort import Cohort, CohortError
+from model.device import Device, DeviceError
 from model.evaluate import (
     HEADLINE_HOURS,
     Score,
     evaluate,
     mean_auroc,
 )
+from model.pretrained import EncoderError, tokenizer_of
+from model.processes import ProcessesError, join
+from model.signatures import signed, warnings
 from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
 
+# What a user can mend.
+FAILURES = (
+    FileNotFoundError,
+    CohortError,
+    DeviceError,
+    EncoderError,
+    ProcessesError,
+    RunError,
+    ValidationError,
+)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
 
@@ -50,6 +64,12 @@ class ModalityName(StrEnum):
     image = "image"
 
 
+class DeviceName(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
 Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
 External = Annotated[Path | None, typer.Option(help="Cohort of another database.")]
@@ -63,19 +83,29 @@ def cohort(
     source: Annotated[Source, typer.Argument(help="Which reader.")],
     data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Without what names a disease in the notes.")
+    ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Hugging Face folder of the BERT that will read the notes.")
+    ] = None,
+    image_side: Annotated[
+        int | None, typer.Option(min=16, help="Pixels of an image's side; a DenseNet needs 224.")
+    ] = None,
 ) -> None:
     """Read a patient database; write the arrays that training reads."""
     reader = importlib.import_module(f"model.cohorts.{source}")
     with _failures(), _progress() as progress:
         bar = progress.add_task(f"{source}: reading")
         written = 0
+        records = reader.read(data)
         for written in cohort_store.write(
-            reader.read(data),
+            masking.masked(records) if masked else records,
             out,
-            name=str(source),
+            name=f"{source}, masked" if masked else str(source),
             source=reader.SOURCE,
-            made_by=(reader, labels),
-            spec=FeatureSpec.default(),
+            made_by=(reader, labels, masking) if masked else (reader, labels),
+            spec=_spec(tokenizer, image_side),
         ):
             progress.update(bar, description=f"{source}: {written} records")
         print(f"{written} records of {source} in {out}")
@@ -87,26 +117,48 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, and for resuming.")],
     config: ConfigFile = None,
     modality: Only = None,
+    device: Annotated[
+        DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
+    ] = DeviceName.auto,
 ) -> None:
     """Train on one or more cohorts; the first one's prevalences are the ones that are served.
 
-    A run that was killed goes on where it was when the same command is given again.
+    A run that was killed goes on where it was when the same command is given again. On several
+    processes and GPUs: torchrun --no-python --nproc-per-node 5 m3h-model train …
     """
-    with _failures():
+    with _failures(), join() as processes:
         settings = _config(config)
+        where = Device.choose(device.value, processes)
         loaded = [Cohort.load(folder) for folder in cohorts]
         command = shlex.join(["m3h-model", *sys.argv[1:]])
-        chosen = _modalities(modality)
-        trainer = Trainer(Prepared(loaded, settings, command=command, modalities=chosen))
+        prepared = Prepared(
+            loaded,
+            settings,
+            command=command,
+            modalities=_modalities(modality),
+            device=where,
+            processes=processes,
+        )
+        trainer = Trainer(prepared)
         _watch(trainer, out, settings)
-        trainer.checkpoint().save(out)
-        for k in range(settings.members):
-            (out / STATE.format(k)).unlink(missing_ok=True)
-        print(f"checkpoint of {settings.members} members in {out}")
+        if processes.first:
+            checkpoint = signed(trainer)
+            checkpoint.save(out)
+            for sign in warnings(checkpoint.facts):
+                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
+            for k in range(settings.members):
+                (out / STATE.format(k)).unlink(missing_ok=True)
+            print(f"checkpoint of {settings.members} members in {out}")
 
 
 def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
-    with _progress() as progress:
+    """Prints each epoch; of several processes each its own, without a bar."""
+    processes = trainer.processes
+    mine = [str(k + 1) for k in processes.mine(settings.members)]
+    with _progress(disable=processes.size > 1) as progress:
+        who = f"{processes}: " if processes.size > 1 else ""
+        what = f"{who}member {', '.join(mine)} of {settings.members} on {trainer.device}"
+        progress.console.print(what, soft_wrap=True)
         bar = progress.add_task("training")
         for epoch in trainer.run(out):
             losses = "  ".join(
@@ -115,7 +167,8 @@ def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
             )
             mark = " *" if epoch.best else ""
             where = f"member {epoch.member + 1}/{settings.members}, epoch {epoch.number:2d}"
-            progress.console.print(f"{where}  (train/held out) {losses}{mark}")
+            line = f"{where}  (train/held out) {losses}{mark}"
+            progress.console.print(line, soft_wrap=True)
             progress.update(bar, description=f"training: {where}")
 
 
@@ -143,6 +196,9 @@ def study(
     work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
     external: External = None,
+    masked: Annotated[
+        Path | None, typer.Option(help="The first cohort, made with --masked.")
+    ] = None,
     config: ConfigFile = None,
     tuned: Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")] = None,
 ) -> None:
@@ -152,18 +208,24 @@ def study(
     """
     from model import report as reporting  # noqa: PLC0415 - plots are slow to import
     from model import study as studying  # noqa: PLC0415
+    from model import synthetic_study  # noqa: PLC0415
 
     with _failures(), _progress() as progress:
-        jobs = studying.every_job(external=external is not None)
+        jobs = studying.every_job(external=external is not None, masked=masked is not None)
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
         chosen = json.loads(tuned.read_text("utf-8")) if tuned is not None else {}
-        for job, ran in studying.run_all(jobs, cohort_folder, external, settings, chosen, work):
+        for job, ran in studying.run_all(
+            jobs, cohort_folder, external, settings, chosen, work, masked
+        ):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
-        other = None if external is None else Cohort.load(external)
-        reporting.write(work, Cohort.load(cohort_folder), other, report)
+        one = settings.model_copy(update={"members": 1})
+        for seed in synthetic_study.run(work, config=one):
+            progress.update(bar, description=f"study: made patients, seed {seed}")
+        other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
+        reporting.write(work, Cohort.load(cohort_folder), other, report, nameless)
         print(f"report in {report / 'results.md'}")
 
 
@@ -208,14 +270,23 @@ def _modalities(names: list[ModalityName] | None) -> tuple[Modality, ...]:
     return tuple(m for m in MODALITIES if not names or m in names)
 
 
+def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
+    changed: dict[str, Any] = {}
+    if bert is not None:
+        changed |= {"tokenizer_json": tokenizer_of(bert), "phrases": 0}
+    if image_side is not None:
+        changed["image_side"] = image_side
+    return FeatureSpec.default().model_copy(update=changed)
+
+
 def _config(path: Path | None) -> TrainConfig:
     fields = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
     return TrainConfig.model_validate(fields)
 
 
-def _progress() -> Progress:
+def _progress(*, disable: bool = False) -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console)
+    return Progress(*columns, console=console, disable=disable)
 
 
 @contextmanager
@@ -223,6 +294,10 @@ def _failures() -> Iterator[None]:
     """What a user can mend ends in one line on stderr, not in a traceback."""
     try:
         yield
-    except (FileNotFoundError, CohortError, RunError, ValidationError) as error:
+    except FAILURES as error:
         console.print(f"m3h-model: {error}", style="red", markup=False)
         raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    app()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 import schemas.features
 import schemas.payload
-from model.cohorts import LANDMARKS_HOURS, Record
+from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
 from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
@@ -45,6 +45,9 @@ class Samples:
 
     patient, site, stay: [n] str; landmark: [n] hours, NaN without one; present: [n, 4] bool;
     outcomes: [n, tasks] float32 (0 or 1; days; class index; NaN: no label);
+    groups: [n, GROUPS] str, "" where unknown; charted: [n, tasks] hours from `as_of` to when a
+    disease was first charted, NaN where it never was or nobody knows; masked: [n] phrases that were
+    taken out of the notes. These three are for reports and never learned from;
     tabular [n, F]; statistics [n, V, S]; treatments [n, T, 4]; tokens [sum of lengths] int32;
     lengths [n]; pixels [images, 1, side, side] uint8, in the order of the records that have one.
     """
@@ -55,6 +58,9 @@ class Samples:
     landmark: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
     outcomes: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.str_]
+    charted: npt.NDArray[np.float32]
+    masked: npt.NDArray[np.int32]
     tabular: npt.NDArray[np.float32]
     statistics: npt.NDArray[np.float32]
     treatments: npt.NDArray[np.float32]
@@ -123,6 +129,11 @@ class Cohort:
             if sha256((folder / name).read_bytes()) != expected:
                 raise CohortError(f"{folder / name} was changed since the cohort was made")
             with np.load(folder / name, allow_pickle=False) as shard:
+                if missing := {f.name for f in fields(Samples)} - set(shard.files):
+                    raise CohortError(
+                        f"{folder} was made by an older version, which did not write "
+                        f"{', '.join(sorted(missing))}; make it anew with 'm3h-model cohort'"
+                    )
                 parts.append(Samples(**{f.name: shard[f.name] for f in fields(Samples)}))
         tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
         return cls(
@@ -189,6 +200,11 @@ def _samples(records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task]
         ),
         present=np.array([[m in f.arrays for m in MODALITIES] for f in made], np.bool_),
         outcomes=np.array([[_outcome(r, task) for task in tasks] for r in records], np.float32),
+        groups=np.array([[r.groups.get(group, "") for group in GROUPS] for r in records]),
+        charted=np.array(
+            [[r.charted.get(task.name, np.nan) for task in tasks] for r in records], np.float32
+        ),
+        masked=np.array([r.masked for r in records], np.int32),
         tabular=_rows(made, "tabular", "values", (len(spec.tabular_names),)),
         statistics=_rows(made, "series", "statistics", (len(spec.variables), len(STATISTICS))),
         treatments=_rows(

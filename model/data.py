@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from model.cohort import Cohort, Samples
+from model.device import CPU, Device
 from model.net import M3H, Member
+from model.processes import ALONE, Processes
 from schemas.response import MODALITIES, Modality
 
 CHUNK = 1024
@@ -60,10 +63,10 @@ class Data:
     def rows_with(self, modality: Modality) -> Rows:
         return np.flatnonzero(self.present[:, MODALITIES.index(modality)].numpy())
 
-    def chunks(self, modality: Modality) -> list[Rows]:
-        """The rows that have the modality, some at a time."""
+    def chunks(self, modality: Modality, most: int = CHUNK) -> list[Rows]:
+        """The rows that have the modality, at most so many at a time."""
         rows = self.rows_with(modality)
-        return np.array_split(rows, -(-len(rows) // CHUNK)) if len(rows) else []
+        return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
 
     def token_shares(self, rows: Rows, vocabulary: int) -> tuple[Tensor, int]:
         """The share of the patients among `rows` that have each token, and how many there are."""
@@ -81,45 +84,63 @@ class Data:
 class Represented:
     """Each modality's representation of the samples that have it, and where each sample's is.
 
-    vectors[m]: [n_m, …]; place [N, 4]: the sample's row in it.
+    vectors[m]: [n_m, …], on the device if they fit; place [N, 4]: the sample's row in it.
     """
 
     vectors: Mapping[Modality, Tensor]
     place: Tensor
+    device: Device = CPU
 
     @classmethod
     @torch.no_grad()
-    def of(cls, data: Data, encoders: Any) -> "Represented":
+    def of(
+        cls, data: Data, encoders: Any, device: Device = CPU, processes: Processes = ALONE
+    ) -> "Represented":
+        """Computed on the device; each of the processes computes a part, and has all."""
         vectors: dict[Modality, Tensor] = {}
         place = (torch.cumsum(data.present, dim=0) - 1).clamp_min(0)
         for modality in MODALITIES:
-            chunks = data.chunks(modality)
+            # Memory holds few samples of a pretrained encoder.
+            chunks = data.chunks(modality, getattr(encoders[modality].represent, "at_once", CHUNK))
             if chunks:
-                parts = [encoders[modality].represent(**data.inputs(modality, c)) for c in chunks]
-                vectors[modality] = torch.cat(parts)
-        return cls(vectors, place)
+                represent = encoders[modality].represent.to(device.where)
+                of_chunk = partial(_represent, data, modality, represent, device)
+                vectors[modality] = device.keep(torch.cat(processes.share(chunks, of_chunk)))
+                represent.cpu()
+        return cls(vectors, place, device)
 
     def at(self, rows: Tensor, present: Tensor) -> dict[Modality, Tensor]:
-        """For each modality, the representations of those `rows` that have it in `present`."""
+        """For each modality, the representations of those `rows` that have it in `present`.
+
+        `rows` and `present` on the CPU, the representations on the device.
+        """
         return {
-            m: self.vectors[m][self.place[rows[present[:, i]], i]]
+            m: self.vectors[m][self.place[rows[present[:, i]], i]].to(self.device.where)
             for i, m in enumerate(MODALITIES)
             if present[:, i].any()
         }
+
+
+def _represent(data: Data, modality: Modality, represent: Any, device: Device, rows: Rows) -> Any:
+    inputs = {n: v.to(device.where) for n, v in data.inputs(modality, rows).items()}
+    return represent(**inputs)
 
 
 @torch.no_grad()
 def member_outputs(
     member: Member, represented: Represented, data: Data, rows: Rows
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Raw outputs and attention of the samples at `rows`, with every modality that is there."""
+    """Raw outputs and attention of the samples at `rows`, with every modality that is there.
+
+    The member is on the device of `represented`; what it says is on the CPU.
+    """
     member.eval()
     parts = []
     for some in torch.from_numpy(rows).split(CHUNK):
         present = data.present[some]
-        parts.append(member(represented.at(some, present), present))
-    raw = {name: torch.cat([part[name] for part, _ in parts]) for name in parts[0][0]}
-    return raw, torch.cat([weights for _, weights in parts])
+        parts.append(member(represented.at(some, present), present.to(represented.device.where)))
+    raw = {name: torch.cat([part[name].cpu() for part, _ in parts]) for name in parts[0][0]}
+    return raw, torch.cat([weights.cpu() for _, weights in parts])
 
 
 def raw_outputs(

@@ -117,7 +117,15 @@ def served_outputs(net: M3H, data: Data, rows: Rows) -> dict[str, Floats]:
 
 
 def evaluate(checkpoint: Checkpoint, cohort: Cohort, hours: float | None) -> list[Score]:
-    """Scores of a trained model on a cohort, at one landmark (None: at all)."""
+    """Scores of a trained model on a cohort, at one landmark (None: at all).
+
+    Raises CohortError if the cohort was not made as those that the model learned from.
+    """
+    if cohort.spec != checkpoint.facts.spec:
+        raise CohortError(
+            f"the cohort {cohort.name} was made with other variables, tokens or images than the "
+            "model's; make it with the version and the options that the model's was made with"
+        )
     data = Data([cohort], MODALITIES)
     rows = rows_at(cohort, hours)
     served = served_outputs(checkpoint.net(), data, rows)

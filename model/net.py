@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.represent import Ordinary
+from model.represent import Ordinary, Pixels
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
@@ -26,6 +26,10 @@ class NetConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # "words", or the local Hugging Face folder of a BERT (Bio_ClinicalBERT, BioBERT); "pixels", or
+    # the file of a DenseNet's weights (CheXNet, torchxrayvision, torchvision): `model.pretrained`.
+    notes_encoder: str = "words"
+    image_encoder: str = "pixels"
     # "none": a trunk that the tasks share, and nothing more; for comparison.
     attention: Literal["balanced", "published", "none"] = "balanced"
     width: int = 256
@@ -292,10 +296,10 @@ class Encoder(nn.Module):
     def __init__(self, modality: Modality, represent: Any, config: NetConfig, members: int) -> None:
         super().__init__()
         self.represent = represent
-        is_image = modality == "image"
-        self.ordinary = Ordinary(Ordinary.IMAGE_SIDE**2 if is_image else represent.width)
+        pixels = isinstance(represent, Pixels)
+        self.ordinary = Ordinary(Ordinary.IMAGE_SIDE**2 if pixels else represent.width)
         self.adapters = nn.ModuleList(
-            ImageAdapter(config) if is_image else Adapter(modality, represent.width, config)
+            ImageAdapter(config) if pixels else Adapter(modality, represent.width, config)
             for _ in range(members)
         )
 

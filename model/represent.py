@@ -226,7 +226,7 @@ class Ordinary(nn.Module):
 
     @classmethod
     def features_of(cls, represented: Tensor) -> Tensor:
-        """An image is compared at 16 x 16, all else as it is."""
+        """Pixels are compared at 16 x 16, all else as it is."""
         if represented.ndim == 2:
             return represented
         grey = represented.to(torch.float32) / 255.0

@@ -14,23 +14,26 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from model.baselines import Inputs, Settings, gradient_boosting, logistic_regression
-from model.cohort import Cohort, Samples
+from model.cohort import Cohort, CohortError, Samples
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
 from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
+from model.net import M3H
 from model.train import Prepared, TrainConfig, Trainer, held_out
-from schemas.response import Modality
+from schemas.response import MODALITIES, Modality
 
 EXTERNAL = "external"
 FOLDS = ("0", "1", "2", "3", "4")
 
-# Modalities, and whether treatments are among the series.
+MASKED = "masked"
+# Modalities, and whether treatments are among the series. "masked": from the cohort whose notes
+# name no disease.
 INPUTS: Mapping[str, tuple[tuple[Modality, ...], bool]] = {
     "measured": (("tabular", "series"), False),
     "all": (("tabular", "series", "notes"), True),
@@ -40,7 +43,11 @@ INPUTS: Mapping[str, tuple[tuple[Modality, ...], bool]] = {
     "without_tabular": (("series", "notes"), True),
     "without_series": (("tabular", "notes"), True),
     "without_notes": (("tabular", "series"), True),
+    MASKED: (("tabular", "series", "notes"), True),
 }
+ALONE = ("only_tabular", "only_series", "only_notes")
+WITHOUT = ("without_tabular", "without_series", "without_notes")
+SHARES = (0.1, 0.25, 0.5)  # of the learning curve, beside the whole
 SINGLE_TASK = "single_task"
 BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
 # What a network differs in from M3H.
@@ -79,6 +86,7 @@ JUDGED_TASKS = 5
 FEWEST_TO_JUDGE = 8  # positives among the judging hospitals
 
 Arrays = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -101,25 +109,22 @@ class Job:
         return f"{self.model}-{self.inputs}{part}-{self.fold}{trial}.npz"
 
 
-def every_job(*, external: bool) -> list[Job]:
+def every_job(*, external: bool, masked: bool) -> list[Job]:
     """What the report needs, the headline first."""
     places = (*FOLDS, EXTERNAL) if external else FOLDS
-    models = ("m3h", "logistic_regression", "lightgbm", "shared_trunk")
-    jobs = [Job(m, i, fold) for m in models for i in ("measured", "all") for fold in places]
-    jobs += [Job(SINGLE_TASK, i, fold) for i in ("measured", "all") for fold in places]
-    jobs += [Job("published", "measured", fold) for fold in FOLDS]
-    jobs += [
-        Job("m3h", inputs, fold)
-        for inputs in INPUTS
-        if inputs not in ("measured", "all")
-        for fold in FOLDS
-    ]
+    models = ("m3h", "logistic_regression", "lightgbm", SINGLE_TASK, "shared_trunk")
+    jobs = [Job(m, i, place) for m in models for i in ("measured", "all") for place in places]
+    if masked:
+        jobs += [Job(m, MASKED, fold) for m in ("m3h", "logistic_regression") for fold in FOLDS]
+    jobs += [Job("published", i, fold) for i in ("measured", "all") for fold in FOLDS]
+    jobs += [Job("m3h", inputs, fold) for inputs in (*WITHOUT, *ALONE) for fold in FOLDS]
     jobs += [
         Job(model, "measured", fold, share)
-        for share in (0.1, 0.25, 0.5)
+        for share in SHARES
         for model in ("m3h", SINGLE_TASK)
         for fold in FOLDS
     ]
+    jobs += [Job(SINGLE_TASK, inputs, fold) for inputs in ALONE for fold in FOLDS]
     return jobs
 
 
@@ -140,12 +145,30 @@ Chosen = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 class Study:
-    """The cohorts of a study, and how to run its jobs."""
+    """The cohorts of a study, and how to run its jobs.
+
+    `masked`: the cohort with notes that name no disease. Raises CohortError unless its records are
+    the same patients' in the same order.
+    """
 
     def __init__(
-        self, cohort: Cohort, other: Cohort | None, config: TrainConfig, chosen: Chosen
+        self,
+        cohort: Cohort,
+        other: Cohort | None,
+        config: TrainConfig,
+        chosen: Chosen,
+        masked: Cohort | None = None,
     ) -> None:
         self.cohort, self.other, self.config, self.chosen = cohort, other, config, chosen
+        self.masked = masked
+        if masked is not None:
+            for name in ("stay", "landmark", "outcomes"):
+                one, two = (getattr(c.samples, name) for c in (cohort, masked))
+                if not np.array_equal(one, two, equal_nan=one.dtype.kind == "f"):
+                    raise CohortError(
+                        f"the cohorts {cohort.name} and {masked.name} are not of the same records; "
+                        "make both anew with one version"
+                    )
 
     def settings(self, job: Job) -> Settings:
         """Those of the job's candidate, or of the one that was chosen for such a job."""
@@ -159,11 +182,12 @@ class Study:
     def run(self, job: Job) -> Arrays:
         """Test rows, and what the job's model says of them by output name."""
         modalities, treated = INPUTS[job.inputs]
+        home = self._home(job)
         learn, test, where = self._rows(job)
         if job.candidate is not None:
-            some, judges = held_out(self.cohort.samples.take(learn), 1, seed=1)[0]
-            learn, test, where = learn[some], learn[judges], self.cohort
-        cohort, place = (c if treated else without_treatments(c) for c in (self.cohort, where))
+            some, judges = held_out(home.samples.take(learn), 1, seed=1)[0]
+            learn, test, where = learn[some], learn[judges], home
+        cohort, place = (c if treated else without_treatments(c) for c in (home, where))
         learn = some_patients(cohort.samples, learn, job.share)
         at_test = Data([place], modalities)
         if job.model in BASELINES:
@@ -173,6 +197,14 @@ class Study:
             found = self._network(job, part, modalities, at_test, test)
         return {"rows": test, **found}
 
+    def _home(self, job: Job) -> Cohort:
+        """The cohort of the hospitals to learn from."""
+        if job.inputs != MASKED:
+            return self.cohort
+        if self.masked is None:
+            raise ValueError("the study has no cohort whose notes name no disease")
+        return self.masked
+
     def _rows(self, job: Job) -> tuple[Rows, Rows, Cohort]:
         if job.fold == EXTERNAL:
             if self.other is None:
@@ -181,7 +213,7 @@ class Study:
             return everyone, np.arange(len(self.other.samples)), self.other
         fold = next(f for f in hospital_folds(self.cohort) if str(f.number) == job.fold)
         sites = np.unique(self.cohort.samples.site[fold.test])
-        return fold.learn, np.flatnonzero(np.isin(self.cohort.samples.site, sites)), self.cohort
+        return fold.learn, np.flatnonzero(np.isin(self.cohort.samples.site, sites)), self._home(job)
 
     def _baseline(
         self,
@@ -219,13 +251,15 @@ class Study:
         trainer = _trained(Trainer(prepared))
         with torch.no_grad():
             raw, attention = raw_outputs(trainer.net, represented, at_test, test)
-            first, _ = member_outputs(trainer.net.member(0), represented, at_test, test)
+            first, of_first = member_outputs(trainer.net.member(0), represented, at_test, test)
             served = trainer.net.calibrate(raw)
             found = {f"output/{name}": value.numpy() for name, value in served.items()}
             found |= {f"one/{name}": v.numpy() for name, v in trainer.net.calibrate(first).items()}
         facts = trainer.checkpoint().facts
         told = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
         found["attention"] = attention.mean(dim=0).numpy()
+        found["one_attention"] = of_first.mean(dim=0).numpy()
+        found["unusual"] = _unusual(trainer.net, represented, at_test)[test]
         found["facts"] = np.array(json.dumps(told))
         return found
 
@@ -251,13 +285,27 @@ class Study:
         return {"output/binary": binary, **found}
 
     def _config(self, job: Job) -> TrainConfig:
-        alone = job.model == SINGLE_TASK or job.share < 1 or job.candidate is not None
+        # Several networks where the models stand side by side; all else is told by one.
+        several = job.model in ("m3h", "shared_trunk") and job.inputs in ("measured", "all")
+        alone = not several or job.share < 1 or job.candidate is not None
         changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if alone else {}]
         raw = self.config.model_dump()
         for change in changes:
             net = {**raw["net"], **change.get("net", {})}
             raw = {**raw, **change, "net": net}
         return TrainConfig.model_validate(raw)
+
+
+@torch.no_grad()
+def _unusual(net: M3H, represented: Represented, data: Data) -> Floats:
+    """[N, 4] how unusual each modality of each sample is; NaN where it is absent."""
+    found = np.full(data.present.shape, np.nan)
+    for i, modality in enumerate(MODALITIES):
+        if modality in represented.vectors:
+            ordinary = cast("Any", net.encoders[modality]).ordinary
+            there = data.present[:, i].numpy()
+            found[there, i] = ordinary(represented.vectors[modality]).numpy()
+    return found
 
 
 def _trained(trainer: Trainer) -> Trainer:
@@ -323,13 +371,14 @@ def run_all(
     config: TrainConfig,
     chosen: Chosen,
     folder: Path,
+    masked: Path | None = None,
 ) -> Iterator[tuple[Job, bool]]:
     """Runs the jobs that are not done yet, one on each core; yields each, and whether it ran."""
     folder.mkdir(parents=True, exist_ok=True)
     todo = [job for job in jobs if not (folder / job.file).is_file()]
     yield from ((job, False) for job in jobs if job not in todo)
     workers = len(os.sched_getaffinity(0))
-    start = (cohort, other, config.model_dump_json(), chosen, folder)
+    start = (cohort, other, masked, config.model_dump_json(), chosen, folder)
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, start) as pool:
         running = {pool.submit(_do, job): job for job in todo}
         for done in as_completed(running):
@@ -340,11 +389,18 @@ def run_all(
 _HERE: dict[str, Any] = {}
 
 
-def _start(cohort: Path, other: Path | None, config: str, chosen: Chosen, folder: Path) -> None:
+def _start(
+    cohort: Path,
+    other: Path | None,
+    masked: Path | None,
+    config: str,
+    chosen: Chosen,
+    folder: Path,
+) -> None:
     torch.set_num_threads(1)
-    external = None if other is None else Cohort.load(other)
+    external, nameless = (None if f is None else Cohort.load(f) for f in (other, masked))
     settings = TrainConfig.model_validate_json(config)
-    _HERE["study"] = Study(Cohort.load(cohort), external, settings, chosen)
+    _HERE["study"] = Study(Cohort.load(cohort), external, settings, chosen, nameless)
     _HERE["folder"] = folder
 
 

@@ -1,4 +1,4 @@
-"""Does attention find relations between tasks that are known? An experiment on made patients.
+"""Does attention find relations between tasks that are known? Asked of made patients.
 
 The synthetic cohort (`model/cohorts/synthetic.py`) is drawn from a graph: tasks that share a
 latent factor are related. M3H learns from such patients, and the mean attention that a task pays to

@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,13 @@ from torch import Tensor
 from model import calibrate
 from model.checkpoint import Checkpoint, Facts, make_net, write_tensors
 from model.cohort import Cohort, Samples
-from model.data import Data, Represented, Rows, member_outputs
+from model.data import CHUNK, Data, Represented, Rows, member_outputs
+from model.device import CPU, Device
 from model.losses import INTERVAL, Losses
 from model.net import Member, NetConfig
 from model.phenotypes import describe, prototypes, standardised
+from model.pretrained import Pretrained, read_encoders
+from model.processes import ALONE, Processes
 from model.represent import kept_words
 from schemas.manifest import Cohort as CohortFacts
 from schemas.manifest import Phenotype, Sets, Steps
@@ -33,6 +36,8 @@ from schemas.response import MODALITIES, Modality
 STATE = "member-{}.safetensors"
 # Sites from which on whole hospitals are held out; with fewer it is patients.
 MANY_SITES = 10
+# Samples that tell by how much what a pretrained encoder says of patients differs.
+ENOUGH = 2000
 
 Floats = npt.NDArray[np.float64]
 
@@ -138,7 +143,8 @@ def facts_of(
     config: TrainConfig,
     command: str,
     words: int,
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Modality],
+    pretrained: Mapping[Modality, Pretrained],
 ) -> Facts:
     """What is known of a model before it is trained: labels, prevalences, cohorts."""
     tasks = cohorts[0].tasks
@@ -159,7 +165,11 @@ def facts_of(
     return Facts(
         tasks=tasks,
         spec=cohorts[0].spec,
-        net=config.net,
+        # An encoder is told by its name: a path would say something of this machine alone.
+        net=config.net.model_copy(
+            update={f"{m}_encoder": found.name for m, found in pretrained.items()}
+        ),
+        pretrained=dict(pretrained),
         members=config.members,
         words=words,
         labels=labels,
@@ -194,7 +204,11 @@ def _patients(samples: Samples, rows: npt.NDArray[np.bool_]) -> int:
 
 
 class Prepared:
-    """What is known before a label is looked at, shared by all that learns from these cohorts."""
+    """What is known before a label is looked at, shared by all that learns from these cohorts.
+
+    The first of the processes fits the representations, so that they are the same everywhere.
+    Raises RunError if there are more processes than members: a member is one process's work.
+    """
 
     def __init__(
         self,
@@ -203,24 +217,53 @@ class Prepared:
         *,
         command: str = "",
         modalities: Sequence[Modality] = MODALITIES,
+        device: Device = CPU,
+        processes: Processes = ALONE,
     ) -> None:
         check_alike(cohorts)
-        self.config = config
+        if processes.size > config.members:
+            raise RunError(
+                f"{processes.size} processes, but {config.members} members to train, each by one "
+                f"process: start {config.members} processes at most (torchrun --nproc-per-node), "
+                f"or train more members (members = {processes.size} in the configuration)"
+            )
+        self.config, self.device, self.processes = config, device, processes
         self.data = Data(cohorts, modalities)
         everyone = np.arange(len(self.data))
         share, patients = self.data.token_shares(everyone, cohorts[0].spec.vocabulary)
         words = kept_words(share, patients)
-        self.facts = facts_of(cohorts, config, command, len(words), modalities)
+        pretrained = read_encoders(config.net, cohorts[0].spec)
+        found = {modality: encoder.facts for modality, encoder in pretrained.items()}
+        if "notes" in found:
+            words = words[:0]
+        self.facts = facts_of(cohorts, config, command, len(words), modalities, found)
         self.offset = self._offsets(cohorts)
         self.splits = self._splits(cohorts)
         encoders: Any = make_net(self.facts).encoders
+        for modality, encoder in pretrained.items():
+            encoders[modality].represent = encoder
         self.encoders = encoders
-        self._fit(words)
-        self.represented = Represented.of(self.data, self.encoders)
-        for modality, vectors in self.represented.vectors.items():
-            encoders[modality].ordinary.fit(vectors)
+        if processes.first:
+            self._fit(words)
+        self._take(self.label_free())
+        self.represented = Represented.of(self.data, self.encoders, device, processes)
         self.statistics = standardised(self.data, encoders["series"].represent.normalise)
-        self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
+        self.prototypes = torch.zeros(config.net.clusters, self.statistics.shape[1])
+        if processes.first:
+            for modality, vectors in self.represented.vectors.items():
+                encoders[modality].ordinary.fit(vectors.cpu())
+            self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
+        self._take({**self.label_free(".ordinary."), "prototypes": self.prototypes})
+
+    def label_free(self, part: str = "") -> dict[str, Tensor]:
+        """What of the encoders, or of a part of each, is fitted without labels."""
+        state: dict[str, Tensor] = self.encoders.state_dict()
+        return {n: value for n, value in state.items() if ".adapters." not in n and part in n}
+
+    def _take(self, fitted: dict[str, Tensor]) -> None:
+        """Makes what was fitted that of the first process."""
+        self.processes.meet()
+        self.processes.send(fitted.values())
 
     def _fit(self, words: Tensor) -> None:
         data, encoders = self.data, cast("Any", self.encoders)
@@ -229,8 +272,15 @@ class Prepared:
             rows = data.rows_with(modality)
             if len(rows):
                 encoders[modality].represent.fit(**data.inputs(modality, rows))
-        notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
-        encoders["notes"].represent.fit(words, notes)
+        for modality in self.facts.pretrained:
+            represent = encoders[modality].represent.to(self.device.where)
+            chunks = data.chunks(modality, represent.at_once)
+            some = chunks[:: max(1, len(chunks) * represent.at_once // ENOUGH)]
+            represent.fit(x for rows in some for x in data.inputs(modality, rows).values())
+            represent.cpu()
+        if "notes" not in self.facts.pretrained:
+            notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
+            encoders["notes"].represent.fit(words, notes)
 
     def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
         """[N, T] log-odds by which each sample's cohort is above the first."""
@@ -259,14 +309,15 @@ class Prepared:
 
 
 class Trainer:
-    """One training run: its members, one after the other.
+    """One training run: its members, one after the other, or dealt to several processes.
 
-    Every epoch is seeded on its own, so that a resumed run is the same run. With `only`, the
-    network has that one task: single-task learning.
+    Every epoch is seeded on its own, so that a resumed run is the same run, and every process ends
+    with the whole model. With `only`, the network has that one task: single-task learning.
     """
 
     def __init__(self, prepared: Prepared, *, only: str | None = None) -> None:
         self.prepared, self.config = prepared, prepared.config
+        self.device, self.processes = prepared.device, prepared.processes
         every = prepared.facts.tasks
         self.columns = [i for i, t in enumerate(every) if only in (None, t.name)]
         tasks = tuple(
@@ -275,37 +326,57 @@ class Trainer:
         self.facts = prepared.facts.model_copy(update={"tasks": tasks})
         torch.manual_seed(self.config.seed)
         self.net = make_net(self.facts)
-        self.net.encoders.load_state_dict(self._label_free(), strict=False)
+        self.net.encoders.load_state_dict(prepared.label_free(), strict=False)
         self.losses = Losses(list(tasks), self.facts.prevalence, prepared.prototypes)
+        self.losses.to(self.device.where)
         # What each member says of the samples that it held out; NaN where none did.
         self.held_out: dict[str, Tensor] = {}
-
-    def _label_free(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.prepared.encoders.state_dict()
-        return {name: value for name, value in state.items() if ".adapters." not in name}
+        # [members, 2] the best of its epochs, and how many there were.
+        self.epochs = torch.zeros(self.config.members, 2, dtype=torch.int64)
 
     def run(self, folder: Path | None = None) -> Iterator[Epoch]:
-        """Trains each member until `patience` epochs bring nothing; yields after each epoch.
+        """Trains this process's members, each until `patience` epochs bring nothing.
 
-        With a folder, the state is kept there after each epoch, and a run that was killed goes on
-        from it. At the end the ensemble is calibrated.
+        Yields after each epoch. With a folder, the state is kept there after each epoch, and a run
+        that was killed goes on from it, with as many processes as it is then given. At the end the
+        ensemble is calibrated. Raises ProcessesError if another process ended.
         """
-        for k in range(self.config.members):
+        for k in self.processes.mine(self.config.members):
             run = _MemberRun(self, k)
             yield from run.epochs(None if folder is None else folder / STATE.format(k))
-            _round(run.mean)
+            _round(run.mean.cpu())
+            self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
+        self.processes.meet("has trained its members")
+        for k in range(self.config.members):
+            weights = [p.data for p in self.net.member(k).parameters()]
+            self.processes.send([self.epochs[k], *weights], source=self.processes.owner(k))
             self._hold(k)
         self._calibrate()
 
     def _hold(self, k: int) -> None:
         """What a member says of the samples that it did not learn from."""
-        data, stop = self.prepared.data, self.prepared.splits[k][1]
-        raw, _ = member_outputs(self.net.member(k), self.prepared.represented, data, stop)
-        for name, value in raw.items():
-            if name not in self.held_out:
-                shape = (len(self.prepared.data), *value.shape[1:])
-                self.held_out[name] = torch.full(shape, torch.nan)
-            self.held_out[name][torch.from_numpy(stop)] = value
+        data, stop = self.prepared.data, torch.from_numpy(self.prepared.splits[k][1])
+        member = self.net.member(k).to(self.device.where)
+        # Some at a time: the attention of all of them would not fit for many patients.
+        for some in stop.split(CHUNK):
+            raw, _ = member_outputs(member, self.prepared.represented, data, some.numpy())
+            for name, value in raw.items():
+                if name not in self.held_out:
+                    shape = (len(self.prepared.data), *value.shape[1:])
+                    self.held_out[name] = torch.full(shape, torch.nan)
+                self.held_out[name][some] = value
+        member.cpu()
+
+    def losses_of(self, raw: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """The mean losses by kind, of the raw outputs of the samples at `rows`."""
+        where, columns = self.device.where, self.columns
+        found: dict[str, Tensor] = self.losses(
+            raw,
+            self.prepared.data.outcomes[rows][:, columns].to(where),
+            self.prepared.offset[rows][:, columns].to(where),
+            self.prepared.statistics[rows].to(where),
+        )
+        return found
 
     def checkpoint(self) -> Checkpoint:
         weights = {n: v.detach().clone() for n, v in self.net.state_dict().items()}
@@ -380,11 +451,11 @@ class _MemberRun:
 
     def __init__(self, trainer: Trainer, number: int) -> None:
         self.trainer, self.number = trainer, number
-        self.config, self.prepared = trainer.config, trainer.prepared
+        self.config, self.prepared, self.device = trainer.config, trainer.prepared, trainer.device
         self.learn, self.stop = trainer.prepared.splits[number]
         self.seed = self.config.seed * 101 + number
         torch.manual_seed(self.seed)
-        self.mean: Member = trainer.net.member(number)
+        self.mean: Member = trainer.net.member(number).to(self.device.where)
         self.learning = copy.deepcopy(self.mean)
         parameters = list(self.learning.parameters())
         # Biases, norms and the attention's scalars are not pulled to zero.
@@ -424,11 +495,14 @@ class _MemberRun:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         order = torch.from_numpy(self.learn)[torch.randperm(len(self.learn), generator=generator)]
-        totals: dict[str, float] = {}
+        # Added up on the device: asking for a number would make it wait after every batch.
+        totals: dict[str, Tensor] = {}
         batches = order.split(self.config.batch)
         for rows in batches:
             present = self._hide(self.prepared.data.present[rows], generator)
-            losses = self._losses(self.learning, rows, present)
+            with self.device.autocast():
+                raw = self._raw(self.learning, rows, present)
+            losses = self.trainer.losses_of(raw, rows)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
@@ -436,8 +510,9 @@ class _MemberRun:
             self.optimiser.step()
             self._follow()
             for kind, value in losses.items():
-                totals[kind] = totals.get(kind, 0.0) + value.item() / len(batches)
-        return totals
+                share = value.detach().double() / len(batches)
+                totals[kind] = totals[kind] + share if kind in totals else share
+        return {kind: value.item() for kind, value in totals.items()}
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -445,16 +520,10 @@ class _MemberRun:
         for mean, latest in pairs:
             mean.lerp_(latest, 1 - self.config.averaging)
 
-    def _losses(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
-        raw, _ = member(self.prepared.represented.at(rows, present), present)
-        columns = self.trainer.columns
-        found: dict[str, Tensor] = self.trainer.losses(
-            raw,
-            self.prepared.data.outcomes[rows][:, columns],
-            self.prepared.offset[rows][:, columns],
-            self.prepared.statistics[rows],
-        )
-        return found
+    def _raw(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
+        represented = self.prepared.represented.at(rows, present)
+        raw, _ = member(represented, present.to(self.device.where))
+        return {name: value.float() for name, value in raw.items()}
 
     def _hide(self, present: Tensor, generator: torch.Generator) -> Tensor:
         all_of_them = torch.rand(len(present), 1, generator=generator)
@@ -467,8 +536,8 @@ class _MemberRun:
         self.mean.eval()
         totals: dict[str, float] = {}
         for rows in torch.from_numpy(self.stop).split(1024):
-            present = self.prepared.data.present[rows]
-            for kind, value in self._losses(self.mean, rows, present).items():
+            raw = self._raw(self.mean, rows, self.prepared.data.present[rows])
+            for kind, value in self.trainer.losses_of(raw, rows).items():
                 share = len(rows) / len(self.stop)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
         return totals
@@ -494,6 +563,7 @@ class _MemberRun:
         return {
             "training": facts.training,
             "net": facts.net.model_dump(mode="json"),
+            "pretrained": {m: found.digest for m, found in facts.pretrained.items()},
             "tasks": [task.name for task in facts.tasks],
             "cohorts": [c.digest for c in facts.cohorts],
         }

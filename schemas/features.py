@@ -110,7 +110,7 @@ class FeatureSpec(BaseModel):
     # Of all images, and of all notes, of one request: what is read is read whole, or refused.
     max_pixels: int = 40_000_000
     max_characters: int = 1_000_000
-    # Ids beside the tokenizer's, onto which whole phrases are hashed.
+    # Ids beside the tokenizer's, onto which whole phrases are hashed. A BERT's notes have none.
     phrases: int = 65_536
     # A file of its own wherever a spec is stored, beside it.
     tokenizer_json: str = Field(exclude=True, repr=False)
@@ -562,7 +562,8 @@ def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Ar
     first = spec.vocabulary - spec.phrases
     for note, one in zip(ordered, encoded, strict=True):
         tokens += one.ids if separator is None else [*one.ids, separator]
-        tokens += [first + crc32(p.encode()) % spec.phrases for p in phrases_of(note.text)]
+        if spec.phrases:
+            tokens += [first + crc32(p.encode()) % spec.phrases for p in phrases_of(note.text)]
     return {"tokens": np.array(tokens, dtype=np.int64)}
 
 

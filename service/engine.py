@@ -1,6 +1,6 @@
 """From features to the raw outputs of the graphs, many patients at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from schemas.manifest import GOLDEN, BundleError
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
+
+# Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
+MOST_TOKENS = 16_384
 
 # One patient's features: [no batch axis], by modality and name.
 Sample = Mapping[Modality, dict[str, Array]]
@@ -72,12 +75,13 @@ class Engine:
             inputs[modality] = embedding
             encoder = self.bundle.encoders.get(modality)
             rows = [i for i, sample in enumerate(samples) if modality in sample]
-            if encoder is not None and rows:
-                batch = stack([samples[i][modality] for i in rows])
-                found = encoder.run(batch)
-                embedding[rows] = found[EMBEDDING]
-                present[rows, column] = True
-                for i, score in zip(rows, found[UNUSUAL].tolist(), strict=True):
+            if encoder is None or not rows:
+                continue
+            present[rows, column] = True
+            for some in _together(rows, samples) if modality == "notes" else [rows]:
+                found = encoder.run(stack([samples[i][modality] for i in some]))
+                embedding[some] = found[EMBEDDING]
+                for i, score in zip(some, found[UNUSUAL].tolist(), strict=True):
                     unusual[i][modality] = score
         return inputs, unusual
 
@@ -113,6 +117,19 @@ class Engine:
             first_line = str(error).partition("\n")[0]
             raise BundleError(f"{GOLDEN}, line {number}: does not run: {first_line}") from None
         return found, expected
+
+
+def _together(rows: Sequence[int], samples: Sequence[Sample]) -> Iterator[list[int]]:
+    """The rows with notes, those of like length together and no more than MOST_TOKENS at once."""
+    lengths = {i: len(samples[i]["notes"]["tokens"]) for i in rows}
+    some: list[int] = []
+    for i in sorted(rows, key=lengths.__getitem__):
+        if some and (len(some) + 1) * lengths[i] > MOST_TOKENS:
+            yield some
+            some = []
+        some.append(i)
+    if some:
+        yield some
 
 
 def _compare(

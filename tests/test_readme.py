@@ -71,8 +71,11 @@ def test_every_path_that_is_named_exists(url):
 
 
 def test_the_training_commands_are_the_ones_that_the_tools_take(tmp_path):
-    """Every command of the block, on a small synthetic cohort in place of the databases."""
-    block = next(body for kind, body in BLOCKS if "m3h-model train" in body)
+    """Those of training and of local correction, on small synthetic cohorts."""
+    block, local = (
+        next(body for _, body in BLOCKS if what in body)
+        for what in ("m3h-model train", "--recalibrate")
+    )
     lines = [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("m3h")]
     assert [line.split()[:2] for line in lines] == [
         ["m3h-model", "cohort"],
@@ -82,17 +85,19 @@ def test_the_training_commands_are_the_ones_that_the_tools_take(tmp_path):
         ["m3h-export", "runs/m3h-open"],
     ]
     config = tmp_path / "quick.toml"
-    config.write_text("epochs = 1\n[net]\nwidth = 8\nimage_channels = [8]\n")
+    config.write_text("epochs = 1\nmembers = 2\n[net]\nwidth = 8\nimage_channels = [8]\n")
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "M3H_DATA": str(tmp_path),
     }
-    for line in lines:
+    runs = tmp_path / "runs"
+    for line in [*lines, local.strip()]:
         small = re.sub(r"cohort (eicu|nih_cxr) ", "cohort synthetic ", line)
         if " train " in small:
             small += f" --config {config}"
         if "cohort synthetic" in small and "nih_cxr" in small:  # the same patients again
-            shutil.copytree(tmp_path / "runs" / "eicu", tmp_path / "runs" / "nih_cxr")
+            for name in ("nih_cxr", "mimic_iv"):
+                shutil.copytree(runs / "eicu", runs / name)
             continue
         done = subprocess.run(
             small,
@@ -104,4 +109,5 @@ def test_the_training_commands_are_the_ones_that_the_tools_take(tmp_path):
             text=True,
         )
         assert done.returncode == 0, f"{small}: {done.stderr[-2000:]}"
-    assert (tmp_path / "bundles" / "m3h-open" / "manifest.json").is_file()
+    for name in ("m3h-open", "local"):
+        assert (tmp_path / "bundles" / name / "manifest.json").is_file()

@@ -5,7 +5,7 @@ so that training and serving cannot drift apart.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.payload import Payload
@@ -17,6 +17,9 @@ LANDMARKS_HOURS = (6, 12, 24, 48)
 # A task that is not there has no label, which is not the same as "no".
 Outcomes = Mapping[str, bool | float | str]
 
+# What a report may tell patients apart by. None of it is ever an input of the model.
+GROUPS = ("ethnicity", "years")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -24,6 +27,10 @@ class Record:
 
     `patient` keeps all of a patient's records on one side of any split; `site` is the hospital.
     Both are the source's own identifiers; `stay` tells the stays of a patient apart.
+    `groups`: of GROUPS, those that are known: ethnicity in few coarse groups, year of discharge (or
+    the years that the source tells it by). `charted`: for each disease of the stay, how many hours
+    after the payload's `as_of` it was first charted (negative: before), where the source tells.
+    `masked`: phrases that were taken out of its notes (`model.masking`).
     """
 
     payload: Payload
@@ -32,6 +39,9 @@ class Record:
     site: str
     stay: str
     landmark_hours: float | None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    charted: Mapping[str, float] = field(default_factory=dict)
+    masked: int = 0
 
 
 class DataMissing(FileNotFoundError):

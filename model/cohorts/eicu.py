@@ -18,6 +18,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ _DISPOSITION = {
     "Other": "other_facility",
     "Death": "died",
 }
+_ETHNICITY = {
+    "African American": "Black",
+    "Asian": "Asian",
+    "Caucasian": "White",
+    "Hispanic": "Hispanic",
+    "Native American": "Native American",
+    "Other/Unknown": "other or unknown",
+}
 # Heading in `physicalexam`, variable, unit.
 _GLASGOW_COMA_SCALE = [
     ("Eyes Score", "gcs_eye", "{score}"),
@@ -104,12 +113,12 @@ def read(data: Path) -> Iterator[Record]:
         "patient",
         text=(
             *("gender", "age", "unittype", "unitadmitsource", "unitadmittime24", "uniquepid"),
-            *("hospitalid", "hospitaldischargestatus", "hospitaldischargelocation"),
+            *("hospitalid", "hospitaldischargestatus", "hospitaldischargelocation", "ethnicity"),
         ),
         minutes=("hospitaldischargeyear", "hospitaldischargeoffset", "unitdischargeoffset"),
         numbers=("admissionheight", "admissionweight"),
     ).join(grid.select(stay="stay_id").unique(), on="stay", how="semi")
-    labels = _labels(tables)
+    first_charted = _first_charted(tables)
     exam = _exam(tables)
     series = _by_stay(_series(tables, grid, exam))
     notes = _by_stay(_notes(tables, exam))
@@ -147,11 +156,20 @@ def read(data: Path) -> Iterator[Record]:
             )
             yield Record(
                 payload=payload,
-                outcomes=_outcomes(stay, labels.get(key, {}), now),
+                outcomes=_outcomes(stay, first_charted.get(key, {}), now),
                 patient=stay["uniquepid"],
                 site=stay["hospitalid"],
                 stay=str(key),
                 landmark_hours=float(landmark),
+                groups={
+                    "ethnicity": _ETHNICITY.get(stay["ethnicity"], "other or unknown"),
+                    "years": str(stay["hospitaldischargeyear"]),
+                },
+                charted={
+                    disease: (minute - now) / 60
+                    for disease, minute in first_charted.get(key, {}).items()
+                    if minute is not None
+                },
             )
 
 
@@ -228,20 +246,31 @@ def _tabular(stay: dict[str, Any], admitted: datetime) -> dict[str, Any]:
     }
 
 
-def _labels(tables: _Tables) -> dict[int, dict[str, bool]]:
-    """The diseases of each stay that has a diagnosis. The others have no label: not "healthy"."""
-    rows = tables.read("diagnosis", text=("icd9code", "diagnosisstring"))
-    return {
-        stay: diseases_of(
-            codes=(code for codes, _ in of_stay if codes for code in codes.split(",")),
-            descriptions=(string for codes, string in of_stay if not codes),
-        )
-        for stay, of_stay in _by_stay(rows).items()
-    }
+def _first_charted(tables: _Tables) -> dict[int, dict[str, int | None]]:
+    """The minute at which each disease of a stay was first charted; None: never.
+
+    Only of stays that have a diagnosis. The others have no label: not "healthy".
+    """
+    text = ("icd9code", "diagnosisstring")
+    rows = tables.read("diagnosis", text=text, minutes=("diagnosisoffset",)).sort("diagnosisoffset")
+
+    @cache
+    def named(codes: str | None, string: str) -> list[str]:
+        found = diseases_of(codes.split(",")) if codes else diseases_of((), [string])
+        return [disease for disease, there in found.items() if there]
+
+    found: dict[int, dict[str, int | None]] = {}
+    for stay, of_stay in _by_stay(rows).items():
+        first = found[stay] = dict.fromkeys(diseases_of(()))
+        for codes, string, minute in of_stay:
+            for disease in named(codes, string):
+                if first[disease] is None:
+                    first[disease] = minute
+    return found
 
 
-def _outcomes(stay: dict[str, Any], diseases: dict[str, bool], now: int) -> Outcomes:
-    outcomes: dict[str, bool | float | str] = dict(diseases)
+def _outcomes(stay: dict[str, Any], charted: dict[str, int | None], now: int) -> Outcomes:
+    outcomes: dict[str, bool | float | str] = {d: m is not None for d, m in charted.items()}
     remaining = (stay["hospitaldischargeoffset"] - now) / 1440
     if remaining <= 0:  # a few units discharge later than their hospital: nothing is left to come
         return outcomes

@@ -120,6 +120,18 @@ _DISPOSITIONS = {
     "DIED": "died",
 }
 
+# How `race` begins, and the group. Anything else, and what nobody knows, is the rest.
+_ETHNICITY = {
+    "WHITE": "White",
+    "PORTUGUESE": "White",
+    "BLACK": "Black",
+    "HISPANIC": "Hispanic",
+    "SOUTH AMERICAN": "Hispanic",
+    "ASIAN": "Asian",
+    "AMERICAN INDIAN": "Native American",
+}
+_OTHER_ETHNICITY = "other or unknown"
+
 # Height is no variable of the model but part of the tabular input.
 _HEIGHT = "height"
 _HEIGHT_ITEMS = {226730: ("cm", "cm"), 226707: ("Inch", "[in_i]")}
@@ -240,11 +252,18 @@ def _stays(source: _Source) -> pl.DataFrame:
             "admission_location": TEXT,
             "discharge_location": TEXT,
             "hospital_expire_flag": TEXT,
+            "race": TEXT,
         },
     )
     patients = source.scan(
         "hosp/patients",
-        {"subject_id": ID, "gender": TEXT, "anchor_age": NUMBER, "anchor_year": NUMBER},
+        {
+            "subject_id": ID,
+            "gender": TEXT,
+            "anchor_age": NUMBER,
+            "anchor_year": NUMBER,
+            "anchor_year_group": TEXT,
+        },
     )
     # Now and then the dead are signed out of the unit hours later: nothing is predicted for them.
     here_until = pl.min_horizontal("outtime", "deathtime")
@@ -684,6 +703,7 @@ def _notes(notes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _record(row: Mapping[str, Any]) -> Record:
+    race = row["race"] or ""
     tabular = ("age", "sex", "height_cm", "weight_kg", "admission_source", "unit_type")
     payload = as_payload(
         {
@@ -702,6 +722,14 @@ def _record(row: Mapping[str, Any]) -> Record:
         site="mimic_iv",
         stay=str(row["stay_id"]),
         landmark_hours=row["landmark"],
+        groups={
+            "ethnicity": next(
+                (group for start, group in _ETHNICITY.items() if race.startswith(start)),
+                _OTHER_ETHNICITY,
+            ),
+            # Dates are shifted: these are the three years in which the patient's first stays lie.
+            "years": row["anchor_year_group"] or "",
+        },
     )
 
 

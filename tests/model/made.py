@@ -49,6 +49,9 @@ def make_cohort(count=240, name="made", seed=0):
     present = np.ones((count, 4), np.bool_)
     present[:, 3] = draw.random(count) < 0.3
     lengths = draw.integers(1, 9, count)
+    told = np.random.default_rng([seed, 1])
+    hours = told.normal(size=outcomes.shape)
+    years = told.choice(["2014", "2015"], count)
     samples = Samples(
         patient=np.array([f"p{i // 2}" for i in range(count)]),
         site=np.array([f"h{i % 20}" for i in range(count)]),
@@ -56,6 +59,9 @@ def make_cohort(count=240, name="made", seed=0):
         landmark=np.full(count, 24, np.float32),
         present=present,
         outcomes=outcomes,
+        groups=np.stack([told.choice(["White", "Black"], count), years], axis=1),
+        charted=np.where(outcomes == 1, hours, np.nan).astype(np.float32),
+        masked=np.zeros(count, np.int32),
         tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
         statistics=statistics,
         treatments=draw.normal(size=(count, 1, 4)).astype(np.float32),

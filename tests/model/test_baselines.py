@@ -73,3 +73,16 @@ def test_what_the_columns_are_is_decided_by_the_patients_to_learn_from(cohort):
     vocabulary = cohort.spec.vocabulary
     one, other = (Inputs(data, rows, vocabulary).words(data, TEST) for rows in (LEARN, LEARN[:40]))
     assert one.shape[1] > other.shape[1]
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_no_stay_is_told_that_is_longer_than_all_that_were_seen(name, cohort):
+    strange = replace(
+        cohort, samples=replace(cohort.samples, tabular=cohort.samples.tabular * 1000)
+    )
+    data = Data([cohort], MODALITIES)
+    inputs = Inputs(data, LEARN, cohort.spec.vocabulary)
+    predict = MAKE[name](inputs, data, TASKS, LEARN, SETTINGS[name])
+    days = predict(Data([strange], MODALITIES), TEST)["length_of_stay"]
+    seen = cohort.samples.outcomes[LEARN, NAMES.index("length_of_stay")]
+    assert days.max() <= max(seen.max(), 1 / 24) * 1.0001

@@ -1,6 +1,7 @@
 """A cohort holds what `features` gave, and what is served is what was learned from."""
 
 import json
+import shutil
 from itertools import islice
 
 import numpy as np
@@ -10,6 +11,7 @@ from model import labels
 from model.cohort import COHORT, Cohort, CohortError, write
 from model.cohorts import eicu, mimic_iv, nih_cxr, synthetic
 from schemas.features import FeatureSpec, features
+from schemas.manifest import sha256
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES
 
@@ -44,6 +46,20 @@ def test_the_arrays_of_a_sample_in_training_and_of_the_same_sample_posted_are_eq
             for name, array in arrays.items():
                 np.testing.assert_array_equal(learned[modality][name], array)
                 assert learned[modality][name].dtype == array.dtype
+
+
+def test_a_cohort_of_an_older_version_says_what_it_lacks(folder, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    facts = json.loads((old / COHORT).read_text())
+    [shard] = facts["shards"]
+    with np.load(old / shard) as kept:
+        arrays = {name: kept[name] for name in kept.files if name not in ("groups", "charted")}
+    np.savez(old / shard, **arrays)
+    facts["shards"][shard] = sha256((old / shard).read_bytes())
+    (old / COHORT).write_text(json.dumps(facts))
+    with pytest.raises(CohortError, match="did not write charted, groups"):
+        Cohort.load(old)
 
 
 def test_the_same_holds_for_a_real_patient_of_each_database(open_data, tmp_path):

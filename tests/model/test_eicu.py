@@ -38,6 +38,14 @@ def outcomes(data):
 
 
 @pytest.fixture(scope="module")
+def records_at_24_hours(data):
+    """Of each stay, the report's facts and the outcomes."""
+    return {
+        int(r.stay): (r.groups, r.charted, r.outcomes) for r in read(data) if r.landmark_hours == 24
+    }
+
+
+@pytest.fixture(scope="module")
 def tables(data):
     """The tables, and the grid, of every fiftieth stay and a few chosen ones."""
     grid = pl.read_parquet(data / "yaib-eicu-demo/los/dyn.parquet")
@@ -89,6 +97,34 @@ def test_a_child_implies_its_parent(outcomes):
 def test_codes_of_icd_10_count_among_those_of_icd_9(outcomes):
     # Hyponatremia, coded E87.1 alone.
     assert outcomes[3067309, 24][0]["fluid_electrolyte_disorder"]
+
+
+def test_when_a_disease_was_first_charted_is_told_of_those_that_were(records_at_24_hours, data):
+    names = {task.name: task for task in load_tasks() if task.is_disease}
+    for _, charted, outcomes in records_at_24_hours.values():
+        assert charted.keys() == {name for name in names if outcomes.get(name)}
+        for name in charted:
+            parent = names[name].subset_of
+            assert parent is None or charted[parent] <= charted[name]
+    # Hyponatremia is the only disorder of electrolytes of this stay.
+    table = pl.read_csv(data / "eicu-demo-2.0.1/csv/diagnosis.csv.gz", infer_schema=False)
+    of_stay = table.filter(
+        pl.col("patientunitstayid") == "3067309", pl.col("icd9code").str.contains("E87.1")
+    )
+    minute = of_stay["diagnosisoffset"].cast(pl.Int64).min()
+    _, charted, _ = records_at_24_hours[3067309]
+    assert charted["fluid_electrolyte_disorder"] == pytest.approx(minute / 60 - 24)
+
+
+def test_nine_in_ten_diseases_are_charted_in_the_first_day(records_at_24_hours):
+    hours = [h for _, charted, _ in records_at_24_hours.values() for h in charted.values()]
+    assert 0.8 < sum(h <= 0 for h in hours) / len(hours) < 0.95
+
+
+def test_patients_are_told_apart_by_ethnicity_and_year_of_discharge(records_at_24_hours):
+    groups = [tuple(g.items()) for g, *_ in records_at_24_hours.values()]
+    assert {dict(g)["years"] for g in groups} == {"2014", "2015"}
+    assert Counter(dict(g)["ethnicity"] for g in groups).most_common(2)[0][0] == "White"
 
 
 def test_a_death_is_a_disposition_too(outcomes):

@@ -21,12 +21,12 @@ NOON = datetime(2150, 5, 1, 12, tzinfo=UTC)
 
 TABLES = {
     "hosp/patients": """
-        subject_id,gender,anchor_age,anchor_year
-        1,F,70,2148
+        subject_id,gender,anchor_age,anchor_year,anchor_year_group
+        1,F,70,2148,2011 - 2013
     """,
     "hosp/admissions": """
-        subject_id,hadm_id,dischtime,deathtime,admission_type,admission_location,discharge_location,hospital_expire_flag
-        1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,HOME,0
+        subject_id,hadm_id,dischtime,deathtime,admission_type,admission_location,discharge_location,hospital_expire_flag,race
+        1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,HOME,0,BLACK/CAPE VERDEAN
     """,
     "hosp/transfers": """
         subject_id,hadm_id,careunit,intime
@@ -331,7 +331,7 @@ def test_equal_amounts_of_urine_at_one_time_add_up(tmp_path):
 
 
 def test_the_dead_get_no_prediction_when_they_are_signed_out_late(tmp_path):
-    died = "1,2,2150-05-01 20:00:00,2150-05-01 20:00:00,EW EMER.,EMERGENCY ROOM,DIED,1"
+    died = "1,2,2150-05-01 20:00:00,2150-05-01 20:00:00,EW EMER.,EMERGENCY ROOM,DIED,1,"
     [record] = read(hospital(tmp_path, hosp__admissions=died))
     assert record.landmark_hours == 6
     assert record.outcomes["in_hospital_mortality"] is True
@@ -352,10 +352,26 @@ def test_the_dead_get_no_prediction_when_they_are_signed_out_late(tmp_path):
     ],
 )
 def test_a_discharge_that_means_another_thing_has_no_label(tmp_path, location, label):
-    row = f"1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,{location},0"
+    row = f"1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,{location},0,"
     [first, *_] = read(hospital(tmp_path, hosp__admissions=row))
     assert first.outcomes.get("discharge_disposition") == label
     assert first.outcomes["length_of_stay"] == 9.75
+
+
+@pytest.mark.parametrize(
+    ("race", "group"),
+    [
+        ("BLACK/CAPE VERDEAN", "Black"),
+        ("WHITE - BRAZILIAN", "White"),
+        ("UNABLE TO OBTAIN", "other or unknown"),
+        ("", "other or unknown"),
+    ],
+)
+def test_a_report_may_tell_patients_apart_by_few_groups_and_no_model(tmp_path, race, group):
+    row = f"1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,HOME,0,{race}"
+    [first, *_] = read(hospital(tmp_path, hosp__admissions=row))
+    assert first.groups == {"ethnicity": group, "years": "2011 - 2013"}
+    assert "race" not in first.payload.model_dump_json()
 
 
 def test_codes_are_read_by_their_version(tmp_path):
@@ -405,7 +421,7 @@ def test_the_latest_frontal_x_ray_is_seen(tmp_path):
         file.write_bytes(name.encode())
     folder = hospital(
         tmp_path,
-        hosp__patients="10000001,F,70,2148",
+        hosp__patients="10000001,F,70,2148,",
         icu__icustays="10000001,2,3,,2150-05-01 12:00:00,2150-05-02 12:00:00",
     )
     records = list(read(folder))

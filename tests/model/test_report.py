@@ -1,33 +1,44 @@
 """The report's figures are what they are called, and its intervals are of hospitals."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from model import study
-from model.report import (
+from model.cohort import CohortError
+from model.measure import (
     Compared,
     Tested,
+    by_thirds,
     calibration,
     calibration_error,
+    entropy,
     interval,
+    observed_to_expected,
+    rank_correlation,
+    recalibrated,
     replicate_weights,
     weighted_auroc,
-    write,
 )
+from model.report import SECTIONS, write
+from model.sections.words import with_interval
 from model.study import (
     CANDIDATES,
     FOLDS,
     Job,
     Study,
     choose,
+    every_job,
     run_all,
     some_patients,
     without_treatments,
 )
 from tests.model.made import CONFIG, TASKS, make_cohort
+from tests.model.test_synthetic_study import keep as keep_synthetic
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
 
@@ -55,11 +66,20 @@ def test_a_weighted_auroc_is_that_of_patients_who_are_there_so_many_times():
     outcome = (draw.random(200) < 0.3).astype(float)
     score = np.round(outcome + draw.normal(size=200), 1)  # with ties
     times = draw.integers(0, 4, (5, 200))
-    areas, positives = weighted_auroc(outcome, score, times.astype(float))
+    areas, positives = weighted_auroc(outcome, score, np.arange(200), times.astype(float))
     for area, count, weight in zip(areas, times, positives, strict=True):
         expected = roc_auc_score(np.repeat(outcome, count), np.repeat(score, count))
         assert area == pytest.approx(expected)
         assert weight == np.repeat(outcome, count).sum()
+
+
+def test_patients_of_a_site_count_together():
+    draw = np.random.default_rng(0)
+    outcome, score = (draw.random(200) < 0.3).astype(float), draw.normal(size=200)
+    site, times = draw.integers(0, 9, 200), draw.integers(0, 3, (5, 9)).astype(float)
+    together = weighted_auroc(outcome, score, site, times)
+    apart = weighted_auroc(outcome, score, np.arange(200), times[:, site])
+    np.testing.assert_allclose(together, apart)
 
 
 def test_a_hospital_is_drawn_whole_and_within_its_fold():
@@ -133,41 +153,187 @@ def test_a_share_of_the_patients_is_a_share_of_patients_and_grows_by_adding():
     assert set(few) < set(more)
 
 
+MADE_JOBS = every_job(external=True, masked=True)
+
+
+def masked_cohort():
+    """The made cohort, of whose notes two words of each third patient were taken out."""
+    cohort = make_cohort()
+    taken = np.where(np.arange(len(cohort.samples)) % 3 == 0, 2, 0).astype(np.int32)
+    return replace(cohort, name="masked", samples=replace(cohort.samples, masked=taken))
+
+
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """A small study of every kind of model, run twice."""
+def made():
+    return make_cohort(), make_cohort(100, name="other", seed=1), masked_cohort()
+
+
+@pytest.fixture(scope="module")
+def kept(made, tmp_path_factory):
+    """A study of which M3H and logistic regression were run on what is measured."""
     folder = tmp_path_factory.mktemp("study")
-    cohort, other = make_cohort(), make_cohort(100, name="other", seed=1)
+    cohort, other, masked = made
     config = CONFIG.model_copy(update={"epochs": 1})
-    made = Study(cohort, other, config, {})
-    jobs = [Job("m3h", i, f) for i in ("measured", "all") for f in FOLDS]
+    study_of_them = Study(cohort, other, config, {}, masked)
+    jobs = [Job("m3h", "measured", f) for f in FOLDS]
     jobs += [Job("logistic_regression", "measured", f) for f in FOLDS]
     jobs += [Job("m3h", "measured", "external"), Job("lightgbm", "measured", "external")]
+    jobs += [Job(m, study.MASKED, "0") for m in ("m3h", "logistic_regression")]
     for job in jobs:
-        np.savez(folder / job.file, **made.run(job))
-    return folder, cohort, other, jobs
+        np.savez(folder / job.file, **study_of_them.run(job))
+    return folder, jobs
+
+
+@pytest.fixture(scope="module")
+def whole(made, kept, tmp_path_factory):
+    """A study of which every job was run: what M3H said, with noise of each job's own."""
+    folder = tmp_path_factory.mktemp("whole")
+    cohort, other, _ = made
+    for number, job in enumerate(MADE_JOBS):
+        draw = np.random.default_rng(number)
+        with np.load(kept[0] / Job("m3h", "measured", job.fold).file) as one:
+            found = {name: one[name] for name in one.files}
+        samples = (other if job.fold == "external" else cohort).samples
+        columns = [i for i, t in enumerate(TASKS) if t.kind == "binary"]
+        outcome = samples.outcomes[found["rows"]][:, columns]
+        for name in ("output/binary", "one/binary"):
+            log_odds = 2 * outcome - 2 + draw.normal(0, 1.5, outcome.shape)
+            found[name] = 1 / (1 + np.exp(-log_odds))
+        if job.model in study.BASELINES:
+            found = {n: found[n] for n in ("rows", "output/binary", "output/discharge_disposition")}
+        np.savez(folder / job.file, **found)
+    keep_synthetic(folder, 0.8)
+    return folder
 
 
 def test_a_job_that_is_done_is_not_run_again(kept):
-    folder, *_, jobs = kept
+    folder, jobs = kept
     nowhere = folder / "no-cohort"
     assert [ran for _, ran in run_all(jobs, nowhere, None, CONFIG, {}, folder)] == [False] * len(
         jobs
     )
 
 
-def test_the_report_is_written_of_what_there_is(kept, tmp_path):
-    folder, cohort, other, _ = kept
-    write(folder, cohort, other, tmp_path)
+def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept, tmp_path):
+    cohort, other, masked = made
+    write(kept[0], cohort, other, tmp_path, masked)
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["measured"]["models"]) == {"m3h", "m3h_one", "logistic_regression"}
     assert set(results["measured_external"]["models"]) == {"m3h", "m3h_one", "lightgbm"}
     assert "m3h_ahead_by" in results["measured"]["models"]["logistic_regression"]
+    assert "learning_curve" not in results
     text = (tmp_path / "results.md").read_text()
-    assert "LightGBM per task" in text
-    for image in ("calibration.png",):
-        assert image in text
-        assert (tmp_path / image).stat().st_size > 5000
+    assert "Not yet run: same network, single-task" in text
+    missing = text.split("## Not in this report")[1]
+    assert "- The learning curve: m3h-measured-0.1-0" in missing
+    assert "Vital signs" not in missing
+
+
+@pytest.fixture(scope="module")
+def report(made, whole, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    cohort, other, masked = made
+    write(whole, cohort, other, folder, masked)
+    results = json.loads((folder / "results.json").read_text())
+    return folder, (folder / "results.md").read_text(), results
+
+
+def test_a_study_that_is_whole_fills_every_section(report):
+    folder, text, results = report
+    assert "Not in this report" not in text
+    assert not re.search(r"\bnan\b|None", text)
+    assert list(results) == [section.name for section in SECTIONS]
+    drawn = set(re.findall(r"\((\w+\.png)\)", text))
+    assert drawn == {path.name for path in folder.glob("*.png")}
+    assert all(5_000 < (folder / name).stat().st_size < 150_000 for name in drawn)
+
+
+def test_the_answer_comes_first_and_is_told_from_the_figures(report):
+    _, text, results = report
+    answer = " ".join(text.split("**How to read it.**")[0].split())
+    for name in ("measured", "all", "measured_external", "all_external"):
+        assert with_interval(results[name]["models"]["m3h"]["auroc"]) in answer
+    ahead = results["all"]["models"]["lightgbm"]["m3h_ahead_by"]
+    assert f"LightGBM ({with_interval(ahead, '+')})" in answer
+
+
+def test_it_is_said_how_much_was_taken_out_of_the_notes(report):
+    _, text, results = report
+    assert (results["masked"]["phrases"], results["masked"]["stays_touched"]) == (160, 80)
+    assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
+
+
+def test_small_groups_are_said_to_be_small(report):
+    _, text, results = report
+    sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
+    small = {n for by in results["groups"].values() for n, g in by.items() if g["small"]}
+    assert small == {name for name, stays in sizes.items() if stays < 100}
+    assert all(f"| {name} (small) |" in text for name in small)
+
+
+def test_several_networks_are_where_models_stand_side_by_side_and_else_one():
+    networks = {
+        (job.model, job.inputs, job.share): Study(make_cohort(), None, CONFIG, {})._config(job)
+        for job in MADE_JOBS
+        if job.model not in study.BASELINES and job.fold == "0"
+    }
+    several = {name for name, config in networks.items() if config.members > 1}
+    assert several == {(m, i, 1.0) for m in ("m3h", "shared_trunk") for i in ("measured", "all")}
+
+
+def test_what_names_no_disease_must_be_of_the_same_patients(made):
+    cohort, other, masked = made
+    with pytest.raises(CohortError, match="not of the same records"):
+        Study(cohort, None, CONFIG, {}, other)
+    shuffled = replace(masked, samples=masked.samples.take(np.arange(240)[::-1]))
+    with pytest.raises(CohortError, match="not of the same records"):
+        Study(cohort, None, CONFIG, {}, shuffled)
+
+
+def test_what_was_charted_before_is_no_label_of_what_is_foreseen():
+    tested = predictions(0.5)
+    charted = np.where(
+        tested.outcome == 1, np.where(np.arange(600) % 2, 5.0, -5.0)[:, None], np.nan
+    )
+    later = tested.foreseen(charted)
+    disease = tested.column("sepsis")
+    had, before = tested.outcome[:, disease] == 1, charted[:, disease] < 0
+    assert np.isnan(later.outcome[had & before, disease]).all()
+    assert (later.outcome[had & ~before, disease] == 1).all()
+    assert (later.outcome[~had, disease] == 0).all()
+    assert np.isnan(later.outcome[:, tested.column("in_hospital_mortality")]).all()
+
+
+def test_few_local_patients_repair_a_shifted_prevalence():
+    right = predictions(0.0)
+    away = {n: 1 / (1 + np.exp(-np.log(p / (1 - p)) + 1.5)) for n, p in right.scores.items()}
+    shifted = replace(right, scores=away)
+    found = recalibrated(shifted, ["sepsis", "anemia", "diabetes"], patients=25, splits=4)
+    assert found["before"]["intercept"][0] > 1.2
+    assert abs(found["after"]["intercept"][0]) < 0.2
+    assert found["after"]["calibration_error"][0] < found["before"]["calibration_error"][0] / 3
+    assert found["brier_skill_rises"] == 1
+
+
+def test_as_many_are_observed_as_are_expected_of_calibrated_probabilities():
+    tested = predictions(0.0)
+    weight = replicate_weights(tested.site, tested.fold)
+    value, low, high = observed_to_expected(tested, ["sepsis", "anemia"], weight)
+    assert low < 1 < high
+    assert value == pytest.approx(1, abs=0.1)
+
+
+def test_a_gain_that_follows_prevalence_is_correlated_with_it_and_told_by_thirds():
+    share = {f"t{i}": 0.1 * i for i in range(9)}
+    rising = {t: np.full(11, s) for t, s in share.items()}
+    assert rank_correlation(list(rising.values()), np.array(list(share.values())))[0] == 1
+    thirds = by_thirds(rising, share)
+    assert [part["gain"][0] for part in thirds] == pytest.approx([0.1, 0.4, 0.7])
+
+
+def test_even_attention_has_all_of_the_entropy_and_attention_to_one_task_none():
+    assert entropy(np.full((4, 4), 0.25)) == pytest.approx(np.ones(4))
+    assert entropy(np.eye(4)) == pytest.approx(np.zeros(4), abs=1e-9)
 
 
 def test_every_single_task_is_learned_alone_and_answers_for_its_own():

@@ -16,7 +16,7 @@ from service.settings import Settings
 engine = Engine(Bundle.load(Path(sys.argv[1]), "cpu"))
 engine.replay_golden()
 create_app(engine, Settings())
-loaded = {"torch", "onnx", "model", "export"} & sys.modules.keys()
+loaded = {"torch", "transformers", "onnx", "model", "export"} & sys.modules.keys()
 sys.exit(f"loaded: {loaded}" if loaded else 0)
 """
 

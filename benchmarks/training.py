@@ -1,0 +1,172 @@
+"""How fast training is: samples and patients in a second, by one process and by several.
+
+Each process trains a member of its own, as `torchrun … m3h-model train` deals them. The settings
+run one after the other, again and again, and each is compared with the first of the same round, so
+that what else the machine does weighs on all of them. An epoch is counted whole, held-out loss
+included; the first is not counted. On CUDA each number of processes runs in fp32 and in bf16.
+
+    python benchmarks/training.py --processes 2                    # synthetic patients
+    python benchmarks/training.py --cohort runs/eicu --processes 8 --device cuda
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model import labels
+from model.cohort import Cohort, write
+from model.cohorts import synthetic
+from model.device import Device
+from model.processes import join
+from model.train import Prepared, TrainConfig, Trainer
+from schemas.features import FeatureSpec
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`threads` of each process."""
+
+    processes: int
+    threads: int
+    precision: str
+
+
+def settings(most: int, device: Device) -> list[Setting]:
+    cores = len(os.sched_getaffinity(0))
+    if device.where.type == "cuda":
+        numbers = [(n, max(1, cores // n)) for n in (1, most)]
+        precisions = ["fp32", "bf16"] if device.bf16 else ["fp32"]
+    else:
+        numbers = [(1, 1), (1, cores), (most, max(1, cores // most))]
+        precisions = ["fp32"]
+    found = [Setting(n, threads, p) for p in precisions for n, threads in numbers]
+    return list(dict.fromkeys(found))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """What one process does: trains its member, and writes how fast it was."""
+    with join() as processes:
+        device = Device.choose(options.device, processes)
+        device = Device(device.where, options.precision == "bf16", device.sharers)
+        # So many members whatever the number of processes: each learns from as many patients.
+        config = TrainConfig(members=options.processes, epochs=1 + options.epochs, patience=10**6)
+        cohort = Cohort.load(options.cohort)
+        prepared = Prepared([cohort], config, device=device, processes=processes)
+        learn = prepared.splits[processes.rank][0]
+        began = 0.0
+        for epoch in Trainer(prepared).run():
+            if epoch.number == 1:
+                processes.meet()
+                began = time.perf_counter()
+            elif epoch.number == config.epochs:
+                break
+        seconds = (time.perf_counter() - began) / options.epochs
+        on_gpu = device.where.type == "cuda"
+        found = {
+            "samples": len(learn) / seconds,
+            "patients": len(np.unique(prepared.data.samples.patient[learn])) / seconds,
+            "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "device": torch.cuda.max_memory_allocated(device.where) / 2**20 if on_gpu else 0.0,
+        }
+        out = options.measure / f"{processes.rank}.json"
+        out.write_text(json.dumps(found), encoding="utf-8")
+        processes.meet()
+
+
+def run(setting: Setting, options: argparse.Namespace, cohort: Path) -> dict[str, float]:
+    """Rates of all processes together; the most memory that one of them took, in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        told: dict[str, Any] = {
+            "measure": folder,
+            "cohort": cohort,
+            "device": options.device,
+            "precision": setting.precision,
+            "processes": options.processes,
+            "epochs": options.epochs,
+        }
+        arguments = [text for name, value in told.items() for text in (f"--{name}", str(value))]
+        subprocess.run(
+            [sys.executable, *launch, str(setting.processes), __file__, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": str(setting.threads)},
+            check=True,
+        )
+        each = [json.loads(file.read_text("utf-8")) for file in Path(folder).glob("*.json")]
+    summed = {name: sum(found[name] for found in each) for name in ("samples", "patients")}
+    return summed | {name: max(found[name] for found in each) for name in ("host", "device")}
+
+
+def table(chosen: list[Setting], rounds: list[list[dict[str, float]]]) -> str:
+    """Medians over the rounds; ratios are those within a round."""
+    head = (
+        "processes",
+        "threads each",
+        "precision",
+        "samples/s",
+        "patients/s",
+        "against the first (least, most)",
+        "host MiB each",
+        "GPU MiB each",
+    )
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for i, setting in enumerate(chosen):
+        mine = [one[i] for one in rounds]
+        middle = {name: float(np.median([m[name] for m in mine])) for name in mine[0]}
+        ratios = [one[i]["samples"] / one[0]["samples"] for one in rounds]
+        lines.append(
+            f"| {setting.processes} | {setting.threads} | {setting.precision} "
+            f"| {middle['samples']:.0f} | {middle['patients']:.0f} "
+            f"| {np.median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f}) "
+            f"| {middle['host']:.0f} | {middle['device']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def make_cohort(folder: Path) -> Path:
+    records = synthetic.patients(synthetic.PATIENTS, synthetic.SEED)
+    made_by, spec = (synthetic, labels), FeatureSpec.default()
+    source = synthetic.SOURCE
+    for _ in write(records, folder, name="synthetic", source=source, made_by=made_by, spec=spec):
+        pass
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--cohort", type=Path, help="made by 'm3h-model cohort'; else synthetic")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--epochs", type=int, default=3, help="that are counted")
+    parser.add_argument("--rounds", type=int, default=3)
+    # How this program calls itself in each process.
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        measure(options)
+        return
+    device = Device.choose(options.device)
+    chosen = settings(options.processes, device)
+    with tempfile.TemporaryDirectory() as made:
+        cohort = options.cohort or make_cohort(Path(made))
+        rounds = [[run(s, options, cohort) for s in chosen] for _ in range(options.rounds)]
+    print(
+        f"{cohort.name if options.cohort else 'synthetic'} on {device.where.type}, "
+        f"{len(os.sched_getaffinity(0))} cores, {options.rounds} rounds\n"
+    )
+    print(table(chosen, rounds))
+
+
+if __name__ == "__main__":
+    main()

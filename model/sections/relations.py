@@ -1,0 +1,21 @@
+"""Attention on tasks whose relations are known: made patients, a graph that was drawn first."""
+
+from model import synthetic_study
+from model.kept import Kept, NotYet
+from model.measure import Found
+from model.sections import Section
+
+
+def _measure(kept: Kept) -> Found:
+    try:
+        return synthetic_study.figures(kept.folder)
+    except FileNotFoundError as missing:
+        raise NotYet(str(missing)) from None
+
+
+KNOWN_RELATIONS = Section(
+    "known_relations",
+    "Attention on tasks whose relations are known",
+    _measure,
+    synthetic_study.lines,
+)

@@ -1,0 +1,231 @@
+"""From a hospital's own encoders to answers: its commands, its files, one bundle."""
+
+import base64
+import io
+import re
+import shutil
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx
+import PIL.Image
+import pytest
+import torch
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from export import cli as export_cli
+from model import cli as model_cli
+from model.checkpoint import Checkpoint
+from model.cohort import Cohort
+from model.cohorts import synthetic
+from schemas.features import features
+from schemas.manifest import read_manifest
+from schemas.payload import as_payload
+from service.app import create_app
+from service.bundle import Bundle
+from service.engine import MOST_TOKENS, Engine
+from service.log import make_log
+from service.settings import Settings
+from tests.model.pretrained_files import bert_folder_of_old, densenet
+
+TOML = """
+members = 2
+epochs = 1
+
+[net]
+notes_encoder = "{notes}"
+image_encoder = "{image}"
+width = 24
+task_width = 8
+clusters = 3
+"""
+
+
+def run(app, *arguments):
+    """A command as a hospital types it. Returns what it printed."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    """Its files, its cohort and its configuration, with which it trained."""
+    home = tmp_path_factory.mktemp("hospital")
+    notes, image = home / "Bio_ClinicalBERT", home / "xrv-densenet121.pt"
+    bert_folder_of_old(notes)
+    torch.save(densenet(1).state_dict(), image)
+    (home / "m3h.toml").write_text(TOML.format(notes=notes, image=image))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "PATIENTS", 60)
+        patch.setattr(sys, "argv", ["m3h-model", "train", "--config", "m3h.toml"])
+        made = ["synthetic", "--data", home, "--out", home / "cohort"]
+        run(model_cli.app, "cohort", *made, "--tokenizer", notes, "--image-side", 224)
+        config = ["--config", home / "m3h.toml"]
+        trained = ["--cohort", home / "cohort", "--out", home / "run", *config]
+        run(model_cli.app, "train", *trained)
+    # What was made of them holds all that is needed of them.
+    shutil.rmtree(notes)
+    image.unlink()
+    return home
+
+
+@pytest.fixture(scope="module")
+def checkpoint(hospital):
+    return Checkpoint.load(hospital / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(hospital):
+    """The bundle, and what the export said of how graphs and torch agree."""
+    return hospital / "bundle", run(export_cli.app, hospital / "run", hospital / "bundle")
+
+
+@pytest.fixture(scope="module")
+def engine(exported):
+    return Engine(Bundle.load(exported[0]))
+
+
+def test_graphs_and_network_agree(exported):
+    assert "graphs and torch agree to" in exported[1]  # else the export ends with what differs
+
+
+def test_the_golden_answers_hold(engine):
+    engine.replay_golden()
+
+
+def request(text="Fever and cough.", shade=128):
+    out = io.BytesIO()
+    pixels = np.full((300, 260), shade, np.uint8)
+    pixels[100:150, 50:120] = 255 - shade
+    PIL.Image.fromarray(pixels).save(out, "PNG")
+    image = base64.b64encode(out.getvalue()).decode()
+    time = "2031-05-04T10:00:00Z"
+    return {
+        "as_of": "2031-05-04T12:00:00Z",
+        "notes": [{"kind": "nursing", "time": time, "text": text}],
+        "images": [{"time": time, "media_type": "image/png", "data": image}],
+    }
+
+
+def test_the_service_answers_a_request_with_a_note_and_an_x_ray(engine, exported):
+    log = make_log("info", io.StringIO())
+    app = create_app(engine, Settings(bundle=exported[0]), log)
+    with TestClient(app) as client:
+        answer = client.post("/predict", json=request())
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert len(found["predictions"]) == 44
+    used = {m for m, use in found["receipt"]["modalities"].items() if use["status"] == "used"}
+    assert used == {"notes", "image"}
+
+
+def fusion_of(engine, *requests):
+    spec = engine.bundle.manifest.spec
+    samples = [features(as_payload(r), spec).arrays for r in requests]
+    return [outputs.fusion["binary"] for outputs in engine.run(samples)]
+
+
+def test_note_and_x_ray_move_the_answer_to_the_last_word_of_a_long_note(engine):
+    long = "Fever. " * 40
+    one, other, darker = fusion_of(
+        engine, request(long + "a"), request(long + "b"), request(long + "a", shade=40)
+    )
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, darker)
+
+
+def test_a_patients_answer_does_not_depend_on_who_else_is_asked_about(engine):
+    requests = [request("Fever. " * n, shade=10 * i) for i, n in enumerate((1, 9000, 3, 200, 8000))]
+    spec = engine.bundle.manifest.spec
+    lengths = [len(features(as_payload(r), spec).arrays["notes"]["tokens"]) for r in requests]
+    assert sum(lengths) > 2 * MOST_TOKENS, "the batch must be more than is run at once"
+    alone = [fusion_of(engine, r)[0] for r in requests]
+    np.testing.assert_allclose(fusion_of(engine, *requests), alone, atol=1e-5)
+
+
+def test_what_is_served_is_what_was_learned_from(checkpoint, engine, hospital):
+    """The arrays of the cohort, by the checkpoint's encoders and by the bundle's graphs."""
+    samples = Cohort.load(hospital / "cohort").samples
+    net = checkpoint.net()
+    rows = np.flatnonzero(samples.present[:, 2:].all(axis=1))[:5]
+    for modality in ("notes", "image"):
+        for row in rows:
+            inputs = samples.arrays(int(row))[modality]
+            batch = {name: array[None] for name, array in inputs.items()}
+            with torch.no_grad():
+                given = [torch.from_numpy(array) for array in batch.values()]
+                expected, unusual = net.encoders[modality](*given)
+            served = engine.bundle.encoders[modality].run(batch)
+            np.testing.assert_allclose(served["embedding"], expected.numpy(), atol=1e-4)
+            np.testing.assert_allclose(served["unusual"], unusual.numpy(), atol=1e-2)
+
+
+def test_checkpoint_and_bundle_say_which_encoders_they_hold_and_not_where_they_were(
+    checkpoint, exported, hospital
+):
+    assert checkpoint.facts.net.notes_encoder == "Bio_ClinicalBERT"
+    assert checkpoint.facts.net.image_encoder == "xrv-densenet121.pt"
+    notice = (exported[0] / "NOTICE").read_text()
+    for modality, name in (("notes", "Bio_ClinicalBERT"), ("image", "xrv-densenet121.pt")):
+        digest = checkpoint.facts.pretrained[modality].digest
+        assert f"{modality}: {name}" in notice
+        assert digest in notice
+    for folder in (hospital / "run", exported[0]):
+        for path in folder.iterdir():
+            assert str(hospital).encode() not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "kept_whole"),
+    # A norm that follows a convolution is folded into it by the exporter.
+    [("notes", "never"), ("image", r"represent\.features\..*conv[01]\.weight")],
+)
+def test_the_weights_of_encoders_take_two_bytes_each(exported, name, kept_whole):
+    size = Counter()
+    for tensor in onnx.load(exported[0] / f"{name}.onnx").graph.initializer:
+        # How unusual an input is, is a matter of the training patients, and kept whole.
+        if np.prod(tensor.dims) >= 1024 and not tensor.name.startswith("ordinary."):
+            size[tensor.data_type] += 1
+            is_half = tensor.data_type == onnx.TensorProto.FLOAT16
+            assert is_half or re.fullmatch(kept_whole, tensor.name), tensor.name
+    assert size[onnx.TensorProto.FLOAT16] > 2
+
+
+def test_a_bundle_brings_its_encoders_tokenizer(exported, hospital):
+    manifest, _ = read_manifest(exported[0])
+    assert manifest.spec == Cohort.load(hospital / "cohort").spec
+    assert (manifest.spec.phrases, manifest.spec.image_side) == (0, 224)
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory):
+    """A cohort for the built-in encoders."""
+    folder = tmp_path_factory.mktemp("ordinary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "PATIENTS", 3)
+        run(model_cli.app, "cohort", "synthetic", "--data", folder, "--out", folder / "cohort")
+    return folder / "cohort"
+
+
+def refused(*arguments):
+    done = CliRunner().invoke(model_cli.app, [str(a) for a in arguments])
+    assert done.exit_code == 2, done.output
+    return " ".join(done.output.split())
+
+
+def test_training_refuses_an_ordinary_cohort_and_says_how_to_make_the_right_one(ordinary, tmp_path):
+    notes = bert_folder_of_old(tmp_path / "BioBERT")
+    (tmp_path / "m3h.toml").write_text(f'[net]\nnotes_encoder = "{notes}"\n')
+    arguments = ["--cohort", ordinary, "--out", tmp_path / "run"]
+    said = refused("train", *arguments, "--config", tmp_path / "m3h.toml")
+    assert "m3h-model cohort … --tokenizer" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_is_evaluated_on_cohorts_that_were_made_as_its_own(hospital, ordinary):
+    run(model_cli.app, "evaluate", hospital / "run", "--cohort", hospital / "cohort")
+    said = refused("evaluate", hospital / "run", "--cohort", ordinary)
+    assert "other variables, tokens or images than the model's" in said
