@@ -102,7 +102,7 @@ def recalibrate(
     sets: dict[str, Sets] = {}
     p = binary.now(answers["binary"])
     for facts in manifest.tasks:
-        task, outcome = facts.task, _outcome(local, facts.task.name)
+        task, outcome = facts.task, _outcome(local, facts)
         known = ~np.isnan(outcome)
         if facts.abstains is not None or not known.any():
             continue
@@ -111,7 +111,7 @@ def recalibrate(
             yes = p[known, facts.column]
             sets[task.name] = conformal_sets(np.stack([1 - yes, yes], axis=1), y, w, YES_NO)
         elif task.kind == "multiclass":
-            classes[task.name] = _class_shifts(facts, given, y, w)
+            classes[task.name] = _class_shifts(facts, given, y, w, binary)
             _move_head(graph, task.name, np.array(list(classes[task.name].values())))
             now = _classes_now(facts, given, classes[task.name], binary, p[known])
             sets[task.name] = conformal_sets(now, y, w, task.classes)
@@ -179,7 +179,7 @@ def _binary(
     manifest: Manifest, cohort: Cohort, p: Floats, weight: Floats, graph: onnx.ModelProto
 ) -> Binary:
     tasks = _binary_facts(manifest)
-    outcomes = np.stack([_outcome(cohort, f.task.name) for f in tasks], axis=1)
+    outcomes = np.stack([_outcome(cohort, f) for f in tasks], axis=1)
     # A task that was never taught both sides of the question has nothing to move.
     outcomes[:, [f.abstains is not None for f in tasks]] = np.nan
     labelled = ~np.isnan(outcomes).all(axis=0)
@@ -202,9 +202,12 @@ def _binary(
     )
 
 
-def _class_shifts(facts: TaskFacts, p: Floats, outcome: Floats, weight: Floats) -> dict[str, float]:
+def _class_shifts(
+    facts: TaskFacts, p: Floats, outcome: Floats, weight: Floats, binary: Binary
+) -> dict[str, float]:
     """Of each class, in log-odds against the others. 0 of "died": mortality's shift moves it."""
-    moved = [k for k, name in enumerate(facts.task.classes) if not _is_mortality(facts, name)]
+    died = _mortality_class(facts, binary)
+    moved = [k for k, name in enumerate(facts.task.classes) if name != died]
     mine = np.isin(outcome, moved)
     shift = np.zeros(len(facts.task.classes))
     log_p = np.log(np.maximum(p[mine][:, moved], NEAREST))
@@ -218,13 +221,13 @@ def _classes_now(
 ) -> Floats:
     """[n, K] probabilities of a choice of classes, moved; `moved` [n, T]: those of binary tasks."""
     raised: Floats = p * np.exp(list(shifts.values()))
-    died = [k for k, name in enumerate(facts.task.classes) if _is_mortality(facts, name)]
-    if not died or MORTALITY not in binary.names:
+    died = _mortality_class(facts, binary)
+    if died is None:
         return raised / raised.sum(axis=1, keepdims=True)
-    mortality = moved[:, [binary.names.index(MORTALITY)]]
-    raised[:, died] = 0
-    raised *= (1 - mortality) / np.maximum(raised.sum(axis=1, keepdims=True), NEAREST)
-    raised[:, died] = mortality
+    mortality, column = moved[:, binary.names.index(MORTALITY)], facts.task.classes.index(died)
+    raised[:, column] = 0
+    raised *= ((1 - mortality) / np.maximum(raised.sum(axis=1), NEAREST))[:, None]
+    raised[:, column] = mortality
     return raised
 
 
@@ -236,9 +239,12 @@ def _ends(days: Floats, outcome: Floats, weight: Floats) -> tuple[float, float] 
     return None if below is None or above is None else (below, above)
 
 
-def _outcome(cohort: Cohort, name: str) -> Floats:
-    column = next(i for i, task in enumerate(cohort.tasks) if task.name == name)
-    return cohort.samples.outcomes[:, column].astype(np.float64)
+def _outcome(cohort: Cohort, facts: TaskFacts) -> Floats:
+    """[n] NaN where it is not known, and where the task sees nothing of the patient."""
+    column = next(i for i, task in enumerate(cohort.tasks) if task.name == facts.task.name)
+    seen = cohort.samples.present[:, [m in facts.seen for m in MODALITIES]].any(axis=1)
+    found: Floats = np.where(seen, cohort.samples.outcomes[:, column], np.nan)
+    return found
 
 
 def _binary_facts(manifest: Manifest) -> list[TaskFacts]:
@@ -248,8 +254,10 @@ def _binary_facts(manifest: Manifest) -> list[TaskFacts]:
     )
 
 
-def _is_mortality(facts: TaskFacts, name: str) -> bool:
-    return facts.task.name == DISPOSITION and name == DIED
+def _mortality_class(facts: TaskFacts, binary: Binary) -> str | None:
+    """The class whose probability is a binary task's."""
+    coherent = facts.task.name == DISPOSITION and MORTALITY in binary.names
+    return DIED if coherent and DIED in facts.task.classes else None
 
 
 def _log_odds(p: Floats) -> Floats:
@@ -298,17 +306,17 @@ def moved_facts(
 
 
 def _moved_sets(facts: TaskFacts, sets: Sets, binary: Binary, shifts: dict[str, float]) -> Sets:
-    coherent = any(_is_mortality(facts, name) for name in shifts) and MORTALITY in binary.names
-    i = binary.names.index(MORTALITY) if coherent else 0
+    died = _mortality_class(facts, binary)
+    i = 0 if died is None else binary.names.index(MORTALITY)
+    mortality = None if died is None else float(binary.shift[i])
     thresholds = {}
     for name, threshold in sets.thresholds.items():
-        if coherent and _is_mortality(facts, name):
+        if name == died:
             thresholds[name] = _threshold(threshold, binary.shift[i], binary.bound[i])
         else:
-            others = [s for k, s in shifts.items() if k != name and not _is_mortality(facts, k)]
-            gap = max(others, default=0.0) - shifts[name]
-            died = float(binary.shift[i]) if coherent else None
-            thresholds[name] = _least(threshold, gap, died)
+            others = [by for other, by in shifts.items() if other not in (name, died)]
+            gap = max(others, default=-np.inf) - shifts[name]
+            thresholds[name] = _least(threshold, gap, mortality)
     return Sets(thresholds=thresholds)
 
 
@@ -408,6 +416,10 @@ def _check(manifest: Manifest, cohort: Cohort) -> None:
     missing = {f.task.name for f in manifest.tasks} - {task.name for task in cohort.tasks}
     if missing:
         raise RecalibrationError(f"the cohort has no outcome for {', '.join(sorted(missing))}")
+    if cohort.digest in {learned.digest for learned in manifest.cohorts}:
+        raise RecalibrationError(
+            f"the bundle learned from the cohort {cohort.name}: take patients that it never saw"
+        )
     if manifest.recalibration is not None:
         raise RecalibrationError(
             f"the bundle is one for {manifest.recalibration.cohort} already; take the one before it"

@@ -18,14 +18,20 @@ CONFIG = TrainConfig(
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+def learned(tmp_path_factory):
+    """The cohort that the small model learns from."""
     folder = tmp_path_factory.mktemp("cohort")
     records = synthetic.patients(80, seed=3)
     made_by = (synthetic, labels)
     spec = FeatureSpec.default()
     for _ in write(records, folder, name="synthetic", source="made", made_by=made_by, spec=spec):
         pass
-    trainer = Trainer(Prepared([Cohort.load(folder)], CONFIG, command="m3h-model train …"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(learned):
+    trainer = Trainer(Prepared([Cohort.load(learned)], CONFIG, command="m3h-model train …"))
     for _ in trainer.run():
         pass
     return trainer.checkpoint()

@@ -348,6 +348,11 @@ def test_a_cohort_of_other_features_is_refused_and_nothing_is_lost(exported, tmp
     assert (tmp_path / "bundle" / "kept").exists()
 
 
+def test_patients_that_it_learned_from_are_refused(learned, exported, tmp_path):
+    with pytest.raises(RecalibrationError, match="learned from the cohort synthetic"):
+        recalibrate(exported[0], learned, tmp_path / "new")
+
+
 def test_a_cohort_without_labels_is_refused(exported, tmp_path):
     stays = ("length_of_stay", "discharge_disposition")
     unlabelled = some(outcomes=lambda found: {name: found[name] for name in stays})
