@@ -34,10 +34,10 @@ class Device:
         """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if name == "cuda" and not gpus:
-            built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has none"
+            built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
             raise DeviceError(
-                f"device cuda: no CUDA GPU here (PyTorch {torch.__version__} {built}); "
-                "take auto or cpu, or install the GPU's driver and a PyTorch built for it"
+                f"device cuda: there is no CUDA GPU here (PyTorch {torch.__version__} is built "
+                f"{built}); take auto or cpu, or install the GPU's driver and a PyTorch for it"
             )
         if name == "cpu" or not gpus:
             return CPU

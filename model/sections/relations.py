@@ -1,5 +1,7 @@
 """Attention on tasks whose relations are known: made patients, a graph that was drawn first."""
 
+from pathlib import Path
+
 from model import synthetic_study
 from model.kept import Kept, NotYet
 from model.measure import Found
@@ -10,7 +12,7 @@ def _measure(kept: Kept) -> Found:
     try:
         return synthetic_study.figures(kept.folder)
     except FileNotFoundError as missing:
-        raise NotYet(str(missing)) from None
+        raise NotYet(Path(missing.filename).stem) from None
 
 
 KNOWN_RELATIONS = Section(
