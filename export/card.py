@@ -151,8 +151,8 @@ def _evaluation_data(manifest: Manifest) -> str:
     results = manifest.evaluation
     if not any(name in results for name in SECTIONS):
         return "This model was not evaluated: each figure below is said to be not measured."
-    patients = [results[name].get("patients") for name in _INPUTS if name in results]
-    many = f", {patients[0]} patients" if patients and patients[0] else ""
+    stays = [results[name].get("stays") for name in _INPUTS if name in results]
+    many = f", {stays[0]} stays" if stays and stays[0] else ""
     return _EVALUATION.format(home=manifest.cohorts[0].name, many=many)
 
 
@@ -265,16 +265,14 @@ def _groups(found: Found | None) -> list[str]:
         [
             by,
             f"{name} (small)" if here.get("small") else name,
-            here["patients"],
-            here["tasks"],
-            _interval(here["auroc"]) if "auroc" in here else "too few",
-            _interval(here["against_everyone"], "+") if "against_everyone" in here else "",
-            _interval(here["observed_to_expected"]),
+            here.get("stays", ""),
+            here.get("tasks", ""),
+            *_few(here, "auroc", "against_everyone", "observed_to_expected"),
         ]
         for by, groups in found.items()
         for name, here in groups.items()
     ]
-    head = ["by", "group", "patients", "tasks", "AUROC", "against everyone", "observed / expected"]
+    head = ["by", "group", "stays", "tasks", "AUROC", "against everyone", "observed / expected"]
     return [_GROUPS, *_table(head, rows)]
 
 
@@ -284,14 +282,14 @@ def _landmarks(found: Found | None) -> list[str]:
     rows = [
         [
             f"{hours} h",
-            here["patients"],
-            here["tasks"],
+            here.get("stays", ""),
+            here.get("tasks", ""),
             _interval(here["models"]["m3h"]),
-            _interval(here["observed_to_expected"]),
+            *_few(here, "observed_to_expected"),
         ]
         for hours, here in found.items()
     ]
-    head = ["after admission", "patients", "tasks", "AUROC", "observed / expected"]
+    head = ["after admission", "stays", "tasks", "AUROC", "observed / expected"]
     return ["All inputs; those who are still in the unit.", "", *_table(head, rows)]
 
 
@@ -344,6 +342,14 @@ def _interval(figures: Sequence[float | None], sign: str = "") -> str:
     if low is None or high is None:
         return _number(value, sign)
     return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
+
+
+def _few(here: Found, *names: str) -> list[str]:
+    """Figures with intervals, where there were enough to make them of."""
+    sign = {"against_everyone": "+"}
+    return [
+        _interval(here[name], sign.get(name, "")) if name in here else "too few" for name in names
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

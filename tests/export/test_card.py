@@ -1,5 +1,6 @@
 """The model card names every task, and has no figure that was not measured."""
 
+import itertools
 import json
 import re
 
@@ -9,9 +10,11 @@ from typer.testing import CliRunner
 
 from export.card import NOT_MEASURED, SECTIONS, model_card
 from export.cli import EvaluationError, app, read_evaluation
+from model import measure
 from model.evaluate import hospital_folds
 from model.report import write
-from model.study import Job
+from model.sections import elsewhere
+from model.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
 from tests.model.made import make_cohort
 
@@ -48,12 +51,13 @@ def results():
         by_task = {"sepsis": figure(), "in_hospital_mortality": figure()}
         m3h = {"auroc": figures(), "by_task": by_task, "mae_days": figure(2, 3)}
         other = {"auroc": figures(), "m3h_ahead_by": figures()}
-        shared = {"patients": 1472, "tasks": 38, "fewest_positives": 20}
+        shared = {"stays": 1472, "tasks": 38, "fewest_positives": 20}
         return {**shared, "models": {"m3h": m3h, "lightgbm": other}}
 
     names = ("slope", "intercept", "brier_skill", "calibration_error", "noise_floor")
     covered = ("positives", "negatives", "undecided", "length_of_stay")
-    group = {"patients": 641, "tasks": 30, "small": True, "observed_to_expected": figures()}
+    group = {"stays": 641, "tasks": 30, "small": True}
+    told = ("auroc", "against_everyone", "observed_to_expected")
     return {
         "measured": inputs(),
         "all": inputs(),
@@ -63,12 +67,12 @@ def results():
             "coverage": {name: figure() for name in covered},
         },
         "groups": {
-            "sex": {"female": {**group, "auroc": figures(), "against_everyone": figures()}},
+            "sex": {"female": {name: figures() for name in told} | group},
             "ethnicity": {"Asian": group},
         },
         "landmarks": {
             "6": {
-                "patients": 1702,
+                "stays": 1702,
                 "tasks": 37,
                 "models": {"m3h": figures()},
                 "observed_to_expected": figures(),
@@ -169,7 +173,7 @@ def test_what_the_report_lacks_is_said_to_be_not_measured(manifest):
 
 def test_a_small_group_and_one_with_too_few_positives_are_called_so(manifest):
     groups = section(evaluated(manifest, results()), "Subgroups")
-    assert "| ethnicity | Asian (small) | 641 | 30 | too few |" in groups
+    assert "| ethnicity | Asian (small) | 641 | 30 | too few | too few | too few |" in groups
 
 
 def test_a_card_says_of_which_tasks_there_are_no_sets_and_why(manifest):
@@ -213,27 +217,43 @@ def test_notes_and_x_rays_of_the_same_patients_are_said_to_be_untested_where_the
     assert joined in model_card(manifest)
 
 
-def test_a_card_tells_what_the_report_measured(manifest, tmp_path):
-    cohort, draw = make_cohort(), np.random.default_rng(0)
-    for fold in hospital_folds(cohort):
-        n = len(fold.test)
+def test_a_card_tells_what_the_report_measured(manifest, tmp_path, monkeypatch):
+    """The report's own sections, of predictions that were drawn."""
+    monkeypatch.setattr(measure, "REPLICATES", 20)
+    monkeypatch.setattr(elsewhere, "SPLITS", 2)
+    cohort, other, draw = make_cohort(), make_cohort(100, "other", 1), np.random.default_rng(0)
+    binary = [t.name for t in cohort.tasks if t.kind == "binary"]
+    sets = {name: {"thresholds": {"no": 0.3, "yes": 0.3}} for name in binary}
+    facts = np.array(json.dumps({"sets": sets}))
+    places = {str(fold.number): fold.test for fold in hospital_folds(cohort)}
+    places[EXTERNAL] = np.arange(len(other.samples))
+    for model, inputs, (place, rows) in itertools.product(
+        ("m3h", "lightgbm", "logistic_regression"), ("measured", "all"), places.items()
+    ):
         said = {
-            "binary": draw.random((n, sum(t.kind == "binary" for t in cohort.tasks))),
-            "discharge_disposition": draw.dirichlet(np.ones(4), n),
-            "length_of_stay": np.sort(draw.lognormal(size=(n, 3)))[:, [1, 0, 2]],
+            "binary": draw.random((len(rows), len(binary))),
+            "discharge_disposition": draw.dirichlet(np.ones(4), len(rows)),
+            "length_of_stay": np.sort(draw.lognormal(size=(len(rows), 3)))[:, [1, 0, 2]],
         }
         outputs = {f"{kind}/{k}": v for kind in ("output", "one") for k, v in said.items()}
-        path = tmp_path / Job("m3h", "measured", str(fold.number)).file
-        np.savez(path, rows=fold.test, facts=np.array("{}"), **outputs)
-    write(tmp_path, cohort, None, tmp_path)
+        np.savez(tmp_path / Job(model, inputs, place).file, rows=rows, facts=facts, **outputs)
+    write(tmp_path, cohort, other, tmp_path)
     found = read_evaluation(tmp_path / "results.json")
-    assert set(found) <= set(SECTIONS)  # a manifest is not to hold curves and matrices
-    m3h = found["measured"]["models"]["m3h"]
+    # A manifest is not to hold curves of the study and matrices.
+    assert set(found) == set(SECTIONS) - {"masked"}
     card = evaluated(manifest, found)
+    m3h = found["measured"]["models"]["m3h"]
     assert f"{m3h['auroc'][0]:.3f} [" in section(card, "How well patients are ranked")
     rows = section(card, "Task by task")
-    assert f"| {m3h['by_task']['sepsis']:.3f} | {NOT_MEASURED} |" in rows
-    assert f"| errs by {m3h['mae_days']:.3f} d | {NOT_MEASURED} |" in rows
+    alone = found["all"]["models"]["m3h"]
+    sepsis = [models["by_task"]["sepsis"] for models in (m3h, alone)]
+    assert f"| {sepsis[0]:.3f} | {sepsis[1]:.3f} |" in rows
+    assert f"| errs by {m3h['mae_days']:.3f} d | errs by {alone['mae_days']:.3f} d |" in rows
+    for title in ("Calibration, sets and intervals", "Subgroups", "Hours since admission"):
+        assert NOT_MEASURED not in section(card, title)
+    assert NOT_MEASURED not in section(card, "Recalibration for another database")
+    later = section(card, "Recognition or prediction")
+    assert later.count(NOT_MEASURED) == 1  # notes that name no disease
 
 
 def test_a_file_that_is_no_report_is_refused(tmp_path):
