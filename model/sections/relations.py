@@ -15,9 +15,13 @@ def _measure(kept: Kept) -> Found:
         raise NotYet(Path(missing.filename).stem) from None
 
 
+def _tell(found: Found) -> list[str]:
+    return ["\n".join(synthetic_study.lines(found))]
+
+
 KNOWN_RELATIONS = Section(
     "known_relations",
     "Attention on tasks whose relations are known",
     _measure,
-    synthetic_study.lines,
+    _tell,
 )
