@@ -207,8 +207,8 @@ def study(
     A study that was killed goes on where it was when the same command is given again.
     """
     from model import report as reporting  # noqa: PLC0415 - plots are slow to import
-    from model import study as studying  # noqa: PLC0415
-    from model import synthetic_study  # noqa: PLC0415
+    from model import study as studying  # noqa: PLC0415 - slow to import, too
+    from model import synthetic_study  # noqa: PLC0415 - the same
 
     with _failures(), _progress() as progress:
         jobs = studying.every_job(external=external is not None, masked=masked is not None)

@@ -15,6 +15,7 @@ Shapes: B patients, N chunks, L tokens, H hidden size, F the representation's `w
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -99,7 +100,7 @@ class DenseNetFacts(_Facts):
 Pretrained = Annotated[BertFacts | DenseNetFacts, Field(discriminator="kind")]
 
 
-class Frozen(nn.Module):
+class Frozen(nn.Module, ABC):
     """A pretrained network as a representation: what it says, scaled by the training patients."""
 
     # Samples that are represented together, so that memory holds them.
@@ -114,8 +115,9 @@ class Frozen(nn.Module):
     def device(self) -> torch.device:
         return self.normalise.centre.device
 
+    @abstractmethod
     def embed(self, given: Tensor) -> Float[Tensor, "B F"]:
-        raise NotImplementedError
+        """What the network says of tokens or pixels, not yet scaled."""
 
     @torch.no_grad()
     def fit(self, some: Iterable[Tensor]) -> None:
