@@ -72,6 +72,7 @@ class DeviceName(StrEnum):
 
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
 Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
+Tuned = Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")]
 External = Annotated[Path | None, typer.Option(help="Cohort of another database.")]
 CohortFolders = Annotated[
     list[Path], typer.Option("--cohort", help="Folder made by 'm3h-model cohort'; repeatable.")
@@ -116,6 +117,7 @@ def train(
     cohorts: CohortFolders,
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, and for resuming.")],
     config: ConfigFile = None,
+    tuned: Tuned = None,
     modality: Only = None,
     device: Annotated[
         DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
@@ -128,6 +130,10 @@ def train(
     """
     with _failures(), join() as processes:
         settings = _config(config)
+        if tuned is not None:
+            from model import study as studying  # noqa: PLC0415 - slow to import
+
+            settings = studying.tuned(settings, _chosen(tuned))
         where = Device.choose(device.value, processes)
         loaded = [Cohort.load(folder) for folder in cohorts]
         command = shlex.join(["m3h-model", *sys.argv[1:]])
@@ -200,7 +206,7 @@ def study(
         Path | None, typer.Option(help="The first cohort, made with --masked.")
     ] = None,
     config: ConfigFile = None,
-    tuned: Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")] = None,
+    tuned: Tuned = None,
 ) -> None:
     """Train every model on folds by hospital, test each where it never learned, and report.
 
@@ -214,7 +220,7 @@ def study(
         jobs = studying.every_job(external=external is not None, masked=masked is not None)
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
-        chosen = json.loads(tuned.read_text("utf-8")) if tuned is not None else {}
+        chosen = {} if tuned is None else _chosen(tuned)
         for job, ran in studying.run_all(
             jobs, cohort_folder, external, settings, chosen, work, masked
         ):
@@ -282,6 +288,11 @@ def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
 def _config(path: Path | None) -> TrainConfig:
     fields = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
     return TrainConfig.model_validate(fields)
+
+
+def _chosen(path: Path) -> dict[str, dict[str, dict[str, int]]]:
+    chosen: dict[str, dict[str, dict[str, int]]] = json.loads(path.read_text("utf-8"))
+    return chosen
 
 
 def _progress(*, disable: bool = False) -> Progress:

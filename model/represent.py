@@ -149,7 +149,7 @@ class Words(nn.Module):
     """
 
     # How loud beside the other modalities: chosen on hospitals held out (docs/experiments.md).
-    LOUDNESS = 5.0
+    LOUDNESS = 2.0
 
     def __init__(self, vocabulary: int, words: int) -> None:
         super().__init__()

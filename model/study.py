@@ -25,7 +25,7 @@ from model.cohort import Cohort, CohortError, Samples
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
 from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
 from model.net import M3H
-from model.train import Prepared, TrainConfig, Trainer, held_out
+from model.train import Prepared, RunError, TrainConfig, Trainer, held_out
 from schemas.response import MODALITIES, Modality
 
 EXTERNAL = "external"
@@ -289,11 +289,29 @@ class Study:
         several = job.model in ("m3h", "shared_trunk") and job.inputs in ("measured", "all")
         alone = not several or job.share < 1 or job.candidate is not None
         changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if alone else {}]
-        raw = self.config.model_dump()
-        for change in changes:
-            net = {**raw["net"], **change.get("net", {})}
-            raw = {**raw, **change, "net": net}
-        return TrainConfig.model_validate(raw)
+        return _changed(self.config, *changes)
+
+
+def tuned(config: TrainConfig, chosen: Chosen) -> TrainConfig:
+    """What was chosen for all inputs with all the cohort's hospitals to learn from.
+
+    So is the model trained that the report tests on another database. Raises RunError where
+    nothing was chosen for that.
+    """
+    number = chosen.get("m3h", {}).get("all", {}).get(EXTERNAL)
+    if number is None:
+        raise RunError(
+            "nothing was chosen for M3H with all inputs and all hospitals to learn from; "
+            "'m3h-model tune' does so with --external"
+        )
+    return _changed(config, CANDIDATES["m3h"][number])
+
+
+def _changed(config: TrainConfig, *changes: Settings) -> TrainConfig:
+    raw = config.model_dump()
+    for change in changes:
+        raw = {**raw, **change, "net": {**raw["net"], **change.get("net", {})}}
+    return TrainConfig.model_validate(raw)
 
 
 @torch.no_grad()

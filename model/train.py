@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
     averaging: float = 0.97
     # A patient keeps all modalities with this probability; else each is hidden at random, all of
     # them in one case of sixteen, so that any subset works and none at all gives the prevalence.
-    keep_all_modalities: float = 0.5
+    keep_all_modalities: float = 0.3
     loss_weights: dict[str, float] = {
         "binary": 1.0,
         "multiclass": 0.1,

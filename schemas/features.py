@@ -422,7 +422,10 @@ def _statistics(
     value: npt.NDArray[np.float64],
     spec: FeatureSpec,
 ) -> Floats:
-    """[V, S] by STATISTICS; NaN where a variable was not measured (log_count: 0)."""
+    """[V, S] by STATISTICS; NaN where a variable was not measured (log_count: 0).
+
+    `spread` and `change` are NaN also where it was measured once.
+    """
     out = np.full((len(spec.variables), len(STATISTICS)), np.nan, dtype=np.float32)
     out[:, STATISTICS.index("log_count")] = 0.0
     if not len(value):
@@ -432,9 +435,12 @@ def _statistics(
     count = end - start
     square = np.add.reduceat(value**2, start) / count
     level_mean = np.add.reduceat(value, start) / count
-    spread = np.sqrt(np.maximum(square - level_mean**2, 0.0))
     last = value[end - 1]
-    change = last - value[start]
+    # One value says nothing of how much it varies. As 0 they would say how often it was measured,
+    # which is a hospital's habit.
+    varies = count > 1
+    spread = np.where(varies, np.sqrt(np.maximum(square - level_mean**2, 0.0)), np.nan)
+    change = np.where(varies, last - value[start], np.nan)
     out[index, :8] = np.stack(
         [last, mean, low, high, spread, change, np.log1p(count), hours[end - 1]], axis=1
     )

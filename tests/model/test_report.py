@@ -28,6 +28,7 @@ from model.report import SECTIONS, write
 from model.sections.words import with_interval
 from model.study import (
     CANDIDATES,
+    EXTERNAL,
     FOLDS,
     Job,
     Study,
@@ -35,8 +36,10 @@ from model.study import (
     every_job,
     run_all,
     some_patients,
+    tuned,
     without_treatments,
 )
+from model.train import RunError
 from tests.model.made import CONFIG, TASKS, make_cohort
 from tests.model.test_synthetic_study import keep as keep_synthetic
 
@@ -359,6 +362,17 @@ def test_a_choice_is_judged_by_hospitals_that_never_test_it(tmp_path):
     after = Study(cohort, None, CONFIG, chosen)
     job = Job("logistic_regression", "measured", "0")
     assert after.settings(job) == CANDIDATES["logistic_regression"][number]
+
+
+def test_a_model_is_trained_as_was_chosen_for_another_database():
+    number = next(k for k, settings in enumerate(CANDIDATES["m3h"]) if settings.keys() == {"batch"})
+    chosen = {"m3h": {"all": {"0": 0, EXTERNAL: number}}}
+    config = tuned(CONFIG, chosen)
+    assert config == CONFIG.model_copy(update=CANDIDATES["m3h"][number])
+    report = Study(make_cohort(), None, CONFIG, chosen)
+    assert report._config(Job("m3h", "all", EXTERNAL)) == config
+    with pytest.raises(RunError, match="--external"):
+        tuned(CONFIG, {"m3h": {"all": {"0": 0}}})
 
 
 def test_every_kind_of_model_has_as_many_candidates():

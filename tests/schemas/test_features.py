@@ -246,6 +246,13 @@ def test_neither_order_nor_grouping_of_the_observations_matters(data, seed):
             )
 
 
+def test_one_observation_says_nothing_of_how_much_a_variable_varies():
+    found = read(series=[series("creatinine", "mg/dL", (1, 2.0))])
+    assert statistic(found, "creatinine", "last") == 2
+    assert np.isnan(statistic(found, "creatinine", "spread"))
+    assert np.isnan(statistic(found, "creatinine", "change"))
+
+
 # --- treatments -------------------------------------------------------------------------------
 
 
