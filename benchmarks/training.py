@@ -28,8 +28,9 @@ from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from model.device import Device
+from model.prepare import Prepared, TrainConfig
 from model.processes import join
-from model.train import Prepared, TrainConfig, Trainer
+from model.train import Trainer
 from schemas.features import FeatureSpec
 
 

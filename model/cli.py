@@ -29,10 +29,11 @@ from model.evaluate import (
     evaluate,
     mean_auroc,
 )
+from model.prepare import Prepared, RunError, TrainConfig
 from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
 from model.signatures import signed, warnings
-from model.train import STATE, Prepared, RunError, TrainConfig, Trainer
+from model.train import STATE, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
 

@@ -25,7 +25,8 @@ from model.cohort import Cohort, CohortError, Samples
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
 from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
 from model.net import M3H
-from model.train import Prepared, RunError, TrainConfig, Trainer, held_out
+from model.prepare import Prepared, RunError, TrainConfig, held_out
+from model.train import Trainer
 from schemas.response import MODALITIES, Modality
 
 EXTERNAL = "external"

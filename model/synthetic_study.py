@@ -28,7 +28,8 @@ from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from model.data import Data, Represented, raw_outputs
-from model.train import Prepared, TrainConfig, Trainer
+from model.prepare import Prepared, TrainConfig
+from model.train import Trainer
 from schemas.features import FeatureSpec
 from schemas.response import Modality
 from schemas.tasks import Task, load_tasks

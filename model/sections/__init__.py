@@ -10,8 +10,8 @@ from pathlib import Path
 
 from model.kept import Kept
 from model.measure import Found
+from model.prepare import TrainConfig
 from model.study import SINGLE_TASK
-from model.train import TrainConfig
 
 _MEMBERS = TrainConfig().members
 ONE = "m3h_one"  # the first member of the ensemble alone

@@ -7,7 +7,8 @@ from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from model.net import NetConfig
-from model.train import Prepared, TrainConfig, Trainer
+from model.prepare import Prepared, TrainConfig
+from model.train import Trainer
 from schemas.features import FeatureSpec
 
 CONFIG = TrainConfig(

@@ -6,7 +6,7 @@ import numpy as np
 
 from model.cohort import Cohort, Samples
 from model.net import NetConfig
-from model.train import TrainConfig
+from model.prepare import TrainConfig
 from schemas.features import STATISTICS, FeatureSpec
 from schemas.tasks import load_tasks
 from schemas.variables import Treatment, Variable

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from model.device import CPU, Device, DeviceError
+from model.prepare import Prepared
 from model.processes import Processes
-from model.train import Prepared, Trainer
+from model.train import Trainer
 from tests.model.made import CONFIG, make_cohort
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")

@@ -15,8 +15,9 @@ from model import labels
 from model.checkpoint import Checkpoint
 from model.cohort import write
 from model.cohorts import synthetic
+from model.prepare import Prepared, RunError
 from model.processes import Processes
-from model.train import STATE, Prepared, RunError
+from model.train import STATE
 from schemas.features import FeatureSpec
 from tests.model.made import CONFIG, make_cohort
 

@@ -24,6 +24,7 @@ from model.measure import (
     replicate_weights,
     weighted_auroc,
 )
+from model.prepare import RunError
 from model.report import SECTIONS, write
 from model.sections.words import with_interval
 from model.study import (
@@ -39,7 +40,6 @@ from model.study import (
     tuned,
     without_treatments,
 )
-from model.train import RunError
 from tests.model.made import CONFIG, TASKS, make_cohort
 from tests.model.test_synthetic_study import keep as keep_synthetic
 

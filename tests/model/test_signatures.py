@@ -5,7 +5,8 @@ import pytest
 
 from model import signatures
 from model.checkpoint import Checkpoint
-from model.train import Prepared, Trainer
+from model.prepare import Prepared
+from model.train import Trainer
 from tests.model.made import CONFIG, NAMES, TASKS, make_cohort
 
 

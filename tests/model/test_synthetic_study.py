@@ -8,7 +8,7 @@ import pytest
 
 from model import synthetic_study as study
 from model.net import NetConfig
-from model.train import TrainConfig
+from model.prepare import TrainConfig
 from schemas.tasks import load_tasks
 
 TASKS = [task for task in load_tasks() if task.kind != "clustering"]
