@@ -1,10 +1,11 @@
 """One loss for each kind of problem, over the labels that are there."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.phenotypes import nearest
 from schemas.tasks import Task
 
 # The ends of the interval of a regression, as shares of the patients below them.
@@ -71,13 +72,11 @@ class Losses(nn.Module):
                 loss = F.cross_entropy(raw[task.name][known], target.long())
             elif task.kind == "clustering":
                 known = ~torch.isnan(statistics).all(dim=1)
-                loss = F.cross_entropy(raw[task.name][known], self.nearest(statistics[known]))
+                loss = F.cross_entropy(
+                    raw[task.name][known], nearest(statistics[known], self.prototypes)
+                )
             else:
                 continue
             losses.setdefault(task.kind, []).append(loss)
         # A batch without any label of a kind gives NaN there: nothing to learn from.
         return {kind: torch.stack(found).mean().nan_to_num() for kind, found in losses.items()}
-
-    def nearest(self, statistics: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
-        """The nearest prototype, missing values at the median, as where the prototypes are from."""
-        return torch.cdist(torch.nan_to_num(statistics), self.prototypes).argmin(dim=1)

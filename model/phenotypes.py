@@ -44,6 +44,21 @@ def prototypes(statistics: Tensor, clusters: int, seed: int) -> Tensor:
     return torch.tensor(found.cluster_centers_[order], dtype=torch.float32)
 
 
+def nearest(statistics: Tensor, prototypes: Tensor) -> Tensor:
+    """[N] the nearest prototype, missing values at the median, as where the prototypes are from."""
+    return torch.cdist(torch.nan_to_num(statistics), prototypes).argmin(dim=1)
+
+
+def explained(statistics: Tensor, cluster: Tensor) -> float:
+    """The share of the statistics' variance [N, V] that lies between the clusters [N]."""
+    x = torch.nan_to_num(statistics).double()
+    within = sum(
+        float(((mine := x[cluster == k]) - mine.mean(dim=0)).square().sum())
+        for k in cluster.unique()
+    )
+    return 1 - within / float((x - x.mean(dim=0)).square().sum())
+
+
 def describe(
     logits: Tensor, statistics: Tensor, outcomes: Tensor, facts: Facts
 ) -> tuple[Phenotype, ...]:

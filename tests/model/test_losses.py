@@ -77,9 +77,3 @@ def test_one_very_long_stay_cannot_outweigh_the_others():
     losses_of(raw, outcomes, torch.zeros(2, 4))["regression"].backward()
     first, second = raw["length_of_stay"].grad.abs()[:, 0]
     assert second <= first * 1.001
-
-
-def test_clustering_asks_for_the_nearest_prototype_missing_values_at_the_median():
-    losses = Losses(TASKS, PREVALENCE, torch.tensor([[0.0, 0.0], [4.0, 4.0]]))
-    statistics = torch.tensor([[4.0, 3.0], [4.0, torch.nan], [-1.0, torch.nan]])
-    assert losses.nearest(statistics).tolist() == [1, 0, 0]
