@@ -23,7 +23,7 @@ test: .venv/all system check ## set up, check and test everything
 	$(BIN)/pytest
 
 results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
-	$(BIN)/m3h-model study --cohort runs/eicu --masked runs/eicu-masked --external runs/mimic_iv \
+	$(BIN)/m3h-model evaluate --cohort runs/eicu --masked runs/eicu-masked --external runs/mimic_iv \
 	  --work runs/study --report docs \
 	  $(if $(wildcard $(TUNED)),--tuned $(TUNED))
 

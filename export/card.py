@@ -1,7 +1,7 @@
 """What a bundle says of itself in words: the model card, and the notice of the data's licences.
 
 The card has the headings of model cards (Mitchell et al. 2019). It is made of the manifest alone,
-and its figures are those of the report (`docs/results.json` of `m3h-model study`), which the
+and its figures are those of the report (`docs/results.json` of `m3h-model evaluate`), which the
 manifest keeps; what the report has not is said to be not measured.
 """
 

@@ -17,7 +17,7 @@ GOLDEN_PATIENTS = 4
 
 
 class EvaluationError(ValueError):
-    """A file that is no report of `m3h-model study`."""
+    """A file that is no report of `m3h-model evaluate`."""
 
 
 @app.command(help=__doc__)
@@ -34,7 +34,7 @@ def main(
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option(help="results.json of 'm3h-model study', for the model card."),
+        typer.Option(help="results.json of 'm3h-model evaluate', for the model card."),
     ] = None,
     recalibrate_by: Annotated[
         Path | None,
@@ -74,7 +74,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     if not found:
         raise EvaluationError(
             f"{path} is no report: it has none of {', '.join(SECTIONS)}; "
-            "give results.json of 'm3h-model study'"
+            "give results.json of 'm3h-model evaluate'"
         )
     return found
 

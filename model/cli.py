@@ -1,4 +1,4 @@
-"""`m3h-model`: cohort, train, evaluate."""
+"""`m3h-model`: cohort, train, score; tune, evaluate."""
 
 import importlib
 import json
@@ -179,14 +179,14 @@ def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
             progress.update(bar, description=f"training: {where}")
 
 
-@app.command("evaluate")
-def evaluate_command(
+@app.command()
+def score(
     checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort to test on.")],
     hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = HEADLINE_HOURS,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
 ) -> None:
-    """Print a trained model's scores on a cohort, one table by task."""
+    """Print how good one trained model is on a cohort, task by task."""
     with _failures():
         loaded = Cohort.load(cohort_folder)
         at = None if np.isnan(loaded.samples.landmark).all() else hours
@@ -197,8 +197,8 @@ def evaluate_command(
             out.write_text(json.dumps(scores, indent=1), encoding="utf-8")
 
 
-@app.command()
-def study(
+@app.command("evaluate")
+def evaluate_command(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
     work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],

@@ -81,7 +81,7 @@ def test_the_training_commands_are_the_ones_that_the_tools_take(tmp_path):
         ["m3h-model", "cohort"],
         ["m3h-model", "cohort"],
         ["m3h-model", "train"],
-        ["m3h-model", "evaluate"],
+        ["m3h-model", "score"],
         ["m3h-export", "runs/m3h-open"],
     ]
     config = tmp_path / "quick.toml"

@@ -226,6 +226,6 @@ def test_training_refuses_an_ordinary_cohort_and_says_how_to_make_the_right_one(
 
 
 def test_a_model_is_evaluated_on_cohorts_that_were_made_as_its_own(hospital, ordinary):
-    run(model_cli.app, "evaluate", hospital / "run", "--cohort", hospital / "cohort")
-    said = refused("evaluate", hospital / "run", "--cohort", ordinary)
+    run(model_cli.app, "score", hospital / "run", "--cohort", hospital / "cohort")
+    said = refused("score", hospital / "run", "--cohort", ordinary)
     assert "other variables, tokens or images than the model's" in said
