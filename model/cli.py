@@ -29,6 +29,7 @@ from model.evaluate import (
     evaluate,
     mean_auroc,
 )
+from model.jobs import run_all
 from model.prepare import Prepared, RunError, TrainConfig
 from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
@@ -36,6 +37,7 @@ from model.signatures import signed, warnings
 from model.train import STATE, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
+from schemas.tim import TIM
 
 # What a user can mend.
 FAILURES = (
@@ -222,9 +224,8 @@ def evaluate_command(
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
         chosen = {} if tuned is None else _chosen(tuned)
-        for job, ran in studying.run_all(
-            jobs, cohort_folder, external, settings, chosen, work, masked
-        ):
+        opened = studying.Opened(cohort_folder, external, settings, chosen, masked)
+        for job, ran in run_all(jobs, work, opened):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
@@ -253,11 +254,44 @@ def tune(
     with _failures(), _progress() as progress:
         trials = studying.every_trial(external=external is not None)
         bar = progress.add_task("trials", total=len(trials))
-        for _ in studying.run_all(trials, cohort_folder, external, _config(config), {}, work):
+        opened = studying.Opened(cohort_folder, external, _config(config), {})
+        for _ in run_all(trials, work, opened):
             progress.advance(bar)
         chosen = studying.choose(work, Cohort.load(cohort_folder))
         out.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
         print(f"choices in {out}")
+
+
+@app.command()
+def tim(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model, whose networks these are.")],
+    cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
+    work: Annotated[Path, typer.Option(help="Folder for the networks' answers; to go on from.")],
+    coalitions: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 512,
+) -> None:
+    """Find out which task teaches which; the matrix goes beside the checkpoint.
+
+    A run that was killed goes on where it was when the same command is given again, and one with
+    more coalitions adds to those that are there.
+    """
+    from model import tim as games  # noqa: PLC0415 - slow to import
+
+    with _failures(), _progress() as progress:
+        facts, loaded = Checkpoint.load(checkpoint).facts, Cohort.load(cohort_folder)
+        games.check(facts, loaded)
+        config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
+        jobs = games.every_job(len(loaded.tasks), coalitions)
+        bar = progress.add_task("coalitions", total=len(jobs))
+        for _ in run_all(jobs, work, games.Opened(cohort_folder, config)):
+            progress.advance(bar)
+        progress.update(bar, description="the matrix")
+        drawn = games.coalitions(len(loaded.tasks), coalitions)
+        command = shlex.join(["m3h-model", *sys.argv[1:]])
+        found = games.matrix(work, loaded, drawn, command)
+        out = checkpoint / TIM
+        out.write_text(found.model_dump_json(exclude={"bundle"}) + "\n", encoding="utf-8")
+        sure = sum(map(sum, found.certain))
+        print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells certain; {out}")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:

@@ -8,7 +8,7 @@ coherence), so that it is in the ONNX graphs.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -161,6 +161,22 @@ class Fusion(nn.Module):
         self.attention = CrossTaskAttention(len(tasks), config)
         self.heads = Heads(tasks, config)
 
+    @torch.no_grad()
+    def begin_as(self, whole: "Fusion", rows: Sequence[int]) -> None:
+        """Takes the weights that another has for these of its tasks."""
+        mine, theirs = self.attention, whole.attention
+        for own, other in (
+            (self.project, whole.project),
+            (mine.query, theirs.query),
+            (mine.gamma, theirs.gamma),
+        ):
+            own.copy_(other[list(rows)])
+        self.stand_in.copy_(whole.stand_in)
+        mine.alpha.copy_(theirs.alpha)
+        mine.key.load_state_dict(theirs.key.state_dict())
+        mine.value.load_state_dict(theirs.value.state_dict())
+        self.heads.begin_as(whole.heads, rows)
+
     def forward(
         self, embeddings: Float[Tensor, "B M D"], present: Bool[Tensor, "B M"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
@@ -193,6 +209,14 @@ class Heads(nn.Module):
         self.other = nn.ModuleDict(
             {name: nn.Linear(config.task_width, size) for name, size in sizes.items()}
         )
+
+    @torch.no_grad()
+    def begin_as(self, whole: "Heads", rows: Sequence[int]) -> None:
+        binary = [whole.rows_binary.index(row) for row in rows if row in whole.rows_binary]
+        self.binary.copy_(whole.binary[binary])
+        self.bias.copy_(whole.bias[binary])
+        for name, head in self.other.items():
+            head.load_state_dict(whole.other[name].state_dict())
 
     def forward(self, read: Float[Tensor, "B T K"]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -363,6 +387,12 @@ class M3H(nn.Module):
         adapters = {m: encoders[m].adapters[number] for m in MODALITIES}
         fusion: Any = self.fusion.members[number]
         return Member(adapters, fusion)
+
+    def begin_as(self, whole: "M3H", rows: Sequence[int]) -> None:
+        """Takes the weights that another has, for these of its tasks."""
+        self.encoders.load_state_dict(whole.encoders.state_dict())
+        for mine, theirs in zip(self.fusion.members, whole.fusion.members, strict=True):
+            cast("Fusion", mine).begin_as(cast("Fusion", theirs), rows)
 
     @torch.no_grad()
     def start_at(self, prevalence: Mapping[str, float]) -> None:

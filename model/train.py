@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,22 +44,30 @@ class Trainer:
     """One training run: its members, one after the other, or dealt to several processes.
 
     Every epoch is seeded on its own, so that a resumed run is the same run, and every process ends
-    with the whole model. With `only`, the network has that one task: single-task learning.
+    with the whole model. With `tasks`, by name, the network has these alone, and begins with the
+    weights that the network of all tasks has for them.
     """
 
-    def __init__(self, prepared: Prepared, *, only: str | None = None) -> None:
+    def __init__(self, prepared: Prepared, *, tasks: Sequence[str] | None = None) -> None:
         self.prepared, self.config = prepared, prepared.config
         self.device, self.processes = prepared.device, prepared.processes
         every = prepared.facts.tasks
-        self.columns = [i for i, t in enumerate(every) if only in (None, t.name)]
-        tasks = tuple(
-            every[i].model_copy(update={"subset_of": None} if only else {}) for i in self.columns
+        names = [t.name for t in every] if tasks is None else tasks
+        self.columns = [i for i, t in enumerate(every) if t.name in names]
+        mine = tuple(
+            t if t.subset_of in names else t.model_copy(update={"subset_of": None})
+            for t in (every[i] for i in self.columns)
         )
-        self.facts = prepared.facts.model_copy(update={"tasks": tasks})
+        self.facts = prepared.facts.model_copy(update={"tasks": mine})
         torch.manual_seed(self.config.seed)
         self.net = make_net(self.facts)
         self.net.encoders.load_state_dict(prepared.label_free(), strict=False)
-        self.losses = Losses(list(tasks), self.facts.prevalence, prepared.prototypes)
+        if tasks is not None:
+            torch.manual_seed(self.config.seed)
+            whole = make_net(prepared.facts)
+            whole.encoders.load_state_dict(prepared.label_free(), strict=False)
+            self.net.begin_as(whole, self.columns)
+        self.losses = Losses(list(mine), self.facts.prevalence, prepared.prototypes)
         self.losses.to(self.device.where)
         # What each member says of the samples that it held out; NaN where none did.
         self.held_out: dict[str, Tensor] = {}
@@ -74,7 +82,7 @@ class Trainer:
         ensemble is calibrated. Raises ProcessesError if another process ended.
         """
         for k in self.processes.mine(self.config.members):
-            run = _MemberRun(self, k)
+            run = MemberRun(self, k)
             yield from run.epochs(None if folder is None else folder / STATE.format(k))
             _round(run.mean.cpu())
             self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
@@ -178,7 +186,7 @@ class Trainer:
         return describe(self.held_out[name], prepared.statistics, outcomes, self.facts)
 
 
-class _MemberRun:
+class MemberRun:
     """The training of one member. `learning` is moved by the gradient, `mean` follows it."""
 
     def __init__(self, trainer: Trainer, number: int) -> None:
