@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,6 @@ from model.signatures import signed, warnings
 from model.train import STATE, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES, Modality
-from schemas.tim import TIM
 
 # What a user can mend.
 FAILURES = (
@@ -277,7 +277,8 @@ def tim(
     from model import tim as games  # noqa: PLC0415 - slow to import
 
     with _failures(), _progress() as progress:
-        facts, loaded = Checkpoint.load(checkpoint).facts, Cohort.load(cohort_folder)
+        trained, loaded = Checkpoint.load(checkpoint), Cohort.load(cohort_folder)
+        facts = trained.facts
         games.check(facts, loaded)
         config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
         jobs = games.every_job(len(loaded.tasks), coalitions)
@@ -288,10 +289,9 @@ def tim(
         drawn = games.coalitions(len(loaded.tasks), coalitions)
         command = shlex.join(["m3h-model", *sys.argv[1:]])
         found = games.matrix(work, loaded, drawn, command)
-        out = checkpoint / TIM
-        out.write_text(found.model_dump_json(exclude={"bundle"}) + "\n", encoding="utf-8")
+        replace(trained, tim=found).save(checkpoint)
         sure = sum(map(sum, found.certain))
-        print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells certain; {out}")
+        print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells are certain")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:

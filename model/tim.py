@@ -142,7 +142,7 @@ class _Fold:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Patients:
     """The test patients of a fold. `times` [1 + R, sites]: the first row is the data as they are.
 
     outcomes [n, T]; site [n] numbers of the columns of `times`; statistics [n, V] as they shape
@@ -155,7 +155,7 @@ class Tests:
     statistics: Floats
 
     @classmethod
-    def of(cls, cohort: Cohort, fold: Fold) -> "Tests":
+    def of(cls, cohort: Cohort, fold: Fold) -> "Patients":
         samples = cohort.samples.take(fold.test)
         _, first, site = np.unique(samples.site, return_index=True, return_inverse=True)
         weight = replicate_weights(samples.site, np.zeros(len(site), np.intp), seed=fold.number)
@@ -218,7 +218,7 @@ class Worth:
 
     def __init__(self, folder: Path, cohort: Cohort) -> None:
         self.folder, self.cohort = folder, cohort
-        self.tests = [Tests.of(cohort, fold) for fold in hospital_folds(cohort, FOLDS)]
+        self.patients = [Patients.of(cohort, fold) for fold in hospital_folds(cohort, FOLDS)]
         self._of: dict[Job, dict[int, Floats]] = {}
 
     def of(self, job: Job) -> dict[int, Floats]:
@@ -232,7 +232,7 @@ class Worth:
             for task in job.tasks:
                 kind, name = tasks[task].kind, tasks[task].name
                 mine = raw["binary"][:, binary.index(task)] if kind == "binary" else raw[name]
-                test = self.tests[job.fold]
+                test = self.patients[job.fold]
                 found[task] = test.worth(tasks[task], task, mine.astype(np.float64))
             self._of[job] = found
         return self._of[job]
