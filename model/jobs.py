@@ -50,7 +50,12 @@ def _start(prepare: Callable[[], Callable[[Any], Arrays]], folder: Path) -> None
 
 
 def _do(job: Job) -> None:
-    found = _HERE["run"](job)
-    partial = _HERE["folder"] / f"{job.file}.partial.npz"
-    np.savez(partial, **found)
-    partial.replace(_HERE["folder"] / job.file)
+    keep(_HERE["run"](job), _HERE["folder"] / job.file)
+
+
+def keep(found: Arrays, file: Path) -> None:
+    """Writes the file at once, so that being killed never leaves half of one."""
+    partial = file.with_name(f"{file.name}.partial.npz")
+    arrays: dict[str, Any] = dict(found)
+    np.savez(partial, **arrays)
+    partial.replace(file)

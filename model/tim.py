@@ -6,23 +6,27 @@ depend on the seed. What each network says of the fold's test patients is kept a
 whose file is there is not trained again, so that a killed run goes on and a longer one adds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from model.checkpoint import Facts
 from model.coalitions import Coalition, certain, draw, estimate, margin
 from model.cohort import Cohort
 from model.data import Data, Represented, Rows, member_outputs
+from model.device import CPU, Device
 from model.evaluate import Fold, hospital_folds
-from model.jobs import Arrays
+from model.jobs import Arrays, keep
 from model.measure import replicate_weights, weighted_auroc
 from model.phenotypes import spreads, standardised
 from model.prepare import Prepared, RunError, TrainConfig
+from model.stacked import AT_ONCE, Stacked
 from model.train import MemberRun, Trainer
 from schemas.response import MODALITIES
 from schemas.tasks import Task
@@ -103,29 +107,46 @@ class Opened:
 class Games:
     """Trains networks of some tasks on the folds of a cohort."""
 
-    def __init__(self, cohort: Cohort, config: TrainConfig) -> None:
-        self.cohort = cohort
+    def __init__(self, cohort: Cohort, config: TrainConfig, device: Device = CPU) -> None:
+        self.cohort, self.device = cohort, device
         self.config = config.model_copy(update={"members": SEEDS})
         self.folds = list(hospital_folds(cohort, FOLDS))
         self._prepared: dict[int, _Fold] = {}
 
     def run(self, job: Job) -> Arrays:
         """What the network says of the fold's test patients: raw outputs, and mean attention."""
-        if job.fold not in self._prepared:
-            self._prepared[job.fold] = _Fold(self.cohort, self.folds[job.fold], self.config)
-        return self._prepared[job.fold].run(job)
+        return self._of(job.fold).run(job)
+
+    def run_at_once(self, jobs: Sequence[Job], folder: Path) -> Iterator[tuple[Job, bool]]:
+        """The same of many, trained side by side; files as `model.jobs` keeps them."""
+        todo = [job for job in jobs if not (folder / job.file).is_file()]
+        yield from ((job, False) for job in jobs if job not in todo)
+        # Networks of as many tasks learn about as long.
+        todo.sort(key=lambda job: (job.fold, job.seed, len(job.tasks)))
+        for (fold, seed), alike in groupby(todo, key=lambda job: (job.fold, job.seed)):
+            every = list(alike)
+            for some in (every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)):
+                for job, found in zip(some, self._of(fold).run_at_once(some, seed), strict=True):
+                    keep(found, folder / job.file)
+                    yield job, True
+
+    def _of(self, fold: int) -> "_Fold":
+        if fold not in self._prepared:
+            here = self.folds[fold]
+            self._prepared[fold] = _Fold(self.cohort, here, self.config, self.device)
+        return self._prepared[fold]
 
 
 class _Fold:
     """What all networks of a fold share."""
 
-    def __init__(self, cohort: Cohort, fold: Fold, config: TrainConfig) -> None:
+    def __init__(self, cohort: Cohort, fold: Fold, config: TrainConfig, device: Device) -> None:
         learn, test = (
             replace(cohort, samples=cohort.samples.take(rows)) for rows in (fold.learn, fold.test)
         )
-        self.prepared = Prepared([learn], config)
+        self.prepared = Prepared([learn], config, device=device)
         self.data = Data([test], MODALITIES)
-        self.represented = Represented.of(self.data, self.prepared.encoders)
+        self.represented = Represented.of(self.data, self.prepared.encoders, device)
 
     def run(self, job: Job) -> Arrays:
         names = [self.prepared.facts.tasks[task].name for task in job.tasks]
@@ -134,8 +155,26 @@ class _Fold:
             pass
         rows = np.arange(len(self.data))
         raw, attention = member_outputs(run.mean, self.represented, self.data, rows)
-        found = {f"raw/{name}": value.numpy() for name, value in raw.items()}
-        return found | {"attention": attention.mean(dim=0).numpy()}
+        return _told(raw, attention.mean(dim=0))
+
+    def run_at_once(self, jobs: Sequence[Job], seed: int) -> Iterator[Arrays]:
+        tasks = self.prepared.facts.tasks
+        taking = torch.tensor([[i in job.tasks for i in range(len(tasks))] for job in jobs])
+        stacked = Stacked(self.prepared, seed, taking)
+        stacked.run()
+        raw, attention = stacked.outputs(self.represented, self.data.present)
+        binary = [i for i, task in enumerate(tasks) if task.kind == "binary"]
+        for k, job in enumerate(jobs):
+            rows, names = list(job.tasks), {tasks[i].name for i in job.tasks}
+            mine = {name: value[k] for name, value in raw.items() if name in names}
+            if columns := [binary.index(i) for i in rows if i in binary]:
+                mine["binary"] = raw["binary"][k][:, columns]
+            yield _told(mine, attention[k][rows][:, rows])
+
+
+def _told(raw: Mapping[str, Tensor], attention: Tensor) -> Arrays:
+    found = {f"raw/{name}": value.numpy() for name, value in raw.items()}
+    return found | {"attention": attention.numpy()}
 
 
 # ---- what a network is worth to each of its tasks ------------------------------------------------

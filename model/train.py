@@ -107,7 +107,9 @@ class Trainer:
                 self.held_out[name][some] = value
         member.cpu()
 
-    def losses_of(self, raw: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    def losses_of(
+        self, raw: dict[str, Tensor], rows: Tensor, taking: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The mean losses by kind, of the raw outputs of the samples at `rows`."""
         where, columns = self.device.where, self.columns
         found: dict[str, Tensor] = self.losses(
@@ -115,6 +117,7 @@ class Trainer:
             self.prepared.data.outcomes[rows][:, columns].to(where),
             self.prepared.offset[rows][:, columns].to(where),
             self.prepared.statistics[rows].to(where),
+            taking,
         )
         return found
 
@@ -229,17 +232,20 @@ class MemberRun:
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}
 
-    def _one_epoch(self) -> dict[str, float]:
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's rows, and which of their modalities are shown; seeds dropout as well."""
         self.learning.train()
-        seed = self.seed * 100_003 + self.epoch
+        seed = self.seed * 100_003 + epoch
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         order = torch.from_numpy(self.learn)[torch.randperm(len(self.learn), generator=generator)]
+        for rows in order.split(self.config.batch):
+            yield rows, self._hide(self.prepared.data.present[rows], generator)
+
+    def _one_epoch(self) -> dict[str, float]:
         # Added up on the device: asking for a number would make it wait after every batch.
         totals: dict[str, Tensor] = {}
-        batches = order.split(self.config.batch)
-        for rows in batches:
-            present = self._hide(self.prepared.data.present[rows], generator)
+        for rows, present in self.batches(self.epoch):
             with self.device.autocast():
                 raw = self._raw(self.learning, rows, present)
             losses = self.trainer.losses_of(raw, rows)
@@ -250,7 +256,7 @@ class MemberRun:
             self.optimiser.step()
             self._follow()
             for kind, value in losses.items():
-                share = value.detach().double() / len(batches)
+                share = value.detach().double() * len(rows) / len(self.learn)
                 totals[kind] = totals[kind] + share if kind in totals else share
         return {kind: value.item() for kind, value in totals.items()}
 
