@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 
 FOLDS = 5
 SEEDS = 3  # of the ends on each fold; coalitions take turns with them
+# What makes a network quick without making it another: what is compared is trained alike.
+SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4}
 METRICS = {
     "binary": "AUROC",
     "multiclass": "macro-AUROC",
@@ -109,13 +111,13 @@ class Games:
 
     def __init__(self, cohort: Cohort, config: TrainConfig, device: Device = CPU) -> None:
         self.cohort, self.device = cohort, device
-        self.config = config.model_copy(update={"members": SEEDS})
+        self.config = config.model_copy(update=SETTINGS)
         self.folds = list(hospital_folds(cohort, FOLDS))
-        self._prepared: dict[int, _Fold] = {}
+        self._prepared: dict[int, Shared] = {}
 
     def run(self, job: Job) -> Arrays:
         """What the network says of the fold's test patients: raw outputs, and mean attention."""
-        return self._of(job.fold).run(job)
+        return self.of(job.fold).run(job)
 
     def run_at_once(self, jobs: Sequence[Job], folder: Path) -> Iterator[tuple[Job, bool]]:
         """The same of many, trained side by side; files as `model.jobs` keeps them."""
@@ -126,18 +128,19 @@ class Games:
         for (fold, seed), alike in groupby(todo, key=lambda job: (job.fold, job.seed)):
             every = list(alike)
             for some in (every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)):
-                for job, found in zip(some, self._of(fold).run_at_once(some, seed), strict=True):
+                for job, found in zip(some, self.of(fold).run_at_once(some, seed), strict=True):
                     keep(found, folder / job.file)
                     yield job, True
 
-    def _of(self, fold: int) -> "_Fold":
+    def of(self, fold: int) -> "Shared":
+        """What is shared by all networks of a fold."""
         if fold not in self._prepared:
             here = self.folds[fold]
-            self._prepared[fold] = _Fold(self.cohort, here, self.config, self.device)
+            self._prepared[fold] = Shared(self.cohort, here, self.config, self.device)
         return self._prepared[fold]
 
 
-class _Fold:
+class Shared:
     """What all networks of a fold share."""
 
     def __init__(self, cohort: Cohort, fold: Fold, config: TrainConfig, device: Device) -> None:
