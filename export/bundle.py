@@ -16,6 +16,7 @@ from schemas.manifest import TOKENIZER, Graph, Manifest, TaskFacts
 from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
+from schemas.tim import TIM
 from service.bundle import NOTICE
 
 
@@ -44,6 +45,8 @@ def export_bundle(
 
     (made / TOKENIZER).write_text(facts.spec.tokenizer_json, encoding="utf-8")
     (made / NOTICE).write_text(notice(facts), encoding="utf-8")
+    if checkpoint.tim is not None:
+        (made / TIM).write_text(checkpoint.tim.model_dump_json() + "\n", encoding="utf-8")
     manifest = Manifest(
         name=name,
         version=version,

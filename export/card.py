@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schemas.manifest import Manifest, Recalibration, TaskFacts
+from schemas.tim import Tim
 from service.respond import phenotypes_in_words
 
 if TYPE_CHECKING:  # it imports torch, which a card does without
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # it imports torch, which a card does without
 Found = Mapping[str, Any]
 
 NOT_MEASURED = "not measured"
+TOLD_TASKS, TOLD_CELLS = 3, 10
 # Of the report's sections those that a card tells; a file with none of them is no report.
 SECTIONS = (
     "measured",
@@ -53,8 +55,8 @@ def notice(facts: "Facts") -> str:
     )
 
 
-def model_card(manifest: Manifest) -> str:
-    """The model card, in Markdown."""
+def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
+    """The model card, in Markdown. `tim`: which task teaches which, if the bundle has it."""
     parts = {
         "Model details": _details(manifest),
         "Intended use": _INTENDED_USE.format(**_words(manifest)),
@@ -64,6 +66,7 @@ def model_card(manifest: Manifest) -> str:
         "Training data": _training_data(manifest),
         "Quantitative analyses": _quantitative(manifest),
         "Phenotypes": _phenotypes(manifest),
+        "Which task teaches which": _teaching(tim, manifest),
         "Ethical considerations": _ETHICS.format(**_words(manifest)),
         "Caveats and recommendations": _caveats(manifest),
     }
@@ -142,6 +145,42 @@ def _phenotypes(manifest: Manifest) -> str:
         return "None were described."
     lines = ["Groups alike in vital signs and laboratory values, found without labels.", ""]
     return "\n".join(lines + [f"- {number}: {text}" for number, text in words.items()])
+
+
+def _teaching(tim: Tim | None, manifest: Manifest) -> str:
+    """The cells that are certain, and the tasks that learning together helps or harms most."""
+    if tim is None:
+        return "Not measured."
+    display = {f.task.name: f.task.display for f in manifest.tasks}
+    cells = [
+        (value, tim.lower[i][j], tim.upper[i][j], display[source], display[task], tim.metric[i])
+        for i, source in enumerate(tim.sources)
+        for j, task in enumerate(tim.tasks)
+        if (value := tim.matrix[i][j]) is not None and tim.certain[i][j]
+    ]
+    cells.sort(key=lambda cell: -abs(cell[0]))
+    pairs = sum(value is not None for row in tim.matrix for value in row)
+    text = _TEACHING.format(
+        coalitions=tim.coalitions, patients=tim.patients, certain=len(cells), pairs=pairs
+    )
+    gains = sorted(
+        (gain, display[task])
+        for task, gain in zip(tim.sources, tim.multitask_gain, strict=True)
+        if gain is not None
+    )
+    said = [
+        f"{name} {gain:+.3f}"
+        for gain, name in (*gains[: -TOLD_TASKS - 1 : -1], *gains[:TOLD_TASKS])
+    ]
+    lines = [text, "", f"What learning all together brings, most and least: {_listed(said)}."]
+    if cells:
+        rows = [
+            [source, task, f"{value:+.4f} [{low:+.4f}, {high:+.4f}]", metric]
+            for value, low, high, source, task, metric in cells[:TOLD_CELLS]
+        ]
+        head = ["is helped (+) or harmed (-)", "by learning", "by", "in"]
+        lines += ["", *_table(head, rows)]
+    return "\n".join(lines)
 
 
 # ---- what was measured ---------------------------------------------------------------------------
@@ -399,6 +438,12 @@ disease ranks patients is as it was; probabilities, their intervals and sets, an
 moved. **The figures below were measured before that**; those of calibration do not hold any more.
 The largest moves, in log-odds:
 """
+
+_TEACHING = """\
+{coalitions} coalitions of tasks were trained together and tested on {patients} patients of
+hospitals held out (`GET /tim` says what the score is). Of {pairs} pairs of tasks {certain} are
+certain at a false discovery rate of 5 %: of the others the data are too few to tell. It is what
+networks learn from these data, not which disease causes which."""
 
 _INTENDED_USE = """
 For building and testing clinical software against a real model, for research on multitask learning,

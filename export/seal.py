@@ -11,6 +11,7 @@ from export.card import model_card
 from schemas.features import features
 from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest
 from schemas.payload import Payload
+from schemas.tim import TIM, Tim
 from service.bundle import MODEL_CARD, Bundle
 from service.engine import Engine
 
@@ -27,7 +28,9 @@ def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload], folder: 
         files.pop(MANIFEST, None)
         return write_manifest(made, manifest.model_copy(update={"files": files}))
 
-    (made / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+    tim = made / TIM
+    found = Tim.model_validate_json(tim.read_bytes()) if tim.is_file() else None
+    (made / MODEL_CARD).write_text(model_card(manifest, found), encoding="utf-8")
     (made / GOLDEN).unlink(missing_ok=True)
     write()
     _write_golden(made, golden)

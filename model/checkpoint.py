@@ -17,6 +17,7 @@ from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
+from schemas.tim import TIM, Tim
 
 FACTS, WEIGHTS = "checkpoint.json", "weights.safetensors"
 
@@ -82,11 +83,18 @@ class Facts(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A trained model; and, where it was found out, which of its tasks teaches which."""
+
     facts: Facts
     weights: dict[str, Tensor]
+    tim: Tim | None = None
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        # Of the model that was there before, if any.
+        (folder / TIM).unlink(missing_ok=True)
+        if self.tim is not None:
+            (folder / TIM).write_text(self.tim.model_dump_json() + "\n", encoding="utf-8")
         write_tensors(self.weights, folder / WEIGHTS)
         (folder / TOKENIZER).write_text(self.facts.spec.tokenizer_json, encoding="utf-8")
         (folder / FACTS).write_text(self.facts.model_dump_json(indent=1), encoding="utf-8")
@@ -99,7 +107,12 @@ class Checkpoint:
                 raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}")
         raw = json.loads((folder / FACTS).read_bytes())
         raw["spec"]["tokenizer_json"] = (folder / TOKENIZER).read_text(encoding="utf-8")
-        return cls(Facts.model_validate(raw), load_file(folder / WEIGHTS))
+        tim = folder / TIM
+        return cls(
+            Facts.model_validate(raw),
+            load_file(folder / WEIGHTS),
+            Tim.model_validate_json(tim.read_bytes()) if tim.is_file() else None,
+        )
 
     def net(self) -> M3H:
         """The network with its weights, ready to predict."""

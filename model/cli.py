@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,14 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from model import cohort as cohort_store
@@ -29,6 +37,7 @@ from model.evaluate import (
     evaluate,
     mean_auroc,
 )
+from model.jobs import run_all
 from model.prepare import Prepared, RunError, TrainConfig
 from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
@@ -71,6 +80,9 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
+DeviceOption = Annotated[
+    DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
 Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
 Tuned = Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")]
@@ -120,9 +132,7 @@ def train(
     config: ConfigFile = None,
     tuned: Tuned = None,
     modality: Only = None,
-    device: Annotated[
-        DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
-    ] = DeviceName.auto,
+    device: DeviceOption = DeviceName.auto,
 ) -> None:
     """Train on one or more cohorts; the first one's prevalences are the ones that are served.
 
@@ -217,14 +227,13 @@ def evaluate_command(
     from model import study as studying  # noqa: PLC0415 - slow to import, too
     from model import synthetic_study  # noqa: PLC0415 - the same
 
-    with _failures(), _progress() as progress:
+    with _failures(), _progress_of_jobs() as progress:
         jobs = studying.every_job(external=external is not None, masked=masked is not None)
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
         chosen = {} if tuned is None else _chosen(tuned)
-        for job, ran in studying.run_all(
-            jobs, cohort_folder, external, settings, chosen, work, masked
-        ):
+        opened = studying.Opened(cohort_folder, external, settings, chosen, masked)
+        for job, ran in run_all(jobs, work, opened):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
@@ -250,14 +259,58 @@ def tune(
     """
     from model import study as studying  # noqa: PLC0415 - slow to import
 
-    with _failures(), _progress() as progress:
+    with _failures(), _progress_of_jobs() as progress:
         trials = studying.every_trial(external=external is not None)
         bar = progress.add_task("trials", total=len(trials))
-        for _ in studying.run_all(trials, cohort_folder, external, _config(config), {}, work):
+        opened = studying.Opened(cohort_folder, external, _config(config), {})
+        for _ in run_all(trials, work, opened):
             progress.advance(bar)
         chosen = studying.choose(work, Cohort.load(cohort_folder))
         out.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
         print(f"choices in {out}")
+
+
+@app.command()
+def tim(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model, whose networks these are.")],
+    cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
+    work: Annotated[Path, typer.Option(help="Folder for the networks' answers; to go on from.")],
+    coalitions: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 512,
+    device: DeviceOption = DeviceName.auto,
+) -> None:
+    """Find out which task teaches which; the matrix goes beside the checkpoint.
+
+    A run that was killed goes on where it was when the same command is given again, and one with
+    more coalitions adds to those that are there. On a CPU each core trains one network after the
+    other, on a GPU many at once; with torchrun each process has its share.
+    """
+    from model import tim as games  # noqa: PLC0415 - slow to import
+
+    with _failures(), join() as processes, _progress_of_jobs() as progress:
+        trained, loaded = Checkpoint.load(checkpoint), Cohort.load(cohort_folder)
+        facts = trained.facts
+        games.check(facts, loaded)
+        config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
+        jobs = games.every_job(len(loaded.tasks), coalitions)[processes.rank :: processes.size]
+        where = Device.choose(device.value, processes)
+        bar = progress.add_task("networks", total=len(jobs))
+        if where.where.type == "cuda":
+            work.mkdir(parents=True, exist_ok=True)
+            running = games.Games(loaded, config, where).run_at_once(jobs, work)
+        else:
+            running = run_all(jobs, work, games.Opened(cohort_folder, config))
+        for _ in running:
+            progress.advance(bar)
+        processes.meet("has trained its networks")
+        if not processes.first:
+            return
+        progress.update(bar, description="the matrix")
+        drawn = games.coalitions(len(loaded.tasks), coalitions)
+        command = shlex.join(["m3h-model", *sys.argv[1:]])
+        found = games.matrix(work, loaded, drawn, command)
+        replace(trained, tim=found).save(checkpoint)
+        sure = sum(map(sum, found.certain))
+        print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells are certain")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:
@@ -299,6 +352,12 @@ def _chosen(path: Path) -> dict[str, dict[str, dict[str, int]]]:
 def _progress(*, disable: bool = False) -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=disable)
+
+
+def _progress_of_jobs() -> Progress:
+    """With how many are done, and the time that is left."""
+    columns = (MofNCompleteColumn(), TextColumn("left:"), TimeRemainingColumn())
+    return Progress(*Progress.get_default_columns()[:2], *columns, console=console)
 
 
 @contextmanager

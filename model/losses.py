@@ -1,7 +1,7 @@
 """One loss for each kind of problem, over the labels that are there."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,35 +48,47 @@ class Losses(nn.Module):
         outcomes: Float[Tensor, "B T"],
         offset: Float[Tensor, "B T"],
         statistics: Float[Tensor, "B V"],
+        taking: Bool[Tensor, " T"] | None = None,
     ) -> dict[str, Tensor]:
-        """`offset`: log-odds by which a cohort's sampling raises a task above its prevalence."""
-        losses: dict[str, list[Tensor]] = {}
+        """`offset`: log-odds by which a cohort's sampling raises a task above its prevalence.
+
+        `taking`: the tasks whose losses count, all if it is not given.
+        """
+        counts = torch.ones_like(outcomes[0]) if taking is None else taking.to(outcomes.dtype)
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
         if self.columns:
             target = outcomes[:, self.columns]
-            known = ~torch.isnan(target)
-            logits = (raw["binary"] + offset[:, self.columns])[known]
-            weight = self.weight.expand_as(target)[known]
-            loss = F.binary_cross_entropy_with_logits(logits, target[known], weight)
-            losses["binary"] = [loss]
+            known = ~torch.isnan(target) * counts[self.columns]
+            logits = raw["binary"] + offset[:, self.columns]
+            each = F.binary_cross_entropy_with_logits(
+                logits, torch.nan_to_num(target), self.weight.expand_as(target), reduction="none"
+            )
+            found["binary"] = [(_mean(each, known), torch.ones_like(counts[0]))]
         for i, task in enumerate(self.tasks):
             known = ~torch.isnan(outcomes[:, i])
-            target = outcomes[known, i]
+            target = torch.nan_to_num(outcomes[:, i])
             if task.kind == "regression":
                 days = target.clamp_min(1 / 24).log()
-                value, *ends = raw[task.name][known].unbind(1)
-                loss = F.huber_loss(value, days)
+                value, *ends = raw[task.name].unbind(1)
+                each = F.huber_loss(value, days, reduction="none")
                 for end, share in zip(ends, INTERVAL, strict=True):
                     miss = days - end
-                    loss = loss + torch.maximum(share * miss, (share - 1) * miss).mean()
+                    each = each + torch.maximum(share * miss, (share - 1) * miss)
             elif task.kind == "multiclass":
-                loss = F.cross_entropy(raw[task.name][known], target.long())
+                each = F.cross_entropy(raw[task.name], target.long(), reduction="none")
             elif task.kind == "clustering":
                 known = ~torch.isnan(statistics).all(dim=1)
-                loss = F.cross_entropy(
-                    raw[task.name][known], nearest(statistics[known], self.prototypes)
-                )
+                cluster = nearest(statistics, self.prototypes)
+                each = F.cross_entropy(raw[task.name], cluster, reduction="none")
             else:
                 continue
-            losses.setdefault(task.kind, []).append(loss)
-        # A batch without any label of a kind gives NaN there: nothing to learn from.
-        return {kind: torch.stack(found).mean().nan_to_num() for kind, found in losses.items()}
+            found.setdefault(task.kind, []).append((_mean(each, known * 1.0), counts[i]))
+        return {
+            kind: _mean(*map(torch.stack, zip(*each_task, strict=True)))
+            for kind, each_task in found.items()
+        }
+
+
+def _mean(each: Tensor, counts: Tensor) -> Tensor:
+    """Where nothing counts it is 0: there is nothing to learn from."""
+    return (each * counts).sum() / counts.sum().clamp_min(1)

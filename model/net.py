@@ -8,7 +8,7 @@ coherence), so that it is in the ONNX graphs.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -100,6 +100,9 @@ class CrossTaskAttention(nn.Module):
     so that self and cross start at one half each whatever T is. A task alone has W = 1.
     `none`: W is the identity: every task keeps to itself.
     There is no residual path around W, so that W tells the whole truth.
+
+    `taking` [T]: the tasks that take part, all if it is not given; nobody reads the others, and to
+    those that take part it is as if there were no others.
     """
 
     def __init__(self, tasks: int, config: NetConfig) -> None:
@@ -115,7 +118,10 @@ class CrossTaskAttention(nn.Module):
         self.diagonal = math.log(tasks - 1) if tasks > 1 else 0.0
 
     def forward(
-        self, x: Float[Tensor, "B G T K"], group: Int[Tensor, " T"]
+        self,
+        x: Float[Tensor, "B G T K"],
+        group: Int[Tensor, " T"],
+        taking: Bool[Tensor, " T"] | None = None,
     ) -> tuple[Float[Tensor, "B T K"], Float[Tensor, "B T T"]]:
         """`x` as each group of tasks sees it; a task reads the others as its own group does."""
         identity = torch.eye(len(group), device=x.device, dtype=x.dtype)
@@ -125,15 +131,23 @@ class CrossTaskAttention(nn.Module):
         scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
             # All may be zero where nothing is known of a patient: M / max M is then taken as zero.
-            peak = scores.amax(dim=(2, 3), keepdim=True)
+            peak = self._only(scores, taking, taking).amax(dim=(2, 3), keepdim=True)
             scores = scores / torch.where(peak == 0, 1.0, peak) + identity
         else:
+            others = self.diagonal if taking is None else (taking.sum() - 1).clamp_min(1).log()
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
-            scores = scores + identity * (self.gamma + self.diagonal)
-        weights = torch.softmax(scores, dim=-1)
+            scores = scores + identity * (self.gamma + others)
+        weights = torch.softmax(self._only(scores, None, taking), dim=-1)
         read = torch.matmul(weights, self.value(x))
         rows = torch.arange(len(group), device=group.device)
         return read[:, group, rows], weights[:, group, rows]
+
+    @staticmethod
+    def _only(scores: Tensor, readers: Tensor | None, read: Tensor | None) -> Tensor:
+        for taking, dim in ((readers, 1), (read, 0)):
+            if taking is not None:
+                scores = scores.masked_fill(~taking.unsqueeze(dim), -math.inf)
+        return scores
 
 
 class Fusion(nn.Module):
@@ -161,14 +175,33 @@ class Fusion(nn.Module):
         self.attention = CrossTaskAttention(len(tasks), config)
         self.heads = Heads(tasks, config)
 
+    @torch.no_grad()
+    def begin_as(self, whole: "Fusion", rows: Sequence[int]) -> None:
+        """Takes the weights that another has for these of its tasks."""
+        mine, theirs = self.attention, whole.attention
+        for own, other in (
+            (self.project, whole.project),
+            (mine.query, theirs.query),
+            (mine.gamma, theirs.gamma),
+        ):
+            own.copy_(other[list(rows)])
+        self.stand_in.copy_(whole.stand_in)
+        mine.alpha.copy_(theirs.alpha)
+        mine.key.load_state_dict(theirs.key.state_dict())
+        mine.value.load_state_dict(theirs.value.state_dict())
+        self.heads.begin_as(whole.heads, rows)
+
     def forward(
-        self, embeddings: Float[Tensor, "B M D"], present: Bool[Tensor, "B M"]
+        self,
+        embeddings: Float[Tensor, "B M D"],
+        present: Bool[Tensor, "B M"],
+        taking: Bool[Tensor, " T"] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         visible = (present[:, None, :] & self.groups[None]).unsqueeze(-1)
         x = torch.where(visible, embeddings[:, None], self.stand_in[None, None])
         fused = self.trunk(x.sum(dim=2))
         per_task = torch.einsum("bgd,tdk->bgtk", fused, self.project)
-        read, weights = self.attention(per_task, self.group)
+        read, weights = self.attention(per_task, self.group, taking)
         return self.heads(read), weights
 
 
@@ -193,6 +226,14 @@ class Heads(nn.Module):
         self.other = nn.ModuleDict(
             {name: nn.Linear(config.task_width, size) for name, size in sizes.items()}
         )
+
+    @torch.no_grad()
+    def begin_as(self, whole: "Heads", rows: Sequence[int]) -> None:
+        binary = [whole.rows_binary.index(row) for row in rows if row in whole.rows_binary]
+        self.binary.copy_(whole.binary[binary])
+        self.bias.copy_(whole.bias[binary])
+        for name, head in self.other.items():
+            head.load_state_dict(whole.other[name].state_dict())
 
     def forward(self, read: Float[Tensor, "B T K"]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -323,7 +364,10 @@ class Member(nn.Module):
         self.width = fusion.stand_in.shape[1]
 
     def forward(
-        self, represented: Mapping[Modality, Tensor], present: Bool[Tensor, "B M"]
+        self,
+        represented: Mapping[Modality, Tensor],
+        present: Bool[Tensor, "B M"],
+        taking: Bool[Tensor, " T"] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         """Raw outputs and attention. `represented[m]` has a row for each patient that has `m`."""
         embeddings = []
@@ -334,7 +378,7 @@ class Member(nn.Module):
                 found = self.adapters[modality](represented[modality])
                 embedding = embedding.index_put((rows,), found.to(embedding.dtype))
             embeddings.append(embedding)
-        return self.fusion(torch.stack(embeddings, dim=1), present)
+        return self.fusion(torch.stack(embeddings, dim=1), present, taking)
 
 
 class M3H(nn.Module):
@@ -363,6 +407,12 @@ class M3H(nn.Module):
         adapters = {m: encoders[m].adapters[number] for m in MODALITIES}
         fusion: Any = self.fusion.members[number]
         return Member(adapters, fusion)
+
+    def begin_as(self, whole: "M3H", rows: Sequence[int]) -> None:
+        """Takes the weights that another has, for these of its tasks."""
+        self.encoders.load_state_dict(whole.encoders.state_dict())
+        for mine, theirs in zip(self.fusion.members, whole.fusion.members, strict=True):
+            cast("Fusion", mine).begin_as(cast("Fusion", theirs), rows)
 
     @torch.no_grad()
     def start_at(self, prevalence: Mapping[str, float]) -> None:

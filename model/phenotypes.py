@@ -1,12 +1,15 @@
 """Phenotypes: groups of patients alike in vital signs and laboratory values, without labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
 from model.checkpoint import Facts
-from model.data import Data
+from model.cohort import Cohort
+from model.data import Data, Rows
 from model.represent import Normalise
 from schemas.features import STATISTICS
 from schemas.manifest import Phenotype
@@ -14,6 +17,15 @@ from schemas.manifest import Phenotype
 # Share of samples that must have a variable for it to shape the phenotypes.
 OFTEN = 0.3
 TOLD = 3  # variables, and tasks, that a description names
+
+
+def spreads(cohort: Cohort, rows: Rows) -> Normalise:
+    """Centre and spread of each statistic among some samples, as the series encoder has them."""
+    data = Data([replace(cohort, samples=cohort.samples.take(rows))], ("series",))
+    statistics = data.inputs("series", data.rows_with("series"))["statistics"]
+    normalise = Normalise((statistics.shape[1], statistics.shape[2]))
+    normalise.fit(statistics)
+    return normalise
 
 
 @torch.no_grad()

@@ -8,11 +8,8 @@ and judged by the others, so that no hospital that tests a model has had a say i
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +21,7 @@ from model.baselines import Inputs, Settings, gradient_boosting, logistic_regres
 from model.cohort import Cohort, CohortError, Samples
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
 from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
+from model.jobs import Arrays
 from model.net import M3H
 from model.prepare import Prepared, RunError, TrainConfig, held_out
 from model.train import Trainer
@@ -86,7 +84,6 @@ CANDIDATES: Mapping[str, tuple[Settings, ...]] = {
 JUDGED_TASKS = 5
 FEWEST_TO_JUDGE = 8  # positives among the judging hospitals
 
-Arrays = dict[str, npt.NDArray[Any]]
 Floats = npt.NDArray[np.float64]
 
 
@@ -275,7 +272,7 @@ class Study:
             column += task.kind == "binary"
             if task.kind == "clustering" or number % step:
                 continue
-            trainer = _trained(Trainer(prepared, only=task.name))
+            trainer = _trained(Trainer(prepared, tasks=[task.name]))
             with torch.no_grad():
                 raw, _ = raw_outputs(trainer.net, represented, at_test, test)
                 served = trainer.net.calibrate(raw)
@@ -383,48 +380,19 @@ def some_patients(samples: Samples, rows: Rows, share: float) -> Rows:
     return rows[np.isin(samples.patient[rows], chosen)]
 
 
-def run_all(
-    jobs: Sequence[Job],
-    cohort: Path,
-    other: Path | None,
-    config: TrainConfig,
-    chosen: Chosen,
-    folder: Path,
-    masked: Path | None = None,
-) -> Iterator[tuple[Job, bool]]:
-    """Runs the jobs that are not done yet, one on each core; yields each, and whether it ran."""
-    folder.mkdir(parents=True, exist_ok=True)
-    todo = [job for job in jobs if not (folder / job.file).is_file()]
-    yield from ((job, False) for job in jobs if job not in todo)
-    workers = len(os.sched_getaffinity(0))
-    start = (cohort, other, masked, config.model_dump_json(), chosen, folder)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, start) as pool:
-        running = {pool.submit(_do, job): job for job in todo}
-        for done in as_completed(running):
-            done.result()
-            yield running[done], True
+@dataclass(frozen=True)
+class Opened:
+    """What a process reads before it runs jobs: the study of cohorts that are files."""
 
+    cohort: Path
+    other: Path | None
+    config: TrainConfig
+    chosen: Chosen
+    masked: Path | None = None
 
-_HERE: dict[str, Any] = {}
-
-
-def _start(
-    cohort: Path,
-    other: Path | None,
-    masked: Path | None,
-    config: str,
-    chosen: Chosen,
-    folder: Path,
-) -> None:
-    torch.set_num_threads(1)
-    external, nameless = (None if f is None else Cohort.load(f) for f in (other, masked))
-    settings = TrainConfig.model_validate_json(config)
-    _HERE["study"] = Study(Cohort.load(cohort), external, settings, chosen, nameless)
-    _HERE["folder"] = folder
-
-
-def _do(job: Job) -> None:
-    found = _HERE["study"].run(job)
-    partial = _HERE["folder"] / f"{job.file}.partial.npz"
-    np.savez(partial, **found)
-    partial.replace(_HERE["folder"] / job.file)
+    def __call__(self) -> Callable[[Job], Arrays]:
+        external, nameless = (
+            None if folder is None else Cohort.load(folder) for folder in (self.other, self.masked)
+        )
+        cohort = Cohort.load(self.cohort)
+        return Study(cohort, external, self.config, self.chosen, nameless).run

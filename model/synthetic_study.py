@@ -106,7 +106,7 @@ def measure(seed: int, patients: int = PATIENTS, config: TrainConfig = CONFIG) -
             together = _areas(outcomes, raw["binary"])
             found["gain"] = {}
             for k in range(seed % ALONE_EVERY, len(binary), ALONE_EVERY):
-                alone = Trainer(prepared, only=of_binary[k].name)
+                alone = Trainer(prepared, tasks=[of_binary[k].name])
                 for _ in alone.run():
                     pass
                 area = _areas(outcomes[:, [k]], asked.answers(alone)[0]["binary"])[0]

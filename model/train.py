@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,22 +44,30 @@ class Trainer:
     """One training run: its members, one after the other, or dealt to several processes.
 
     Every epoch is seeded on its own, so that a resumed run is the same run, and every process ends
-    with the whole model. With `only`, the network has that one task: single-task learning.
+    with the whole model. With `tasks`, by name, the network has these alone, and begins with the
+    weights that the network of all tasks has for them.
     """
 
-    def __init__(self, prepared: Prepared, *, only: str | None = None) -> None:
+    def __init__(self, prepared: Prepared, *, tasks: Sequence[str] | None = None) -> None:
         self.prepared, self.config = prepared, prepared.config
         self.device, self.processes = prepared.device, prepared.processes
         every = prepared.facts.tasks
-        self.columns = [i for i, t in enumerate(every) if only in (None, t.name)]
-        tasks = tuple(
-            every[i].model_copy(update={"subset_of": None} if only else {}) for i in self.columns
+        names = [t.name for t in every] if tasks is None else tasks
+        self.columns = [i for i, t in enumerate(every) if t.name in names]
+        mine = tuple(
+            t if t.subset_of in names else t.model_copy(update={"subset_of": None})
+            for t in (every[i] for i in self.columns)
         )
-        self.facts = prepared.facts.model_copy(update={"tasks": tasks})
+        self.facts = prepared.facts.model_copy(update={"tasks": mine})
         torch.manual_seed(self.config.seed)
         self.net = make_net(self.facts)
         self.net.encoders.load_state_dict(prepared.label_free(), strict=False)
-        self.losses = Losses(list(tasks), self.facts.prevalence, prepared.prototypes)
+        if tasks is not None:
+            torch.manual_seed(self.config.seed)
+            whole = make_net(prepared.facts)
+            whole.encoders.load_state_dict(prepared.label_free(), strict=False)
+            self.net.begin_as(whole, self.columns)
+        self.losses = Losses(list(mine), self.facts.prevalence, prepared.prototypes)
         self.losses.to(self.device.where)
         # What each member says of the samples that it held out; NaN where none did.
         self.held_out: dict[str, Tensor] = {}
@@ -74,7 +82,7 @@ class Trainer:
         ensemble is calibrated. Raises ProcessesError if another process ended.
         """
         for k in self.processes.mine(self.config.members):
-            run = _MemberRun(self, k)
+            run = MemberRun(self, k)
             yield from run.epochs(None if folder is None else folder / STATE.format(k))
             _round(run.mean.cpu())
             self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
@@ -99,7 +107,9 @@ class Trainer:
                 self.held_out[name][some] = value
         member.cpu()
 
-    def losses_of(self, raw: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    def losses_of(
+        self, raw: dict[str, Tensor], rows: Tensor, taking: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The mean losses by kind, of the raw outputs of the samples at `rows`."""
         where, columns = self.device.where, self.columns
         found: dict[str, Tensor] = self.losses(
@@ -107,6 +117,7 @@ class Trainer:
             self.prepared.data.outcomes[rows][:, columns].to(where),
             self.prepared.offset[rows][:, columns].to(where),
             self.prepared.statistics[rows].to(where),
+            taking,
         )
         return found
 
@@ -178,7 +189,7 @@ class Trainer:
         return describe(self.held_out[name], prepared.statistics, outcomes, self.facts)
 
 
-class _MemberRun:
+class MemberRun:
     """The training of one member. `learning` is moved by the gradient, `mean` follows it."""
 
     def __init__(self, trainer: Trainer, number: int) -> None:
@@ -221,17 +232,20 @@ class _MemberRun:
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}
 
-    def _one_epoch(self) -> dict[str, float]:
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's rows, and which of their modalities are shown; seeds dropout as well."""
         self.learning.train()
-        seed = self.seed * 100_003 + self.epoch
+        seed = self.seed * 100_003 + epoch
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         order = torch.from_numpy(self.learn)[torch.randperm(len(self.learn), generator=generator)]
+        for rows in order.split(self.config.batch):
+            yield rows, self._hide(self.prepared.data.present[rows], generator)
+
+    def _one_epoch(self) -> dict[str, float]:
         # Added up on the device: asking for a number would make it wait after every batch.
         totals: dict[str, Tensor] = {}
-        batches = order.split(self.config.batch)
-        for rows in batches:
-            present = self._hide(self.prepared.data.present[rows], generator)
+        for rows, present in self.batches(self.epoch):
             with self.device.autocast():
                 raw = self._raw(self.learning, rows, present)
             losses = self.trainer.losses_of(raw, rows)
@@ -242,7 +256,7 @@ class _MemberRun:
             self.optimiser.step()
             self._follow()
             for kind, value in losses.items():
-                share = value.detach().double() / len(batches)
+                share = value.detach().double() * len(rows) / len(self.learn)
                 totals[kind] = totals[kind] + share if kind in totals else share
         return {kind: value.item() for kind, value in totals.items()}
 

@@ -9,21 +9,21 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
 from structlog.typing import FilteringBoundLogger
 
-from schemas.manifest import BundleError, sha256
+from schemas.manifest import BundleError
 from schemas.response import Answer
+from schemas.tim import Tim
 from service import catalog, documentation, metrics, problems
 from service.bundle import Bundle
+from service.documents import CSV, JSON, MARKDOWN, Document
 from service.engine import Engine
 from service.log import make_log
 from service.metrics import Metrics
 from service.middleware import Observed
 from service.predict import BatchAnswer, Options, Predictor
 from service.settings import Settings
-
-JSON = "application/json"
+from service.tim import Asked, TimDocuments
 
 
 def create_app(
@@ -112,10 +112,10 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def _documents(bundle: Bundle) -> APIRouter:
     routes = APIRouter(tags=["model"])
-    tasks = _Document.of(catalog.tasks(bundle.manifest))
-    variables = _Document.of(catalog.variables(bundle.manifest))
-    tim = None if bundle.tim is None else _Document(bundle.tim, JSON)
-    card = None if bundle.model_card is None else _Document(bundle.model_card, "text/markdown")
+    tasks = Document.of(catalog.tasks(bundle.manifest))
+    variables = Document.of(catalog.variables(bundle.manifest))
+    tim = None if bundle.tim is None else TimDocuments(bundle.tim, bundle.digest)
+    card = None if bundle.model_card is None else Document(bundle.model_card, MARKDOWN)
 
     @routes.get("/tasks", summary="What is predicted", response_model=catalog.TaskList)
     async def get_tasks(request: Request) -> Response:
@@ -128,19 +128,23 @@ def _documents(bundle: Bundle) -> APIRouter:
     @routes.get(
         "/tim",
         summary="How learning one task helps another",
-        response_class=Response,
-        responses=documentation.content(JSON) | documentation.problems(404),
+        response_model=Tim,
+        responses=documentation.content(CSV) | documentation.problems(404, 422),
     )
-    async def get_tim(request: Request) -> Response:
+    async def get_tim(request: Request, asked: Annotated[Asked, Query()]) -> Response:
+        """`source` keeps the row of the task that is helped, `top` that row's largest cells.
+
+        `Accept: text/csv` gives one line for each cell.
+        """
         if tim is None:
             raise problems.not_in_bundle("TIM")
-        return tim.response(request)
+        return tim.response(request, asked)
 
     @routes.get(
         "/model-card",
         summary="What the model is for, how it was made, where it fails",
         response_class=Response,
-        responses=documentation.content("text/markdown") | documentation.problems(404),
+        responses=documentation.content(MARKDOWN) | documentation.problems(404),
     )
     async def get_model_card(request: Request) -> Response:
         if card is None:
@@ -158,28 +162,6 @@ def _descriptions(app: FastAPI) -> APIRouter:
         return app.openapi()
 
     return routes
-
-
-class _Document:
-    """Something that does not change while the service runs, with its entity tag."""
-
-    def __init__(self, content: bytes, media_type: str) -> None:
-        self._content = content
-        self._media_type = media_type
-        self._tag = f'"{sha256(content)[:32]}"'
-
-    @classmethod
-    def of(cls, listing: BaseModel) -> "_Document":
-        return cls(listing.model_dump_json(exclude_none=True).encode(), JSON)
-
-    def response(self, request: Request) -> Response:
-        """The document, or 304 if the client has it (RFC 9110, section 13.1.2)."""
-        headers = {"ETag": self._tag, "Cache-Control": "no-cache"}
-        known = request.headers.get("if-none-match", "")
-        tags = {tag.strip().removeprefix("W/") for tag in known.split(",")}
-        if self._tag in tags or "*" in tags:
-            return Response(status_code=304, headers=headers)
-        return Response(self._content, headers=headers, media_type=self._media_type)
 
 
 def _health(engine: Engine, counted: Metrics) -> APIRouter:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import onnxruntime
+from pydantic import ValidationError
 
 from schemas.features import Array, Floats
 from schemas.manifest import (
@@ -24,9 +25,9 @@ from schemas.manifest import (
     read_manifest,
 )
 from schemas.response import MODALITIES, Modality
+from schemas.tim import TIM, Tim
 from service.settings import Device
 
-TIM = "tim.json"
 MODEL_CARD = "MODEL_CARD.md"
 NOTICE = "NOTICE"
 ATTENTION = "attention"
@@ -81,7 +82,7 @@ class Bundle:
     encoders: Mapping[Modality, Session]
     fusion: Session
     golden: bytes
-    tim: bytes | None
+    tim: Tim | None
     model_card: bytes | None
     notice: bytes | None
 
@@ -108,7 +109,7 @@ class Bundle:
             },
             fusion=_session(path, manifest.fusion, found, threads),
             golden=_document(path, manifest, GOLDEN) or b"",
-            tim=_document(path, manifest, TIM),
+            tim=_tim(path, manifest),
             model_card=_document(path, manifest, MODEL_CARD),
             notice=_document(path, manifest, NOTICE),
         )
@@ -125,6 +126,19 @@ class Bundle:
 def _document(path: Path, manifest: Manifest, name: str) -> bytes | None:
     """A file that a bundle need not have; one without a digest is not served."""
     return (path / name).read_bytes() if name in manifest.files else None
+
+
+def _tim(path: Path, manifest: Manifest) -> Tim | None:
+    content = _document(path, manifest, TIM)
+    if content is None:
+        return None
+    try:
+        tim = Tim.model_validate_json(content)
+    except ValidationError as error:
+        raise BundleError(f"{path / TIM} is no TIM: {error}") from None
+    if tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
+        raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
+    return tim
 
 
 def _device(asked: Device) -> Literal["cpu", "cuda"]:

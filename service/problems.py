@@ -110,6 +110,16 @@ def not_in_bundle(what: str) -> Refused:
     return Refused(problem("not-in-bundle", f"No {what}", 404, detail))
 
 
+def parameter(name: str, rule: str, detail: str) -> Refused:
+    faults = [Fault(parameter=name, rule=rule, detail=detail)]
+    return Refused(_invalid_parameter(faults))
+
+
+def _invalid_parameter(faults: Sequence[Fault]) -> Problem:
+    detail = "a query parameter does not keep the rule that is named"
+    return problem("invalid-parameter", "Invalid parameter", 422, detail, faults)
+
+
 def not_ready(detail: str) -> Refused:
     return Refused(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
 
@@ -133,8 +143,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameters(_: Request, error: RequestValidationError) -> Response:
         faults = [_parameter_fault(e) for e in error.errors()]
-        detail = "a query parameter does not keep the rule that is named"
-        return response(problem("invalid-parameter", "Invalid parameter", 422, detail, faults))
+        return response(_invalid_parameter(faults))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:

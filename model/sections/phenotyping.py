@@ -1,6 +1,5 @@
 """Phenotypes: whether they are stable and apart, and what sets each apart."""
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -14,8 +13,7 @@ from model.data import Data, Rows
 from model.evaluate import hospital_folds
 from model.kept import Kept
 from model.measure import Found
-from model.phenotypes import explained, nearest, prototypes, standardised
-from model.represent import Normalise
+from model.phenotypes import explained, nearest, prototypes, spreads, standardised
 from model.sections import Section
 from model.sections.words import figure, percent, prose, table
 
@@ -92,11 +90,7 @@ def _on_hospitals_unseen(
 
 def _standardised(cohort: Cohort, learn: Rows) -> Tensor:
     """[N, V] every sample's statistics, in spreads of the patients at `learn`."""
-    some = Data([replace(cohort, samples=cohort.samples.take(learn))], ("series",))
-    statistics = some.inputs("series", some.rows_with("series"))["statistics"]
-    normalise = Normalise((statistics.shape[1], statistics.shape[2]))
-    normalise.fit(statistics)
-    return standardised(Data([cohort], ("series",)), normalise)
+    return standardised(Data([cohort], ("series",)), spreads(cohort, learn))
 
 
 def _clusters(learn: Tensor, x: Tensor, clusters: int, seed: int) -> npt.NDArray[np.int64]:

@@ -16,6 +16,7 @@ from model.report import write
 from model.sections import elsewhere
 from model.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
+from schemas.tim import Tim
 from tests.model.made import make_cohort
 
 HEADINGS = [
@@ -27,6 +28,7 @@ HEADINGS = [
     "Training data",
     "Quantitative analyses",
     "Phenotypes",
+    "Which task teaches which",
     "Ethical considerations",
     "Caveats and recommendations",
 ]
@@ -206,6 +208,33 @@ def test_phenotypes_are_told_in_words(manifest):
     assert len(re.findall(r"^- \d: \d+ % of the patients; ", told, re.MULTILINE)) == len(
         [p for p in manifest.phenotypes if p.share]
     )
+
+
+def test_a_card_tells_the_certain_cells_and_how_few_they_are(manifest):
+    title = "Which task teaches which"
+    assert section(model_card(manifest), title).strip() == "Not measured."
+    names = [facts.task.name for facts in manifest.tasks]
+    count = len(names)
+    cells = [[None if i == j else 0.001 for j in range(count)] for i in range(count)]
+    cells[names.index("sepsis")][names.index("septic_shock")] = 0.02
+    certain = [[value == 0.02 for value in row] for row in cells]
+    tim = Tim(
+        tasks=names,
+        sources=names,
+        matrix=cells,
+        lower=cells,
+        upper=cells,
+        certain=certain,
+        multitask_gain=[0.01 * (name == "asthma") for name in names],
+        metric=["AUROC"] * count,
+        mean_attention=cells,
+        coalitions=512,
+        patients=1591,
+    )
+    told = section(model_card(manifest, tim), title)
+    assert f"Of {count * (count - 1)} pairs of tasks 1 are certain" in " ".join(told.split())
+    assert "| Sepsis | Septic shock | +0.0200 [+0.0200, +0.0200] | AUROC |" in told
+    assert "Asthma +0.010" in told
 
 
 def test_notes_and_x_rays_of_the_same_patients_are_said_to_be_untested_where_they_are(manifest):

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from model import study
 from model.cohort import CohortError
+from model.jobs import run_all
 from model.measure import (
     Compared,
     Tested,
@@ -32,10 +33,10 @@ from model.study import (
     EXTERNAL,
     FOLDS,
     Job,
+    Opened,
     Study,
     choose,
     every_job,
-    run_all,
     some_patients,
     tuned,
     without_treatments,
@@ -212,9 +213,8 @@ def whole(made, kept, tmp_path_factory):
 def test_a_job_that_is_done_is_not_run_again(kept):
     folder, jobs = kept
     nowhere = folder / "no-cohort"
-    assert [ran for _, ran in run_all(jobs, nowhere, None, CONFIG, {}, folder)] == [False] * len(
-        jobs
-    )
+    opened = Opened(nowhere, None, CONFIG, {})
+    assert [ran for _, ran in run_all(jobs, folder, opened)] == [False] * len(jobs)
 
 
 def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept, tmp_path):

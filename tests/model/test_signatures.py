@@ -14,7 +14,7 @@ def train(cohort, *modalities, net=None, only=None, **changes):
     """A trained model's signatures, and what is warned of."""
     config = CONFIG.model_copy(update={**changes, "net": CONFIG.net.model_copy(update=net or {})})
     used = {"modalities": modalities} if modalities else {}
-    trainer = Trainer(Prepared([cohort], config, **used), only=only)
+    trainer = Trainer(Prepared([cohort], config, **used), tasks=only)
     for _ in trainer.run():
         pass
     found = signatures.of(trainer)
@@ -100,10 +100,10 @@ def test_a_member_that_stopped_at_once_and_one_that_had_not_done_are_told_apart(
 
 
 def test_a_single_task_has_signatures_too():
-    found, _ = train(make_cohort(), only="diabetes")
+    found, _ = train(make_cohort(), only=["diabetes"])
     assert (found.attention_entropy, found.self_weight) == (0, 1)
     assert set(found.influence) == {"tabular", "series", "notes", "image"}
-    found, _ = train(make_cohort(), only="length_of_stay")
+    found, _ = train(make_cohort(), only=["length_of_stay"])
     assert found.influence == {}
 
 

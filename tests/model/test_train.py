@@ -81,7 +81,7 @@ def test_a_checkpoint_read_back_is_the_model_that_was_written(tmp_path):
 
 def test_a_single_task_is_learned_by_the_same_network_alone():
     prepared = Prepared([make_cohort()], CONFIG)
-    trainer = Trainer(prepared, only="diabetes")
+    trainer = Trainer(prepared, tasks=["diabetes"])
     run(trainer)
     assert [task.name for task in trainer.facts.tasks] == ["diabetes"]
     assert trainer.held_out["binary"].shape == (240, 1)

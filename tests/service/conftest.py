@@ -94,12 +94,14 @@ def payload() -> dict[str, Any]:
     return copy.deepcopy(full_payload())
 
 
-@pytest.fixture
-def changed_bundle(bundle_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def changed_bundle(
+    bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """A copy of the bundle with another manifest, valid or not, whose digests hold."""
 
     def change(edit: Callable[[dict[str, Any], Path], None]) -> Path:
-        path = tmp_path / "changed"
+        path = tmp_path_factory.mktemp("bundles") / "changed"
         shutil.copytree(bundle_dir, path)
         manifest = json.loads((path / "manifest.json").read_bytes())
         edit(manifest, path)

@@ -57,20 +57,12 @@ def test_every_accepted_unit_is_accepted(service, payload):
 DOCUMENTS = {"tim.json": "/tim", "MODEL_CARD.md": "/model-card"}
 
 
-def test_tim_and_the_model_card_are_served_as_they_lie_in_the_bundle(serve, changed_bundle):
-    def write(manifest: dict[str, Any], path: Path) -> None:
-        for name in DOCUMENTS:
-            (path / name).write_text('{"name": "' + name + '"}')
-            manifest["files"][name] = ""
-
-    client = serve(Engine(Bundle.load(changed_bundle(write), "cpu"))).client
-    for name, path in DOCUMENTS.items():
-        answer = client.get(path)
-        assert answer.json() == {"name": name}
-        kind = "application/json" if path == "/tim" else "text/markdown; charset=utf-8"
-        assert answer.headers["content-type"] == kind
-        again = client.get(path, headers={"If-None-Match": answer.headers["etag"]})
-        assert again.status_code == 304
+def test_the_model_card_is_served_as_it_lies_in_the_bundle(service, bundle_dir):
+    answer = service.client.get("/model-card")
+    assert answer.text == (bundle_dir / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
+    again = service.client.get("/model-card", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
 
 
 def test_a_bundle_without_them_says_so(serve, changed_bundle):

@@ -1,0 +1,75 @@
+"""`GET /tim`: which task teaches which, whole or of one task, as JSON or as CSV."""
+
+import csv
+import io
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.tim import Tim
+from service import problems
+from service.documents import CSV, JSON, Document
+
+NEAR = 5  # names that a problem lists
+
+
+class Asked(BaseModel):
+    """Query parameters of `GET /tim`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | None = Field(None, description="The task that is helped: its row alone")
+    top: Annotated[
+        int | None, Field(ge=1, description="Of that row the largest cells by absolute value")
+    ] = None
+
+
+class TimDocuments:
+    """The matrix of one bundle. Each form of it is made when it is first asked for, and kept."""
+
+    def __init__(self, tim: Tim, bundle: str) -> None:
+        self._tim = tim.model_copy(update={"bundle": bundle})
+        self._document = lru_cache(maxsize=4 * len(self._tim.tasks))(self._make)
+        self._document(Asked(), JSON)
+
+    def response(self, request: Request, asked: Asked) -> Response:
+        """Raises Refused for a task that the matrix has not, and for `top` without `source`."""
+        if asked.source is None and asked.top is not None:
+            raise problems.parameter("top", "needs_source", "top narrows the row of a source")
+        if asked.source is not None and asked.source not in self._tim.sources:
+            near = get_close_matches(asked.source.lower(), self._tim.sources, NEAR, cutoff=0.4)
+            detail = f"no such task; near it: {', '.join(near)}" if near else "no such task"
+            raise problems.parameter("source", "unknown_task", f"{detail} (GET /tasks lists all)")
+        return self._document(asked, preferred(request.headers.get("accept"))).response(request)
+
+    def _make(self, asked: Asked, media_type: Literal["application/json", "text/csv"]) -> Document:
+        tim = self._tim if asked.source is None else self._tim.of(asked.source, asked.top)
+        text = tim.model_dump_json() if media_type == JSON else table(tim)
+        return Document(text.encode(), media_type, varies="Accept")
+
+
+def preferred(accept: str | None) -> Literal["application/json", "text/csv"]:
+    """CSV if the client asks for it, and not for JSON at least as much (RFC 9110, 12.5.1)."""
+    quality = {"*/*": 0.0, JSON: 0.0, CSV: 0.0}
+    for part in (accept or "*/*").split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        q = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+        quality[name] = float(q) if q.replace(".", "", 1).isdecimal() else 0.0
+    return CSV if quality[CSV] > max(quality[JSON], quality["*/*"], 0.0) else JSON
+
+
+def table(tim: Tim) -> str:
+    """One line for each cell, the diagonal left out (RFC 4180)."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["source", "task", "metric", "tim", "lower", "upper", "certain", "bundle"])
+    for i, source in enumerate(tim.sources):
+        for j, task in enumerate(tim.tasks):
+            if source != task:
+                cell = (tim.matrix[i][j], tim.lower[i][j], tim.upper[i][j], tim.certain[i][j])
+                writer.writerow([source, task, tim.metric[i], *cell, tim.bundle])
+    return out.getvalue()
