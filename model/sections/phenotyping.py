@@ -11,7 +11,7 @@ from torch import Tensor
 from model.cohort import Cohort
 from model.data import Data, Rows
 from model.evaluate import hospital_folds
-from model.kept import Kept
+from model.kept import Kept, NotYet
 from model.measure import Found
 from model.phenotypes import explained, nearest, prototypes, spreads, standardised
 from model.sections import Section
@@ -23,8 +23,11 @@ SILHOUETTE_OF = 2000  # samples: it compares each with each
 
 def _phenotyping(kept: Kept) -> Found:
     cohort, tested = kept.cohort, kept.tested("m3h", "all")
+    names = [t.name for t in tested.tasks if t.kind == "clustering" and t.name in tested.scores]
+    if not names:
+        raise NotYet("no predictions of a phenotype")
+    name = names[0]
     elsewhere = kept.tested("m3h", "all", external=kept.other is not None)
-    name = next(t.name for t in tested.tasks if t.kind == "clustering")
     told = tested.scores[name].argmax(axis=1)
     clusters = tested.scores[name].shape[1]
     unseen = [
