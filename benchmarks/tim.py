@@ -39,7 +39,7 @@ def ways(games: Games, device: Device) -> dict[str, Run]:
         def run(jobs: list[Job]) -> dict[Job, Arrays]:
             found = {}
             for some in (jobs[i : i + count] for i in range(0, len(jobs), count)):
-                found |= dict(zip(some, games.of(0).run_at_once(some, 0), strict=True))
+                found |= dict(zip(some, games.shared(0).run_at_once(some, 0), strict=True))
             return found
 
         return run

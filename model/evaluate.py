@@ -1,4 +1,4 @@
-"""How good the predictions are, task by task, and beside logistic regression."""
+"""How good the predictions are, task by task; and the folds by hospital."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ Floats = npt.NDArray[np.float64]
 # Fewer positives than this, and an AUROC says more of chance than of the model.
 FEWEST_POSITIVES = 20
 HEADLINE_HOURS = 24.0
-INVERSE_PENALTIES = (0.0003, 0.001, 0.003, 0.01)
 
 
 @dataclass(frozen=True)

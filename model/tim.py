@@ -67,7 +67,7 @@ def together(tasks: int, fold: int) -> list[Job]:
     return [Job(fold, seed, tuple(range(tasks))) for seed in range(SEEDS)]
 
 
-def of(coalition: Coalition) -> Job:
+def job_of(coalition: Coalition) -> Job:
     return Job(coalition.fold, coalition.number % SEEDS, coalition.tasks)
 
 
@@ -79,7 +79,7 @@ def every_job(tasks: int, count: int, seed: int = 0) -> list[Job]:
     """The ends first; a coalition that was drawn twice is trained once."""
     ends = [job for f in range(FOLDS) for job in together(tasks, f)]
     ends += [job for f in range(FOLDS) for task in range(tasks) for job in alone(task, f)]
-    drawn = [of(coalition) for coalition in coalitions(tasks, count, seed)]
+    drawn = [job_of(coalition) for coalition in coalitions(tasks, count, seed)]
     return list(dict.fromkeys([*ends, *drawn]))
 
 
@@ -117,7 +117,7 @@ class Games:
 
     def run(self, job: Job) -> Arrays:
         """What the network says of the fold's test patients: raw outputs, and mean attention."""
-        return self.of(job.fold).run(job)
+        return self.shared(job.fold).run(job)
 
     def run_at_once(self, jobs: Sequence[Job], folder: Path) -> Iterator[tuple[Job, bool]]:
         """The same of many, trained side by side; files as `model.jobs` keeps them."""
@@ -128,11 +128,11 @@ class Games:
         for (fold, seed), alike in groupby(todo, key=lambda job: (job.fold, job.seed)):
             every = list(alike)
             for some in (every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)):
-                for job, found in zip(some, self.of(fold).run_at_once(some, seed), strict=True):
+                for job, found in zip(some, self.shared(fold).run_at_once(some, seed), strict=True):
                     keep(found, folder / job.file)
                     yield job, True
 
-    def of(self, fold: int) -> "Shared":
+    def shared(self, fold: int) -> "Shared":
         """What is shared by all networks of a fold."""
         if fold not in self._prepared:
             here = self.folds[fold]
@@ -311,7 +311,7 @@ def game(source: int, drawn: Sequence[Coalition], worth: Worth, tasks: int) -> G
     players = np.array([[task in c.tasks for task in others] for c in mine])
     fold = np.array([folds.index(c.fold) for c in mine])
     found = estimate(players, fold, len(folds))
-    v = np.stack([worth.of(of(c))[source] for c in mine])
+    v = np.stack([worth.of(job_of(c))[source] for c in mine])
     by_seed = [np.stack([ends[f][end] for f in folds]) for end in range(2)]  # [folds, seeds, 1 + R]
     lone, all_of_them = (end.mean(axis=1) for end in by_seed)
     values = found.values(v, lone, all_of_them)
