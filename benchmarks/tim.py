@@ -24,9 +24,9 @@ from training import make_cohort
 from model.coalitions import draw
 from model.cohort import Cohort
 from model.device import Device
+from model.games import Games, Job
 from model.jobs import Arrays
 from model.prepare import TrainConfig
-from model.tim import Games, Job
 
 Run = Callable[[list[Job]], dict[Job, Arrays]]
 
@@ -37,7 +37,7 @@ def ways(games: Games, device: Device) -> dict[str, Run]:
 
     def at_once(count: int) -> Run:
         def run(jobs: list[Job]) -> dict[Job, Arrays]:
-            found = {}
+            found: dict[Job, Arrays] = {}
             for some in (jobs[i : i + count] for i in range(0, len(jobs), count)):
                 found |= dict(zip(some, games.shared(0).run_at_once(some, 0), strict=True))
             return found

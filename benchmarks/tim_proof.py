@@ -14,12 +14,13 @@ import numpy as np
 from rich.progress import track
 from sklearn.metrics import roc_auc_score
 
-from model import labels, tim
+from model import games, labels
 from model.cohort import Cohort, write
 from model.cohorts import Record, synthetic
 from model.jobs import run_all
 from model.prepare import TrainConfig
 from model.synthetic_study import relations
+from model.tim import matrix
 from schemas.features import FeatureSpec
 
 SHUFFLED = "malignancy"
@@ -61,11 +62,11 @@ def main() -> None:
     cohort = made(folder, options.patients)
     tasks = cohort.tasks
     networks = options.work / f"networks-{options.patients}"
-    jobs = tim.every_job(len(tasks), options.coalitions)
-    running = run_all(jobs, networks, tim.Opened(folder, TrainConfig()))
+    jobs = games.every_job(len(tasks), options.coalitions)
+    running = run_all(jobs, networks, games.Opened(folder, TrainConfig()))
     for _ in track(running, "networks", total=len(jobs)):
         pass
-    found = tim.matrix(networks, cohort, tim.coalitions(len(tasks), options.coalitions))
+    found = matrix(networks, cohort, games.coalitions(len(tasks), options.coalitions))
 
     binary = np.array([task.kind == "binary" for task in tasks])
     pairs = binary[:, None] & binary & ~np.eye(len(tasks), dtype=np.bool_)

@@ -37,7 +37,7 @@ from model.evaluate import (
     evaluate,
     mean_auroc,
 )
-from model.jobs import run_all
+from model.jobs import claim, run_all
 from model.prepare import Prepared, RunError, TrainConfig
 from model.pretrained import EncoderError, tokenizer_of
 from model.processes import ProcessesError, join
@@ -276,6 +276,10 @@ def tim(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
     work: Annotated[Path, typer.Option(help="Folder for the networks' answers; to go on from.")],
     coalitions: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 512,
+    suggest_groups: Annotated[
+        Path | None,
+        typer.Option(help="Also write which tasks to learn apart, a file for train --config."),
+    ] = None,
     device: DeviceOption = DeviceName.auto,
 ) -> None:
     """Find out which task teaches which; the matrix goes beside the checkpoint.
@@ -284,18 +288,20 @@ def tim(
     more coalitions adds to those that are there. On a CPU each core trains one network after the
     other, on a GPU many at once; with torchrun each process has its share.
     """
-    from model import tim as games  # noqa: PLC0415 - slow to import
+    from model import games, groups  # noqa: PLC0415 - slow to import
+    from model.tim import Worth, matrix  # noqa: PLC0415 - the same
 
     with _failures(), join() as processes, _progress_of_jobs() as progress:
         trained, loaded = Checkpoint.load(checkpoint), Cohort.load(cohort_folder)
         facts = trained.facts
         games.check(facts, loaded)
         config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
+        config = games.settings(config)
+        claim(work, {"cohort": loaded.digest, "training": config.model_dump(mode="json")})
         jobs = games.every_job(len(loaded.tasks), coalitions)[processes.rank :: processes.size]
         where = Device.choose(device.value, processes)
         bar = progress.add_task("networks", total=len(jobs))
         if where.where.type == "cuda":
-            work.mkdir(parents=True, exist_ok=True)
             running = games.Games(loaded, config, where).run_at_once(jobs, work)
         else:
             running = run_all(jobs, work, games.Opened(cohort_folder, config))
@@ -307,10 +313,14 @@ def tim(
         progress.update(bar, description="the matrix")
         drawn = games.coalitions(len(loaded.tasks), coalitions)
         command = shlex.join(["m3h-model", *sys.argv[1:]])
-        found = games.matrix(work, loaded, drawn, command)
+        found = matrix(Worth(work, loaded), drawn, command)
         replace(trained, tim=found).save(checkpoint)
         sure = sum(map(sum, found.certain))
         print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells are certain")
+        if suggest_groups is not None:
+            suggested = groups.suggest(found)
+            suggest_groups.write_text(groups.as_toml(suggested), encoding="utf-8")
+            print(f"{len(suggested)} groups in {suggest_groups}")
 
 
 def _print_tables(tables: dict[str, list[Score]]) -> None:

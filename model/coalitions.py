@@ -76,8 +76,8 @@ class Estimate:
     """Shapley values of a game's n players as a linear function of what was measured.
 
     values = `of_values` @ v + `of_alone` @ alone + `of_all` @ together, with v [m] what each
-    coalition is worth, `alone` and `together` [folds] what the task alone and all tasks together
-    are. They add up to the mean over folds of together - alone exactly. `leverage` [m].
+    coalition is worth, `alone` and `together` [strata] what the task alone and all tasks together
+    are. They add up to the mean over strata of together - alone exactly. `leverage` [m].
     """
 
     of_values: Floats
@@ -85,10 +85,10 @@ class Estimate:
     of_all: Floats
     leverage: Floats
     players: Floats
-    fold: npt.NDArray[np.intp]
+    stratum: npt.NDArray[np.intp]
 
     def values(self, v: Floats, alone: Floats, together: Floats) -> Floats:
-        """[…, n], for `v` [m, …] and ends [folds, …] alike: replicates come last."""
+        """[…, n], for `v` [m, …] and ends [strata, …] alike: replicates come last."""
         found: Floats = (
             np.tensordot(self.of_values, v, axes=1)
             + np.tensordot(self.of_alone, alone, axes=1)
@@ -97,21 +97,41 @@ class Estimate:
         return np.moveaxis(found, 0, -1)
 
     def variance_of_coalitions(self, v: Floats, alone: Floats, together: Floats) -> Floats:
-        """[n] how much the values vary with the coalitions that were drawn, and with their seeds.
+        """[n] how much the values vary with what was drawn: coalitions, and seeds, of ends too.
 
-        Robust to coalitions that vary differently (HC2, MacKinnon & White 1985).
+        Robust to coalitions that vary differently (HC2, MacKinnon & White 1985). What the ends of a
+        stratum vary by is in what is left of its coalitions; and in the gain that is shared by all.
         """
         gain = together - alone
-        apart = self.values(v, alone, together) - gain.mean() / self.n
-        alike = alone[self.fold] + self.players.sum(1) / self.n * gain[self.fold]
-        residual = v - alike - self.players @ apart
-        variance: Floats = self.of_values**2 @ (residual**2 / (1 - self.leverage))
+        shared = gain.var(ddof=1) / len(gain) / self.n**2
+        left = self._residuals(v, alone, together) ** 2
+        return self._carried(left) + shared
+
+    def variance_of_patients(self, v: Floats, alone: Floats, together: Floats) -> Floats:
+        """[n] how much the values vary with the patients, by replicates [m, R], [strata, R].
+
+        Less how much each network's own errors on these patients do: these are in the variance of
+        coalitions already, and added twice would make it too large (Owen 2007, the pigeonhole
+        bootstrap of data that are crossed). NaN: a replicate that cannot be measured.
+        """
+        whole = np.nanvar(self.values(v, alone, together), axis=0, ddof=1)
+        own = np.nanvar(self._residuals(v, alone, together), axis=1, ddof=1)
+        variance: Floats = np.maximum(whole - self._carried(own), 0.0)
         return variance
 
-    def variance_of_ends(self, alone: float, together: float) -> Floats:
-        """[n] with the ends' seeds: the variance of each fold's mean, alone and together."""
-        variance: Floats = (self.of_alone**2).sum(1) * alone + (self.of_all**2).sum(1) * together
-        return variance
+    def _residuals(self, v: Floats, alone: Floats, together: Floats) -> Floats:
+        """[m, …] what of `v` the values do not explain."""
+        gain = together - alone
+        apart = self.values(v, alone, together) - gain.mean(axis=0)[..., None] / self.n
+        share = self.players.sum(1).reshape(-1, *[1] * (v.ndim - 1)) / self.n
+        alike = alone[self.stratum] + share * gain[self.stratum]
+        residuals: Floats = v - alike - np.moveaxis(apart @ self.players.T, -1, 0)
+        return residuals
+
+    def _carried(self, variance: Floats) -> Floats:
+        """[n] the variance of the values, of that of what is left of each coalition, [m]."""
+        carried: Floats = self.of_values**2 @ (variance / (1 - self.leverage))
+        return carried
 
     @property
     def n(self) -> int:
@@ -122,12 +142,13 @@ class Estimate:
         return len(self.players) - self.n + 1
 
 
-def estimate(players: Bools, fold: npt.NDArray[np.intp], folds: int) -> Estimate:
+def estimate(players: Bools, stratum: npt.NDArray[np.intp], strata: int) -> Estimate:
     """The least-squares estimate from drawn coalitions (KernelSHAP, Lundberg & Lee 2017).
 
-    `players` [m, n]: who is in each coalition; `fold` [m]. What a fold's ends tell is taken off
-    first, so that folds may differ in the whole gain. Raises ValueError if the coalitions are too
-    few to tell the players apart.
+    `players` [m, n]: who is in each coalition; `stratum` [m]: coalitions that have the fold and the
+    seed in common. What a stratum's ends tell is taken off first, so that strata may differ in the
+    whole gain, and what a fold's patients or a seed's first weights make of every network is no
+    chance. Raises ValueError if the coalitions are too few to tell the players apart.
     """
     x = players.astype(np.float64)
     count, n = x.shape
@@ -140,11 +161,11 @@ def estimate(players: Bools, fold: npt.NDArray[np.intp], folds: int) -> Estimate
     if np.linalg.matrix_rank(design) < n - 1 or leverage.max() > 1 - 1e-6:
         raise ValueError(f"{count} coalitions are too few to tell {n} tasks apart; draw more")
     of_values = basis @ inverse
-    member = fold[:, None] == np.arange(folds)
+    member = stratum[:, None] == np.arange(strata)
     share = x.sum(1, keepdims=True) / n
-    of_alone = of_values @ (-(1 - share) * member) - 1 / (folds * n)
-    of_all = of_values @ (-share * member) + 1 / (folds * n)
-    return Estimate(of_values, of_alone, of_all, leverage, x, fold)
+    of_alone = of_values @ (-(1 - share) * member) - 1 / (strata * n)
+    of_all = of_values @ (-share * member) + 1 / (strata * n)
+    return Estimate(of_values, of_alone, of_all, leverage, x, stratum)
 
 
 def margin(variance: Floats, degrees_of_freedom: Floats) -> Floats:

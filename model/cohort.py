@@ -7,7 +7,7 @@ A cohort is a folder: `cohort.json` (what it is, its spec, the digests of what m
 import inspect
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ from schemas.features import (
 )
 from schemas.manifest import TOKENIZER, sha256
 from schemas.response import MODALITIES, Modality
-from schemas.tasks import Task, load_tasks
+from schemas.tasks import Task, load_tasks, only
 
 COHORT = "cohort.json"
 SHARD_RECORDS = 1000
@@ -143,6 +143,16 @@ class Cohort:
             spec=FeatureSpec(**facts["spec"], tokenizer_json=tokenizer),
             samples=Samples.concatenate(parts),
             digest=sha256(raw),
+        )
+
+    def of_tasks(self, names: Sequence[str]) -> "Cohort":
+        """The same patients with some of their outcomes, in the cohort's order of tasks."""
+        rows = [i for i, task in enumerate(self.tasks) if task.name in names]
+        outcomes, charted = self.samples.outcomes[:, rows], self.samples.charted[:, rows]
+        return replace(
+            self,
+            tasks=only(self.tasks, names),
+            samples=replace(self.samples, outcomes=outcomes, charted=charted),
         )
 
 

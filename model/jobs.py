@@ -1,7 +1,8 @@
 """Work that takes hours, in pieces: each piece is a file, and one whose file is there is done."""
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,8 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.prepare import RunError
+
 Arrays = dict[str, npt.NDArray[Any]]
 J = TypeVar("J", bound="Job")
+
+OF = "of.json"
 
 
 class Job(Protocol):
@@ -20,6 +25,28 @@ class Job(Protocol):
 
     @property
     def file(self) -> str: ...
+
+
+def claim(folder: Path, of: Mapping[str, Any]) -> None:
+    """Makes the folder one of jobs of these cohorts and this configuration.
+
+    Raises RunError if its files are of others, or of what nobody knows.
+    """
+    mine = json.dumps(of, indent=1, sort_keys=True)
+    told = folder / OF
+    if told.is_file():
+        alike = told.read_text(encoding="utf-8") == mine
+    else:
+        alike = not any(folder.glob("*.npz"))
+    if not alike:
+        raise RunError(
+            f"{folder} holds another run (other cohorts or another configuration); "
+            "take another folder, or remove it to start anew"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{OF}.{os.getpid()}.partial"
+    partial.write_text(mine, encoding="utf-8")
+    partial.replace(told)
 
 
 def run_all(

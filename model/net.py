@@ -1,7 +1,7 @@
 """M3H: one encoder for each modality, fusion, cross-task attention, a head for each task.
 
 Read top to bottom. Shapes: B patients, T tasks, M = 4 modalities, E members of the ensemble, D
-`width`, K `task_width`, G groups of tasks that see the same modalities. Everything that turns an
+`width`, K `task_width`, V views (sets of modalities that a task sees). Everything that turns an
 input into a served number is in here or in `represent` (normalisation, calibration, probabilities,
 coherence), so that it is in the ONNX graphs.
 """
@@ -32,6 +32,9 @@ class NetConfig(BaseModel):
     image_encoder: str = "pixels"
     # "none": a trunk that the tasks share, and nothing more; for comparison.
     attention: Literal["balanced", "published", "none"] = "balanced"
+    # Tasks, by name, that learn together and apart from the others: each group has a trunk of its
+    # own, and its tasks read each other alone. Every task is in one of them; none: all together.
+    groups: tuple[tuple[str, ...], ...] = ()
     width: int = 256
     task_width: int = 32
     image_channels: tuple[int, ...] = (8, 16, 32, 64)
@@ -46,13 +49,20 @@ class NetConfig(BaseModel):
         "image": 0.3,
     }
 
+    @property
+    def trunks(self) -> int:
+        return max(1, len(self.groups))
+
+    def group_of(self, task: str) -> int:
+        return next((i for i, group in enumerate(self.groups) if task in group), 0)
+
 
 class Adapter(nn.Sequential):
     """What a member learns of a representation: one linear layer."""
 
     def __init__(self, modality: Modality, features: int, config: NetConfig) -> None:
         dropout = nn.Dropout(config.input_dropout[modality])
-        super().__init__(dropout, nn.Linear(features, config.width))
+        super().__init__(dropout, nn.Linear(features, config.trunks * config.width))
 
 
 class ImageAdapter(nn.Module):
@@ -72,7 +82,8 @@ class ImageAdapter(nn.Module):
             before = channels
         self.stages = nn.Sequential(*stages)
         self.project = nn.Sequential(
-            nn.Dropout(config.input_dropout["image"]), nn.Linear(before, config.width)
+            nn.Dropout(config.input_dropout["image"]),
+            nn.Linear(before, config.trunks * config.width),
         )
 
     def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B D"]:
@@ -101,12 +112,16 @@ class CrossTaskAttention(nn.Module):
     `none`: W is the identity: every task keeps to itself.
     There is no residual path around W, so that W tells the whole truth.
 
-    `taking` [T]: the tasks that take part, all if it is not given; nobody reads the others, and to
-    those that take part it is as if there were no others.
+    `within` [T, T]: who is in the group of whom; and `taking` [T]: the tasks that take part. Nobody
+    reads the others, and T and M are those of one's group that take part.
     """
 
-    def __init__(self, tasks: int, config: NetConfig) -> None:
+    def __init__(
+        self, tasks: int, config: NetConfig, within: Bool[Tensor, "T T"] | None = None
+    ) -> None:
         super().__init__()
+        self.register_buffer("within", within, persistent=False)
+        self.within: Tensor | None
         width = config.task_width
         self.form = config.attention
         self.query = nn.Parameter(torch.randn(tasks, width) / math.sqrt(width))
@@ -115,39 +130,45 @@ class CrossTaskAttention(nn.Module):
         nn.init.eye_(self.value.weight)
         self.gamma = nn.Parameter(torch.zeros(tasks))
         self.alpha = nn.Parameter(torch.ones(()))
-        self.diagonal = math.log(tasks - 1) if tasks > 1 else 0.0
 
     def forward(
         self,
-        x: Float[Tensor, "B G T K"],
-        group: Int[Tensor, " T"],
+        x: Float[Tensor, "B V T K"],
+        view: Int[Tensor, " T"],
         taking: Bool[Tensor, " T"] | None = None,
     ) -> tuple[Float[Tensor, "B T K"], Float[Tensor, "B T T"]]:
-        """`x` as each group of tasks sees it; a task reads the others as its own group does."""
-        identity = torch.eye(len(group), device=x.device, dtype=x.dtype)
+        """`x` as it looks in each view; a task reads the others as they look in its own."""
+        rows = torch.arange(len(view), device=view.device)
+        identity = torch.eye(len(view), device=x.device, dtype=x.dtype)
         if self.form == "none":
-            rows = torch.arange(len(group), device=group.device)
-            return self.value(x)[:, group, rows], identity.expand(len(x), -1, -1)
+            return self.value(x)[:, view, rows], identity.expand(len(x), -1, -1)
+        readable = self._readable(taking)
         scores = torch.matmul(self.query, self.key(x).transpose(2, 3))
         if self.form == "published":
             # All may be zero where nothing is known of a patient: M / max M is then taken as zero.
-            peak = self._only(scores, taking, taking).amax(dim=(2, 3), keepdim=True)
+            peak = self._only(scores, readable).amax(dim=3)
+            peak = self._only(peak.unsqueeze(2), readable).amax(dim=3, keepdim=True)
             scores = scores / torch.where(peak == 0, 1.0, peak) + identity
         else:
-            others = self.diagonal if taking is None else (taking.sum() - 1).clamp_min(1).log()
+            others = torch.full_like(self.gamma, len(view) - 1)
+            if readable is not None:
+                others = readable.sum(1) - 1
             scores = self.alpha * scores / math.sqrt(x.shape[-1])
-            scores = scores + identity * (self.gamma + others)
-        weights = torch.softmax(self._only(scores, None, taking), dim=-1)
+            scores = scores + identity * (self.gamma + others.clamp_min(1).log())
+        weights = torch.softmax(self._only(scores, readable), dim=-1)
         read = torch.matmul(weights, self.value(x))
-        rows = torch.arange(len(group), device=group.device)
-        return read[:, group, rows], weights[:, group, rows]
+        return read[:, view, rows], weights[:, view, rows]
+
+    def _readable(self, taking: Tensor | None) -> Tensor | None:
+        """[T, T] whom each task may read, None for all; itself at least, so that W is defined."""
+        if taking is None:
+            return self.within
+        within = taking if self.within is None else self.within & taking
+        return within | torch.eye(len(taking), dtype=torch.bool, device=taking.device)
 
     @staticmethod
-    def _only(scores: Tensor, readers: Tensor | None, read: Tensor | None) -> Tensor:
-        for taking, dim in ((readers, 1), (read, 0)):
-            if taking is not None:
-                scores = scores.masked_fill(~taking.unsqueeze(dim), -math.inf)
-        return scores
+    def _only(scores: Tensor, readable: Tensor | None) -> Tensor:
+        return scores if readable is None else scores.masked_fill(~readable, -math.inf)
 
 
 class Fusion(nn.Module):
@@ -160,19 +181,24 @@ class Fusion(nn.Module):
 
     def __init__(self, tasks: Sequence[Task], seen: Bool[Tensor, "T M"], config: NetConfig) -> None:
         super().__init__()
-        groups, group = torch.unique(seen, dim=0, return_inverse=True)
-        self.register_buffer("groups", groups)
-        self.register_buffer("group", group)
-        self.groups: Tensor
+        views, view = torch.unique(seen, dim=0, return_inverse=True)
+        self.register_buffer("views", views)
+        self.register_buffer("view", view)
+        self.views: Tensor
+        self.view: Tensor
+        group = torch.tensor([config.group_of(task.name) for task in tasks])
+        self.register_buffer("group", group, persistent=False)
         self.group: Tensor
-        self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.width))
+        self.trunks = config.trunks
+        self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.trunks * config.width))
         self.trunk = nn.Sequential(nn.GELU(), nn.Dropout(config.dropout))
         # Bounds that keep the size of the signal: with smaller ones the rare tasks never start.
         bound = math.sqrt(3 / config.width)
         self.project = nn.Parameter(
             torch.empty(len(tasks), config.width, config.task_width).uniform_(-bound, bound)
         )
-        self.attention = CrossTaskAttention(len(tasks), config)
+        within = group[:, None] == group if self.trunks > 1 else None
+        self.attention = CrossTaskAttention(len(tasks), config, within)
         self.heads = Heads(tasks, config)
 
     @torch.no_grad()
@@ -197,11 +223,15 @@ class Fusion(nn.Module):
         present: Bool[Tensor, "B M"],
         taking: Bool[Tensor, " T"] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
-        visible = (present[:, None, :] & self.groups[None]).unsqueeze(-1)
+        visible = (present[:, None, :] & self.views[None]).unsqueeze(-1)
         x = torch.where(visible, embeddings[:, None], self.stand_in[None, None])
         fused = self.trunk(x.sum(dim=2))
-        per_task = torch.einsum("bgd,tdk->bgtk", fused, self.project)
-        read, weights = self.attention(per_task, self.group, taking)
+        if self.trunks == 1:
+            per_task = torch.einsum("bvd,tdk->bvtk", fused, self.project)
+        else:
+            own = fused.unflatten(2, (self.trunks, -1))[:, :, self.group]
+            per_task = torch.einsum("bvtd,tdk->bvtk", own, self.project)
+        read, weights = self.attention(per_task, self.view, taking)
         return self.heads(read), weights
 
 
@@ -399,7 +429,7 @@ class M3H(nn.Module):
         )
         self.fusion = Ensemble([Fusion(tasks, seen, config) for _ in range(members)])
         self.calibrate = Calibrate(tasks)
-        self.width = config.width * members
+        self.width = config.trunks * config.width * members
 
     def member(self, number: int) -> Member:
         """One member, its parts shared with this network."""

@@ -77,6 +77,22 @@ def check_alike(cohorts: Sequence[Cohort]) -> None:
             )
 
 
+def check_groups(tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
+    """Raises RunError unless each task is in one of the groups, or there are none."""
+    named = [name for group in groups for name in group]
+    unknown = sorted(set(named) - set(tasks))
+    if unknown:
+        raise RunError(
+            f"groups: no such task: {', '.join(unknown)}; the tasks are {', '.join(tasks)}"
+        )
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise RunError(f"groups: in more than one group: {', '.join(twice)}")
+    missing = [name for name in tasks if name not in named]
+    if groups and missing:
+        raise RunError(f"groups: every task belongs to one; in none: {', '.join(missing)}")
+
+
 def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
     """By how much each cohort's sampling raises a task's log-odds above the first cohort's.
 
@@ -203,6 +219,7 @@ class Prepared:
         processes: Processes = ALONE,
     ) -> None:
         check_alike(cohorts)
+        check_groups([task.name for task in cohorts[0].tasks], config.net.groups)
         if processes.size > config.members:
             raise RunError(
                 f"{processes.size} processes, but {config.members} members to train, each by one "

@@ -23,6 +23,7 @@ from model.net import Member
 from model.phenotypes import describe
 from model.prepare import Prepared, RunError
 from schemas.manifest import Phenotype, Sets, Steps
+from schemas.tasks import only
 
 STATE = "member-{}.safetensors"
 
@@ -54,10 +55,7 @@ class Trainer:
         every = prepared.facts.tasks
         names = [t.name for t in every] if tasks is None else tasks
         self.columns = [i for i, t in enumerate(every) if t.name in names]
-        mine = tuple(
-            t if t.subset_of in names else t.model_copy(update={"subset_of": None})
-            for t in (every[i] for i in self.columns)
-        )
+        mine = only(every, names)
         self.facts = prepared.facts.model_copy(update={"tasks": mine})
         torch.manual_seed(self.config.seed)
         self.net = make_net(self.facts)

@@ -5,6 +5,7 @@ serve other tasks: whoever serves reads the bundle's, never this file's.
 """
 
 import csv
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -84,4 +85,13 @@ def _task(row: dict[str, str]) -> Task:
             "icd10_excluded": row["icd10_excluded"].split(),
             "eicu_pattern": row["eicu_diagnosisstring_regex"] or None,
         }
+    )
+
+
+def only(tasks: Sequence[Task], names: Collection[str]) -> tuple[Task, ...]:
+    """Those with these names, none a subset of one that is not there."""
+    return tuple(
+        task if task.subset_of in names else task.model_copy(update={"subset_of": None})
+        for task in tasks
+        if task.name in names
     )

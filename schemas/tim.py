@@ -24,6 +24,16 @@ DEFINITION = (
 )
 
 
+class Agreement(BaseModel):
+    """A correlation, and its 95 % confidence interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    lower: float
+    upper: float
+
+
 class Tim(BaseModel):
     """The matrix and how sure it is. Rows are `sources`, the tasks helped; columns are `tasks`."""
 
@@ -40,6 +50,14 @@ class Tim(BaseModel):
     multitask_gain: Row
     metric: tuple[str, ...]
     mean_attention: tuple[Row, ...]
+    halves: Agreement | None = Field(
+        None,
+        description="Correlation of the matrices that two halves of the coalitions give, each row "
+        "about its mean; null if half of them are too few for a matrix",
+    )
+    attention_agreement: Agreement | None = Field(
+        None, description="Rank correlation of mean_attention with the matrix, within rows"
+    )
     coalitions: int
     patients: int
     cohort: str = Field("", description="Digest of the cohort that was learned from and tested on")

@@ -29,6 +29,14 @@ CONFIG = TrainConfig(
     batch=64,
 )
 
+# Few tasks that hardly learn.
+CHOSEN = ("septic_shock", "sepsis", "diabetes", "length_of_stay", "phenotype")
+SMALL = CONFIG.model_copy(update={"epochs": 1, "members": 3})
+
+
+def small_cohort(count=240):
+    return make_cohort(count).of_tasks(CHOSEN)
+
 
 def make_cohort(count=240, name="made", seed=0):
     """A third of the patients have an image; diabetes follows the first variable."""

@@ -112,13 +112,39 @@ def test_intervals_hold_the_exact_values_as_often_as_they_say():
     assert 0.90 <= np.mean(held) <= 0.98
 
 
-def test_the_ends_seeds_move_the_values_as_much_as_is_said():
+def test_seeds_move_the_values_as_much_as_is_said():
+    """Chance in every network, the ends' among them; a part of it common to a stratum."""
     random = np.random.default_rng(0)
-    x, fold = players_of(0, list(islice(draw(8, FOLDS, seed=0), 100)), 8)
-    found = estimate(x, fold, FOLDS)
-    alone, together = random.normal(0, [[[0.1]], [[0.2]]], (2, FOLDS, 4000))
-    moved = found.values(np.zeros((len(x), 4000)), alone, together).var(0)
-    np.testing.assert_allclose(moved, found.variance_of_ends(0.1**2, 0.2**2), rtol=0.15)
+    x, stratum = players_of(0, list(islice(draw(8, 15, seed=0), 150)), 8)
+    found, told, moved = estimate(x, stratum, 15), [], []
+    for _ in range(600):
+        common = random.normal(0, 0.1, 15)
+        alone, together = common + random.normal(0, [[0.1], [0.2]], (2, 15))
+        v = common[stratum] + random.normal(0, 0.15, len(x))
+        told.append(found.variance_of_coalitions(v, alone, together))
+        moved.append(found.values(v, alone, together))
+    np.testing.assert_allclose(np.mean(told), np.var(moved, axis=0).mean(), rtol=0.15)
+
+
+def test_patients_and_coalitions_together_move_the_values_as_much_as_is_said():
+    """Networks err on patients in common, and each in its own way; that counts once."""
+    random = np.random.default_rng(0)
+    x, stratum = players_of(0, list(islice(draw(8, 15, seed=0), 80)), 8)
+    found, told, moved = estimate(x, stratum, 15), [], []
+    patients, networks = 60, len(x) + 30
+    helped = np.vstack([x, np.zeros((15, 7)), np.ones((15, 7))])
+    for _ in range(300):
+        each = random.normal(0, 0.1, (7, patients))  # whom a player helps
+        errors = random.normal(0, 0.5, (networks, patients))
+        worth = helped @ each + random.normal(0, 0.05, (networks, 1)) + errors
+        drawn = random.multinomial(patients, np.full(patients, 1 / patients), 200)
+        replicates = worth @ np.vstack([np.ones(patients), drawn]).T / patients
+        v, alone, together = np.split(replicates, [len(x), len(x) + 15])
+        ends = v[:, 0], alone[:, 0], together[:, 0]
+        of_patients = found.variance_of_patients(v[:, 1:], alone[:, 1:], together[:, 1:])
+        told.append(found.variance_of_coalitions(*ends) + of_patients)
+        moved.append(found.values(*ends))
+    np.testing.assert_allclose(np.mean(told), np.var(moved, axis=0).mean(), rtol=0.15)
 
 
 def test_too_few_coalitions_are_refused():

@@ -195,6 +195,35 @@ def test_without_attention_every_task_keeps_to_itself():
     assert torch.equal(weights, torch.eye(len(TASKS)).expand(3, -1, -1))
 
 
+def test_groups_of_tasks_share_neither_a_trunk_nor_attention(attention):
+    groups = (tuple(NAMES[1::2]), tuple(NAMES[::2]))
+    net = make_net(attention=attention, groups=groups)
+    present = torch.ones(3, 4, dtype=torch.bool)
+    first = torch.randn(3, 4, net.width)
+    second = first.clone()
+    for member in range(2):  # what the first group's trunk sees
+        second[:, :, member * 2 * 256 : (member * 2 + 1) * 256] += 1
+    (raw, weights), (raw2, weights2) = net.fusion(first, present), net.fusion(second, present)
+    odd = torch.arange(len(NAMES)) % 2 == 1
+    assert (weights[:, odd][:, :, ~odd] == 0).all()
+    assert (weights[:, ~odd][:, :, odd] == 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, len(NAMES)))
+    assert torch.equal(weights[:, ~odd], weights2[:, ~odd])
+    moved = (raw["binary"] != raw2["binary"]).any(0)
+    assert torch.equal(moved, odd[net.fusion.members[0].heads.rows_binary])
+
+
+def test_self_and_cross_start_at_one_half_each_in_every_group():
+    within = torch.block_diag(torch.ones(3, 3), torch.ones(1, 1), torch.ones(6, 6)).bool()
+    layer = CrossTaskAttention(10, NetConfig(), within)
+    with torch.no_grad():
+        layer.query.zero_()  # no evidence yet
+    _, weights = layer(torch.randn(2, 1, 10, 32), torch.zeros(10, dtype=torch.long))
+    own = torch.full((2, 10), 0.5)
+    own[:, 3] = 1  # alone
+    torch.testing.assert_close(weights.diagonal(dim1=1, dim2=2), own)
+
+
 def test_no_probability_is_surer_than_its_calibration_allows():
     net = make_net()
     net.calibrate.bound.fill_(2.0)
