@@ -213,9 +213,10 @@ class Ordinary(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.rank = min(self.RANK, width)
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("directions", torch.zeros(width, self.RANK))
-        self.register_buffer("inverse", torch.ones(self.RANK))
+        self.register_buffer("directions", torch.zeros(width, self.rank))
+        self.register_buffer("inverse", torch.ones(self.rank))
         self.register_buffer("noise", torch.ones(()))
         self.register_buffer("quantiles", torch.arange(self.POINTS + 1.0))
         self.mean: Tensor
@@ -234,13 +235,13 @@ class Ordinary(nn.Module):
 
     def fit(self, represented: Tensor) -> None:
         x = self.features_of(represented).to(torch.float64)
-        if len(x) <= self.RANK:
+        if len(x) <= self.rank:
             return
         self.mean.copy_(x.mean(0))
         centred = x - self.mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
-        top, rest = values[-self.RANK :], values[: -self.RANK]
-        self.directions.copy_(vectors[:, -self.RANK :])
+        top, rest = values[-self.rank :], values[: -self.rank]
+        self.directions.copy_(vectors[:, -self.rank :])
         self.noise.copy_(rest.mean().clamp_min(1e-3) if len(rest) else torch.tensor(1e-3))
         self.inverse.copy_(1 / top.clamp_min(float(self.noise)))
         shares = torch.linspace(0.0, 1.0, self.POINTS + 1, dtype=torch.float64)

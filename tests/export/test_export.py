@@ -13,6 +13,7 @@ import torch
 from export.bundle import export_bundle
 from export.parity import ParityError, check_parity
 from export.trace import export_fusion
+from model.checkpoint import make_net
 from model.cohorts import synthetic
 from schemas.features import features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
@@ -40,6 +41,16 @@ def test_a_graph_that_differs_is_refused_and_every_difference_is_named(checkpoin
     assert re.search(r"fusion\.binary.*differs by", str(caught.value))
     assert re.search(r"fusion\.length_of_stay.*differs by", str(caught.value))
     assert "fusion.phenotype" not in str(caught.value)
+
+
+def test_groups_of_tasks_are_exported_as_they_are(checkpoint, tmp_path):
+    names = [task.name for task in checkpoint.facts.tasks]
+    groups = (tuple(names[::3]), tuple(names[1::3]), tuple(names[2::3]))
+    grouped = checkpoint.facts.net.model_copy(update={"groups": groups})
+    net = make_net(checkpoint.facts.model_copy(update={"net": grouped})).eval()
+    graph = export_fusion(net, tmp_path)
+    parity = check_parity(net, checkpoint.facts.spec, {"fusion": graph}, tmp_path)
+    assert parity.largest_difference < 1e-4
 
 
 def test_a_failed_export_leaves_the_bundle_that_was_there(checkpoint, exported, monkeypatch):

@@ -1,13 +1,15 @@
 """A small made cohort, for the tests of what learns from cohorts."""
 
+import json
 from importlib.resources import files
 
 import numpy as np
 
-from model.cohort import Cohort, Samples
+from model.cohort import COHORT, Cohort, Samples
 from model.net import NetConfig
 from model.prepare import TrainConfig
 from schemas.features import STATISTICS, FeatureSpec
+from schemas.manifest import TOKENIZER, sha256
 from schemas.tasks import load_tasks
 from schemas.variables import Treatment, Variable
 
@@ -78,3 +80,18 @@ def make_cohort(count=240, name="made", seed=0):
         pixels=draw.integers(0, 256, (present[:, 3].sum(), 1, 16, 16)).astype(np.uint8),
     )
     return Cohort(name, "made for this test", TASKS, SPEC, samples, digest=name)
+
+
+def save(cohort, folder):
+    """Writes a cohort as it is, to be read by a command."""
+    folder.mkdir()
+    np.savez(folder / "shard.npz", **vars(cohort.samples))
+    (folder / TOKENIZER).write_text(cohort.spec.tokenizer_json, encoding="utf-8")
+    facts = {
+        "name": cohort.name,
+        "source": cohort.source,
+        "spec": cohort.spec.model_dump(mode="json"),
+        "tasks": [task.model_dump(mode="json") for task in cohort.tasks],
+        "shards": {"shard.npz": sha256((folder / "shard.npz").read_bytes())},
+    }
+    (folder / COHORT).write_text(json.dumps(facts), encoding="utf-8")

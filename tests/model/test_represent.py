@@ -91,3 +91,13 @@ def test_a_black_image_is_unusual_among_x_rays():
     ordinary = Ordinary(Ordinary.IMAGE_SIDE**2)
     ordinary.fit(Pixels(32)(images))
     assert ordinary(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)) == 1
+
+
+def test_few_features_are_enough_to_tell_what_is_unusual():
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    ordinary = Ordinary(3)
+    ordinary.fit(x)
+    usual, unusual = ordinary(torch.stack([x.mean(0), x.mean(0) + 9]))
+    assert usual < 0.2
+    assert unusual > 0.9

@@ -1,11 +1,17 @@
 """The matrix adds up, and says how far it is to be believed."""
 
+import tomllib
+from itertools import chain
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from model.checkpoint import Checkpoint
+from model.cli import app
 from model.games import FOLDS, alone, coalitions, together
 from model.tim import Worth, correlation, matrix
-from tests.model.made import CHOSEN
+from tests.model.made import CHOSEN, make_cohort, save
 
 
 def test_a_row_adds_up_to_what_learning_together_brings(trained):
@@ -65,3 +71,48 @@ def test_a_matrix_that_is_the_same_everywhere_agrees_with_nothing():
 def test_half_of_few_coalitions_is_no_matrix(trained):
     folder, cohort = trained
     assert matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 16)).halves is None
+
+
+TOML = """
+members = 1
+epochs = 1
+[net]
+width = 16
+task_width = 8
+image_channels = [8]
+clusters = 2
+"""
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_leaves_the_matrix_beside_the_model_and_groups_to_train_it_anew(tmp_path):
+    cohort, model, work = (tmp_path / name for name in ("cohort", "model", "work"))
+    names = ("septic_shock", "sepsis", "length_of_stay")
+    save(make_cohort(120).of_tasks(names), cohort)
+    config = tmp_path / "small.toml"
+    config.write_text(TOML)
+    run("train", "--cohort", cohort, "--config", config, "--out", model)
+    asked = ("tim", model, "--cohort", cohort, "--work", work, "--device", "cpu")
+    run(*asked, "--coalitions", 12)
+    few = Checkpoint.load(model).tim
+    groups = tmp_path / "groups.toml"
+    told = run(*asked, "--coalitions", 24, "--suggest-groups", groups)
+    assert "of 6 cells are certain" in told
+    more = Checkpoint.load(model).tim
+    assert (few.coalitions, more.coalitions) == (12, 24)
+    assert more.tasks == names
+    suggested = tomllib.loads(groups.read_text())
+    assert sorted(chain(*suggested["net"]["groups"])) == sorted(names)
+    config.write_text(TOML + groups.read_text().removeprefix("[net]"))
+    run("train", "--cohort", cohort, "--config", config, "--out", tmp_path / "grouped")
+
+    save(make_cohort(120, seed=1).of_tasks(names), tmp_path / "other")
+    refused = CliRunner().invoke(
+        app, [*map(str, asked[:3]), str(tmp_path / "other"), *map(str, asked[4:])]
+    )
+    assert refused.exit_code == 2
