@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schemas.manifest import Manifest, Recalibration, TaskFacts
-from schemas.tim import Tim
+from schemas.tim import Agreement, Tim
 from service.respond import phenotypes_in_words
 
 if TYPE_CHECKING:  # it imports torch, which a card does without
@@ -173,6 +173,10 @@ def _teaching(tim: Tim | None, manifest: Manifest) -> str:
         for gain, name in (*gains[: -TOLD_TASKS - 1 : -1], *gains[:TOLD_TASKS])
     ]
     lines = [text, "", f"What learning all together brings, most and least: {_listed(said)}."]
+    if tim.halves is not None:
+        lines += ["", _HALVES.format(agreement=_agreement(tim.halves))]
+    if tim.attention_agreement is not None:
+        lines += ["", _READ.format(agreement=_agreement(tim.attention_agreement))]
     if cells:
         rows = [
             [source, task, f"{value:+.4f} [{low:+.4f}, {high:+.4f}]", metric]
@@ -181,6 +185,10 @@ def _teaching(tim: Tim | None, manifest: Manifest) -> str:
         head = ["is helped (+) or harmed (-)", "by learning", "by", "in"]
         lines += ["", *_table(head, rows)]
     return "\n".join(lines)
+
+
+def _agreement(found: Agreement) -> str:
+    return f"{found.value:.2f} [{found.lower:.2f}, {found.upper:.2f}]"
 
 
 # ---- what was measured ---------------------------------------------------------------------------
@@ -444,6 +452,14 @@ _TEACHING = """\
 hospitals held out (`GET /tim` says what the score is). Of {pairs} pairs of tasks {certain} are
 certain at a false discovery rate of 5 %: of the others the data are too few to tell. It is what
 networks learn from these data, not which disease causes which."""
+
+_HALVES = """\
+The matrices of two halves of the coalitions have a correlation of {agreement}: 1 if nothing were
+chance, 0 if all were."""
+
+_READ = """\
+The mean attention that a task pays to another has a rank correlation of {agreement} with how much
+that other helps it: 1 if attention showed who teaches whom, 0 if it did not."""
 
 _INTENDED_USE = """
 For building and testing clinical software against a real model, for research on multitask learning,

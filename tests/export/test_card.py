@@ -16,7 +16,8 @@ from model.report import write
 from model.sections import elsewhere
 from model.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
-from schemas.tim import Tim
+from schemas.tim import Agreement
+from tests.made_tim import made_tim
 from tests.model.made import make_cohort
 
 HEADINGS = [
@@ -215,26 +216,21 @@ def test_a_card_tells_the_certain_cells_and_how_few_they_are(manifest):
     assert section(model_card(manifest), title).strip() == "Not measured."
     names = [facts.task.name for facts in manifest.tasks]
     count = len(names)
-    cells = [[None if i == j else 0.001 for j in range(count)] for i in range(count)]
-    cells[names.index("sepsis")][names.index("septic_shock")] = 0.02
-    certain = [[value == 0.02 for value in row] for row in cells]
-    tim = Tim(
-        tasks=names,
-        sources=names,
-        matrix=cells,
-        lower=cells,
-        upper=cells,
-        certain=certain,
-        multitask_gain=[0.01 * (name == "asthma") for name in names],
-        metric=["AUROC"] * count,
-        mean_attention=cells,
-        coalitions=512,
-        patients=1591,
-    )
+    cells = np.full((count, count), 0.001)
+    cells[names.index("sepsis"), names.index("septic_shock")] = 0.03
+    agreement = Agreement(value=0.1234, lower=-0.05, upper=0.3)
+    gain = [0.01 * (name == "asthma") for name in names]
+    tim = made_tim(names, cells, multitask_gain=gain, halves=agreement)
     told = section(model_card(manifest, tim), title)
     assert f"Of {count * (count - 1)} pairs of tasks 1 are certain" in " ".join(told.split())
-    assert "| Sepsis | Septic shock | +0.0200 [+0.0200, +0.0200] | AUROC |" in told
+    assert "| Sepsis | Septic shock | +0.0300 [+0.0200, +0.0400] | AUROC |" in told
     assert "Asthma +0.010" in told
+    assert "correlation of 0.12 [-0.05, 0.30]" in told
+    assert "attention" not in told
+    told = section(
+        model_card(manifest, made_tim(names, cells, attention_agreement=agreement)), title
+    )
+    assert "rank correlation of 0.12 [-0.05, 0.30]" in " ".join(told.split())
 
 
 def test_notes_and_x_rays_of_the_same_patients_are_said_to_be_untested_where_they_are(manifest):

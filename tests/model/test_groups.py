@@ -5,35 +5,13 @@ import pytest
 
 from model.groups import expected, suggest
 from model.prepare import Prepared, RunError
-from schemas.tim import Tim
+from tests.made_tim import made_tim
 from tests.model.made import CONFIG, NAMES, make_cohort
 
 
 def made(cells, error):
     """TIM of these cells, each with this standard error."""
-    cells = np.array(cells, dtype=float)
-    np.fill_diagonal(cells, np.nan)
-    names = tuple("abcdefgh"[: len(cells)])
-
-    def rows(values):
-        return tuple(
-            tuple(None if np.isnan(value) else float(value) for value in row) for row in values
-        )
-
-    half = 1.959964 * error
-    return Tim(
-        tasks=names,
-        sources=names,
-        matrix=rows(cells),
-        lower=rows(cells - half),
-        upper=rows(cells + half),
-        certain=tuple((False,) * len(cells) for _ in cells),
-        multitask_gain=tuple(np.nansum(cells, axis=1).tolist()),
-        metric=("AUROC",) * len(cells),
-        mean_attention=rows(cells),
-        coalitions=100,
-        patients=100,
-    )
+    return made_tim("abcdefgh"[: len(cells)], cells, half=1.959964 * error)
 
 
 BLOCKS = np.kron([[0.02, -0.02], [-0.02, 0.02]], np.ones((3, 3)))

@@ -13,31 +13,13 @@ from schemas.tim import TIM, Tim
 from service.bundle import Bundle
 from service.engine import Engine
 from service.tim import preferred
+from tests.made_tim import made_tim
 
 
 def made(names: list[str]) -> Tim:
     count = len(names)
     values = np.random.default_rng(0).normal(0, 0.01, (count, count)).round(6)
-
-    def rows(cells: np.ndarray) -> tuple[tuple[float | None, ...], ...]:
-        return tuple(
-            tuple(None if i == j else float(v) for j, v in enumerate(row))
-            for i, row in enumerate(cells)
-        )
-
-    return Tim(
-        tasks=tuple(names),
-        sources=tuple(names),
-        matrix=rows(values),
-        lower=rows(values - 0.01),
-        upper=rows(values + 0.01),
-        certain=tuple(tuple(bool(v > 0.02) for v in row) for row in values),
-        multitask_gain=tuple(values.sum(1).tolist()),
-        metric=("AUROC",) * count,
-        mean_attention=rows(np.full((count, count), 1 / count)),
-        coalitions=512,
-        patients=1591,
-    )
+    return made_tim(names, values, half=0.02)
 
 
 @pytest.fixture(scope="module")
