@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -232,6 +232,8 @@ def evaluate_command(
         bar = progress.add_task("study", total=len(jobs))
         settings = _config(config)
         chosen = {} if tuned is None else _chosen(tuned)
+        home, other, nameless = _cohorts(cohort_folder, external, masked)
+        claim(work, _of((home, other, nameless), settings, chosen))
         opened = studying.Opened(cohort_folder, external, settings, chosen, masked)
         for job, ran in run_all(jobs, work, opened):
             progress.advance(bar)
@@ -240,8 +242,7 @@ def evaluate_command(
         one = settings.model_copy(update={"members": 1})
         for seed in synthetic_study.run(work, config=one):
             progress.update(bar, description=f"study: made patients, seed {seed}")
-        other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
-        reporting.write(work, Cohort.load(cohort_folder), other, report, nameless)
+        reporting.write(work, home, other, report, nameless)
         print(f"report in {report / 'results.md'}")
 
 
@@ -262,10 +263,13 @@ def tune(
     with _failures(), _progress_of_jobs() as progress:
         trials = studying.every_trial(external=external is not None)
         bar = progress.add_task("trials", total=len(trials))
-        opened = studying.Opened(cohort_folder, external, _config(config), {})
+        settings = _config(config)
+        home, other, _ = _cohorts(cohort_folder, external, None)
+        claim(work, _of((home, other), settings, {}))
+        opened = studying.Opened(cohort_folder, external, settings, {})
         for _ in run_all(trials, work, opened):
             progress.advance(bar)
-        chosen = studying.choose(work, Cohort.load(cohort_folder))
+        chosen = studying.choose(work, home)
         out.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
         print(f"choices in {out}")
 
@@ -297,7 +301,7 @@ def tim(
         games.check(facts, loaded)
         config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
         config = games.settings(config)
-        claim(work, {"cohort": loaded.digest, "training": config.model_dump(mode="json")})
+        claim(work, _of((loaded,), config, {}))
         jobs = games.every_job(len(loaded.tasks), coalitions)[processes.rank :: processes.size]
         where = Device.choose(device.value, processes)
         bar = progress.add_task("networks", total=len(jobs))
@@ -357,6 +361,21 @@ def _config(path: Path | None) -> TrainConfig:
 def _chosen(path: Path) -> dict[str, dict[str, dict[str, int]]]:
     chosen: dict[str, dict[str, dict[str, int]]] = json.loads(path.read_text("utf-8"))
     return chosen
+
+
+def _cohorts(
+    home: Path, external: Path | None, masked: Path | None
+) -> tuple[Cohort, Cohort | None, Cohort | None]:
+    other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
+    return Cohort.load(home), other, nameless
+
+
+def _of(
+    cohorts: Sequence[Cohort | None], config: TrainConfig, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the jobs of a folder have in common."""
+    digests = [cohort.digest for cohort in cohorts if cohort is not None]
+    return {"cohorts": digests, "training": config.model_dump(mode="json"), "chosen": chosen}
 
 
 def _progress(*, disable: bool = False) -> Progress:
