@@ -16,6 +16,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 LEVEL = 0.95
+FEWEST = 5  # coalitions that a player is in, and that it is out of
 # The additive recurrence with the golden ratio: any first so many of it are spread evenly.
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -33,7 +34,7 @@ def draw(tasks: int, folds: int, seed: int) -> Iterator[Coalition]:
     """Coalitions without end, of 2 to `tasks` - 1 tasks; more are drawn by drawing on.
 
     In the game of each of its tasks a coalition has the probability of the Shapley kernel (Lundberg
-    & Lee 2017), so that plain least squares estimates Shapley values. Sizes are spread evenly over
+    & Lee 2017), so that no coalition need be weighted. Sizes are spread evenly over
     their distribution, and those of one size dealt from one shuffled deck of tasks after another:
     every task is drawn about as often, and coalitions of half of the tasks come in complementary
     pairs. Folds take turns.
@@ -71,101 +72,105 @@ class _Deck:
         return tuple(sorted(hand))
 
 
+class TooFewError(ValueError):
+    """Coalitions that are too few to tell tasks apart."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Shapley values of a game's n players as a linear function of what was measured.
 
-    values = `of_values` @ v + `of_alone` @ alone + `of_all` @ together, with v [m] what each
-    coalition is worth, `alone` and `together` [strata] what the task alone and all tasks together
-    are. They add up to the mean over strata of together - alone exactly. `leverage` [m].
+    `v` [m] is what each coalition is worth, `alone` and `together` [strata] what the task alone and
+    all tasks together are; replicates, if any, come last. What a coalition is worth beyond its
+    share of the whole gain, and `beyond` [m, m] what others of its size are, speaks for who is in
+    it and against who is not, `against` [m, n]. The values are the mean over coalitions and an
+    equal share of the whole gain: they add up to the mean over strata of together - alone exactly.
     """
 
-    of_values: Floats
-    of_alone: Floats
-    of_all: Floats
-    leverage: Floats
-    players: Floats
+    against: Floats
+    beyond: Floats
+    share: Floats
     stratum: npt.NDArray[np.intp]
 
     def values(self, v: Floats, alone: Floats, together: Floats) -> Floats:
-        """[…, n], for `v` [m, …] and ends [strata, …] alike: replicates come last."""
-        found: Floats = (
-            np.tensordot(self.of_values, v, axes=1)
-            + np.tensordot(self.of_alone, alone, axes=1)
-            + np.tensordot(self.of_all, together, axes=1)
-        )
-        return np.moveaxis(found, 0, -1)
+        """[n, …]."""
+        parts = self.against.T @ self._beyond(v, alone, together) / self.m
+        gain: Floats = (together - alone).mean(axis=0)
+        values: Floats = parts + gain / self.n
+        return values
 
     def variance_of_coalitions(self, v: Floats, alone: Floats, together: Floats) -> Floats:
-        """[n] how much the values vary with what was drawn: coalitions, and seeds, of ends too.
-
-        Robust to coalitions that vary differently (HC2, MacKinnon & White 1985). What the ends of a
-        stratum vary by is in what is left of its coalitions; and in the gain that is shared by all.
-        """
+        """[n] how much the values vary with what was drawn: coalitions, and seeds, of ends too."""
+        parts = self.against * self._beyond(v, alone, together)[:, None]
         gain = together - alone
-        shared = gain.var(ddof=1) / len(gain) / self.n**2
-        left = self._residuals(v, alone, together) ** 2
-        return self._carried(left) + shared
+        variance: Floats = parts.var(axis=0, ddof=1) / self.m
+        return variance + gain.var(ddof=1) / len(gain) / self.n**2
 
     def variance_of_patients(self, v: Floats, alone: Floats, together: Floats) -> Floats:
         """[n] how much the values vary with the patients, by replicates [m, R], [strata, R].
 
         Less how much each network's own errors on these patients do: these are in the variance of
         coalitions already, and added twice would make it too large (Owen 2007, the pigeonhole
-        bootstrap of data that are crossed). NaN: a replicate that cannot be measured.
+        bootstrap of data that are crossed).
         """
-        whole = np.nanvar(self.values(v, alone, together), axis=0, ddof=1)
-        own = np.nanvar(self._residuals(v, alone, together), axis=1, ddof=1)
-        variance: Floats = np.maximum(whole - self._carried(own), 0.0)
+        beyond, values = self._beyond(v, alone, together), self.values(v, alone, together)
+        whole = values.var(axis=1, ddof=1)
+        centred = values - values.mean(axis=1, keepdims=True)
+        both = (beyond - beyond.mean(axis=1, keepdims=True)) @ centred.T / (v.shape[1] - 1)
+        # Of how far a coalition's part is from the value.
+        own = self.against**2 * beyond.var(axis=1, ddof=1)[:, None] - 2 * self.against * both
+        variance: Floats = np.maximum(whole - (own + whole).mean(axis=0) / self.m, 0.0)
         return variance
 
-    def _residuals(self, v: Floats, alone: Floats, together: Floats) -> Floats:
-        """[m, …] what of `v` the values do not explain."""
+    def _beyond(self, v: Floats, alone: Floats, together: Floats) -> Floats:
+        """[m, …]."""
+        share = self.share.reshape(-1, *[1] * (v.ndim - 1))
         gain = together - alone
-        apart = self.values(v, alone, together) - gain.mean(axis=0)[..., None] / self.n
-        share = self.players.sum(1).reshape(-1, *[1] * (v.ndim - 1)) / self.n
-        alike = alone[self.stratum] + share * gain[self.stratum]
-        residuals: Floats = v - alike - np.moveaxis(apart @ self.players.T, -1, 0)
-        return residuals
+        beyond: Floats = self.beyond @ (v - alone[self.stratum] - share * gain[self.stratum])
+        return beyond
 
-    def _carried(self, variance: Floats) -> Floats:
-        """[n] the variance of the values, of that of what is left of each coalition, [m]."""
-        carried: Floats = self.of_values**2 @ (variance / (1 - self.leverage))
-        return carried
+    @property
+    def m(self) -> int:
+        return self.against.shape[0]
 
     @property
     def n(self) -> int:
-        return self.players.shape[1]
+        return self.against.shape[1]
 
     @property
     def degrees_of_freedom(self) -> int:
-        return len(self.players) - self.n + 1
+        return self.m - 1
 
 
-def estimate(players: Bools, stratum: npt.NDArray[np.intp], strata: int) -> Estimate:
-    """The least-squares estimate from drawn coalitions (KernelSHAP, Lundberg & Lee 2017).
+def estimate(players: Bools, stratum: npt.NDArray[np.intp]) -> Estimate:
+    """The unbiased estimate from drawn coalitions (Covert & Lee 2021, section 3.2).
 
     `players` [m, n]: who is in each coalition; `stratum` [m]: coalitions that have the fold and the
-    seed in common. What a stratum's ends tell is taken off first, so that strata may differ in the
-    whole gain, and what a fold's patients or a seed's first weights make of every network is no
-    chance. Raises ValueError if the coalitions are too few to tell the players apart.
+    seed, and so both ends, in common. Least squares would need far more coalitions than players;
+    here the second moments of who is in a coalition are those of the kernel, which are known. Two
+    control variates leave the estimate unbiased, because who is in a coalition of a size is chance:
+    what its stratum's ends tell, and what the others of about its size are worth.
+
+    Raises TooFewError if a player is too seldom in a coalition, or out of one, to tell.
     """
     x = players.astype(np.float64)
-    count, n = x.shape
-    # The values are an equal share of the whole gain each, and what adds up to 0.
-    basis = np.linalg.svd(np.ones((1, n)))[2][1:].T
-    design = x @ basis
-    inverse = np.linalg.pinv(design)
-    leverage = (design * inverse.T).sum(1)
-    # One that decides a value alone leaves nothing to tell how far that value is to be believed.
-    if np.linalg.matrix_rank(design) < n - 1 or leverage.max() > 1 - 1e-6:
-        raise ValueError(f"{count} coalitions are too few to tell {n} tasks apart; draw more")
-    of_values = basis @ inverse
-    member = stratum[:, None] == np.arange(strata)
-    share = x.sum(1, keepdims=True) / n
-    of_alone = of_values @ (-(1 - share) * member) - 1 / (strata * n)
-    of_all = of_values @ (-share * member) + 1 / (strata * n)
-    return Estimate(of_values, of_alone, of_all, leverage, x, stratum)
+    m, n = x.shape
+    size = x.sum(1)
+    rarest = int(min(x.sum(0).min(), (1 - x).sum(0).min()))
+    if rarest < FEWEST:
+        raise TooFewError(
+            f"{m} coalitions are too few to tell {n} tasks apart: one is in {rarest} of them, or "
+            f"out of as few, and {FEWEST} are needed; draw more"
+        )
+    sizes = np.arange(1, n)
+    kernel = 1 / (sizes * (n - sizes))
+    kernel /= kernel.sum()
+    spread = (kernel * sizes * (n - sizes)).sum() / (n * (n - 1))
+    # Worth falls or rises with size, and not in a line; of each as all but itself tell.
+    curve = np.stack([np.ones(m), np.log(size), size / n], axis=1)
+    hat = curve @ np.linalg.pinv(curve)
+    beyond = (np.eye(m) - hat) / (1 - np.diag(hat))[:, None]
+    return Estimate((x - size[:, None] / n) / spread, beyond, size / n, stratum)
 
 
 def margin(variance: Floats, degrees_of_freedom: Floats) -> Floats:

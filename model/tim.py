@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from model.coalitions import Coalition, certain, estimate, margin
+from model.coalitions import Coalition, TooFewError, certain, estimate, margin
 from model.cohort import Cohort
 from model.evaluate import Fold, hospital_folds
 from model.games import FOLDS, Job, alone, job_of, together
@@ -17,6 +17,8 @@ from model.worth import METRICS, Patients
 from schemas.tim import Agreement, Row, Tim
 
 Floats = npt.NDArray[np.float64]
+
+FEWEST_REPLICATES = 100
 
 
 class Worth:
@@ -57,7 +59,7 @@ class Game:
 
 
 def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
-    """The Shapley values of the other tasks for one; None if no fold can test it."""
+    """The Shapley values of the other tasks for one; None if too few patients can test it."""
     tasks = len(worth.cohort.tasks)
     ends = {
         (one.fold, one.seed): (worth.of(one)[source], worth.of(whole)[source])
@@ -71,14 +73,19 @@ def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
     others = [task for task in range(tasks) if task != source]
     players = np.array([[task in job.tasks for task in others] for job in mine])
     stratum = np.array([strata.index(job.stratum) for job in mine])
-    found = estimate(players, stratum, len(strata))
     v = np.stack([worth.of(job)[source] for job in mine])
     lone, all_of_them = (np.stack([ends[s][end] for s in strata]) for end in range(2))
+    # A replicate without a patient who has the disease, in one of the folds, tells nothing.
+    told = ~np.isnan(np.concatenate([v, lone, all_of_them])).any(axis=0)
+    if told.sum() < FEWEST_REPLICATES:
+        return None
     first = (v[:, 0], lone[:, 0], all_of_them[:, 0])
+    told[0] = False  # the data as they are
+    found = estimate(players, stratum)
     return Game(
         values=found.values(*first),
         of_coalitions=found.variance_of_coalitions(*first),
-        of_patients=found.variance_of_patients(v[:, 1:], lone[:, 1:], all_of_them[:, 1:]),
+        of_patients=found.variance_of_patients(v[:, told], lone[:, told], all_of_them[:, told]),
         degrees_of_freedom=found.degrees_of_freedom,
         gain=float((all_of_them - lone)[:, 0].mean()),
     )
@@ -142,7 +149,7 @@ def _halves(drawn: Sequence[Coalition], worth: Worth) -> Agreement | None:
     """None if half of the coalitions are too few for a matrix."""
     try:
         one, other = (cells(half, worth).values for half in (drawn[::2], drawn[1::2]))
-    except ValueError:
+    except TooFewError:
         return None
     return correlation(one, other)
 

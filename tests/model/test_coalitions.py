@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from model.coalitions import certain, draw, estimate, margin
+from model.coalitions import TooFewError, certain, draw, estimate, margin
 
 FOLDS = 5
 
@@ -77,14 +77,18 @@ def test_there_is_nothing_to_draw_from_two_tasks(tasks):
         next(draw(tasks, FOLDS, seed=0))
 
 
-def test_players_that_only_add_up_are_told_exactly_whatever_the_folds():
-    x, fold = players_of(0, list(islice(draw(8, FOLDS, seed=0), 60)), 8)
-    each = np.arange(7.0) - 2
+def test_values_are_right_on_average_whatever_the_folds():
+    game = made_game(7, 0)
+    truth, found = exact(game, 7), []
     alone = np.random.default_rng(0).normal(size=FOLDS)
-    found = estimate(x, fold, FOLDS)
-    v, together = alone[fold] + x @ each, alone + each.sum()
-    np.testing.assert_allclose(found.values(v, alone, together), each, atol=1e-9)
-    np.testing.assert_allclose(found.variance_of_coalitions(v, alone, together), 0, atol=1e-15)
+    whole = game(np.ones(7)) - game(np.zeros(7))
+    for seed in range(400):
+        x, fold = players_of(0, list(islice(draw(8, FOLDS, seed=seed), 100)), 8)
+        v = alone[fold] + game(x.astype(float)) - game(np.zeros(7))
+        found.append(estimate(x, fold).values(v, alone, alone + whole))
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - truth) < 3.5 * error).all()
+    assert error.max() < 0.03 < np.abs(truth).min()
 
 
 def test_values_add_up_to_the_whole_gain_exactly_whatever_was_measured():
@@ -92,9 +96,9 @@ def test_values_add_up_to_the_whole_gain_exactly_whatever_was_measured():
     x, fold = players_of(3, list(islice(draw(8, FOLDS, seed=0), 80)), 8)
     v = random.normal(size=(len(x), 6))
     alone, together = random.normal(size=(2, FOLDS, 6))
-    values = estimate(x, fold, FOLDS).values(v, alone, together)
-    assert values.shape == (6, 7)
-    np.testing.assert_allclose(values.sum(1), (together - alone).mean(0), atol=1e-12)
+    values = estimate(x, fold).values(v, alone, together)
+    assert values.shape == (7, 6)
+    np.testing.assert_allclose(values.sum(0), (together - alone).mean(0), atol=1e-12)
 
 
 def test_intervals_hold_the_exact_values_as_often_as_they_say():
@@ -104,7 +108,7 @@ def test_intervals_hold_the_exact_values_as_often_as_they_say():
         truth = exact(game, 7)
         x, fold = players_of(0, list(islice(draw(8, FOLDS, seed=seed), 150)), 8)
         alone, together = (np.full(FOLDS, game(np.full(7, there))) for there in (0.0, 1.0))
-        found = estimate(x, fold, FOLDS)
+        found = estimate(x, fold)
         v = game(x.astype(float))
         values = found.values(v, alone, together)
         half = margin(found.variance_of_coalitions(v, alone, together), found.degrees_of_freedom)
@@ -114,10 +118,10 @@ def test_intervals_hold_the_exact_values_as_often_as_they_say():
 
 def test_seeds_move_the_values_as_much_as_is_said():
     """Chance in every network, the ends' among them; a part of it common to a stratum."""
-    random = np.random.default_rng(0)
-    x, stratum = players_of(0, list(islice(draw(8, 15, seed=0), 150)), 8)
-    found, told, moved = estimate(x, stratum, 15), [], []
-    for _ in range(600):
+    random, told, moved = np.random.default_rng(0), [], []
+    for seed in range(400):
+        x, stratum = players_of(0, list(islice(draw(8, 15, seed=seed), 150)), 8)
+        found = estimate(x, stratum)
         common = random.normal(0, 0.1, 15)
         alone, together = common + random.normal(0, [[0.1], [0.2]], (2, 15))
         v = common[stratum] + random.normal(0, 0.15, len(x))
@@ -130,7 +134,7 @@ def test_patients_and_coalitions_together_move_the_values_as_much_as_is_said():
     """Networks err on patients in common, and each in its own way; that counts once."""
     random = np.random.default_rng(0)
     x, stratum = players_of(0, list(islice(draw(8, 15, seed=0), 80)), 8)
-    found, told, moved = estimate(x, stratum, 15), [], []
+    found, told, moved = estimate(x, stratum), [], []
     patients, networks = 60, len(x) + 30
     helped = np.vstack([x, np.zeros((15, 7)), np.ones((15, 7))])
     for _ in range(300):
@@ -148,9 +152,9 @@ def test_patients_and_coalitions_together_move_the_values_as_much_as_is_said():
 
 
 def test_too_few_coalitions_are_refused():
-    x, fold = players_of(0, list(islice(draw(44, FOLDS, seed=0), 100)), 44)
-    with pytest.raises(ValueError, match="too few to tell 43 tasks apart"):
-        estimate(x, fold, FOLDS)
+    x, fold = players_of(0, list(islice(draw(44, FOLDS, seed=0), 60)), 44)
+    with pytest.raises(TooFewError, match="too few to tell 43 tasks apart"):
+        estimate(x, fold)
 
 
 def test_of_many_cells_without_an_effect_none_is_certain_and_an_effect_is():

@@ -45,7 +45,7 @@ def test_a_row_adds_up_to_what_learning_together_brings(trained):
 def test_too_few_coalitions_are_refused(trained):
     folder, cohort = trained
     with pytest.raises(ValueError, match="too few to tell 4 tasks apart"):
-        matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 4))
+        matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 8))
 
 
 def test_matrices_are_compared_row_by_row_about_the_rows_means():
@@ -70,7 +70,7 @@ def test_a_matrix_that_is_the_same_everywhere_agrees_with_nothing():
 
 def test_half_of_few_coalitions_is_no_matrix(trained):
     folder, cohort = trained
-    assert matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 16)).halves is None
+    assert matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 30)).halves is None
 
 
 TOML = """
@@ -98,13 +98,13 @@ def test_the_command_leaves_the_matrix_beside_the_model_and_groups_to_train_it_a
     config.write_text(TOML)
     run("train", "--cohort", cohort, "--config", config, "--out", model)
     asked = ("tim", model, "--cohort", cohort, "--work", work, "--device", "cpu")
-    run(*asked, "--coalitions", 12)
+    run(*asked, "--coalitions", 24)
     few = Checkpoint.load(model).tim
     groups = tmp_path / "groups.toml"
-    told = run(*asked, "--coalitions", 24, "--suggest-groups", groups)
+    told = run(*asked, "--coalitions", 36, "--suggest-groups", groups)
     assert "of 6 cells are certain" in told
     more = Checkpoint.load(model).tim
-    assert (few.coalitions, more.coalitions) == (12, 24)
+    assert (few.coalitions, more.coalitions) == (24, 36)
     assert more.tasks == names
     suggested = tomllib.loads(groups.read_text())
     assert sorted(chain(*suggested["net"]["groups"])) == sorted(names)
