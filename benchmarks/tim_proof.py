@@ -31,7 +31,15 @@ from model.tim import Worth, matrix
 from schemas.features import FeatureSpec
 
 SHUFFLED = "malignancy"
-CONFIG = games.settings(TrainConfig(net=NetConfig(width=8, task_width=8), learning_rate=3e-3))
+# The tasks that load most on four of the factors, and the one that is shuffled.
+FEW = (
+    *("sepsis", "septic_shock", "pneumonia", "urinary_tract_infection"),
+    *("heart_failure", "cardiomyopathy", "valve_disease", "atrial_fibrillation"),
+    *("end_stage_renal_disease", "chronic_kidney_disease", "acute_kidney_injury"),
+    *("fluid_electrolyte_disorder", "copd", "respiratory_failure", "asthma", "pleural_effusion"),
+    SHUFFLED,
+)
+CONFIG = games.settings(TrainConfig(net=NetConfig(width=4, task_width=8), learning_rate=3e-3))
 CONFIG = CONFIG.model_copy(update={"batch": 64, "patience": 8})
 
 
@@ -69,9 +77,10 @@ def folds(cohort: Cohort) -> list[Fold]:
 @dataclass(frozen=True)
 class Opened:
     cohort: Path
+    tasks: tuple[str, ...]
 
     def __call__(self) -> Callable[[Job], Arrays]:
-        cohort = Cohort.load(self.cohort)
+        cohort = Cohort.load(self.cohort).of_tasks(self.tasks)
         return games.Games(cohort, CONFIG, folds=folds(cohort)).run
 
 
@@ -80,14 +89,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=5 * synthetic.PATIENTS)
     parser.add_argument("--coalitions", type=int, default=512)
+    parser.add_argument("--every-task", action="store_true", help="all 44, not 17 of four factors")
     options = parser.parse_args()
     folder = options.work / f"cohort-{options.patients}"
     cohort = made(folder, options.patients)
+    if not options.every_task:
+        cohort = cohort.of_tasks(FEW)
     tasks = cohort.tasks
-    networks = options.work / f"networks-{options.patients}"
-    claim(networks, {"cohort": cohort.digest, "training": CONFIG.model_dump(mode="json")})
+    chosen = tuple(task.name for task in tasks)
+    networks = options.work / f"networks-{options.patients}-{len(tasks)}"
+    training = CONFIG.model_dump(mode="json")
+    claim(networks, {"cohort": cohort.digest, "tasks": chosen, "training": training})
     jobs = games.every_job(len(tasks), options.coalitions)
-    for _ in track(run_all(jobs, networks, Opened(folder)), "networks", total=len(jobs)):
+    for _ in track(run_all(jobs, networks, Opened(folder, chosen)), "networks", total=len(jobs)):
         pass
     drawn = games.coalitions(len(tasks), options.coalitions)
     found = matrix(Worth(networks, cohort, folds(cohort)), drawn)

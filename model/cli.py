@@ -29,6 +29,7 @@ from rich.table import Table
 from model import cohort as cohort_store
 from model import labels, masking
 from model.checkpoint import Checkpoint
+from model.coalitions import TooFewError
 from model.cohort import Cohort, CohortError
 from model.device import Device, DeviceError
 from model.evaluate import (
@@ -54,6 +55,7 @@ FAILURES = (
     EncoderError,
     ProcessesError,
     RunError,
+    TooFewError,
     ValidationError,
 )
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -293,7 +295,7 @@ def tim(
     other, on a GPU many at once; with torchrun each process has its share.
     """
     from model import games, groups  # noqa: PLC0415 - slow to import
-    from model.tim import Worth, matrix  # noqa: PLC0415 - the same
+    from model.tim import Worth, check_enough, matrix  # noqa: PLC0415 - the same
 
     with _failures(), join() as processes, _progress_of_jobs() as progress:
         trained, loaded = Checkpoint.load(checkpoint), Cohort.load(cohort_folder)
@@ -302,6 +304,8 @@ def tim(
         config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
         config = games.settings(config)
         claim(work, _of((loaded,), config, {}))
+        drawn = games.coalitions(len(loaded.tasks), coalitions)
+        check_enough(drawn, len(loaded.tasks))
         jobs = games.every_job(len(loaded.tasks), coalitions)[processes.rank :: processes.size]
         where = Device.choose(device.value, processes)
         bar = progress.add_task("networks", total=len(jobs))
@@ -315,7 +319,6 @@ def tim(
         if not processes.first:
             return
         progress.update(bar, description="the matrix")
-        drawn = games.coalitions(len(loaded.tasks), coalitions)
         command = shlex.join(["m3h-model", *sys.argv[1:]])
         found = matrix(Worth(work, loaded), drawn, command)
         replace(trained, tim=found).save(checkpoint)

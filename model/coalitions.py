@@ -21,6 +21,10 @@ FEWEST = 5  # coalitions that a player is in, and that it is out of
 _GOLDEN = (5**0.5 - 1) / 2
 
 
+class TooFewError(ValueError):
+    """Tasks or coalitions that are too few to tell tasks apart."""
+
+
 @dataclass(frozen=True)
 class Coalition:
     """Tasks, by index, that are trained together without the hospitals of `fold`."""
@@ -40,7 +44,7 @@ def draw(tasks: int, folds: int, seed: int) -> Iterator[Coalition]:
     pairs. Folds take turns.
     """
     if tasks < 3:
-        raise ValueError(f"{tasks} tasks have no coalitions between one of them and all")
+        raise TooFewError(f"{tasks} tasks have no coalitions between one of them and all")
     sizes = np.arange(2, tasks)
     # A coalition of s tasks is a draw for s games: the kernel of a game, divided by s.
     share = 1 / (sizes * (sizes - 1) * (tasks - sizes))
@@ -70,10 +74,6 @@ class _Deck:
             self.left = [task for task in deck if task not in more]
             hand = hand + more
         return tuple(sorted(hand))
-
-
-class TooFewError(ValueError):
-    """Coalitions that are too few to tell tasks apart."""
 
 
 @dataclass(frozen=True)

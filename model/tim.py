@@ -16,6 +16,7 @@ from model.measure import REPLICATES, interval
 from model.worth import METRICS, Patients
 from schemas.tim import Agreement, Row, Tim
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 FEWEST_REPLICATES = 100
@@ -70,8 +71,7 @@ def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
     mine = [job for job in map(job_of, drawn) if source in job.tasks and job.stratum in strata]
     if not mine:
         return None
-    others = [task for task in range(tasks) if task != source]
-    players = np.array([[task in job.tasks for task in others] for job in mine])
+    players = _players(source, [job.tasks for job in mine], tasks)
     stratum = np.array([strata.index(job.stratum) for job in mine])
     v = np.stack([worth.of(job)[source] for job in mine])
     lone, all_of_them = (np.stack([ends[s][end] for s in strata]) for end in range(2))
@@ -89,6 +89,20 @@ def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
         degrees_of_freedom=found.degrees_of_freedom,
         gain=float((all_of_them - lone)[:, 0].mean()),
     )
+
+
+def _players(source: int, coalitions: Sequence[Sequence[int]], tasks: int) -> Bools:
+    """[m, T - 1] who is in each of the source's coalitions, beside itself."""
+    others = [task for task in range(tasks) if task != source]
+    found = [[task in coalition for task in others] for coalition in coalitions]
+    return np.array(found, np.bool_).reshape(len(coalitions), len(others))
+
+
+def check_enough(drawn: Sequence[Coalition], tasks: int) -> None:
+    """Raises TooFewError before anything is trained."""
+    for source in range(tasks):
+        mine = [c.tasks for c in drawn if source in c.tasks]
+        estimate(_players(source, mine, tasks), np.zeros(len(mine), np.intp))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def test_the_two_commands_are_there():
 def test_the_curl_answers_with_44_predictions(url):
     if shutil.which("curl") is None:
         pytest.skip("curl is not there")
-    (command,) = [body for kind, body in BLOCKS if kind == "sh" and body.startswith("curl")]
+    (command,) = [
+        body for kind, body in BLOCKS if kind == "sh" and "localhost:8000/predict" in body
+    ]
     command = command.replace("http://localhost:8000", url)
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=True)
     answer = json.loads(done.stdout)
@@ -48,6 +50,30 @@ def test_the_curl_answers_with_44_predictions(url):
     assert shown["means"] == real["means"]
     assert shown["probability"] == pytest.approx(real["probability"], abs=0.006)
     assert shown["prevalence"] == pytest.approx(real["prevalence"], abs=0.006)
+
+
+def test_the_matrix_is_there_as_json_and_as_csv(url, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    (block,) = [body for kind, body in BLOCKS if kind == "sh" and "localhost:8000/tim" in body]
+    row, table = block.replace("http://localhost:8000", url).splitlines()
+    ran = {"shell": True, "cwd": tmp_path, "capture_output": True, "check": True}
+    answer = json.loads(subprocess.run(row, **ran).stdout)
+    assert answer["sources"] == ["sepsis"]
+    assert len(answer["tasks"]) == 5
+    subprocess.run(table, **ran)
+    assert len((tmp_path / "tim.csv").read_text().splitlines()) == 1 + 44 * 43
+
+
+def test_the_command_that_makes_the_matrix_takes_what_is_shown():
+    """Run it is elsewhere (`tests/model/test_tim.py`): here it would take half an hour."""
+    (line,) = [line for _, body in BLOCKS for line in body.splitlines() if " tim runs/" in line]
+    tool = Path(sys.executable).parent / "m3h-model"
+    env = os.environ | {"COLUMNS": "200"}
+    told = subprocess.run([tool, "tim", "--help"], capture_output=True, check=True, env=env).stdout
+    options = re.findall(r"--[\w-]+", line)
+    assert options
+    assert all(option in told.decode() for option in options)
 
 
 def test_the_request_that_is_shown_is_one(url):
@@ -64,7 +90,7 @@ def test_every_path_that_is_named_exists(url):
 
     for method, path in re.findall(r"`(GET|POST) (/[\w/-]*)`", README):
         answer = httpx.request(method, url + path)
-        assert answer.status_code != 404 or path == "/tim", path
+        assert answer.status_code != 404, path
         assert answer.status_code != 405, path
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link

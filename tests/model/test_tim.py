@@ -112,6 +112,8 @@ def test_the_command_leaves_the_matrix_beside_the_model_and_groups_to_train_it_a
     run("train", "--cohort", cohort, "--config", config, "--out", tmp_path / "grouped")
 
     save(make_cohort(120, seed=1).of_tasks(names), tmp_path / "other")
+    few = CliRunner().invoke(app, [*map(str, asked), "--coalitions", "9"])
+    assert few.exit_code == 2
     refused = CliRunner().invoke(
         app, [*map(str, asked[:3]), str(tmp_path / "other"), *map(str, asked[4:])]
     )
