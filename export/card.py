@@ -163,14 +163,11 @@ def _teaching(tim: Tim | None, manifest: Manifest) -> str:
     text = _TEACHING.format(
         coalitions=tim.coalitions, patients=tim.patients, certain=len(cells), pairs=pairs
     )
-    gains = sorted(
-        (gain, display[task])
-        for task, gain in zip(tim.sources, tim.multitask_gain, strict=True)
-        if gain is not None
-    )
+    every = zip(tim.multitask_gain, tim.gain_lower, tim.gain_upper, tim.sources, strict=True)
+    gains = sorted(found for found in every if found[0] is not None)
     said = [
-        f"{name} {gain:+.3f}"
-        for gain, name in (*gains[: -TOLD_TASKS - 1 : -1], *gains[:TOLD_TASKS])
+        f"{display[task]} {gain:+.3f} [{low:+.3f}, {high:+.3f}]"
+        for gain, low, high, task in (*gains[: -TOLD_TASKS - 1 : -1], *gains[:TOLD_TASKS])
     ]
     lines = [text, "", f"What learning all together brings, most and least: {_listed(said)}."]
     if tim.halves is not None:

@@ -11,7 +11,7 @@ from scipy import stats
 from model.coalitions import Coalition, TooFewError, certain, estimate, margin
 from model.cohort import Cohort
 from model.evaluate import Fold, hospital_folds
-from model.games import FOLDS, Job, alone, job_of, together
+from model.games import FOLDS, SEEDS, Job, alone, job_of, together
 from model.measure import REPLICATES, interval
 from model.worth import METRICS, Patients
 from schemas.tim import Agreement, Row, Tim
@@ -50,13 +50,14 @@ class Worth:
 
 @dataclass(frozen=True)
 class Game:
-    """One source's row. values, variances [T - 1]."""
+    """One source's row. values [T - 1] and the two parts of their variance; the gain and its."""
 
     values: Floats
     of_coalitions: Floats
     of_patients: Floats
     degrees_of_freedom: int
     gain: float
+    of_gain: float
 
 
 def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
@@ -82,12 +83,15 @@ def game(source: int, drawn: Sequence[Coalition], worth: Worth) -> Game | None:
     first = (v[:, 0], lone[:, 0], all_of_them[:, 0])
     told[0] = False  # the data as they are
     found = estimate(players, stratum)
+    gains = all_of_them - lone
+    of_seeds = gains[:, 0].reshape(-1, SEEDS).var(axis=1, ddof=1).mean() / len(gains)
     return Game(
         values=found.values(*first),
         of_coalitions=found.variance_of_coalitions(*first),
         of_patients=found.variance_of_patients(v[:, told], lone[:, told], all_of_them[:, told]),
         degrees_of_freedom=found.degrees_of_freedom,
-        gain=float((all_of_them - lone)[:, 0].mean()),
+        gain=float(gains[:, 0].mean()),
+        of_gain=float(of_seeds + gains[:, told].mean(axis=0).var(ddof=1)),
     )
 
 
@@ -107,35 +111,39 @@ def check_enough(drawn: Sequence[Coalition], tasks: int) -> None:
 
 @dataclass(frozen=True)
 class Cells:
-    """All rows. values, variance [T, T]; degrees_of_freedom [T, 1]; gain [T]."""
+    """All rows. values, variance [T, T]; degrees_of_freedom [T, 1]; gain, of_gain [T]."""
 
     values: Floats
     variance: Floats
     degrees_of_freedom: Floats
     gain: Floats
+    of_gain: Floats
 
 
 def cells(drawn: Sequence[Coalition], worth: Worth) -> Cells:
-    """Raises ValueError if the coalitions are too few."""
+    """Raises TooFewError if there are not coalitions enough."""
     tasks = len(worth.cohort.tasks)
     shape = (tasks, tasks)
     values, variance = np.full(shape, np.nan), np.full(shape, np.nan)
-    freedom, gain = np.ones((tasks, 1)), np.full(tasks, np.nan)
+    freedom = np.ones((tasks, 1))
+    gain, of_gain = np.full(tasks, np.nan), np.full(tasks, np.nan)
     for source in range(tasks):
         found = game(source, drawn, worth)
         if found is not None:
             others = np.arange(tasks) != source
             values[source, others] = found.values
             variance[source, others] = found.of_coalitions + found.of_patients
-            freedom[source], gain[source] = found.degrees_of_freedom, found.gain
-    return Cells(values, variance, freedom, gain)
+            freedom[source] = found.degrees_of_freedom
+            gain[source], of_gain[source] = found.gain, found.of_gain
+    return Cells(values, variance, freedom, gain, of_gain)
 
 
 def matrix(worth: Worth, drawn: Sequence[Coalition], command: str = "") -> Tim:
-    """TIM of the networks that were trained. Raises ValueError if the coalitions are too few."""
+    """TIM of the networks that were trained. Raises TooFewError as `cells` does."""
     cohort = worth.cohort
     found = cells(drawn, worth)
     half = margin(found.variance, found.degrees_of_freedom)
+    half_gain = margin(found.of_gain, found.degrees_of_freedom[:, 0])
     attention = _attention(worth)
     tested = cohort.samples.patient
     sure = certain(found.values, found.variance, found.degrees_of_freedom)
@@ -147,7 +155,9 @@ def matrix(worth: Worth, drawn: Sequence[Coalition], command: str = "") -> Tim:
         lower=_rows(found.values - half),
         upper=_rows(found.values + half),
         certain=tuple(map(tuple, sure.tolist())),
-        multitask_gain=_rows(found.gain[None])[0],
+        multitask_gain=_row(found.gain),
+        gain_lower=_row(found.gain - half_gain),
+        gain_upper=_row(found.gain + half_gain),
         metric=tuple(METRICS[task.kind] for task in cohort.tasks),
         mean_attention=_rows(attention),
         halves=_halves(drawn, worth),
@@ -202,7 +212,8 @@ def _attention(worth: Worth) -> Floats:
 
 
 def _rows(values: Floats) -> tuple[Row, ...]:
-    return tuple(
-        tuple(None if np.isnan(value) else round(float(value), 6) for value in row)
-        for row in values
-    )
+    return tuple(map(_row, values))
+
+
+def _row(values: Floats) -> Row:
+    return tuple(None if np.isnan(value) else round(float(value), 6) for value in values)

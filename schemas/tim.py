@@ -17,8 +17,9 @@ DEFINITION = (
     "the share of the variance of standardised vital signs and laboratory values that lies between "
     "the clusters. A row adds up to multitask_gain: what learning all tasks together brings that "
     "task, over learning it alone, with the models that were trained for this matrix, one network "
-    "each. lower and upper hold the cell with 95 % confidence, by chance in the coalitions that "
-    "were drawn, in the seeds, and in the patients that were tested. certain marks the cells that "
+    "each. lower and upper hold the cell, gain_lower and gain_upper the gain, with 95 % "
+    "confidence, by chance in the coalitions that were drawn, in the seeds, and in the patients "
+    "that were tested. certain marks the cells that "
     "are not 0 at a false discovery rate of 5 %. null: not measured, as on the diagonal. It says "
     "what networks learned from these data, not which disease causes which."
 )
@@ -48,6 +49,8 @@ class Tim(BaseModel):
     upper: tuple[Row, ...]
     certain: tuple[tuple[bool, ...], ...]
     multitask_gain: Row
+    gain_lower: Row
+    gain_upper: Row
     metric: tuple[str, ...]
     mean_attention: tuple[Row, ...]
     halves: Agreement | None = Field(
@@ -82,7 +85,9 @@ class Tim(BaseModel):
                 **picked,
                 "sources": (source,),
                 "tasks": tuple(self.tasks[c] for c in columns),
-                "multitask_gain": (self.multitask_gain[row],),
-                "metric": (self.metric[row],),
+                **{
+                    name: (getattr(self, name)[row],)
+                    for name in ("multitask_gain", "gain_lower", "gain_upper", "metric")
+                },
             }
         )

@@ -21,6 +21,7 @@ def made_tim(names: Sequence[str], cells: npt.ArrayLike, half: float = 0.01, **c
         return tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in matrix)
 
     count = len(names)
+    gain = np.nansum(values, axis=1)
     told: dict[str, Any] = {
         "tasks": tuple(names),
         "sources": tuple(names),
@@ -28,7 +29,9 @@ def made_tim(names: Sequence[str], cells: npt.ArrayLike, half: float = 0.01, **c
         "lower": rows(values - half),
         "upper": rows(values + half),
         "certain": tuple(tuple(bool(abs(v) > half) for v in row) for row in values),
-        "multitask_gain": tuple(np.nansum(values, axis=1).tolist()),
+        "multitask_gain": tuple(gain.tolist()),
+        "gain_lower": tuple((gain - half).tolist()),
+        "gain_upper": tuple((gain + half).tolist()),
         "metric": ("AUROC",) * count,
         "mean_attention": rows(np.full((count, count), 1 / count)),
         "coalitions": 512,

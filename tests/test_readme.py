@@ -57,11 +57,11 @@ def test_the_matrix_is_there_as_json_and_as_csv(url, tmp_path):
         pytest.skip("curl is not there")
     (block,) = [body for kind, body in BLOCKS if kind == "sh" and "localhost:8000/tim" in body]
     row, table = block.replace("http://localhost:8000", url).splitlines()
-    ran = {"shell": True, "cwd": tmp_path, "capture_output": True, "check": True}
-    answer = json.loads(subprocess.run(row, **ran).stdout)
+    ran = {"shell": True, "cwd": tmp_path, "capture_output": True}
+    answer = json.loads(subprocess.run(row, check=True, **ran).stdout)
     assert answer["sources"] == ["sepsis"]
     assert len(answer["tasks"]) == 5
-    subprocess.run(table, **ran)
+    subprocess.run(table, check=True, **ran)
     assert len((tmp_path / "tim.csv").read_text().splitlines()) == 1 + 44 * 43
 
 

@@ -219,12 +219,13 @@ def test_a_card_tells_the_certain_cells_and_how_few_they_are(manifest):
     cells = np.full((count, count), 0.001)
     cells[names.index("sepsis"), names.index("septic_shock")] = 0.03
     agreement = Agreement(value=0.1234, lower=-0.05, upper=0.3)
-    gain = [0.01 * (name == "asthma") for name in names]
-    tim = made_tim(names, cells, multitask_gain=gain, halves=agreement)
+    gain = np.array([0.01 * (name == "asthma") for name in names])
+    ends = {"gain_lower": gain - 0.02, "gain_upper": gain + 0.02}
+    tim = made_tim(names, cells, multitask_gain=gain, **ends, halves=agreement)
     told = section(model_card(manifest, tim), title)
     assert f"Of {count * (count - 1)} pairs of tasks 1 are certain" in " ".join(told.split())
     assert "| Sepsis | Septic shock | +0.0300 [+0.0200, +0.0400] | AUROC |" in told
-    assert "Asthma +0.010" in told
+    assert "Asthma +0.010 [-0.010, +0.030]" in told
     assert "correlation of 0.12 [-0.05, 0.30]" in told
     assert "attention" not in told
     told = section(

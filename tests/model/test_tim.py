@@ -27,6 +27,7 @@ def test_a_row_adds_up_to_what_learning_together_brings(trained):
             for fold in range(FOLDS)
         ]
         assert found.multitask_gain[source] == pytest.approx(np.mean(gain), abs=1e-5)
+        assert found.gain_lower[source] < found.multitask_gain[source] < found.gain_upper[source]
         cells = [cell for cell in row if cell is not None]
         assert sum(cells) == pytest.approx(np.mean(gain), abs=1e-4)
     ordered = np.array([found.lower, found.matrix, found.upper], dtype=float)
