@@ -120,6 +120,8 @@ class Bundle:
             _check_task(facts, manifest)
             _check_uncertainty(facts)
         _check_phenotypes(manifest)
+        if bundle.tim and bundle.tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
+            raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
         return bundle
 
 
@@ -133,12 +135,9 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
     if content is None:
         return None
     try:
-        tim = Tim.model_validate_json(content)
+        return Tim.model_validate_json(content)
     except ValidationError as error:
         raise BundleError(f"{path / TIM} is no TIM: {error}") from None
-    if tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
-        raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
-    return tim
 
 
 def _device(asked: Device) -> Literal["cpu", "cuda"]:
