@@ -5,7 +5,7 @@ Each fold's networks learn from a fifth of the patients and are tested on the ot
 is whether TIM tells what networks learned, not whether patients are many. Their trunk is narrow, so
 that tasks must share it.
 
-    python benchmarks/tim_proof.py --work runs/tim-proof               # resumes; hours on 2 cores
+    python benchmarks/tim_proof.py --work runs/tim-proof               # resumes; half an hour
     python benchmarks/tim_proof.py --work runs/tim-proof --coalitions 2048
 """
 
