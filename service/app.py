@@ -1,29 +1,36 @@
 """The HTTP interface. The app takes its parts as arguments and holds no state of its own."""
 
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
 from structlog.typing import FilteringBoundLogger
 
 from schemas.manifest import BundleError
+from schemas.payload import InvalidPayload
 from schemas.response import Answer
 from schemas.tim import Tim
 from service import catalog, documentation, metrics, problems
+from service.batcher import Batcher, Call, Priority
 from service.bundle import Bundle
 from service.documents import CSV, JSON, MARKDOWN, Document
 from service.engine import Engine
-from service.log import make_log
+from service.log import make_log, where
 from service.metrics import Metrics
 from service.middleware import Observed
-from service.predict import BatchAnswer, Options, Predictor
+from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, items
+from service.problems import Refused
 from service.settings import Settings
 from service.tim import Asked, TimDocuments
+
+LONGEST_MS = 600_000
+Admitted = tuple[Call, bytes]
 
 
 def create_app(
@@ -31,65 +38,117 @@ def create_app(
 ) -> FastAPI:
     """The service of one engine. It answers once the engine has replayed its golden answers."""
     counted = Metrics(engine.bundle.manifest, engine.bundle.digest)
-    predictor = Predictor(engine, counted, settings.max_batch)
-    app = documentation.Documented(engine.bundle.manifest)
+    log = log or make_log(settings.log_level, sys.stderr)
+    predictor = Predictor(engine, counted)
+    batcher = Batcher(predictor, counted, settings.queue, settings.queue_bytes)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        batcher.close()
+
+    app = documentation.Documented(engine.bundle.manifest, lifespan)
     problems.install(app)
-    app.include_router(_predictions(engine, predictor, settings))
+    app.include_router(_predictions(engine, batcher, settings, log))
     app.include_router(_documents(engine.bundle))
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
-    app.add_middleware(
-        Observed, metrics=counted, log=log or make_log(settings.log_level, sys.stderr)
-    )
+    app.add_middleware(Observed, metrics=counted, log=log)
     return app
 
 
-def _predictions(engine: Engine, predictor: Predictor, settings: Settings) -> APIRouter:
-    routes = APIRouter(tags=["predict"])
-    # Only as many threads as processors: more would wait for each other inside the model.
-    limiter = anyio.CapacityLimiter(settings.threads)
+class Terms(BaseModel):
+    """How soon a prediction is needed, by the headers of its request."""
 
-    async def answer(
-        request: Request, work: Callable[[bytes, Options], bytes], options: Options
-    ) -> Response:
+    model_config = ConfigDict(frozen=True)
+
+    priority: Priority | None = Field(
+        None, alias="M3H-Priority", description="Bulk never delays urgent"
+    )
+    deadline_ms: Annotated[
+        int | None,
+        Field(
+            alias="M3H-Deadline-Ms",
+            ge=1,
+            le=LONGEST_MS,
+            description="Milliseconds after which the answer is of no use",
+        ),
+    ] = None
+
+
+def _predictions(
+    engine: Engine,
+    batcher: Batcher[Job, Prepared],
+    settings: Settings,
+    log: FilteringBoundLogger,
+) -> APIRouter:
+    routes = APIRouter(tags=["predict"])
+
+    @asynccontextmanager
+    async def body_of(request: Request, terms: Terms, usual: Priority) -> AsyncIterator[Admitted]:
+        """The body of a request that has a place. Refuses before it reads what it cannot serve."""
         if not engine.verified:
             raise problems.not_ready("the golden answers are not verified yet")
-        body = await read_body(request, settings.max_body_bytes)
-        content = await anyio.to_thread.run_sync(partial(work, body, options), limiter=limiter)
-        return Response(content, media_type=JSON)
+        size = body_size(request, settings.max_body_bytes)
+        milliseconds = terms.deadline_ms or settings.deadline_ms
+        with batcher.admitted(terms.priority or usual, size, milliseconds) as call:
+            yield call, await read_body(request, settings.max_body_bytes)
 
     @routes.post(
         "/predict",
         summary="Predict all tasks for one patient",
         response_model=Answer,
-        responses=documentation.problems(400, 413, 415, 422, 500, 503),
+        responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
         openapi_extra=documentation.body("Payload"),
     )
-    async def predict(request: Request, options: Annotated[Options, Query()]) -> Response:
+    async def predict(
+        request: Request, options: Annotated[Options, Query()], terms: Annotated[Terms, Header()]
+    ) -> Response:
         """Send whatever is known; every part is optional and one must be there.
 
         `explain`: from which other tasks each prediction was drawn, for each task the largest
         five (`default`), the whole matrix (`full`), or not at all (`none`). `strict=true` refuses
         input that would otherwise be ignored and listed in the receipt.
         """
-        return await answer(request, predictor.one, options)
+        async with body_of(request, terms, "urgent") as (call, body):
+            (found,) = await batcher.answer(call, [Job(body, options)], request.receive())
+        if isinstance(found, Exception):
+            raise found
+        return Response(found, media_type=JSON)
 
     @routes.post(
         "/predict/batch",
         summary="Predict all tasks for several patients",
         response_model=BatchAnswer,
-        responses=documentation.problems(400, 413, 415, 422, 500, 503),
+        responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
         openapi_extra=documentation.body("Batch"),
     )
-    async def predict_batch(request: Request, options: Annotated[Options, Query()]) -> Response:
+    async def predict_batch(
+        request: Request, options: Annotated[Options, Query()], terms: Annotated[Terms, Header()]
+    ) -> Response:
         """Items keep their order; each is answered by its Answer or by its own Problem."""
-        return await answer(request, predictor.many, options)
+        async with body_of(request, terms, "bulk") as (call, body):
+            payloads = await anyio.to_thread.run_sync(items, body, settings.max_batch)
+            jobs = [Job(payload, options) for payload in payloads]
+            found = await batcher.answer(call, jobs, request.receive())
+        answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
+        return Response(b'{"items":[' + b",".join(answers) + b"]}", media_type=JSON)
+
+    def problem_of(error: Exception) -> bytes:
+        """What is wrong with one item; an error of the service is told to the log, too."""
+        if isinstance(error, InvalidPayload):
+            return problems.invalid_payload(error.errors).json_bytes()
+        if isinstance(error, Refused):
+            return error.problem.json_bytes()
+        log.error("unexpected", error=type(error).__name__, at=where(error))
+        return problems.unexpected().json_bytes()
 
     return routes
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a JSON request. Stops reading, and raises Refused, beyond `limit` bytes."""
+def body_size(request: Request, limit: int) -> int:
+    """How large the body of a JSON request is, or at most may be. Raises Refused beyond `limit`."""
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.lower().replace(" ", "").replace('"', "")
     coding = request.headers.get("content-encoding", "identity")
@@ -99,9 +158,15 @@ async def read_body(request: Request, limit: int) -> bytes:
         or coding.lower() != "identity"
     ):
         raise problems.unsupported_media_type()
-    stated = request.headers.get("content-length", "0")
-    if stated.isdecimal() and int(stated) > limit:
+    stated = request.headers.get("content-length", "")
+    size = int(stated) if stated.isdecimal() else limit
+    if size > limit:
         raise problems.too_large(limit)
+    return size
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Stops reading, and raises Refused, beyond `limit` bytes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

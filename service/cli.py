@@ -39,6 +39,9 @@ def serve(
     threads: Annotated[int | None, _option("threads")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_batch: Annotated[int | None, _option("max_batch")] = None,
+    queue: Annotated[int | None, _option("queue")] = None,
+    queue_bytes: Annotated[int | None, _option("queue_bytes")] = None,
+    deadline_ms: Annotated[int | None, _option("deadline_ms")] = None,
     shutdown_seconds: Annotated[int | None, _option("shutdown_seconds")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:

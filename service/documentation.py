@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.types import Lifespan
 
 from schemas.manifest import Manifest
 from schemas.payload import Payload
@@ -18,7 +19,8 @@ _MEANING = {
     415: "The body is not application/json",
     422: "A rule is not kept; `errors` says where and which",
     500: "An error of the service",
-    503: "Not ready",
+    503: "Not ready, or too busy; `Retry-After` says when to try again",
+    504: "It cannot be answered in time",
 }
 
 
@@ -31,8 +33,9 @@ class Batch(BaseModel):
 class Documented(FastAPI):
     """A FastAPI app whose OpenAPI document has the request bodies and the problems."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, lifespan: Lifespan[FastAPI]) -> None:
         super().__init__(
+            lifespan=lifespan,
             title=f"M3H: {manifest.name}",
             version=manifest.version,
             # Both are routes like the others (service.app), so that they are counted by name.

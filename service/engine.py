@@ -1,6 +1,8 @@
 """From features to the raw outputs of the graphs, many patients at once."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,8 @@ from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
 
 # Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
 MOST_TOKENS = 16_384
+FUSION = "fusion"
+RECENT = 0.2  # the weight of the latest run in how long one takes
 
 # One patient's features: [no batch axis], by modality and name.
 Sample = Mapping[Modality, dict[str, Array]]
@@ -41,6 +45,7 @@ class Engine:
         self.bundle = bundle
         self.verified = False
         self.failing = False
+        self._pace: dict[str, float] = {}  # seconds of a row; of notes, of a token
         fusion = bundle.manifest.fusion.inputs
         self._widths = {t.name: int(t.axes[-1]) for t in fusion if t.name != PRESENT}
 
@@ -50,7 +55,8 @@ class Engine:
             return []
         try:
             inputs, unusual = self._encode(samples)
-            outputs = self.bundle.fusion.run(inputs)
+            with self._paced(FUSION, len(samples)):
+                outputs = self.bundle.fusion.run(inputs)
         except Exception:
             self.failing = True
             raise
@@ -59,6 +65,22 @@ class Engine:
             Outputs({name: rows[i] for name, rows in outputs.items()}, scores)
             for i, scores in enumerate(unusual)
         ]
+
+    def seconds(self, sample: Sample) -> float:
+        """How long a sample takes in a batch, by what the latest took."""
+        found = self._pace.get(FUSION, 0.0)
+        for modality, arrays in sample.items():
+            count = len(arrays["tokens"]) if modality == "notes" else 1
+            found += count * self._pace.get(modality, 0.0)
+        return found
+
+    @contextmanager
+    def _paced(self, name: str, count: int) -> Iterator[None]:
+        """Learns how long one of `count` takes."""
+        started = time.perf_counter()
+        yield
+        each = (time.perf_counter() - started) / max(count, 1)
+        self._pace[name] = each + (1 - RECENT) * (self._pace.get(name, each) - each)
 
     def _encode(
         self, samples: Sequence[Sample]
@@ -79,7 +101,10 @@ class Engine:
                 continue
             present[rows, column] = True
             for some in _together(rows, samples) if modality == "notes" else [rows]:
-                found = encoder.run(stack([samples[i][modality] for i in some]))
+                stacked = stack([samples[i][modality] for i in some])
+                count = stacked["tokens"].size if modality == "notes" else len(some)
+                with self._paced(modality, count):
+                    found = encoder.run(stacked)
                 embedding[some] = found[EMBEDDING]
                 for i, score in zip(some, found[UNUSUAL].tolist(), strict=True):
                     unusual[i][modality] = score

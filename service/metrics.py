@@ -33,6 +33,7 @@ _SECONDS = (
     10.0,
 )
 _UNUSUAL = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 1.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64)
 _SHARES = tuple(i / 20 for i in range(1, 21))
 
 
@@ -58,6 +59,12 @@ class Metrics:
             "Time that a prediction spends in a stage",
             ("stage",),
             buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._batch_rows = Histogram(
+            "m3h_batch_rows",
+            "Predictions that are computed together",
+            buckets=_ROWS,
             registry=self._registry,
         )
         self._present = Counter(
@@ -102,6 +109,9 @@ class Metrics:
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage).observe(seconds)
+
+    def batch(self, rows: int) -> None:
+        self._batch_rows.observe(rows)
 
     def prediction(self, receipt: Receipt, attention: Floats) -> None:
         """Counts one prediction. `attention` [task, task]: rows sum to 1."""

@@ -1,12 +1,13 @@
-"""The way of a request: parse, features, model, respond. Each runs in a worker thread."""
+"""The way of a request: parse, features, model, respond. All in the batcher's thread."""
 
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
@@ -14,12 +15,11 @@ from schemas.features import Features, features
 from schemas.payload import (
     FieldError,
     InvalidPayload,
-    Payload,
     as_payload,
     parse_payload,
     reject_repeated_names,
 )
-from schemas.response import Answer, ModelReference, Reason, Receipt
+from schemas.response import SCHEMA_VERSION, Answer, ModelReference, Reason, Receipt
 from service import problems, respond
 from service.bundle import ATTENTION
 from service.engine import Engine, Outputs
@@ -54,30 +54,29 @@ class BatchAnswer(BaseModel):
     items: tuple[Answer | Problem, ...]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One patient to predict: a request's body, or an item of one that was read already."""
+
+    content: bytes | Mapping[str, Any]
+    options: Options
+    since: float = field(default_factory=time.perf_counter)
+
+
 @dataclass
-class _Item:
+class Prepared:
     """One patient on the way from payload to answer. `seconds` by stage."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-
-
-@dataclass
-class _Prepared:
-    item: _Item
+    options: Options
     features: Features
     receipt: Receipt
+    seconds: dict[str, float]
 
 
 class Predictor:
-    """From the bytes of a request to the bytes of its answer. Safe to call from several threads."""
+    """From the bytes of a request to the bytes of its answer: the batcher's kernel."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, max_batch: int) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine = engine
         self._manifest = engine.bundle.manifest
         local = self._manifest.recalibration
@@ -88,76 +87,58 @@ class Predictor:
             recalibrated_by=None
             if local is None
             else f"{local.patients} patients of {local.cohort}",
-        )
+        ).model_dump(exclude_none=True)
         self._phenotypes = respond.phenotypes_in_words(self._manifest)
         self._metrics = metrics
-        self._max_batch = max_batch
 
-    def one(self, body: bytes, options: Options) -> bytes:
-        """The Answer of one payload. Raises InvalidPayload and Refused."""
-        item = _Item()
-        with item.stage("parse"):
-            payload = parse_payload(body)
-        prepared = self._prepare(item, payload, options)
-        with item.stage("model"):
-            outputs = self._engine.run([prepared.features.arrays])[0]
-        return self._answer(prepared, outputs, options)
-
-    def many(self, body: bytes, options: Options) -> bytes:
-        """The BatchAnswer of `{"items": [payload, …]}`. Raises InvalidPayload for the whole."""
-        results = [self._try(value, options) for value in _items(body, self._max_batch)]
-        ready = [result for result in results if isinstance(result, _Prepared)]
-        started = time.perf_counter()
-        outputs = iter(self._engine.run([prepared.features.arrays for prepared in ready]))
-        seconds = time.perf_counter() - started
-        answers: list[bytes] = []
-        for result in results:
-            if isinstance(result, Problem):
-                answers.append(result.json_bytes())
-            else:
-                result.item.seconds["model"] = seconds
-                answers.append(self._answer(result, next(outputs), options))
-        return b'{"items":[' + b",".join(answers) + b"]}"
-
-    def _try(self, value: Any, options: Options) -> _Prepared | Problem:
-        item = _Item()
-        try:
-            with item.stage("parse"):
-                payload = as_payload(value)
-            return self._prepare(item, payload, options)
-        except InvalidPayload as error:
-            return problems.invalid_payload(error.errors)
-        except Refused as error:
-            return error.problem
-
-    def _prepare(self, item: _Item, payload: Payload, options: Options) -> _Prepared:
-        with item.stage("features"):
-            found = features(payload, self._manifest.spec)
-            receipt = respond.receipt(found, self._manifest)
-        if options.strict:
+    def prepare(self, job: Job) -> Prepared:
+        """Raises InvalidPayload and Refused."""
+        times = [job.since, time.perf_counter()]
+        content = job.content
+        payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
+        times.append(time.perf_counter())
+        found = features(payload, self._manifest.spec)
+        receipt = respond.receipt(found, self._manifest)
+        times.append(time.perf_counter())
+        if job.options.strict:
             _insist(receipt)
-        return _Prepared(item, found, receipt)
+        spent = (after - before for before, after in pairwise(times))
+        stages = dict(zip(("queue", "parse", "features"), spent, strict=True))
+        return Prepared(job.options, found, receipt, stages)
 
-    def _answer(self, prepared: _Prepared, outputs: Outputs, options: Options) -> bytes:
-        item = prepared.item
-        with item.stage("respond"):
-            receipt = respond.with_unusual(prepared.receipt, outputs)
-            predictions = respond.predictions(
+    def seconds(self, prepared: Prepared) -> float:
+        return self._engine.seconds(prepared.features.arrays)
+
+    def run(self, prepared: Sequence[Prepared]) -> list[bytes]:
+        started = time.perf_counter()
+        outputs = self._engine.run([one.features.arrays for one in prepared])
+        seconds = time.perf_counter() - started
+        for one in prepared:
+            one.seconds["model"] = seconds
+        return [self._answer(one, said) for one, said in zip(prepared, outputs, strict=True)]
+
+    def _answer(self, prepared: Prepared, outputs: Outputs) -> bytes:
+        started = time.perf_counter()
+        receipt = respond.with_unusual(prepared.receipt, outputs)
+        answer = {
+            "schema_version": SCHEMA_VERSION,
+            "id": str(uuid.uuid4()),
+            "model": self._model,
+            "predictions": respond.predictions(
                 outputs, prepared.features, self._manifest, self._phenotypes
-            )
-            explanation = respond.explanation(outputs, self._manifest, options.explain)
-        answer = Answer(
-            id=str(uuid.uuid4()),
-            model=self._model,
-            predictions=predictions,
-            explanation=explanation,
-            receipt=receipt,
-            timing_ms={stage: round(s * 1000, 3) for stage, s in item.seconds.items()},
-        )
-        for stage, seconds in item.seconds.items():
+            ),
+            "receipt": receipt.model_dump(exclude_none=True),
+        }
+        explanation = respond.explanation(outputs, self._manifest, prepared.options.explain)
+        if explanation is not None:
+            answer["explanation"] = explanation
+        stages = prepared.seconds
+        stages["respond"] = time.perf_counter() - started
+        answer["timing_ms"] = {stage: round(s * 1000, 3) for stage, s in stages.items()}
+        for stage, seconds in stages.items():
             self._metrics.stage(stage, seconds)
         self._metrics.prediction(receipt, outputs.fusion[ATTENTION])
-        return answer.model_dump_json(exclude_none=True).encode()
+        return orjson.dumps(answer)
 
 
 def _insist(receipt: Receipt) -> None:
@@ -171,7 +152,8 @@ def _insist(receipt: Receipt) -> None:
         raise Refused(problems.input_ignored(faults))
 
 
-def _items(body: bytes, limit: int) -> list[Any]:
+def items(body: bytes, limit: int) -> list[Any]:
+    """The payloads of `{"items": [payload, …]}`. Raises InvalidPayload for the whole."""
     try:
         document = from_json(body)
     except ValueError:

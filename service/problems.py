@@ -116,12 +116,22 @@ def parameter(name: str, rule: str, detail: str) -> Refused:
 
 
 def _invalid_parameter(faults: Sequence[Fault]) -> Problem:
-    detail = "a query parameter does not keep the rule that is named"
+    detail = "a parameter or a header does not keep the rule that is named"
     return problem("invalid-parameter", "Invalid parameter", 422, detail, faults)
 
 
 def not_ready(detail: str) -> Refused:
     return Refused(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
+
+
+def busy(retry_after: int) -> Refused:
+    detail = "as many requests as may wait are waiting (M3H_QUEUE, M3H_QUEUE_BYTES)"
+    return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(retry_after)})
+
+
+def late() -> Refused:
+    detail = "it cannot be answered within M3H-Deadline-Ms; it was not computed, or is not any more"
+    return Refused(problem("late", "Too late", 504, detail))
 
 
 def unexpected() -> Problem:
@@ -155,23 +165,30 @@ def install(app: FastAPI) -> None:
 
 
 def _parameter_fault(error: Mapping[str, object]) -> Fault:
-    location = error["loc"]
-    name = str(location[-1]) if isinstance(location, tuple) else ""
-    if not _PARAMETER_NAME.fullmatch(name):
+    location, context = error["loc"], error.get("ctx")
+    limits = context if isinstance(context, Mapping) else {}
+    place, name = "", ""
+    if isinstance(location, tuple):
+        place, name = str(location[0]), str(location[-1])
+    # A header is one that the service asks for; a query parameter might be anything.
+    if not (place == "header" or _PARAMETER_NAME.fullmatch(name)):
         name = "(name withheld)"
     match error["type"]:
         case "extra_forbidden":
-            return Fault(parameter=name, rule="unknown_parameter", detail="is no parameter here")
+            rule, detail = "unknown_parameter", "is no parameter here"
         case "literal_error":
-            context = error.get("ctx")
-            allowed = context.get("expected", "") if isinstance(context, Mapping) else ""
-            detail = f"must be one of {allowed}"
-            return Fault(parameter=name, rule="allowed_values", detail=detail)
+            rule, detail = "allowed_values", f"must be one of {limits.get('expected', '')}"
         case "bool_parsing" | "bool_type":
-            detail = "must be one of 'true' or 'false'"
-            return Fault(parameter=name, rule="allowed_values", detail=detail)
+            rule, detail = "allowed_values", "must be one of 'true' or 'false'"
+        case "int_parsing":
+            rule, detail = "integer", "must be a whole number"
+        case "greater_than_equal":
+            rule, detail = "minimum", f"must be {limits['ge']} or more"
+        case "less_than_equal":
+            rule, detail = "maximum", f"must be {limits['le']} or less"
         case _:
-            return Fault(parameter=name, rule="invalid", detail="is not valid here")
+            rule, detail = "invalid", "is not valid here"
+    return Fault(parameter=name, rule=rule, detail=detail)
 
 
 def _http_problem(status: int) -> Problem:

@@ -1,28 +1,23 @@
-"""From raw outputs to the answer: predictions in words and numbers, the reason, the receipt."""
+"""From raw outputs to the answer: predictions in words and numbers, the reason, the receipt.
+
+Predictions and explanation are made as the fields of `schemas.response`, not as its objects: these
+are a hundred and more of each answer, and to make and check them takes longer than all else here.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from schemas.features import Features
 from schemas.manifest import Manifest, Phenotype, TaskFacts
-from schemas.response import (
-    Explanation,
-    Ignored,
-    Modality,
-    ModalityUse,
-    Prediction,
-    Receipt,
-)
+from schemas.response import Ignored, Modality, ModalityUse, Receipt
 from service.bundle import ATTENTION, YES_NO
 from service.engine import Outputs
 
 Explain = Literal["none", "default", "full"]
-
-_PREDICTIONS = TypeAdapter(tuple[Prediction, ...])
+Fields = dict[str, Any]
 
 DRAWN_FROM = 5  # the other tasks that the default explanation names
 UNUSUAL = 0.99  # above it the receipt warns
@@ -108,42 +103,39 @@ def with_unusual(receipt: Receipt, outputs: Outputs) -> Receipt:
 
 def predictions(
     outputs: Outputs, found: Features, manifest: Manifest, phenotypes: Mapping[int, str]
-) -> tuple[Prediction, ...]:
-    """Each task's answer, in the manifest's order. `phenotypes`: each cluster in words."""
+) -> list[Fields]:
+    """Each task's Prediction, in the manifest's order. `phenotypes`: each cluster in words."""
     rows = {name: row.tolist() for name, row in outputs.fusion.items() if name != ATTENTION}
-    # Validated in one go: 44 constructors one by one are the slowest part of an answer.
-    return _PREDICTIONS.validate_python(
-        [_prediction(facts, rows[facts.output], found, phenotypes) for facts in manifest.tasks]
-    )
+    there = list(found.arrays)
+    return [_prediction(facts, rows[facts.output], there, phenotypes) for facts in manifest.tasks]
 
 
 def _prediction(
-    facts: TaskFacts, row: list[float], found: Features, phenotypes: Mapping[int, str]
-) -> dict[str, Any]:
-    """The fields of one task's answer, from its output's row."""
+    facts: TaskFacts, row: list[float], there: Sequence[Modality], phenotypes: Mapping[int, str]
+) -> Fields:
+    """One task's Prediction, from its output's row. `there`: the modalities of the request."""
     values = row
     if facts.task.kind == "binary" and facts.column is not None:
         values = [row[facts.column]]
     abstains = facts.abstains
     if abstains is None and not all(map(math.isfinite, values)):
         abstains = "the model gave no finite number"
-    return {
+    fields: Fields = {
         "task": facts.task.name,
         "display": facts.task.display,
         "department": facts.task.department,
         "kind": facts.task.kind,
         "means": facts.task.means,
-        "based_on": [modality for modality in found.arrays if modality in facts.seen],
-        "prevalence": facts.prevalence,
-        **(
-            _value(facts, values, phenotypes)
-            if abstains is None
-            else {"abstained": {"reason": abstains}}
-        ),
+        "based_on": [modality for modality in there if modality in facts.seen],
     }
+    if facts.prevalence is not None:
+        fields["prevalence"] = facts.prevalence
+    if abstains is not None:
+        return fields | {"abstained": {"reason": abstains}}
+    return fields | _value(facts, values, phenotypes)
 
 
-def _value(facts: TaskFacts, values: list[float], phenotypes: Mapping[int, str]) -> dict[str, Any]:
+def _value(facts: TaskFacts, values: list[float], phenotypes: Mapping[int, str]) -> Fields:
     """The value field of a prediction, and how sure it is, by the kind of its task."""
     match facts.task.kind:
         case "binary":
@@ -154,21 +146,19 @@ def _value(facts: TaskFacts, values: list[float], phenotypes: Mapping[int, str])
             value, low, high = values
             # The graph's ends are around its value, but for the last bit.
             interval = {"low": min(low, value), "high": max(high, value)}
-            return {"value": value, "unit": facts.task.unit, "interval": interval}
+            unit = {} if facts.task.unit is None else {"unit": facts.task.unit}
+            return {"value": value, "interval": interval, **unit}
         case "multiclass":
             by_class = dict(zip(facts.task.classes, values, strict=True))
             return {"probabilities": by_class, **_set(facts, by_class)}
         case "clustering":
             cluster = values.index(max(values))
             shares = {str(cluster): share for cluster, share in enumerate(values)}
-            return {
-                "cluster": cluster,
-                "description": phenotypes.get(cluster),
-                "probabilities": shares,
-            }
+            words = {"description": phenotypes[cluster]} if cluster in phenotypes else {}
+            return {"cluster": cluster, "probabilities": shares, **words}
 
 
-def _interval(facts: TaskFacts, probability: float) -> dict[str, Any]:
+def _interval(facts: TaskFacts, probability: float) -> Fields:
     """The interval around a probability, if the bundle knows one."""
     if facts.interval is None:
         return {}
@@ -176,7 +166,7 @@ def _interval(facts: TaskFacts, probability: float) -> dict[str, Any]:
     return {"interval": {"low": low, "high": high}}
 
 
-def _set(facts: TaskFacts, probabilities: dict[str, float]) -> dict[str, Any]:
+def _set(facts: TaskFacts, probabilities: dict[str, float]) -> Fields:
     """The classes that cannot be ruled out, or why that cannot be said."""
     if facts.sets is None:
         return {"no_set": "the bundle has none for this task"}
@@ -216,15 +206,18 @@ def _inside(name: str) -> str:
     return name[0].lower() + name[1:] if name[1:2].islower() and name[1:].islower() else name
 
 
-def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Explanation | None:
-    """Which tasks each prediction was drawn from. None if not asked for, or if not finite."""
+def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Fields | None:
+    """The Explanation: which tasks each prediction was drawn from.
+
+    None if it is not asked for, or if it is not finite.
+    """
     weights = outputs.fusion[ATTENTION]
     if explain == "none" or not np.isfinite(weights).all():
         return None
     names = [facts.task.name for facts in manifest.tasks]
     rows = weights.tolist()
     if explain == "full":
-        return Explanation.model_validate({"attention": {"tasks": names, "weights": rows}})
+        return {"attention": {"tasks": names, "weights": rows}}
     others = weights.copy()
     np.fill_diagonal(others, -np.inf)
     largest = np.argsort(-others, axis=1, kind="stable")[:, : min(DRAWN_FROM, len(names) - 1)]
@@ -236,4 +229,4 @@ def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Expla
         }
         for i, (name, row, columns) in enumerate(zip(names, rows, largest.tolist(), strict=True))
     ]
-    return Explanation.model_validate({"attention": attention})
+    return {"attention": attention}

@@ -50,6 +50,15 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
     max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
+    queue: int = Field(
+        256, ge=1, description="requests of one priority that may wait; to others: 503"
+    )
+    queue_bytes: int = Field(
+        512 * 2**20, ge=1, description="bodies of all requests that wait, together"
+    )
+    deadline_ms: int = Field(
+        10_000, ge=1, description="time for an answer if M3H-Deadline-Ms does not say"
+    )
     shutdown_seconds: int = Field(
         30, ge=0, description="time that running requests have after SIGTERM"
     )

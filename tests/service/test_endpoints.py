@@ -6,13 +6,18 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from service.bundle import Bundle
@@ -122,6 +127,63 @@ def test_a_model_that_died_is_not_ready_until_it_answers_again(serve, bundle, pa
     assert client.get("/health/ready").status_code == 200
 
 
+# ------------------------------------------------------------------------------------- the queue
+
+
+@pytest.fixture
+def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
+    """A service with one place in its queue, which a request has until the test is over."""
+    entered, leave = Event(), Event()
+    run = engine.run
+
+    def blocked(samples: Any) -> Any:
+        entered.set()
+        assert leave.wait(10)
+        return run(samples)
+
+    monkeypatch.setattr(engine, "run", blocked)
+    service = serve(engine, queue=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(service.client.post, "/predict", json=payload)
+        assert entered.wait(10)
+        yield service
+        leave.set()
+        assert first.result().status_code == 200
+
+
+def test_a_request_beyond_the_queue_is_told_when_to_come_again(busy, payload):
+    answer = busy.client.post("/predict", json=payload)
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:m3h:problem:busy"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_bulk_has_places_of_its_own_and_a_deadline_is_kept(busy, payload):
+    headers = {"M3H-Priority": "bulk", "M3H-Deadline-Ms": "50"}
+    answer = busy.client.post("/predict", json=payload, headers=headers)
+    assert answer.status_code == 504
+    assert answer.json()["type"] == "urn:m3h:problem:late"
+    batch = busy.client.post("/predict/batch", json={"items": [payload] * 2}, headers=headers)
+    assert batch.status_code == 200
+    assert [item["status"] for item in batch.json()["items"]] == [504, 504]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("M3H-Priority", "soon", "must be one of 'urgent' or 'bulk'"),
+        ("M3H-Deadline-Ms", "0", "must be 1 or more"),
+        ("M3H-Deadline-Ms", "987654321", "must be 600000 or less"),
+        ("M3H-Deadline-Ms", "12345x", "must be a whole number"),
+    ],
+)
+def test_a_header_that_cannot_be_kept_is_refused_by_name(service, payload, name, value, allowed):
+    answer = service.client.post("/predict", json=payload, headers={name: value})
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert (fault["parameter"], fault["detail"]) == (name, allowed)
+
+
 def other_golden(_: dict[str, Any], path: Path) -> None:
     first, *others = (path / "golden.jsonl").read_text().splitlines()
     golden = json.loads(first)
@@ -223,12 +285,13 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
     assert body == {"$ref": "#/components/schemas/Payload"}
     ok = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert ok == {"$ref": "#/components/schemas/Answer"}
-    for status in ("400", "413", "415", "422", "503"):
+    for status in ("400", "413", "415", "422", "503", "504"):
         problem = operation["responses"][status]["content"]
         assert problem == {
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
         }
-    assert {p["name"] for p in operation["parameters"]} == {"explain", "strict"}
+    names = {"explain", "strict", "M3H-Priority", "M3H-Deadline-Ms"}
+    assert {p["name"] for p in operation["parameters"]} == names
     assert set(document["paths"]) == {
         "/predict",
         "/predict/batch",
@@ -366,3 +429,22 @@ def test_every_setting_is_an_option_too():
 def test_threads_are_the_processors_that_are_there():
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
     assert Settings().threads == available_cpus()
+
+
+def test_a_caller_who_hangs_up_is_counted_and_not_answered(started, payload):
+    _, url = started()
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = json.dumps({"items": [payload] * 64}).encode()
+    head = f"POST /predict/batch HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.1)
+    name = 'm3h_requests_total{route="/predict/batch",status="499"}'
+    for _ in range(100):
+        text = httpx.get(f"{url}/metrics").text
+        if value(text, name):
+            break
+        time.sleep(0.05)
+    assert value(text, name) == 1
+    # Of 64 patients those are answered that were computed before.
+    assert value(text, 'm3h_stage_seconds_count{stage="respond"}') < 64

@@ -10,6 +10,7 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from schemas.features import Features, features
@@ -148,7 +149,8 @@ class Ran:
         """The predictions by task. `changed`: fields of all tasks' facts."""
         tasks = tuple(facts.model_copy(update=changed) for facts in self.manifest.tasks)
         manifest = self.manifest.model_copy(update={"tasks": tasks})
-        found = respond.predictions(outputs or self.outputs, self.found, manifest, {})
+        fields = respond.predictions(outputs or self.outputs, self.found, manifest, {})
+        found = [Prediction.model_validate_json(orjson.dumps(one)) for one in fields]
         return {prediction.task: prediction for prediction in found}
 
     def unusual(self, **scores: float) -> Receipt:
@@ -408,7 +410,7 @@ def test_an_answer_holds_no_null_and_no_trace_of_who_the_patient_is(service, pay
 
 def test_an_answer_says_how_long_each_stage_took(service, payload):
     timing = service.predict(payload)["timing_ms"]
-    assert set(timing) == {"parse", "features", "model", "respond"}
+    assert set(timing) == {"queue", "parse", "features", "model", "respond"}
     assert all(ms > 0 for ms in timing.values())
 
 

@@ -1,0 +1,222 @@
+"""Who waits is computed together as soon as the last batch is done; nobody waits for a timer.
+
+The event loop admits requests and answers them; one thread computes. What it finds waiting becomes
+its next batch, up to what BATCH_SECONDS allow. What is no longer wanted (its deadline has passed or
+cannot be kept, its caller hung up) is never computed.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic, Literal, Protocol, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from service import problems
+from service.metrics import Metrics
+
+Priority = Literal["urgent", "bulk"]
+PRIORITIES: tuple[Priority, ...] = ("urgent", "bulk")
+
+# How long a batch may take, as far as its costs are known; one request may take longer. An urgent
+# request that comes while bulk is computed waits no longer than for such a batch.
+BATCH_SECONDS: dict[Priority, float] = {"urgent": 0.02, "bulk": 0.005}
+_RECENT = 0.1  # the weight of the latest batch in what a request takes
+
+J = TypeVar("J")
+J_contra = TypeVar("J_contra", contravariant=True)
+P = TypeVar("P")
+
+
+class Kernel(Protocol[J_contra, P]):
+    """What is computed. Only one thread calls it."""
+
+    def prepare(self, job: J_contra) -> P:
+        """What can be done of a job alone. What it raises is the answer to the job."""
+
+    def seconds(self, prepared: P) -> float:
+        """How long it is expected to take in a batch."""
+
+    def run(self, prepared: Sequence[P]) -> list[bytes]:
+        """The answers of a batch, in order."""
+
+
+class Call:
+    """One request's place in the queue, from before its body is read until it is answered."""
+
+    def __init__(self, priority: Priority, deadline: float) -> None:
+        self.priority, self.deadline = priority, deadline
+        self.answers: list[asyncio.Future[bytes]] = []
+
+    def end(self, error: Exception) -> None:
+        """Whatever is not answered yet is not wanted any more."""
+        for answer in self.answers:
+            if not answer.done():
+                answer.set_exception(error)
+
+
+@dataclass(frozen=True)
+class _Work(Generic[J]):
+    job: J
+    deadline: float
+    answer: "asyncio.Future[bytes]"
+
+
+Answered = tuple["asyncio.Future[bytes]", bytes | Exception]
+
+
+class Batcher(Generic[J, P]):
+    """Queues before one kernel. To be used from one event loop.
+
+    `most`: requests of each priority, and `most_bytes`: of the bodies of all of them, that are in
+    the house at once.
+    """
+
+    def __init__(self, kernel: Kernel[J, P], metrics: Metrics, most: int, most_bytes: int) -> None:
+        self._kernel, self._metrics = kernel, metrics
+        self._most, self._most_bytes = most, most_bytes
+        self._calls, self._bytes = dict.fromkeys(PRIORITIES, 0), 0
+        self._waiting: dict[Priority, deque[_Work[J]]] = {p: deque() for p in PRIORITIES}
+        self._arrived: SimpleQueue[bool] = SimpleQueue()  # False: there will be no more
+        self._seconds = 0.0  # that a request takes of the thread; 0 while nobody knows
+        self._thread = Thread(target=self._work, name="m3h-kernel", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Once what waits is computed. Nothing may be asked any more."""
+        self._arrived.put(item=False)
+        self._thread.join()
+
+    # ---- in the event loop -----------------------------------------------------------------------
+
+    @contextmanager
+    def admitted(self, priority: Priority, size: int, milliseconds: int) -> Iterator[Call]:
+        """A place for a request with a body of `size` bytes, to be answered in so many ms.
+
+        Raises Refused: 503 if there is none, 504 if those ahead take longer than that.
+        """
+        ahead = self._ahead(priority)
+        if self._calls[priority] >= self._most or self._bytes + size > self._most_bytes:
+            raise problems.busy(max(1, math.ceil(ahead)))
+        if ahead * 1000 >= milliseconds:
+            raise problems.late()
+        self._calls[priority] += 1
+        self._bytes += size
+        try:
+            yield Call(priority, time.monotonic() + milliseconds / 1000)
+        finally:
+            self._calls[priority] -= 1
+            self._bytes -= size
+
+    def _ahead(self, priority: Priority) -> float:
+        """How long those that come before take."""
+        waiting = [self._waiting[p] for p in PRIORITIES[: PRIORITIES.index(priority) + 1]]
+        return sum(map(len, waiting)) * self._seconds
+
+    async def answer(
+        self, call: Call, jobs: Sequence[J], gone: Awaitable[object]
+    ) -> list[bytes | Exception]:
+        """The answer to each job, or what was raised. `gone`: is done if the caller hangs up.
+
+        Raises ClientDisconnect then. A job that misses the deadline gets Refused, a 504.
+        """
+        loop = asyncio.get_running_loop()
+        call.answers = [loop.create_future() for _ in jobs]
+        for job, answer in zip(jobs, call.answers, strict=True):
+            self._waiting[call.priority].append(_Work(job, call.deadline, answer))
+            self._arrived.put(item=True)
+        late = loop.call_at(call.deadline, call.end, problems.late())
+        watch = asyncio.ensure_future(gone)
+        watch.add_done_callback(partial(_hung_up, call))
+        try:
+            found = await asyncio.gather(*call.answers, return_exceptions=True)
+        finally:
+            late.cancel()
+            watch.cancel()
+        for one in found:
+            if isinstance(one, ClientDisconnect) or not isinstance(one, bytes | Exception):
+                raise one
+        return [one for one in found if isinstance(one, bytes | Exception)]
+
+    # ---- in the thread ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while self._arrived.get() or any(self._waiting.values()):
+            began = time.monotonic()
+            batch, answered = self._batch(began)
+            answered += self._computed(batch)
+            self._deliver(answered)
+            if batch:
+                each = (time.monotonic() - began) / len(batch)
+                weight = _RECENT if self._seconds else 1.0
+                self._seconds += weight * (each - self._seconds)
+                self._metrics.batch(len(batch))
+
+    def _batch(self, began: float) -> tuple[list[tuple[_Work[J], P]], list[Answered]]:
+        """Those that are computed now, prepared; and those that were answered by that."""
+        batch: list[tuple[_Work[J], P]] = []
+        answered: list[Answered] = []
+        expected = 0.0
+        starts_with: Priority | None = None
+        while True:
+            priority = next((p for p in PRIORITIES if self._waiting[p]), None)
+            if priority is None or (starts_with == "urgent" and priority == "bulk"):
+                return batch, answered
+            work = self._waiting[priority].popleft()
+            if work.answer.done():
+                continue
+            if time.monotonic() + self._seconds > work.deadline:
+                answered.append((work.answer, problems.late()))
+                continue
+            starts_with = starts_with or priority
+            try:
+                prepared = self._kernel.prepare(work.job)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+                answered.append((work.answer, error))
+                continue
+            batch.append((work, prepared))
+            expected += self._kernel.seconds(prepared)
+            if time.monotonic() - began + expected >= BATCH_SECONDS[priority]:
+                return batch, answered
+
+    def _computed(self, batch: Sequence[tuple[_Work[J], P]]) -> list[Answered]:
+        """Each on its own if one of them fails the others."""
+        if not batch:
+            return []
+        try:
+            found = self._kernel.run([prepared for _, prepared in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            if len(batch) == 1:
+                return [(batch[0][0].answer, error)]
+            return [one for alone in batch for one in self._computed([alone])]
+        return [(work.answer, one) for (work, _), one in zip(batch, found, strict=True)]
+
+    def _deliver(self, answered: Sequence[Answered]) -> None:
+        if answered:
+            # A loop that is closed has nobody left to tell.
+            with suppress(RuntimeError):
+                answered[0][0].get_loop().call_soon_threadsafe(_set, answered)
+
+
+def _hung_up(call: Call, watch: "asyncio.Future[object]") -> None:
+    if not watch.cancelled():
+        call.end(ClientDisconnect())
+
+
+def _set(answered: Sequence[Answered]) -> None:
+    for answer, found in answered:
+        if answer.done():
+            continue
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)

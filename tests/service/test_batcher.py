@@ -1,0 +1,284 @@
+"""Who waits, who goes first, and who is never computed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
+
+from service.batcher import BATCH_SECONDS, Batcher, Priority
+from service.metrics import Metrics
+from service.problems import Refused
+
+LONG = 60_000  # ms
+Found = list[bytes | Exception]
+
+
+@dataclass
+class Kernel:
+    """Answers a job with its own name. `open`: it may compute; `costs`: what each job takes."""
+
+    open: Event = field(default_factory=Event)
+    costs: dict[str, float] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    busy: Event = field(default_factory=Event)
+
+    def prepare(self, job: str) -> str:
+        if job.startswith("malformed"):
+            raise ValueError(job)
+        return job
+
+    def seconds(self, prepared: str) -> float:
+        return self.costs.get(prepared, 0.0)
+
+    def run(self, prepared: Sequence[str]) -> list[bytes]:
+        self.busy.set()
+        assert self.open.wait(10)
+        self.batches.append(list(prepared))
+        if any(one.startswith("poison") for one in prepared):
+            raise ArithmeticError
+        return [one.encode() for one in prepared]
+
+    @property
+    def computed(self) -> list[str]:
+        return [job for batch in self.batches for job in batch]
+
+
+class House:
+    """A batcher, the kernel behind it, and callers."""
+
+    def __init__(self, metrics: Metrics, most: int, most_bytes: int) -> None:
+        self.kernel = Kernel()
+        self.batcher: Batcher[str, str] = Batcher(self.kernel, metrics, most, most_bytes)
+
+    async def ask(
+        self,
+        *jobs: str,
+        priority: Priority = "urgent",
+        ms: int = LONG,
+        size: int = 1,
+        gone: Awaitable[object] | None = None,
+    ) -> Found:
+        with self.batcher.admitted(priority, size, ms) as call:
+            forever = asyncio.get_running_loop().create_future()
+            return await self.batcher.answer(call, jobs, gone or forever)
+
+    async def waits(self, *jobs: str, **how: Any) -> "asyncio.Task[Found]":
+        """Asks, and comes back once that is in the queue."""
+        task = asyncio.create_task(self.ask(*jobs, **how))
+        await asyncio.sleep(0.005)
+        return task
+
+    async def occupied(self) -> "asyncio.Task[Found]":
+        """The kernel is busy with a first job until it is opened."""
+        task = await self.waits("first")
+        await asyncio.to_thread(self.kernel.busy.wait, 10)
+        return task
+
+
+@pytest.fixture
+def house(bundle) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def made(most: int = 100, most_bytes: int = 1000) -> AsyncIterator[House]:
+        found = House(Metrics(bundle.manifest, bundle.digest), most, most_bytes)
+        found.batcher.start()
+        try:
+            yield found
+        finally:
+            found.kernel.open.set()
+            await asyncio.to_thread(found.batcher.close)
+
+    return made
+
+
+def refused(error: BaseException) -> int:
+    assert isinstance(error, Refused)
+    return error.problem.status
+
+
+def test_alone_a_request_is_computed_at_once(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            assert await one.ask("a") == [b"a"]
+            assert one.kernel.batches == [["a"]]
+
+    asyncio.run(run())
+
+
+def test_those_that_come_while_it_computes_meet_in_one_batch(house):
+    async def run() -> None:
+        async with house() as one:
+            tasks = [await one.occupied(), *[await one.waits(name) for name in "abc"]]
+            one.kernel.open.set()
+            assert await asyncio.gather(*tasks) == [[b"first"], [b"a"], [b"b"], [b"c"]]
+            assert one.kernel.batches == [["first"], ["a", "b", "c"]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("priority", ["urgent", "bulk"])
+def test_a_batch_is_no_larger_than_its_cost_allows(house, priority: Priority):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.costs = dict.fromkeys("abcd", 0.6 * BATCH_SECONDS[priority]) | {"e": 9.0}
+            first = await one.occupied()
+            rest = await one.waits(*"abcde", priority=priority)
+            one.kernel.open.set()
+            await asyncio.gather(first, rest)
+            assert one.kernel.batches == [["first"], ["a", "b"], ["c", "d"], ["e"]]
+
+    asyncio.run(run())
+
+
+def test_urgent_goes_before_bulk_and_takes_none_of_it_along(house):
+    async def run() -> None:
+        async with house() as one:
+            first = await one.occupied()
+            bulk = await one.waits("a", "b", priority="bulk")
+            urgent = await one.waits("c")
+            one.kernel.open.set()
+            await asyncio.gather(first, bulk, urgent)
+            assert one.kernel.batches == [["first"], ["c"], ["a", "b"]]
+
+    asyncio.run(run())
+
+
+def test_one_bad_job_never_fails_its_neighbours(house):
+    async def run() -> None:
+        async with house() as one:
+            first = await one.occupied()
+            rest = await one.waits("a", "malformed", "poison", "b")
+            one.kernel.open.set()
+            await first
+            a, malformed, poison, b = await rest
+            assert (a, b) == (b"a", b"b")
+            assert isinstance(malformed, ValueError)
+            assert isinstance(poison, ArithmeticError)
+
+    asyncio.run(run())
+
+
+def test_what_misses_its_deadline_is_answered_then_and_never_computed(house):
+    async def run() -> None:
+        async with house() as one:
+            first = await one.occupied()
+            began = time.monotonic()
+            (error,) = await one.ask("late", ms=50)
+            assert refused(error) == 504
+            assert time.monotonic() - began < 5  # the kernel is still busy
+            one.kernel.open.set()
+            await first
+            await one.ask("next")
+            assert one.kernel.computed == ["first", "next"]
+
+    asyncio.run(run())
+
+
+def test_a_deadline_that_those_ahead_do_not_leave_room_for_is_refused_at_once(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.prepare = slow = lambda job: time.sleep(0.02) or job
+            await one.ask("a")
+            one.kernel.prepare = slow
+            one.kernel.open.clear()
+            one.kernel.busy.clear()
+            tasks = [await one.occupied(), await one.waits(*"bcdefghij")]
+            with pytest.raises(Refused) as error:
+                await one.ask("k", ms=100)
+            assert refused(error.value) == 504
+            one.kernel.open.set()
+            await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_beyond_its_bounds_the_queue_refuses_and_says_when_to_come_again(house):
+    async def run() -> None:
+        async with house(most=2, most_bytes=10) as one:
+            tasks = [await one.occupied(), await one.waits("a")]
+            with pytest.raises(Refused) as full:
+                await one.ask("b")
+            assert refused(full.value) == 503
+            assert int(full.value.headers["Retry-After"]) >= 1
+            tasks.append(await one.waits("bulk", priority="bulk"))  # has places of its own
+            one.kernel.open.set()
+            await asyncio.gather(*tasks)
+            assert await one.ask("b", size=10) == [b"b"]  # places are given back
+            with pytest.raises(Refused) as large:
+                await one.ask("c", size=11)
+            assert refused(large.value) == 503
+
+    asyncio.run(run())
+
+
+def test_a_caller_who_hung_up_is_not_computed(house):
+    async def run() -> None:
+        async with house() as one:
+            first = await one.occupied()
+            gone = asyncio.get_running_loop().create_future()
+            caller = await one.waits("gone", gone=gone)
+            gone.set_result(None)
+            with pytest.raises(ClientDisconnect):
+                await caller
+            one.kernel.open.set()
+            await first
+            await one.ask("next")
+            assert one.kernel.computed == ["first", "next"]
+
+    asyncio.run(run())
+
+
+def test_what_waits_when_it_closes_is_still_computed(house):
+    async def run() -> None:
+        async with house() as one:
+            tasks = [await one.occupied(), await one.waits("a"), await one.waits("b")]
+            closing = asyncio.create_task(asyncio.to_thread(one.batcher.close))
+            await asyncio.sleep(0.005)
+            one.kernel.open.set()
+            await closing
+            assert await asyncio.gather(*tasks) == [[b"first"], [b"a"], [b"b"]]
+
+    asyncio.run(run())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    callers=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(["job", "malformed", "poison"]), min_size=1, max_size=4),
+            st.sampled_from(["urgent", "bulk"]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
+    async def run() -> None:
+        one = House(Metrics(bundle.manifest, bundle.digest), 100, 1000)
+        one.batcher.start()
+        one.kernel.open.set()
+        named = [
+            ([f"{kind} {i} {k}" for k, kind in enumerate(jobs)], priority)
+            for i, (jobs, priority) in enumerate(callers)
+        ]
+        asked = [one.ask(*jobs, priority=priority) for jobs, priority in named]
+        for (jobs, _), found in zip(named, await asyncio.gather(*asked), strict=True):
+            for job, answer in zip(jobs, found, strict=True):
+                expected = {"malformed": ValueError, "poison": ArithmeticError}
+                kind = job.split()[0]
+                if kind in expected:
+                    assert isinstance(answer, expected[kind])
+                else:
+                    assert answer == job.encode()
+        await asyncio.to_thread(one.batcher.close)
+
+    asyncio.run(run())
