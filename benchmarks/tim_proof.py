@@ -151,7 +151,11 @@ def main() -> None:
     print(f"a related pair has the larger cell: AUROC {apart:.3f} (mean attention: {seen:.3f})")
     print(f"strongest planted helper among the first three: {np.mean(top):.0%} of {len(top)} tasks")
     print(f"cells certain: {certain.sum()}; of related pairs {certain[related & pairs].sum()}")
-    print(f"cells certain in the column of the shuffled task: {certain[:, shuffled].sum()}")
+    helped = (certain & (values > 0))[:, shuffled].sum()
+    print(
+        f"cells certain in the column of the shuffled task: {certain[:, shuffled].sum()}, "
+        f"of them {helped} that it helps"
+    )
     print(f"halves of the coalitions agree: {found.halves}")
     print(f"rows miss their gain by at most {np.nanmax(np.abs(rows)):.1e}")
 

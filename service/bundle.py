@@ -98,7 +98,7 @@ class Bundle:
         for file in (graph.file for graph in graphs):
             if file not in manifest.files:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
-        found = _device(device)
+        found = chosen_device(device)
         bundle = cls(
             manifest=manifest,
             digest=digest,
@@ -140,7 +140,8 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
         raise BundleError(f"{path / TIM} is no TIM: {error}") from None
 
 
-def _device(asked: Device) -> Literal["cpu", "cuda"]:
+def chosen_device(asked: Device) -> Literal["cpu", "cuda"]:
+    """Raises BundleError for a CUDA device that was asked for and is not there."""
     if asked == "cpu":
         return "cpu"
     there = _CUDA in onnxruntime.get_available_providers() and _cuda_devices() > 0

@@ -1,5 +1,7 @@
 """What Prometheus reads. One registry for each app; no label holds a value from a payload."""
 
+import os
+
 import numpy as np
 from prometheus_client import (
     CollectorRegistry,
@@ -8,6 +10,7 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     generate_latest,
+    multiprocess,
 )
 
 from schemas.features import Floats
@@ -94,8 +97,9 @@ class Metrics:
         )
         info = Gauge(
             "m3h_bundle_info",
-            "The bundle that is served",
+            "The bundle that is served: by how many workers",
             ("name", "version", "digest"),
+            multiprocess_mode="livesum",
             registry=self._registry,
         )
         info.labels(manifest.name, manifest.version, digest).set(1)
@@ -129,5 +133,9 @@ class Metrics:
             self._entropy.observe(float(entropy / np.log(tasks)))
 
     def text(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
-        return generate_latest(self._registry)
+        """The Prometheus text format, version 0.0.4: of all workers, if there are some."""
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

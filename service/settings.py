@@ -43,18 +43,22 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     device: Device = Field("auto", description="cuda, cpu, or auto: cuda if there is one")
-    threads: int = Field(
-        default_factory=available_cpus,
+    workers: int | None = Field(
+        None, ge=1, description="processes that serve; default: the processors at hand, on CUDA 1"
+    )
+    threads: int | None = Field(
+        None,
         ge=1,
-        description="processor threads for the model; default: the processors at hand",
+        description="processor threads of each worker's model; default: the processors at hand, "
+        "shared by the workers",
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
     max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
     queue: int = Field(
-        256, ge=1, description="requests of one priority that may wait; to others: 503"
+        256, ge=1, description="requests of each priority that may wait in a worker; beyond: 503"
     )
     queue_bytes: int = Field(
-        512 * 2**20, ge=1, description="bodies of all requests that wait, together"
+        512 * 2**20, ge=1, description="bodies of all requests that wait in a worker, together"
     )
     deadline_ms: int = Field(
         10_000, ge=1, description="time for an answer if M3H-Deadline-Ms does not say"

@@ -1,28 +1,17 @@
 """What the service says of itself: its model, its health, its work."""
 
-import http.client
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from service.bundle import Bundle
 from service.engine import Engine
-from service.settings import Settings, available_cpus
 
 # ------------------------------------------------------------------------------------ the model
 
@@ -194,11 +183,6 @@ def other_golden(_: dict[str, Any], path: Path) -> None:
 # ---------------------------------------------------------------------------- metrics and the log
 
 
-def value(text: str, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    return float(found.group(1)) if found else 0.0
-
-
 @pytest.mark.parametrize(
     ("method", "path", "route", "status"),
     [
@@ -215,9 +199,9 @@ def test_a_request_is_counted_once_by_its_route(service, payload, method, path, 
     before = service.client.get("/metrics").text
     service.client.request(method, path, json=payload if method == "POST" else None)
     after = service.client.get("/metrics").text
-    assert value(after, name) - value(before, name) == 1
+    assert scraped(after, name) - scraped(before, name) == 1
     seconds = f'm3h_request_seconds_count{{route="{route}"}}'
-    assert value(after, seconds) - value(before, seconds) == 1
+    assert scraped(after, seconds) - scraped(before, seconds) == 1
 
 
 def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
@@ -228,7 +212,7 @@ def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
     after = service.client.get("/metrics").text
 
     def more(name: str) -> float:
-        return value(after, name) - value(before, name)
+        return scraped(after, name) - scraped(before, name)
 
     for stage in ("parse", "features", "model", "respond"):
         assert more(f'm3h_stage_seconds_count{{stage="{stage}"}}') == 1
@@ -318,133 +302,3 @@ def test_every_reference_of_openapi_leads_somewhere(service):
     references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
     assert {"Payload", "Series", "Answer", "Problem", "Batch"} <= references
     assert references <= document["components"]["schemas"].keys()
-
-
-# --------------------------------------------------------------------------------- the process
-
-
-@pytest.fixture
-def started(bundle_dir: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts `m3h-serve` on a free port; gives the process and its URL."""
-    processes = []
-
-    def start(**environment: str) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-c", "from service.cli import app; app()"]
-        process = subprocess.Popen(
-            [*command, "--bundle", str(bundle_dir), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | environment,
-        )
-        processes.append(process)
-        first = process.stdout.readline()
-        return process, first.rpartition(" at ")[2].strip()
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def test_the_first_command_that_it_shows_works(started):
-    process, _ = started()
-    lines = [process.stdout.readline().strip() for _ in range(4)]
-    assert lines[0].startswith("Three next things to try")
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not there")
-    root = Path(__file__).parents[2]
-    predict, tasks, card = (
-        subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True, check=True)
-        for line in lines[1:]
-    )
-    assert len(json.loads(predict.stdout)["predictions"]) == 44
-    assert len(json.loads(tasks.stdout)["tasks"]) == 44
-    assert card.stdout.startswith("# m3h-open")
-
-
-def test_sigterm_lets_a_running_request_finish(started, payload):
-    process, url = started()
-    body = json.dumps(payload).encode()
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    connection.putrequest("POST", "/predict")
-    connection.putheader("Content-Type", "application/json")
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body[:100])
-    # The half request is being read once another connection, made after it, is answered.
-    other = http.client.HTTPConnection(urlsplit(url).netloc)
-    other.request("GET", "/health/ready")
-    assert other.getresponse().read() == b'{"status":"ready"}'
-    process.send_signal(signal.SIGTERM)
-    connection.send(body[100:])
-    assert len(json.loads(connection.getresponse().read())["predictions"]) > 0
-    assert process.wait(20) == 0
-    lines = process.stderr.read().splitlines()
-    assert all(json.loads(line)["event"] for line in lines), lines
-
-
-def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
-    _, url = started(M3H_MAX_BODY_BYTES="1000")
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    chunks = (b" " * 400 for _ in range(10))
-    connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"})
-    assert connection.getresponse().status == 413
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
-        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
-        ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
-    ],
-)
-def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
-    done = subprocess.run(
-        [sys.executable, "-c", "from service.cli import app; app()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_every_setting_is_an_option_too():
-    done = subprocess.run(
-        [sys.executable, "-c", "from service.cli import app; app()", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
-    )
-    for name in Settings.model_fields:
-        assert f"--{name.replace('_', '-')}" in done.stdout
-        assert f"M3H_{name.upper()}" in done.stdout
-
-
-def test_threads_are_the_processors_that_are_there():
-    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
-    assert Settings().threads == available_cpus()
-
-
-def test_a_caller_who_hangs_up_is_counted_and_not_answered(started, payload):
-    _, url = started()
-    host, _, port = url.removeprefix("http://").partition(":")
-    body = json.dumps({"items": [payload] * 64}).encode()
-    head = f"POST /predict/batch HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((host, int(port))) as caller:
-        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.1)
-    name = 'm3h_requests_total{route="/predict/batch",status="499"}'
-    for _ in range(100):
-        text = httpx.get(f"{url}/metrics").text
-        if value(text, name):
-            break
-        time.sleep(0.05)
-    assert value(text, name) == 1
-    # Of 64 patients those are answered that were computed before.
-    assert value(text, 'm3h_stage_seconds_count{stage="respond"}') < 64

@@ -1,0 +1,195 @@
+"""The processes of `m3h-serve`: how they begin, live together and end."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from service.settings import Settings, available_cpus
+from tests.scraped import scraped
+
+
+@pytest.fixture
+def started(bundle_dir: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Starts `m3h-serve` on a free port; gives the process and its URL."""
+    processes = []
+
+    def start(**environment: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", "from service.cli import app; app()"]
+        process = subprocess.Popen(
+            [*command, "--bundle", str(bundle_dir), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        processes.append(process)
+        first = process.stdout.readline()
+        return process, first.rpartition(" at ")[2].strip()
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_first_command_that_it_shows_works(started):
+    process, _ = started()
+    lines = [process.stdout.readline().strip() for _ in range(4)]
+    assert lines[0].startswith("Three next things to try")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    root = Path(__file__).parents[2]
+    predict, tasks, card = (
+        subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True, check=True)
+        for line in lines[1:]
+    )
+    assert len(json.loads(predict.stdout)["predictions"]) == 44
+    assert len(json.loads(tasks.stdout)["tasks"]) == 44
+    assert card.stdout.startswith("# m3h-open")
+
+
+def test_sigterm_lets_a_running_request_finish(started, payload):
+    process, url = started()
+    body = json.dumps(payload).encode()
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    connection.putrequest("POST", "/predict")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:100])
+    # The half request is being read once another connection, made after it, is answered.
+    other = http.client.HTTPConnection(urlsplit(url).netloc)
+    other.request("GET", "/health/ready")
+    assert other.getresponse().read() == b'{"status":"ready"}'
+    process.send_signal(signal.SIGTERM)
+    connection.send(body[100:])
+    assert len(json.loads(connection.getresponse().read())["predictions"]) > 0
+    assert process.wait(20) == 0
+    lines = process.stderr.read().splitlines()
+    assert all(json.loads(line)["event"] for line in lines), lines
+
+
+def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
+    _, url = started(M3H_MAX_BODY_BYTES="1000")
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    chunks = (b" " * 400 for _ in range(10))
+    connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
+        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
+        ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
+    ],
+)
+def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import app; app()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_setting_is_an_option_too():
+    done = subprocess.run(
+        [sys.executable, "-c", "from service.cli import app; app()", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in done.stdout
+        assert f"M3H_{name.upper()}" in done.stdout
+
+
+def test_no_more_processors_are_used_than_are_there():
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+def test_a_caller_who_hangs_up_is_counted_and_not_answered(started, payload):
+    _, url = started()
+    host, _, port = url.removeprefix("http://").partition(":")
+    body = json.dumps({"items": [payload] * 64}).encode()
+    head = f"POST /predict/batch HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.1)
+    name = 'm3h_requests_total{route="/predict/batch",status="499"}'
+    for _ in range(100):
+        text = httpx.get(f"{url}/metrics").text
+        if scraped(text, name):
+            break
+        time.sleep(0.05)
+    assert scraped(text, name) == 1
+    # Of 64 patients those are answered that were computed before.
+    assert scraped(text, 'm3h_stage_seconds_count{stage="respond"}') < 64
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, *_ = status.read_text().split(maxsplit=1)
+            parent = status.read_text().rpartition(")")[2].split()[1]
+            command = (status.parent / "cmdline").read_text()
+            if int(parent) == process.pid and "spawn_main" in command:
+                found.append(int(pid))
+    return found
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.05)
+    pytest.fail("it did not come to be")
+
+
+def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(started, payload):
+    process, url = started(M3H_WORKERS="2")
+    for _ in range(6):  # over connections of their own, so that both workers have some
+        assert httpx.post(f"{url}/predict", json=payload).status_code == 200
+    counted = 'm3h_requests_total{route="/predict",status="200"}'
+    assert scraped(httpx.get(f"{url}/metrics").text, counted) == 6
+    first, second = workers_of(process)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: len(workers_of(process)) == 2 and first not in workers_of(process))
+    assert second in workers_of(process)
+    for _ in range(6):
+        assert httpx.post(f"{url}/predict", json=payload).status_code == 200
+    assert scraped(httpx.get(f"{url}/metrics").text, counted) == 12
+
+
+def test_workers_do_not_outlive_their_supervisor(started):
+    process, url = started(M3H_WORKERS="2")
+    workers = workers_of(process)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health/live")
