@@ -12,6 +12,7 @@ import pytest
 
 from service.bundle import Bundle
 from service.engine import Engine
+from tests.scraped import scraped
 
 # ------------------------------------------------------------------------------------ the model
 
