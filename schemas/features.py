@@ -9,10 +9,10 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from typing import Self
 from zlib import crc32
@@ -194,8 +194,11 @@ class _Ledger:
         self.errors.append(FieldError(pointer=pointer, rule=rule, detail=detail))
 
 
-def features(payload: Payload, spec: FeatureSpec) -> Features:
+def features(payload: Payload, spec: FeatureSpec, known: Container[Modality] = ()) -> Features:
     """Arrays and receipt of a payload.
+
+    `known`: notes or images whose very content was read before. They are not read again: they have
+    no arrays, and the same receipt.
 
     Raises InvalidPayload for a unit that cannot be converted, a rate or a series without the unit
     that it needs, and an image that cannot be read or is too large.
@@ -205,8 +208,8 @@ def features(payload: Payload, spec: FeatureSpec) -> Features:
     readers: dict[Modality, Callable[..., dict[str, Array] | None]] = {
         "tabular": _tabular,
         "series": _series,
-        "notes": _notes,
-        "image": _image,
+        "notes": partial(_notes, read="notes" not in known),
+        "image": partial(_image, read="image" not in known),
     }
     for modality in MODALITIES:
         found = readers[modality](payload, spec, ledger)
@@ -550,7 +553,9 @@ def _rate(pointer: str, payload: Payload, i: int, spec: FeatureSpec, ledger: _Le
     return rate
 
 
-def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Array] | None:
+def _notes(
+    payload: Payload, spec: FeatureSpec, ledger: _Ledger, *, read: bool
+) -> dict[str, Array] | None:
     """Tokens of all notes, from old to new, each followed by a separator and the note's phrases.
 
     Nothing is cut.
@@ -561,6 +566,8 @@ def _notes(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Ar
         detail = f"more than {spec.max_characters} characters in all notes together"
         ledger.fail("/notes", "text_limit", detail)
         return None
+    if not read:
+        return {}
     ordered = sorted(payload.notes, key=lambda note: note.time)
     encoded = spec.tokenizer.encode_batch([note.text for note in ordered])
     tokens: list[int] = []
@@ -590,7 +597,9 @@ def phrases_of(text: str) -> list[str]:
     return list(found)
 
 
-def _image(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Array] | None:
+def _image(
+    payload: Payload, spec: FeatureSpec, ledger: _Ledger, *, read: bool
+) -> dict[str, Array] | None:
     """Pixels of the latest chest X-ray, centred on a black square."""
     latest: int | None = None
     for i, image in enumerate(payload.images):
@@ -600,20 +609,22 @@ def _image(payload: Payload, spec: FeatureSpec, ledger: _Ledger) -> dict[str, Ar
         elif latest is None or image.time >= payload.images[latest].time:
             latest = i
     # Every image is read, so that a broken one is never passed over because a newer one came.
-    pixels, budget = None, spec.max_pixels
+    pixels: dict[str, Array] = {}
+    budget = spec.max_pixels
     for i, image in enumerate(payload.images):
         if image.kind != "chest_xray":
             continue
-        opened = _open(f"/images/{i}/data", image, budget, spec, ledger)
-        if opened is None:
-            continue
-        budget -= opened.width * opened.height
-        if i == latest:
-            pixels = _pixels(opened, spec.image_side)
-        else:
+        if read:
+            opened = _open(f"/images/{i}/data", image, budget, spec, ledger)
+            if opened is None:
+                continue
+            budget -= opened.width * opened.height
+            if i == latest:
+                pixels["pixels"] = _pixels(opened, spec.image_side)
+        if i != latest:
             detail = "the model reads the latest chest X-ray only"
             ledger.ignore(f"/images/{i}", "not_the_latest_image", detail)
-    return None if pixels is None else {"pixels": pixels}
+    return None if latest is None else pixels
 
 
 def _open(

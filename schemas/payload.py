@@ -4,13 +4,13 @@ Every part is optional and at least one must be there. What is wrong is said by 
 (`InvalidPayload`), never by echoing a value: a value may be a patient's.
 """
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
+import pybase64
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -60,7 +60,7 @@ def _from_base64(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return base64.b64decode(value, validate=True)
+        return pybase64.b64decode(value, validate=True)
     except ValueError:
         raise PydanticCustomError("base64", "must be base64 (RFC 4648, section 4)") from None
 
@@ -69,7 +69,7 @@ def _from_base64(value: object) -> object:
 Base64 = Annotated[
     bytes,
     BeforeValidator(_from_base64),
-    PlainSerializer(lambda b: base64.b64encode(b).decode(), return_type=str, when_used="json"),
+    PlainSerializer(lambda b: pybase64.b64encode(b).decode(), return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 

@@ -19,6 +19,7 @@ from schemas.tim import Tim
 from service import catalog, documentation, metrics, problems
 from service.batcher import Batcher, Call, Priority
 from service.bundle import Bundle
+from service.cache import Cache
 from service.documents import CSV, JSON, MARKDOWN, Document
 from service.engine import Engine
 from service.log import make_log, where
@@ -27,26 +28,47 @@ from service.middleware import Observed
 from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, items
 from service.problems import Refused
 from service.settings import Settings
+from service.shared_cache import SharedCache
 from service.tim import Asked, TimDocuments
 
+READY = "/health/ready"
 LONGEST_MS = 600_000
 Admitted = tuple[Call, bytes]
 
 
 def create_app(
-    engine: Engine, settings: Settings, log: FilteringBoundLogger | None = None
+    engine: Engine,
+    settings: Settings,
+    log: FilteringBoundLogger | None = None,
+    counted: Metrics | None = None,
 ) -> FastAPI:
-    """The service of one engine. It answers once the engine has replayed its golden answers."""
-    counted = Metrics(engine.bundle.manifest, engine.bundle.digest)
+    """The service of one engine. It answers once the engine has replayed its golden answers.
+
+    `counted`: the metrics of the process, which outlive a bundle.
+    """
     log = log or make_log(settings.log_level, sys.stderr)
-    predictor = Predictor(engine, counted)
+    counted = counted or Metrics()
+    shared = None
+    if settings.redis_url is not None:
+        shared = SharedCache(
+            settings.redis_url,
+            engine.widths,
+            counted,
+            seconds=settings.redis_ms / 1000,
+            keep_seconds=settings.redis_keep_seconds,
+        )
+    predictor = Predictor(engine, Cache(settings.cache_bytes, shared, counted), counted)
     batcher = Batcher(predictor, counted, settings.queue, settings.queue_bytes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
+        counted.serves(engine.bundle.manifest, engine.bundle.digest)
         yield
-        batcher.close()
+        await anyio.to_thread.run_sync(batcher.close)
+        counted.serves_no_more(engine.bundle.manifest, engine.bundle.digest)
+        if shared is not None:
+            shared.close()
 
     app = documentation.Documented(engine.bundle.manifest, lifespan)
     problems.install(app)
@@ -238,7 +260,7 @@ def _health(engine: Engine, counted: Metrics) -> APIRouter:
         return {"status": "live"}
 
     @routes.get(
-        "/health/ready",
+        READY,
         summary="The model answers as it did when it was made",
         responses=documentation.problems(503),
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from schemas.manifest import BundleError
 from service.log import make_log
 from service.settings import Settings
-from service.workers import Supervisor
+from service.supervisor import Supervisor
 
 EXAMPLE = Path("examples/septic_shock.json")
 
@@ -31,6 +31,8 @@ def serve(
     bundle: Annotated[Path | None, _option("bundle")] = None,
     host: Annotated[str | None, _option("host")] = None,
     port: Annotated[int | None, _option("port")] = None,
+    admin_host: Annotated[str | None, _option("admin_host")] = None,
+    admin_port: Annotated[int | None, _option("admin_port")] = None,
     device: Annotated[str | None, _option("device")] = None,
     workers: Annotated[int | None, _option("workers")] = None,
     threads: Annotated[int | None, _option("threads")] = None,
@@ -39,6 +41,11 @@ def serve(
     queue: Annotated[int | None, _option("queue")] = None,
     queue_bytes: Annotated[int | None, _option("queue_bytes")] = None,
     deadline_ms: Annotated[int | None, _option("deadline_ms")] = None,
+    cache_bytes: Annotated[int | None, _option("cache_bytes")] = None,
+    redis_url: Annotated[str | None, _option("redis_url")] = None,
+    redis_ms: Annotated[int | None, _option("redis_ms")] = None,
+    redis_keep_seconds: Annotated[int | None, _option("redis_keep_seconds")] = None,
+    drain_seconds: Annotated[float | None, _option("drain_seconds")] = None,
     shutdown_seconds: Annotated[int | None, _option("shutdown_seconds")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,
 ) -> None:

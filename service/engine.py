@@ -19,16 +19,28 @@ MOST_TOKENS = 16_384
 FUSION = "fusion"
 RECENT = 0.2  # the weight of the latest run in how long one takes
 
-# One patient's features: [no batch axis], by modality and name.
-Sample = Mapping[Modality, dict[str, Array]]
+
+@dataclass(frozen=True)
+class Embedded:
+    """What an encoder makes of one patient's modality. embedding [D].
+
+    `unusual`: the share of the training patients whose input was more ordinary.
+    """
+
+    embedding: Floats
+    unusual: float
+
+
+# One patient: by modality the arrays of its features [no batch axis], or what was made of them.
+Sample = Mapping[Modality, dict[str, Array] | Embedded]
 
 
 @dataclass(frozen=True)
 class Outputs:
     """What the graphs say of one patient.
 
-    `fusion`: its outputs by name, [no batch axis]. `unusual`: for each modality whose encoder ran,
-    the share of the training patients whose input was more ordinary.
+    `fusion`: its outputs by name, [no batch axis]. `unusual`: of each modality that has an encoder,
+    as in `Embedded`.
     """
 
     fusion: dict[str, Floats]
@@ -47,31 +59,59 @@ class Engine:
         self.failing = False
         self._pace: dict[str, float] = {}  # seconds of a row; of notes, of a token
         fusion = bundle.manifest.fusion.inputs
-        self._widths = {t.name: int(t.axes[-1]) for t in fusion if t.name != PRESENT}
+        self.widths: dict[Modality, int] = {
+            modality: int(tensor.axes[-1])
+            for tensor in fusion
+            for modality in MODALITIES
+            if tensor.name == modality
+        }
 
     def run(self, samples: Sequence[Sample]) -> list[Outputs]:
         """The outputs of each sample, in order. Encoders run on the rows that have the modality."""
         if not samples:
             return []
-        try:
-            inputs, unusual = self._encode(samples)
+        with self._watched():
+            inputs, unusual = self._inputs(samples)
             with self._paced(FUSION, len(samples)):
                 outputs = self.bundle.fusion.run(inputs)
-        except Exception:
-            self.failing = True
-            raise
-        self.failing = False
         return [
             Outputs({name: rows[i] for name, rows in outputs.items()}, scores)
             for i, scores in enumerate(unusual)
         ]
 
+    def embed(self, modality: Modality, rows: Sequence[dict[str, Array]]) -> list[Embedded]:
+        """What the modality's encoder makes of each of the rows, in order."""
+        found: list[Embedded | None] = [None] * len(rows)
+        encoder = self.bundle.encoders[modality]
+        with self._watched():
+            for some in _together(rows) if modality == "notes" else [range(len(rows))]:
+                stacked = stack([rows[i] for i in some])
+                count = stacked["tokens"].size if modality == "notes" else len(some)
+                with self._paced(modality, count):
+                    made = encoder.run(stacked)
+                scores = made[UNUSUAL].tolist()
+                for i, embedding, score in zip(some, made[EMBEDDING], scores, strict=True):
+                    # A copy: a row of a batch would keep all of the batch in memory.
+                    found[i] = Embedded(embedding.copy(), score)
+        return [one for one in found if one is not None]
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Whether the latest run failed."""
+        try:
+            yield
+        except Exception:
+            self.failing = True
+            raise
+        self.failing = False
+
     def seconds(self, sample: Sample) -> float:
         """How long a sample takes in a batch, by what the latest took."""
         found = self._pace.get(FUSION, 0.0)
-        for modality, arrays in sample.items():
-            count = len(arrays["tokens"]) if modality == "notes" else 1
-            found += count * self._pace.get(modality, 0.0)
+        for modality, one in sample.items():
+            if not isinstance(one, Embedded):
+                count = len(one["tokens"]) if modality == "notes" else 1
+                found += count * self._pace.get(modality, 0.0)
         return found
 
     @contextmanager
@@ -82,7 +122,7 @@ class Engine:
         each = (time.perf_counter() - started) / max(count, 1)
         self._pace[name] = each + (1 - RECENT) * (self._pace.get(name, each) - each)
 
-    def _encode(
+    def _inputs(
         self, samples: Sequence[Sample]
     ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
         """The fusion's inputs, and how unusual each sample's modalities are.
@@ -93,22 +133,25 @@ class Engine:
         present = np.zeros((len(samples), len(MODALITIES)), dtype=np.bool_)
         inputs: dict[str, Array] = {PRESENT: present}
         for column, modality in enumerate(MODALITIES):
-            embedding = np.zeros((len(samples), self._widths[modality]), dtype=np.float32)
-            inputs[modality] = embedding
-            encoder = self.bundle.encoders.get(modality)
-            rows = [i for i, sample in enumerate(samples) if modality in sample]
-            if encoder is None or not rows:
+            inputs[modality] = np.zeros((len(samples), self.widths[modality]), dtype=np.float32)
+            if modality not in self.bundle.encoders:
                 continue
-            present[rows, column] = True
-            for some in _together(rows, samples) if modality == "notes" else [rows]:
-                stacked = stack([samples[i][modality] for i in some])
-                count = stacked["tokens"].size if modality == "notes" else len(some)
-                with self._paced(modality, count):
-                    found = encoder.run(stacked)
-                embedding[some] = found[EMBEDDING]
-                for i, score in zip(some, found[UNUSUAL].tolist(), strict=True):
-                    unusual[i][modality] = score
+            for i, made in self._embedded(modality, samples):
+                present[i, column] = True
+                inputs[modality][i] = made.embedding
+                unusual[i][modality] = made.unusual
         return inputs, unusual
+
+    def _embedded(
+        self, modality: Modality, samples: Sequence[Sample]
+    ) -> Iterator[tuple[int, Embedded]]:
+        """Of each sample that has the modality."""
+        there = [(i, sample[modality]) for i, sample in enumerate(samples) if modality in sample]
+        yield from ((i, one) for i, one in there if isinstance(one, Embedded))
+        arrays = [(i, one) for i, one in there if not isinstance(one, Embedded)]
+        if arrays:
+            made = self.embed(modality, [one for _, one in arrays])
+            yield from zip((i for i, _ in arrays), made, strict=True)
 
     def replay_golden(self) -> None:
         """Runs the bundle's golden requests through all of serving.
@@ -144,11 +187,11 @@ class Engine:
         return found, expected
 
 
-def _together(rows: Sequence[int], samples: Sequence[Sample]) -> Iterator[list[int]]:
-    """The rows with notes, those of like length together and no more than MOST_TOKENS at once."""
-    lengths = {i: len(samples[i]["notes"]["tokens"]) for i in rows}
+def _together(notes: Sequence[dict[str, Array]]) -> Iterator[list[int]]:
+    """Which notes, those of like length together and no more than MOST_TOKENS at once."""
+    lengths = [len(one["tokens"]) for one in notes]
     some: list[int] = []
-    for i in sorted(rows, key=lengths.__getitem__):
+    for i in sorted(range(len(notes)), key=lengths.__getitem__):
         if some and (len(some) + 1) * lengths[i] > MOST_TOKENS:
             yield some
             some = []

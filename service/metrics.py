@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from schemas.features import Floats
 from schemas.manifest import Manifest
-from schemas.response import MODALITIES, Receipt
+from schemas.response import MODALITIES, Modality, Receipt
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -41,9 +41,9 @@ _SHARES = tuple(i / 20 for i in range(1, 21))
 
 
 class Metrics:
-    """The counters and histograms of one app."""
+    """The counters and histograms of one process."""
 
-    def __init__(self, manifest: Manifest, digest: str) -> None:
+    def __init__(self) -> None:
         # They double the output, and nobody asks for them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
@@ -68,6 +68,18 @@ class Metrics:
             "m3h_batch_rows",
             "Predictions that are computed together",
             buckets=_ROWS,
+            registry=self._registry,
+        )
+        self._cached = Counter(
+            "m3h_embeddings",
+            "Embeddings by where they came from: memory, redis, or computed",
+            ("modality", "origin"),
+            registry=self._registry,
+        )
+        self._redis_failed = Counter(
+            "m3h_redis_failures",
+            "Times that Redis was too slow, failed, or gave what is not whole",
+            ("fault",),
             registry=self._registry,
         )
         self._present = Counter(
@@ -95,17 +107,22 @@ class Metrics:
             buckets=_SHARES,
             registry=self._registry,
         )
-        info = Gauge(
+        self._bundle = Gauge(
             "m3h_bundle_info",
             "The bundle that is served: by how many workers",
             ("name", "version", "digest"),
             multiprocess_mode="livesum",
             registry=self._registry,
         )
-        info.labels(manifest.name, manifest.version, digest).set(1)
         for modality in MODALITIES:
             self._present.labels(modality)
             self._unusual.labels(modality)
+
+    def serves(self, manifest: Manifest, digest: str) -> None:
+        self._bundle.labels(manifest.name, manifest.version, digest).inc()
+
+    def serves_no_more(self, manifest: Manifest, digest: str) -> None:
+        self._bundle.labels(manifest.name, manifest.version, digest).dec()
 
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -116,6 +133,12 @@ class Metrics:
 
     def batch(self, rows: int) -> None:
         self._batch_rows.observe(rows)
+
+    def cached(self, modality: Modality, origin: str) -> None:
+        self._cached.labels(modality, origin).inc()
+
+    def redis_failed(self, fault: str) -> None:
+        self._redis_failed.labels(fault).inc()
 
     def prediction(self, receipt: Receipt, attention: Floats) -> None:
         """Counts one prediction. `attention` [task, task]: rows sum to 1."""

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
-from schemas.features import Features, features
+from schemas.features import Array, Features, features
 from schemas.payload import (
     FieldError,
     InvalidPayload,
@@ -19,10 +19,11 @@ from schemas.payload import (
     parse_payload,
     reject_repeated_names,
 )
-from schemas.response import SCHEMA_VERSION, Answer, ModelReference, Reason, Receipt
+from schemas.response import SCHEMA_VERSION, Answer, Modality, ModelReference, Reason, Receipt
 from service import problems, respond
 from service.bundle import ATTENTION
-from service.engine import Engine, Outputs
+from service.cache import Cache, Key, Keys
+from service.engine import Embedded, Engine, Outputs
 from service.metrics import Metrics
 from service.problems import Fault, Problem, Refused
 from service.respond import Explain
@@ -65,19 +66,25 @@ class Job:
 
 @dataclass
 class Prepared:
-    """One patient on the way from payload to answer. `seconds` by stage."""
+    """One patient on the way from payload to answer.
+
+    `keys` of content in the cache; `sample`: what the engine gets; `seconds` by stage.
+    """
 
     options: Options
     features: Features
     receipt: Receipt
+    keys: dict[Modality, Key]
+    sample: dict[Modality, dict[str, Array] | Embedded]
     seconds: dict[str, float]
 
 
 class Predictor:
     """From the bytes of a request to the bytes of its answer: the batcher's kernel."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, cache: Cache, metrics: Metrics) -> None:
+        self._engine, self._cache = engine, cache
+        self._keys = Keys(engine.bundle.digest)
         self._manifest = engine.bundle.manifest
         local = self._manifest.recalibration
         self._model = ModelReference(
@@ -97,25 +104,49 @@ class Predictor:
         content = job.content
         payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
         times.append(time.perf_counter())
-        found = features(payload, self._manifest.spec)
+        encoders = self._engine.bundle.encoders
+        keys = {m: k for m, k in self._keys.of_content(payload).items() if m in encoders}
+        known = self._cache.get(keys)
+        found = features(payload, self._manifest.spec, known)
+        if "series" in found.arrays and "series" in encoders:
+            keys["series"] = self._keys.of_series(found.arrays["series"])
+            known |= self._cache.get({"series": keys["series"]})
         receipt = respond.receipt(found, self._manifest)
         times.append(time.perf_counter())
         if job.options.strict:
             _insist(receipt)
         spent = (after - before for before, after in pairwise(times))
         stages = dict(zip(("queue", "parse", "features"), spent, strict=True))
-        return Prepared(job.options, found, receipt, stages)
+        return Prepared(job.options, found, receipt, keys, {**found.arrays, **known}, stages)
 
     def seconds(self, prepared: Prepared) -> float:
-        return self._engine.seconds(prepared.features.arrays)
+        return self._engine.seconds(prepared.sample)
 
     def run(self, prepared: Sequence[Prepared]) -> list[bytes]:
         started = time.perf_counter()
-        outputs = self._engine.run([one.features.arrays for one in prepared])
+        self._embed(prepared)
+        outputs = self._engine.run([one.sample for one in prepared])
         seconds = time.perf_counter() - started
         for one in prepared:
             one.seconds["model"] = seconds
         return [self._answer(one, said) for one, said in zip(prepared, outputs, strict=True)]
+
+    def _embed(self, prepared: Sequence[Prepared]) -> None:
+        """Content that several patients of a batch have is computed once, and kept."""
+        for modality in self._engine.bundle.encoders:
+            new: dict[Key, dict[str, Array]] = {}
+            waiting = []
+            for one in prepared:
+                arrays = one.sample.get(modality)
+                if modality in one.keys and arrays is not None and not isinstance(arrays, Embedded):
+                    new.setdefault(one.keys[modality], arrays)
+                    waiting.append(one)
+            if new:
+                made = dict(zip(new, self._engine.embed(modality, [*new.values()]), strict=True))
+                for key, embedded in made.items():
+                    self._cache.put(modality, key, embedded)
+                for one in waiting:
+                    one.sample[modality] = made[one.keys[modality]]
 
     def _answer(self, prepared: Prepared, outputs: Outputs) -> bytes:
         started = time.perf_counter()

@@ -134,6 +134,10 @@ def late() -> Refused:
     return Refused(problem("late", "Too late", 504, detail))
 
 
+def bundle_refused(detail: str) -> Refused:
+    return Refused(problem("bundle-refused", "Bundle refused", 422, detail))
+
+
 def unexpected() -> Problem:
     detail = "an error of the service, not of the request; its log has more under the X-Request-ID"
     return problem("unexpected", "Unexpected error", 500, detail)

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis import Redis
 
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -42,6 +43,8 @@ class Settings(BaseSettings):
     bundle: Path = Field(Path("bundles/m3h-open"), description="folder of the bundle to serve")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    admin_host: str = Field("127.0.0.1", description="address to listen on for /admin")
+    admin_port: int = Field(8001, ge=0, le=65535, description="port for /admin; 0 takes a free one")
     device: Device = Field("auto", description="cuda, cpu, or auto: cuda if there is one")
     workers: int | None = Field(
         None, ge=1, description="processes that serve; default: the processors at hand, on CUDA 1"
@@ -63,7 +66,27 @@ class Settings(BaseSettings):
     deadline_ms: int = Field(
         10_000, ge=1, description="time for an answer if M3H-Deadline-Ms does not say"
     )
+    cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="memory of each worker for what was made of notes, images and series",
+    )
+    redis_url: str | None = Field(
+        None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
+    )
+    redis_ms: int = Field(10, ge=1, description="longest that a prediction waits for Redis")
+    redis_keep_seconds: int = Field(86_400, ge=1, description="how long Redis keeps an entry")
+    drain_seconds: float = Field(
+        2.0, ge=0, description="time after SIGTERM in which it is not ready and still answers"
+    )
     shutdown_seconds: int = Field(
         30, ge=0, description="time that running requests have after SIGTERM"
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_of_redis(cls, url: str | None) -> str | None:
+        if url is not None:
+            Redis.from_url(url)  # opens nothing; raises ValueError
+        return url

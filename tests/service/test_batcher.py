@@ -87,7 +87,7 @@ class House:
 def house(bundle) -> Callable[..., Any]:
     @asynccontextmanager
     async def made(most: int = 100, most_bytes: int = 1000) -> AsyncIterator[House]:
-        found = House(Metrics(bundle.manifest, bundle.digest), most, most_bytes)
+        found = House(Metrics(), most, most_bytes)
         found.batcher.start()
         try:
             yield found
@@ -263,7 +263,7 @@ def test_what_waits_when_it_closes_is_still_computed(house):
 )
 def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
     async def run() -> None:
-        one = House(Metrics(bundle.manifest, bundle.digest), 100, 1000)
+        one = House(Metrics(), 100, 1000)
         one.batcher.start()
         one.kernel.open.set()
         named = [

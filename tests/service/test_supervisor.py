@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,12 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 
 from service.settings import Settings, available_cpus
@@ -27,10 +32,10 @@ def started(bundle_dir: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[s
     """Starts `m3h-serve` on a free port; gives the process and its URL."""
     processes = []
 
-    def start(**environment: str) -> tuple[subprocess.Popen[str], str]:
+    def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-c", "from service.cli import app; app()"]
         process = subprocess.Popen(
-            [*command, "--bundle", str(bundle_dir), "--port", "0"],
+            [*command, "--bundle", str(bundle), "--port", "0", "--admin-port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -193,3 +198,144 @@ def test_workers_do_not_outlive_their_supervisor(started):
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health/live")
+
+
+# ------------------------------------------------------------------------------- under load
+
+
+@dataclass
+class Load:
+    """Callers who ask for one patient again and again, each over a connection that stays open."""
+
+    url: str
+    payload: dict[str, Any]
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    ending: Event = field(default_factory=Event)
+    over: Event = field(default_factory=Event)
+
+    @contextmanager
+    def from_callers(self, count: int) -> Iterator[None]:
+        with ThreadPoolExecutor(count) as pool:
+            for _ in range(count):
+                pool.submit(self._call)
+            until(lambda: len(self.answers) >= 2 * count or self.failed)
+            try:
+                yield
+            finally:
+                self.over.set()
+
+    def _call(self) -> None:
+        with httpx.Client(timeout=30) as client:
+            let_in = False
+            while not self.over.is_set():
+                try:
+                    answer = client.post(f"{self.url}/predict", json=self.payload)
+                except httpx.HTTPError as error:
+                    # To be let in by nobody is no failure once the service ends.
+                    if let_in or not self.ending.is_set():
+                        self.failed.append(type(error).__name__)
+                    return
+                if answer.status_code != 200:
+                    self.failed.append(answer.text)
+                    return
+                self.answers.append(answer.json())
+                let_in = answer.headers.get("connection") != "close"
+
+    def probabilities(self) -> list[list[float]]:
+        return [
+            [p["probability"] for p in answer["predictions"] if "probability" in p]
+            for answer in self.answers
+        ]
+
+
+@pytest.fixture
+def other_version(changed_bundle) -> Callable[[str], Path]:
+    def made(version: str) -> Path:
+        def edit(manifest: dict[str, Any], _: Path) -> None:
+            manifest["version"] = version
+
+        return changed_bundle(edit)
+
+    return made
+
+
+def admin_url(process: subprocess.Popen[str]) -> str:
+    for line in process.stderr:
+        told = json.loads(line)
+        if told["event"] == "admin":
+            Thread(target=process.stderr.read, daemon=True).start()  # or it would fill up
+            return f"http://127.0.0.1:{told['port']}/admin/reload"
+    pytest.fail("it never says where its admin port is")
+
+
+def versions(url: str, payload: dict[str, Any], times: int = 8) -> set[str]:
+    """Over connections of their own, so that all workers are asked."""
+    answers = [httpx.post(f"{url}/predict", json=payload).json() for _ in range(times)]
+    return {answer["model"]["version"] for answer in answers}
+
+
+def test_bundles_are_changed_under_load_without_a_failed_or_a_wrong_answer(
+    started, other_version, payload
+):
+    one, other = other_version("2.0.0"), other_version("3.0.0")
+    process, url = started(one, M3H_WORKERS="2")
+    admin = admin_url(process)
+    load = Load(url, payload)
+    with load.from_callers(4):
+        for bundle, version in ((other, "3.0.0"), (one, "2.0.0")) * 2:
+            told = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
+            assert told.status_code == 200, told.text
+            assert version in told.json()["model"]
+            assert versions(url, payload) == {version}
+    assert load.failed == []
+    assert {answer["model"]["version"] for answer in load.answers} == {"2.0.0", "3.0.0"}
+    found = load.probabilities()
+    np.testing.assert_allclose(found, [found[0]] * len(found), atol=1e-5)
+    text = httpx.get(f"{url}/metrics").text
+    serving = re.findall(r'm3h_bundle_info\{.*version="(.*?)"\} (\S+)', text)
+    assert dict(serving) == {"2.0.0": "2.0", "3.0.0": "0.0"}
+
+
+def test_a_bundle_that_fails_is_refused_and_the_old_one_goes_on(
+    started, other_version, payload, changed_bundle
+):
+    def spoil(manifest: dict[str, Any], path: Path) -> None:
+        manifest["version"] = "spoilt"
+        text = (path / "golden.jsonl").read_text().replace("0.0", "0.9", 10)
+        (path / "golden.jsonl").write_text(text)
+
+    process, url = started(other_version("2.0.0"), M3H_WORKERS="2")
+    admin = admin_url(process)
+    for bundle in (changed_bundle(spoil), Path("/nowhere")):
+        told = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
+        assert told.status_code == 422
+        assert told.json()["type"] == "urn:m3h:problem:bundle-refused"
+        assert told.json()["detail"]
+        assert versions(url, payload) == {"2.0.0"}
+    assert httpx.get(f"{url}/admin/reload").status_code == 404  # not where patients are asked for
+
+
+def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
+    started, other_version, payload
+):
+    bundle, later = other_version("2.0.0"), other_version("3.0.0")
+    process, url = started(bundle, M3H_WORKERS="2")
+    admin = admin_url(process)
+    shutil.copytree(later, bundle, dirs_exist_ok=True)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    time.sleep(4)  # long enough for a worker to begin
+    assert versions(url, payload) == {"2.0.0"}
+    until(lambda: httpx.post(admin, timeout=60).status_code == 200)
+    assert versions(url, payload) == {"3.0.0"}
+    until(lambda: len(workers_of(process)) == 2)
+
+
+def test_sigterm_under_load_loses_no_request(started, payload):
+    process, url = started(M3H_WORKERS="2", M3H_DRAIN_SECONDS="0.5")
+    load = Load(url, payload)
+    with load.from_callers(4):
+        load.ending.set()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert load.failed == []

@@ -1,0 +1,96 @@
+"""What encoders made of content that comes again: kept in memory and, if there is one, in Redis.
+
+A hospital sends a patient anew whenever a vital sign changes; notes and X-rays are the same as an
+hour ago. What was made of them is found by the digest of the content as it was sent, and of the
+bundle. Only content that was read and checked gets in, so that what is found need not be read.
+"""
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from schemas.features import Array
+from schemas.payload import Payload
+from schemas.response import Modality
+from service.engine import Embedded
+from service.metrics import Metrics
+from service.shared_cache import SharedCache
+
+Key = bytes
+# An entry's key, its place in the order, and the objects that hold it, beside the numbers.
+_OVERHEAD = 500
+
+
+class Cache:
+    """Least recently used goes first, beyond `most_bytes`. For one thread."""
+
+    def __init__(self, most_bytes: int, shared: SharedCache | None, metrics: Metrics) -> None:
+        self._most_bytes, self._shared, self._metrics = most_bytes, shared, metrics
+        self._entries: OrderedDict[Key, Embedded] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, keys: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
+        """What is known of these."""
+        found = {modality: self._entries[key] for modality, key in keys.items() if key in self}
+        for modality in found:
+            self._entries.move_to_end(keys[modality])
+            self._metrics.cached(modality, "memory")
+        missing = {modality: key for modality, key in keys.items() if modality not in found}
+        if missing and self._shared is not None:
+            for modality, made in self._shared.get(missing).items():
+                self._keep(missing[modality], made)
+                self._metrics.cached(modality, "redis")
+                found[modality] = made
+        return found
+
+    def put(self, modality: Modality, key: Key, made: Embedded) -> None:
+        self._metrics.cached(modality, "computed")
+        self._keep(key, made)
+        if self._shared is not None:
+            self._shared.put(key, made)
+
+    def _keep(self, key: Key, made: Embedded) -> None:
+        if key not in self._entries:
+            self._bytes += made.embedding.nbytes + _OVERHEAD
+        self._entries[key] = made
+        while self._bytes > self._most_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.embedding.nbytes + _OVERHEAD
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+
+class Keys:
+    """The keys of content, for one bundle."""
+
+    def __init__(self, bundle: str) -> None:
+        self._of: dict[Modality, hashlib._Hash] = {}
+        for modality in ("series", "notes", "image"):
+            self._of[modality] = hashlib.sha256(f"{bundle} {modality}".encode())
+
+    def of_content(self, payload: Payload) -> dict[Modality, Key]:
+        """Of notes and images, as they were sent: all that reading them depends on."""
+        found: dict[Modality, Key] = {}
+        if payload.notes:
+            notes = sorted(payload.notes, key=lambda note: note.time)
+            found["notes"] = self._key("notes", (note.text.encode() for note in notes))
+        if payload.images:
+            parts = []
+            for one in payload.images:
+                facts = f"{one.kind} {one.media_type} {one.time.isoformat()}"
+                parts += [facts.encode(), one.data]
+            found["image"] = self._key("image", parts)
+        return found
+
+    def of_series(self, arrays: Mapping[str, Array]) -> Key:
+        """Of series and treatments, by what was read of them: that depends on `as_of`, too."""
+        return self._key("series", (array.tobytes() for array in arrays.values()))
+
+    def _key(self, modality: Modality, parts: Iterable[bytes]) -> Key:
+        digest = self._of[modality].copy()
+        for part in parts:
+            digest.update(struct.pack("<Q", len(part)))
+            digest.update(part)
+        return digest.digest()

@@ -1,0 +1,212 @@
+"""As many workers as there are processors, each with the model, behind one socket.
+
+Measured: half of a request's work is Python, and one process does one thing of that at a time; with
+a process for each processor, all is done side by side, and no request travels between processes.
+On a CPU the weights of each are its own (20 MB).
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from structlog.typing import FilteringBoundLogger
+
+from service.admin import create_admin
+from service.bundle import chosen_device
+from service.settings import Settings, available_cpus
+from service.worker import Order, Told, work
+
+# Where prometheus_client keeps what all processes have counted.
+_COUNTED_IN = "PROMETHEUS_MULTIPROC_DIR"
+_SPARE_SECONDS = 5.0  # beyond those for draining and shutting down, before a process is killed
+_AGAIN_SECONDS = 1.0  # before a process that died is started again
+_BACKLOG = 2048
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    orders: Connection
+
+    async def told(self) -> Told:
+        """What it says next."""
+        try:
+            told: Told = await asyncio.to_thread(self.orders.recv)
+        except (EOFError, OSError):
+            return Told(fault="a worker ended before it served")
+        return told
+
+    async def obey(self, order: Order) -> Told:
+        try:
+            self.orders.send(order)
+        except OSError:
+            return Told(fault="a worker has just ended; try again")
+        return await self.told()
+
+
+class Supervisor:
+    """Starts the workers, starts those anew that die, changes their bundle, ends them together."""
+
+    def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
+        """Raises BundleError for a device that was asked for and is not there."""
+        cpus, device = available_cpus(), chosen_device(settings.device)
+        # On a GPU every process would have weights of its own.
+        self._count = settings.workers or (1 if device == "cuda" else cpus)
+        threads = settings.threads or max(1, cpus // self._count)
+        self._settings = settings.model_copy(update={"threads": threads})
+        self._log = log
+        self._context = get_context("spawn")
+        self._stop = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._workers: set[_Worker] = set()
+        self._served = Order("load", settings.bundle)
+
+    async def run(self, announce: Callable[[str, int], None]) -> str | None:
+        """Serves until SIGTERM or SIGINT. Gives what was wrong if it could not begin.
+
+        `announce` is called once all listen, with what is served and on which port.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        settings = self._settings
+        try:
+            listening = _listen(settings.host, settings.port)
+            admin = _listen(settings.admin_host, settings.admin_port)
+        except OSError as error:
+            return f"{error.strerror}: {error.filename}"
+        with listening, admin, TemporaryDirectory(prefix="m3h-") as counted:
+            os.environ[_COUNTED_IN] = counted
+            async with asyncio.TaskGroup() as group:
+                begun: list[asyncio.Future[Told]] = []
+                for _ in range(self._count):
+                    begun.append(loop.create_future())
+                    group.create_task(self._keep(listening, begun[-1], Path(counted)))
+                for told in await asyncio.gather(*begun):
+                    if told.fault:
+                        self._stop.set()
+                        return told.fault
+                self._served = replace(self._served, digest=told.digest)
+                if not self._stop.is_set():
+                    group.create_task(self._administer(admin))
+                    self._log.info("admin", port=admin.getsockname()[1])
+                    announce(told.model, listening.getsockname()[1])
+        return None
+
+    async def reload(self, bundle: Path | None) -> Told:
+        """Has all workers load a bundle beside the one that is served, then serve it.
+
+        With a fault, of any worker, all go on with the one that they have.
+        """
+        async with self._changing:
+            order = Order("load", bundle or self._served.bundle)
+            found = await self._all_obey(order) or [Told(fault="no worker is there; try again")]
+            told = next((told for told in found if told.fault), found[0])
+            if len({told.digest for told in found}) > 1 and not told.fault:
+                told = Told(fault=f"{order.bundle} changed while it was read; try again")
+            if told.fault:
+                await self._all_obey(Order("drop"))
+                self._log.error("bundle refused", fault=told.fault)
+                return told
+            # Whatever lies in the folder later: a worker that is started anew serves this one.
+            self._served = replace(order, digest=told.digest)
+            await self._all_obey(Order("serve"))
+            self._log.info("bundle served", model=told.model, digest=told.digest)
+            return told
+
+    async def _all_obey(self, order: Order) -> list[Told]:
+        return await asyncio.gather(*(worker.obey(order) for worker in self._workers))
+
+    async def _administer(self, listening: socket.socket) -> None:
+        config = uvicorn.Config(
+            create_admin(self.reload), log_config=None, access_log=False, server_header=False
+        )
+        server = _Quiet(config)
+        serving = asyncio.create_task(server.serve([listening]))
+        await self._stop.wait()
+        server.should_exit = True
+        await serving
+
+    async def _keep(
+        self, listening: socket.socket, begun: "asyncio.Future[Told]", counted: Path
+    ) -> None:
+        """One worker, and another whenever it dies, until all are to stop."""
+        stopped = asyncio.create_task(self._stop.wait())
+        # What is still open here when the workers close it would let callers in to nobody.
+        stopped.add_done_callback(lambda _: listening.close())
+        while not self._stop.is_set():
+            worker = await self._started(listening)
+            ended = asyncio.create_task(asyncio.to_thread(worker.process.join))
+            telling = asyncio.create_task(worker.told())
+            await asyncio.wait({telling, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            told = telling.result() if telling.done() else Told()
+            if not begun.done():
+                begun.set_result(told)
+                if told.fault:
+                    await self._stop.wait()
+            elif told.fault:
+                self._log.error("worker does not serve", fault=told.fault)
+            if not told.fault:
+                self._workers.add(worker)
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            self._workers.discard(worker)
+            if self._stop.is_set():
+                worker.process.terminate()
+                await self._joined(worker.process, ended)
+            await telling
+            worker.orders.close()
+            mark_process_dead(worker.process.pid, str(counted))  # type: ignore[no-untyped-call]
+            if not self._stop.is_set():
+                exit_code = worker.process.exitcode
+                self._log.error("worker died", pid=worker.process.pid, exit=exit_code)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _started(self, listening: socket.socket) -> _Worker:
+        async with self._changing:  # so that it begins with what the others serve
+            orders, its = self._context.Pipe()
+            process = self._context.Process(
+                target=work,
+                args=(self._settings, self._served, [listening], its),
+                name="m3h-worker",
+                daemon=True,
+            )
+            process.start()
+            its.close()
+            return _Worker(process, orders)
+
+    async def _joined(self, process: BaseProcess, ended: "asyncio.Task[None]") -> None:
+        settings = self._settings
+        patience = settings.drain_seconds + settings.shutdown_seconds + _SPARE_SECONDS
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), patience)
+        except TimeoutError:
+            self._log.error("worker did not stop", pid=process.pid)
+            process.kill()
+            await ended
+
+
+class _Quiet(uvicorn.Server):
+    """Leaves signals to the supervisor."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), f"{host}:{port}") from None

@@ -1,0 +1,176 @@
+"""One of the processes that serve: it verifies a bundle, serves it, and takes another when told."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from typing import Literal
+
+import uvicorn
+from structlog.typing import FilteringBoundLogger
+
+from schemas.manifest import BundleError
+from service.app import create_app
+from service.bundle import Bundle
+from service.engine import Engine
+from service.log import FromLibraries, make_log
+from service.metrics import Metrics
+from service.settings import Settings
+from service.switch import Switch
+
+_TICK = 0.05  # seconds
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the supervisor wants: a bundle loaded beside the one that is served; that one served, or
+    dropped.
+
+    `digest`: the bundle that it must be, if that is known.
+    """
+
+    what: Literal["load", "serve", "drop"]
+    bundle: Path = Path()
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a worker has loaded or serves; or the fault that it has with it."""
+
+    model: str = ""
+    digest: str = ""
+    fault: str = ""
+
+
+def work(
+    settings: Settings, first: Order, sockets: Sequence[socket.socket], supervisor: Connection
+) -> None:
+    """Serves until SIGTERM, or until nobody is there to send it."""
+    # Control and C is for the supervisor.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = make_log(settings.log_level, sys.stderr)
+    logging.basicConfig(handlers=[FromLibraries(log)], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    worker = _Worker(settings, log)
+    told = worker.load(first)
+    if told.fault:
+        supervisor.send(told)
+        return
+
+    def listen() -> None:
+        supervisor.send(told)
+        Thread(target=worker.obey, args=(supervisor,), daemon=True).start()
+
+    worker.server(listen).run(list(sockets))
+
+
+class _Worker:
+    def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
+        self._settings, self._log = settings, log
+        self._counted = Metrics()
+        self._switch = Switch()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def load(self, order: Order) -> Told:
+        """Verifies a bundle and replays its golden answers, which also warms it up."""
+        settings = self._settings
+        try:
+            bundle = Bundle.load(order.bundle, settings.device, settings.threads or 1)
+            if order.digest not in (None, bundle.digest):
+                return Told(fault=f"{order.bundle} is not the bundle that is served any more")
+            engine = Engine(bundle)
+            engine.replay_golden()
+        except BundleError as error:
+            return Told(fault=str(error))
+        self._switch.next = create_app(engine, settings, self._log, self._counted)
+        facts = bundle.manifest
+        model = f"{facts.name} {facts.version} ({len(facts.tasks)} tasks, {bundle.device})"
+        return Told(model, bundle.digest)
+
+    async def serve(self) -> None:
+        """What was loaded is served from now on."""
+        self._loop = asyncio.get_running_loop()
+        await self._switch.swap()
+
+    def obey(self, supervisor: Connection) -> None:
+        """In a thread. A worker whose supervisor was killed would hold the port for ever."""
+        while True:
+            try:
+                order: Order = supervisor.recv()
+            except (EOFError, OSError):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            supervisor.send(self._obeyed(order))
+
+    def _obeyed(self, order: Order) -> Told:
+        if order.what == "load":
+            return self.load(order)
+        if order.what == "drop":
+            self._switch.next = None
+        elif self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.serve(), self._loop).result()
+        return Told()
+
+    def server(self, listens: Callable[[], None]) -> uvicorn.Server:
+        config = uvicorn.Config(
+            self._switch,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=self._settings.shutdown_seconds,
+        )
+        return _Server(config, self, self._switch, self._settings.drain_seconds, listens)
+
+
+class _Server(uvicorn.Server):
+    """A server that is emptied before it ends."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        worker: _Worker,
+        switch: Switch,
+        drain_seconds: float,
+        listens: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._worker, self._switch = worker, switch
+        self._drain_seconds, self._listens = drain_seconds, listens
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._worker.serve()
+        await super().startup(sockets)
+        self._listens()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Not ready, and still answering, until callers have gone elsewhere; then the end."""
+        self._switch.draining = True
+        await self._emptied(self._drain_seconds)
+        for one in sockets or []:
+            one.listen(0)  # no more are let in than are taken in the next moment
+        await asyncio.sleep(_TICK)
+        for server in self.servers:
+            server.close()
+        for one in sockets or []:
+            one.close()
+        # Who is in is answered. A connection on which nothing is asked has its time limit.
+        await self._emptied(self.config.timeout_keep_alive + _TICK)
+        await super().shutdown(sockets)
+        await self._switch.close()
+
+    async def _emptied(self, seconds: float) -> None:
+        """No connection is open any more, or so much time is over."""
+        now = asyncio.get_running_loop().time
+        end = now() + seconds
+        while self.server_state.connections and now() < end:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(_TICK)

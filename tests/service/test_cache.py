@@ -1,0 +1,291 @@
+"""Nothing is computed twice; and whatever becomes of Redis, answers are the same."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.payload import as_payload
+from service.cache import Cache, Keys
+from service.engine import Embedded
+from service.metrics import Metrics
+from service.shared_cache import pack, unpack
+from tests.scraped import scraped
+from tests.service.conftest import Service, png
+
+KEPT = ("series", "notes", "image")
+
+
+def counts(service: Service, origin: str) -> dict[str, int]:
+    text = service.client.get("/metrics").text
+    name = 'm3h_embeddings_total{{modality="{}",origin="{}"}}'
+    return {m: int(scraped(text, name.format(m, origin))) for m in KEPT}
+
+
+def numbers(answer: dict[str, Any]) -> list[float]:
+    found: list[float] = []
+    for one in answer["predictions"]:
+        found += [one[name] for name in ("probability", "value") if name in one]
+        found += one.get("probabilities", {}).values()
+    return found
+
+
+def alike(one: dict[str, Any], other: dict[str, Any]) -> None:
+    np.testing.assert_allclose(numbers(one), numbers(other), atol=1e-5)
+    for modality, use in one["receipt"]["modalities"].items():
+        also = other["receipt"]["modalities"][modality]
+        assert use | {"unusual": None} == also | {"unusual": None}
+        assert use.get("unusual") == pytest.approx(also.get("unusual"), abs=1e-5)
+    for field in ("used", "ignored", "converted", "merged", "treatments"):
+        assert one["receipt"][field] == other["receipt"][field]
+
+
+# ------------------------------------------------------------------------------------- in memory
+
+
+def test_what_came_before_is_not_computed_again(serve, engine, payload):
+    service = serve(engine)
+    payload["images"].insert(0, payload["images"][0] | {"time": payload["notes"][0]["time"]})
+    first, again = service.predict(payload), service.predict(payload)
+    assert counts(service, "computed") == dict.fromkeys(KEPT, 1)
+    assert counts(service, "memory") == dict.fromkeys(KEPT, 1)
+    alike(first, again)
+
+
+@pytest.mark.parametrize("changed", KEPT)
+def test_only_what_changed_is_computed(serve, engine, payload, changed):
+    service = serve(engine)
+    service.predict(payload)
+    match changed:
+        case "series":
+            payload["series"][0]["values"][0] += 1
+        case "notes":
+            payload["notes"][0]["text"] += "!"
+        case "image":
+            payload["images"][0]["data"] = png(64, 49)
+    answer = service.predict(payload)
+    assert counts(service, "computed") == dict.fromkeys(KEPT, 1) | {changed: 2}
+    alike(answer, serve(engine).predict(payload))
+
+
+def test_a_later_time_alone_leaves_notes_and_images_as_they_are(serve, engine, payload):
+    service = serve(engine)
+    service.predict(payload)
+    payload["as_of"] = payload["as_of"].replace("T12", "T13")
+    answer = service.predict(payload)
+    assert counts(service, "computed") == dict.fromkeys(KEPT, 1) | {"series": 2}
+    alike(answer, serve(engine).predict(payload))
+
+
+def test_content_that_several_of_a_batch_have_is_computed_once(serve, engine, payload):
+    service = serve(engine)
+    service.client.post("/predict/batch", json={"items": [payload] * 4})
+    assert counts(service, "computed") == dict.fromkeys(KEPT, 1)
+
+
+def test_what_could_not_be_read_is_never_taken_for_read(serve, engine, payload):
+    service = serve(engine)
+    payload["images"][0]["data"] = payload["images"][0]["data"][:200]
+    for _ in range(2):
+        assert service.client.post("/predict", json=payload).status_code == 422
+    assert counts(service, "computed")["image"] == 0
+
+
+def test_each_bundle_and_each_order_of_notes_has_keys_of_its_own(payload):
+    one = payload["notes"][0]
+    earlier = one | {"text": "Walks.", "time": one["time"].replace("-04T", "-03T")}
+    payload["notes"] = [one, earlier]
+    keys = Keys("one").of_content(as_payload(payload))
+    assert Keys("other").of_content(as_payload(payload))["notes"] != keys["notes"]
+    payload["notes"] = [earlier, one]  # sent in another order, and in time the same
+    assert Keys("one").of_content(as_payload(payload)) == keys
+    payload["notes"] = [one | {"time": earlier["time"]}, earlier | {"time": one["time"]}]
+    assert Keys("one").of_content(as_payload(payload))["notes"] != keys["notes"]
+    payload["notes"] = [one | {"text": one["text"] + "Walks."}]
+    assert Keys("one").of_content(as_payload(payload))["notes"] != keys["notes"]
+
+
+@given(st.lists(st.integers(0, 40), max_size=200), st.integers(0, 10))
+def test_memory_is_bounded_and_the_latest_stay(bundle, asked, most):
+    size = 4 * 100 + 500
+    cache = Cache(most * size, None, Metrics())
+    latest: list[int] = []
+    for number in asked:
+        key = bytes([number])
+        found = cache.get({"notes": key})
+        assert bool(found) == (number in latest)
+        if found:
+            assert found["notes"].unusual == number
+            latest.remove(number)
+        else:
+            cache.put("notes", key, Embedded(np.zeros(100, np.float32), number))
+        latest = [*latest, number][-most:] if most else []
+
+
+# -------------------------------------------------------------------------------------- in Redis
+
+
+@dataclass
+class Server:
+    """A Redis of one's own, to be treated badly."""
+
+    socket: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def client(self) -> "redis.Redis":
+        return redis.Redis.from_url(self.url)
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket)]
+        self.process = subprocess.Popen(
+            [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+        )
+        for _ in range(200):
+            try:
+                self.client.ping()
+            except redis.RedisError:
+                time.sleep(0.02)
+            else:
+                return
+        pytest.fail("redis-server does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def entries(self, count: int) -> list[bytes]:
+        """The keys, once there are so many: they are written behind the answers."""
+        for _ in range(200):
+            if len(keys := self.client.keys()) >= count:
+                return keys
+            time.sleep(0.02)
+        pytest.fail("nothing was written")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    found = Server(tmp_path / "redis.sock")
+    found.start()
+    yield found
+    if found.process is not None:
+        found.process.send_signal(signal.SIGCONT)
+    found.stop()
+
+
+@pytest.fixture
+def replica(serve, engine, server) -> Callable[[], Service]:
+    # Long enough for a machine that is busy with other tests.
+    return lambda: serve(engine, redis_url=server.url, redis_ms=200)
+
+
+def test_what_one_replica_made_the_others_have(replica, server, payload):
+    first = replica().predict(payload)
+    server.entries(3)
+    other = replica()
+    alike(first, other.predict(payload))
+    assert counts(other, "redis") == dict.fromkeys(KEPT, 1)
+    assert counts(other, "computed") == dict.fromkeys(KEPT, 0)
+
+
+def test_redis_holds_no_word_of_a_patient_and_nothing_for_ever(replica, server, payload):
+    payload["patient_id"] = "Jane-Roe-1934"
+    replica().predict(payload)
+    for key in server.entries(3):
+        held = key + server.client.get(key)
+        for word in (b"Jane", b"Roe", b"1934", b"febrile", b"Patient", b"2031"):
+            assert word not in held
+        assert 0 < server.client.ttl(key) <= 86_400
+
+
+def test_a_wrong_or_foreign_value_is_refused(replica, server, payload):
+    first = replica().predict(payload)
+    keys = server.entries(3)
+    values = server.client.mget(keys)
+    server.client.mset(dict(zip(keys, [values[1], values[2], b"garbage"], strict=True)))
+    other = replica()
+    alike(first, other.predict(payload))
+    assert counts(other, "computed") == dict.fromkeys(KEPT, 1)
+    name = 'm3h_redis_failures_total{fault="not_whole"}'
+    assert scraped(other.client.get("/metrics").text, name) == 3
+
+
+@given(st.binary(min_size=32, max_size=32), st.data())
+def test_an_entry_is_taken_whole_and_under_its_own_key_or_not_at_all(key, data):
+    draw = np.random.default_rng(0)
+    made = Embedded(draw.normal(size=16).astype(np.float32), 0.25)
+    entry = pack(key, made)
+    found = unpack(key, entry, 16)
+    assert found is not None
+    assert found.unusual == made.unusual
+    np.testing.assert_array_equal(found.embedding, made.embedding)
+    assert unpack(key[::-1] + b"x", entry, 16) is None
+    assert unpack(key, entry, 17) is None
+    at = data.draw(st.integers(0, len(entry) - 1))
+    changed = bytearray(entry)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    assert unpack(key, bytes(changed), 16) is None
+    assert unpack(key, entry[: data.draw(st.integers(0, len(entry) - 1))], 16) is None
+
+
+@pytest.mark.parametrize("harm", ["killed", "paused", "full", "flushed", "never there"])
+def test_no_prediction_fails_with_redis(serve, engine, replica, server, payload, harm):
+    expected = serve(engine).predict(payload)
+    if harm == "never there":
+        server.stop()
+    service = replica()
+    if harm != "never there":
+        service.predict({**payload, "notes": [payload["notes"][0] | {"text": "Another."}]})
+    match harm:
+        case "killed":
+            server.stop()
+        case "paused":
+            server.process.send_signal(signal.SIGSTOP)
+        case "full":
+            server.client.config_set("maxmemory", "1")
+            server.client.config_set("maxmemory-policy", "noeviction")
+        case "flushed":
+            server.client.flushall()
+    began = time.monotonic()
+    alike(expected, service.predict(payload))
+    assert time.monotonic() - began < 5
+    failures = 'm3h_redis_failures_total{{fault="{}"}}'
+    text = service.client.get("/metrics").text
+    if harm == "paused":
+        assert scraped(text, failures.format("slow")) == 1
+    if harm in ("killed", "never there"):
+        assert scraped(text, failures.format("error")) == 1
+
+
+def test_redis_that_comes_back_is_used_again(replica, server, payload, monkeypatch):
+    monkeypatch.setattr("service.shared_cache._FIRST_PAUSE", 0.1)
+    service = replica()
+    server.stop()
+    service.predict(payload)
+    server.start()
+    time.sleep(0.3)
+    service.predict({**payload, "notes": [payload["notes"][0] | {"text": "Another."}]})
+    server.entries(1)
+
+
+def test_while_redis_fails_it_is_left_alone(replica, server, payload):
+    service = replica()
+    server.stop()
+    for number in range(5):
+        service.predict({**payload, "notes": [payload["notes"][0] | {"text": f"{number}"}]})
+    text = service.client.get("/metrics").text
+    assert scraped(text, 'm3h_redis_failures_total{fault="error"}') == 1
