@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
+with socket.create_server(("127.0.0.1", 0)) as free:
+    ADMIN_PORT = free.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def url():
     """The service as `make run` starts it, on a free port."""
     command = [Path(sys.executable).parent / "m3h-serve", "--bundle", "bundles/m3h-open"]
     process = subprocess.Popen(
-        [*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*command, "--port", "0", "--admin-port", str(ADMIN_PORT)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     yield process.stdout.readline().rpartition(" at ")[2].strip()
     process.terminate()
@@ -38,7 +46,7 @@ def test_the_curl_answers_with_44_predictions(url):
     if shutil.which("curl") is None:
         pytest.skip("curl is not there")
     (command,) = [
-        body for kind, body in BLOCKS if kind == "sh" and "localhost:8000/predict" in body
+        body for kind, body in BLOCKS if kind == "sh" and "examples/septic_shock.json" in body
     ]
     command = command.replace("http://localhost:8000", url)
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=True)
@@ -50,6 +58,21 @@ def test_the_curl_answers_with_44_predictions(url):
     assert shown["means"] == real["means"]
     assert shown["probability"] == pytest.approx(real["probability"], abs=0.006)
     assert shown["prevalence"] == pytest.approx(real["prevalence"], abs=0.006)
+
+
+def test_a_deadline_and_another_bundle_are_asked_for_as_shown(url):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    (block,) = [body for kind, body in BLOCKS if kind == "sh" and "/admin/reload" in body]
+    block = block.replace("http://localhost:8000", url)
+    block = block.replace("localhost:8001", f"127.0.0.1:{ADMIN_PORT}")
+    predict, reload = block.replace("\\\n", "").splitlines()
+    told = [
+        json.loads(subprocess.run(c, shell=True, cwd=ROOT, capture_output=True, check=True).stdout)
+        for c in (predict, reload)
+    ]
+    assert len(told[0]["predictions"]) == 44
+    assert told[1]["digest"] == told[0]["model"]["digest"]
 
 
 def test_the_matrix_is_there_as_json_and_as_csv(url, tmp_path):
