@@ -191,7 +191,8 @@ class Fusion(nn.Module):
         self.group: Tensor
         self.trunks = config.trunks
         self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.trunks * config.width))
-        self.trunk = nn.Sequential(nn.GELU(), nn.Dropout(config.dropout))
+        # The same units in all views, so that what is drawn does not depend on how many there are.
+        self.dropout = nn.Dropout1d(config.dropout)
         # Bounds that keep the size of the signal: with smaller ones the rare tasks never start.
         bound = math.sqrt(3 / config.width)
         self.project = nn.Parameter(
@@ -225,7 +226,7 @@ class Fusion(nn.Module):
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         visible = (present[:, None, :] & self.views[None]).unsqueeze(-1)
         x = torch.where(visible, embeddings[:, None], self.stand_in[None, None])
-        fused = self.trunk(x.sum(dim=2))
+        fused = self.dropout(nn.functional.gelu(x.sum(dim=2)).transpose(1, 2)).transpose(1, 2)
         if self.trunks == 1:
             per_task = torch.einsum("bvd,tdk->bvtk", fused, self.project)
         else:

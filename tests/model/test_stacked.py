@@ -19,12 +19,19 @@ COALITIONS = [
 ]
 
 
-@pytest.mark.parametrize("attention", ["balanced", "published", "none"])
-def test_networks_trained_at_once_say_what_they_would_say_alone(attention):
+@pytest.mark.parametrize(
+    ("attention", "hidden"),
+    [("balanced", None), ("published", None), ("none", None), ("balanced", "septic_shock")],
+)
+def test_networks_trained_at_once_say_what_they_would_say_alone(attention, hidden):
+    """Also if a modality is hidden from one of the tasks, and so some networks have two views."""
     net = CONFIG.net.model_copy(update={"attention": attention})
     config = CONFIG.model_copy(update={"net": net, "epochs": 3})
     cohort = make_cohort()
-    cohort.samples.present[:, 3] = False  # images have no labels of their own here
+    if hidden:
+        noted = cohort.samples.present[:, 2]
+        noted[::2] = False
+        cohort.samples.outcomes[noted, NAMES.index(hidden)] = np.nan
     prepared = Prepared([cohort], config, modalities=("tabular", "series", "notes"))
     taking = torch.tensor([[name in names for name in NAMES] for names in COALITIONS])
     stacked = Stacked(prepared, 1, taking)
