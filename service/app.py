@@ -1,8 +1,11 @@
 """The HTTP interface. The app takes its parts as arguments and holds no state of its own."""
 
+import asyncio
+import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -64,7 +67,9 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         counted.serves(engine.bundle.manifest, engine.bundle.digest)
+        watch = asyncio.create_task(_watch(engine, batcher, settings, log))
         yield
+        watch.cancel()
         await anyio.to_thread.run_sync(batcher.close)
         counted.serves_no_more(engine.bundle.manifest, engine.bundle.digest)
         if shared is not None:
@@ -78,6 +83,29 @@ def create_app(
     app.include_router(_descriptions(app))
     app.add_middleware(Observed, metrics=counted, log=log)
     return app
+
+
+async def _watch(
+    engine: Engine,
+    batcher: Batcher[Job, Prepared],
+    settings: Settings,
+    log: FilteringBoundLogger,
+) -> None:
+    """Replays a golden request now and then, the way that requests go."""
+    for number in itertools.count():
+        await asyncio.sleep(settings.golden_seconds)
+        if not engine.verified:
+            continue  # the readiness probe replays them all
+        fault, hanging = "", False
+        try:
+            await batcher.between(partial(engine.replay, number), settings.golden_seconds)
+        except TimeoutError:
+            fault, hanging = "no answer", True
+        except BundleError as error:
+            fault = str(error)
+        engine.hanging = hanging
+        if fault:
+            log.error("golden request failed", fault=fault)
 
 
 class Terms(BaseModel):
@@ -265,7 +293,9 @@ def _health(engine: Engine, counted: Metrics) -> APIRouter:
         responses=documentation.problems(503),
     )
     async def ready() -> dict[str, str]:
-        """Never verified, or the latest run failed: the golden answers decide."""
+        """Not verified, or the latest run failed: the golden answers decide."""
+        if engine.hanging:
+            raise problems.not_ready("the model does not answer")
         if not engine.verified or engine.failing:
             try:
                 await anyio.to_thread.run_sync(engine.replay_golden, limiter=one_at_a_time)

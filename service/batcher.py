@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +64,9 @@ class Call:
 
 @dataclass(frozen=True)
 class _Work(Generic[J]):
-    job: J
+    """A job, or something else that only the thread may do."""
+
+    job: J | Callable[[], None]
     deadline: float
     answer: "asyncio.Future[bytes]"
 
@@ -147,6 +149,16 @@ class Batcher(Generic[J, P]):
                 raise one
         return [one for one in found if isinstance(one, bytes | Exception)]
 
+    async def between(self, task: Callable[[], None], seconds: float) -> None:
+        """Has the thread do something between batches; it waits as an urgent request does.
+
+        Raises what the task raises, and TimeoutError if it is not done in time.
+        """
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting["urgent"].append(_Work(task, time.monotonic() + seconds, answer))
+        self._arrived.put(item=True)
+        await asyncio.wait_for(answer, seconds)
+
     # ---- in the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
@@ -177,12 +189,16 @@ class Batcher(Generic[J, P]):
             if time.monotonic() + self._seconds > work.deadline:
                 answered.append((work.answer, problems.late()))
                 continue
-            starts_with = starts_with or priority
             try:
+                if callable(work.job):
+                    work.job()
+                    answered.append((work.answer, b""))
+                    continue
                 prepared = self._kernel.prepare(work.job)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
                 answered.append((work.answer, error))
                 continue
+            starts_with = starts_with or priority
             batch.append((work, prepared))
             expected += self._kernel.seconds(prepared)
             if time.monotonic() - began + expected >= BATCH_SECONDS[priority]:

@@ -45,6 +45,7 @@ def serve(
     redis_url: Annotated[str | None, _option("redis_url")] = None,
     redis_ms: Annotated[int | None, _option("redis_ms")] = None,
     redis_keep_seconds: Annotated[int | None, _option("redis_keep_seconds")] = None,
+    golden_seconds: Annotated[float | None, _option("golden_seconds")] = None,
     drain_seconds: Annotated[float | None, _option("drain_seconds")] = None,
     shutdown_seconds: Annotated[int | None, _option("shutdown_seconds")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,

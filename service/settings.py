@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     )
     redis_ms: int = Field(10, ge=1, description="longest that a prediction waits for Redis")
     redis_keep_seconds: int = Field(86_400, ge=1, description="how long Redis keeps an entry")
+    golden_seconds: float = Field(
+        60.0, gt=0, description="time from one golden request that is replayed to the next"
+    )
     drain_seconds: float = Field(
         2.0, ge=0, description="time after SIGTERM in which it is not ready and still answers"
     )

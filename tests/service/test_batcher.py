@@ -250,6 +250,23 @@ def test_what_waits_when_it_closes_is_still_computed(house):
     asyncio.run(run())
 
 
+def test_other_work_is_done_between_batches_and_says_what_went_wrong(house):
+    async def run() -> None:
+        async with house() as one:
+            done: list[str] = []
+            first = await one.occupied()
+            task = asyncio.create_task(one.batcher.between(lambda: done.append("x"), 10))
+            with pytest.raises(TimeoutError):
+                await one.batcher.between(lambda: done.append("late"), 0.05)
+            one.kernel.open.set()
+            await asyncio.gather(first, task)
+            assert done == ["x"]
+            with pytest.raises(ZeroDivisionError):
+                await one.batcher.between(lambda: 1 // 0, 10)
+
+    asyncio.run(run())
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     callers=st.lists(

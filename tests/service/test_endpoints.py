@@ -2,8 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -172,6 +174,42 @@ def test_a_header_that_cannot_be_kept_is_refused_by_name(service, payload, name,
     assert answer.status_code == 422
     (fault,) = answer.json()["errors"]
     assert (fault["parameter"], fault["detail"]) == (name, allowed)
+
+
+def test_an_answer_that_drifts_makes_it_not_ready_and_no_number_is_given(serve, bundle, payload):
+    engine = Engine(bundle)
+    engine.replay_golden()
+    client = serve(engine, golden_seconds=0.02).client
+    assert client.get("/health/ready").status_code == 200
+    manifest = bundle.manifest.model_copy(update={"golden_tolerance": -1.0})
+    engine.bundle = replace(bundle, manifest=manifest)  # as if all numbers had moved
+    until(lambda: not engine.verified)
+    assert client.get("/health/ready").status_code == 503
+    assert client.post("/predict", json=payload).status_code == 503
+    engine.bundle = bundle
+    assert client.get("/health/ready").status_code == 200
+    assert client.post("/predict", json=payload).status_code == 200
+
+
+def test_a_model_that_hangs_is_not_ready_until_it_answers(serve, bundle, payload, monkeypatch):
+    engine, leave = Engine(bundle), Event()
+    engine.replay_golden()
+    run = engine.run
+    monkeypatch.setattr(engine, "run", lambda samples: leave.wait(20) and run(samples))
+    client = serve(engine, golden_seconds=0.1).client
+    until(lambda: engine.hanging)
+    assert client.get("/health/ready").status_code == 503
+    leave.set()
+    until(lambda: not engine.hanging)
+    assert client.get("/health/ready").status_code == 200
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if true():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come to be")
 
 
 def other_golden(_: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,12 @@
+"""What a user would write: FastAPI, the model in the process, each request computed as it comes."""
+
+from fastapi import FastAPI, Request, Response
+from kernel import Model
+
+app = FastAPI()
+model = Model()
+
+
+@app.post("/predict")
+async def predict(request: Request) -> Response:
+    return Response(model.answer(await request.body()), media_type="application/json")

@@ -1,0 +1,26 @@
+"""What all contenders serve: the very code of the service, one request after the other.
+
+Nothing is kept from one request to the next: whoever picks a framework has no such cache.
+"""
+
+import os
+from pathlib import Path
+
+from service.bundle import Bundle
+from service.cache import Cache
+from service.engine import Engine
+from service.metrics import Metrics
+from service.predict import Job, Options, Predictor
+
+
+class Model:
+    """From the bytes of a request to the bytes of its answer, on one thread."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(Bundle.load(Path(os.environ["M3H_BUNDLE"]), "cpu", threads=1))
+        metrics = Metrics()
+        self.predictor = Predictor(self.engine, Cache(0, None, metrics), metrics)
+
+    def answer(self, body: bytes) -> bytes:
+        (answer,) = self.predictor.run([self.predictor.prepare(Job(body, Options()))])
+        return answer

@@ -1,0 +1,207 @@
+"""How much this service carries, beside the limit and beside what a user would pick instead.
+
+Each server gets the same bundle, the same processors and the same bodies (`payloads.py`), sent by
+`wrk` on the same processors. In each round every server is started anew and measured beside the
+limit of that round; what is told are the medians of rounds, and of ratios the least and the most.
+
+    python benchmarks/serving/run.py --data ../shared/data
+    python benchmarks/serving/run.py --data ../shared/data --kinds vitals --connections 1 16 64 256
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import limit
+import payloads
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+READY_SECONDS = 120
+COLUMNS = (
+    *("server", "connections", "requests/s", "of the limit (least, most)"),
+    *("p50, ms", "p99, ms", "errors", "MB"),
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """`command` with {port} and {workers}; `health`: a path that answers once it serves."""
+
+    name: str
+    command: tuple[str, ...]
+    health: str
+    environment: Mapping[str, str]
+    folder: Path = HERE
+
+
+def servers() -> list[Server]:
+    m3h = ("m3h-serve", "--port", "{port}", "--admin-port", "0", "--workers", "{workers}")
+    plain = ("uvicorn", "plain:app", "--port", "{port}", "--workers", "{workers}")
+    quiet = ("--log-level", "error", "--no-access-log")
+    return [
+        Server("this service", m3h, "/health/ready", {"M3H_CACHE_BYTES": "0"}),
+        Server("this service, with its cache", m3h, "/health/ready", {}),
+        Server("plain FastAPI", (*plain, *quiet), "/openapi.json", {}, HERE / "contenders"),
+    ]
+
+
+@contextmanager
+def running(server: Server, workers: int, bundle: Path) -> Iterator[tuple[str, int]]:
+    """Its URL and the leader of its processes, once it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [part.format(port=port, workers=workers) for part in server.command]
+    environment = {
+        "M3H_BUNDLE": str(bundle.resolve()),
+        "M3H_LOG_LEVEL": "error",
+        "PYTHONPATH": str(HERE),
+    }
+    process = subprocess.Popen(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=server.folder,
+        env=os.environ | environment | server.environment,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _await(url + server.health)
+        yield url, process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _await(url: str) -> None:
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit(f"{url} does not answer")
+
+
+def megabytes(leader: int) -> float:
+    """Memory of all processes of the session, what they share counted once (PSS)."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == leader:
+                text = (folder / "smaps_rollup").read_text()
+                total += int(text.split("Pss:")[1].split()[0])
+        except (OSError, IndexError):
+            continue
+    return total / 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    rate: float
+    p50: float  # milliseconds
+    p99: float
+    errors: int
+
+
+def load(url: str, bodies: Path, connections: int, seconds: int) -> Measured:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
+    done = subprocess.run(
+        [*command, HERE / "many.lua", f"{url}/predict"],
+        env=os.environ | {"BODIES": str(bodies)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Measured(
+        rate=told["requests"] * 1e6 / told["microseconds"],
+        p50=told["p50"] / 1000,
+        p99=told["p99"] / 1000,
+        errors=told["status"] + told["socket"],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, default=Path("bundles/m3h-open"))
+    parser.add_argument("--kinds", nargs="+", choices=payloads.KINDS, default=payloads.KINDS)
+    parser.add_argument("--connections", type=int, nargs="+", default=(1, 16, 64))
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is needed (Debian: apt-get install wrk)")
+    os.environ["M3H_BUNDLE"] = str(options.bundle.resolve())
+    with tempfile.TemporaryDirectory() as made:
+        bodies = Path(made)
+        payloads.make(options.data, bodies)
+        for kind in options.kinds:
+            table(kind, bodies / kind, options)
+
+
+def table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
+    content = [path.read_bytes() for path in sorted(bodies.glob("*.json"))]
+    limits: dict[str, list[float]] = {way: [] for way in limit.WAYS}
+    found: dict[tuple[str, int], list[Measured]] = {}
+    memory: dict[str, float] = {}
+    for _ in range(options.rounds):
+        for way in limit.WAYS:
+            limits[way].append(limit.rate(way, content, options.workers, options.seconds))
+        for server in servers():
+            with running(server, options.workers, options.bundle) as (url, leader):
+                load(url, bodies, 4, 2)
+                for count in options.connections:
+                    one = load(url, bodies, count, options.seconds)
+                    found.setdefault((server.name, count), []).append(one)
+                memory[server.name] = megabytes(leader)
+    size = statistics.median(map(len, content))
+    print(f"\n**{kind}**, {size:.0f} bytes (median), {options.workers} workers")
+    for way in limit.WAYS:
+        print(f"limit, {way}: {statistics.median(limits[way]):.0f}/s")
+    print(
+        "\n| server | connections | requests/s | of the limit (least, most) | p50, ms | p99, ms ",
+        end="",
+    )
+    print("| errors | MB |\n|---|---|---|---|---|---|---|---|")
+    for (name, count), rounds in found.items():
+        print(row(name, count, rounds, limits[limit.WAYS[0]], memory[name]))
+
+
+def row(
+    name: str, count: int, rounds: Sequence[Measured], limits: Sequence[float], memory: float
+) -> str:
+    ratios = [one.rate / most for one, most in zip(rounds, limits, strict=True)]
+    middle = statistics.median
+    cells = [
+        name,
+        str(count),
+        f"{middle(one.rate for one in rounds):.0f}",
+        f"{middle(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})",
+        f"{middle(one.p50 for one in rounds):.1f}",
+        f"{middle(one.p99 for one in rounds):.1f}",
+        str(sum(one.errors for one in rounds)),
+        f"{memory:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
