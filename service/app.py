@@ -6,13 +6,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, FastAPI, Header, Query, Request
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from structlog.typing import FilteringBoundLogger
 
 from schemas.manifest import BundleError
@@ -37,6 +38,7 @@ from service.tim import Asked, TimDocuments
 READY = "/health/ready"
 LONGEST_MS = 600_000
 Admitted = tuple[Call, bytes]
+M = TypeVar("M", bound=BaseModel)
 
 
 def create_app(
@@ -114,7 +116,7 @@ class Terms(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     priority: Priority | None = Field(
-        None, alias="M3H-Priority", description="Bulk never delays urgent"
+        None, alias="M3H-Priority", description="Bulk never delays urgent; default: urgent for one"
     )
     deadline_ms: Annotated[
         int | None,
@@ -127,6 +129,40 @@ class Terms(BaseModel):
     ] = None
 
 
+_OPTIONS, _TERMS = Options(), Terms()
+
+
+def options_of(request: Request) -> Options:
+    """Read by hand, as are the headers: FastAPI takes longer for it than for all else it does.
+
+    Raises RequestValidationError.
+    """
+    if not request.scope["query_string"]:
+        return _OPTIONS
+    return _valid(Options, dict(request.query_params), "query")
+
+
+def terms_of(request: Request) -> Terms:
+    """Raises RequestValidationError."""
+    headers = request.headers
+    given = {
+        field.alias: headers[field.alias]
+        for field in Terms.model_fields.values()
+        if field.alias is not None and field.alias in headers
+    }
+    return _valid(Terms, given, "header") if given else _TERMS
+
+
+def _valid(model: type[M], given: dict[str, str], place: str) -> M:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False)
+        raise RequestValidationError(
+            [{**fault, "loc": (place, *fault["loc"])} for fault in faults]
+        ) from None
+
+
 def _predictions(
     engine: Engine,
     batcher: Batcher[Job, Prepared],
@@ -134,12 +170,14 @@ def _predictions(
     log: FilteringBoundLogger,
 ) -> APIRouter:
     routes = APIRouter(tags=["predict"])
+    parameters = documentation.parameters(query=Options, header=Terms)
 
     @asynccontextmanager
-    async def body_of(request: Request, terms: Terms, usual: Priority) -> AsyncIterator[Admitted]:
+    async def body_of(request: Request, usual: Priority) -> AsyncIterator[Admitted]:
         """The body of a request that has a place. Refuses before it reads what it cannot serve."""
         if not engine.verified:
             raise problems.not_ready("the golden answers are not verified yet")
+        terms = terms_of(request)
         size = body_size(request, settings.max_body_bytes)
         milliseconds = terms.deadline_ms or settings.deadline_ms
         with batcher.admitted(terms.priority or usual, size, milliseconds) as call:
@@ -150,18 +188,17 @@ def _predictions(
         summary="Predict all tasks for one patient",
         response_model=Answer,
         responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
-        openapi_extra=documentation.body("Payload"),
+        openapi_extra=documentation.body("Payload") | parameters,
     )
-    async def predict(
-        request: Request, options: Annotated[Options, Query()], terms: Annotated[Terms, Header()]
-    ) -> Response:
+    async def predict(request: Request) -> Response:
         """Send whatever is known; every part is optional and one must be there.
 
         `explain`: from which other tasks each prediction was drawn, for each task the largest
         five (`default`), the whole matrix (`full`), or not at all (`none`). `strict=true` refuses
         input that would otherwise be ignored and listed in the receipt.
         """
-        async with body_of(request, terms, "urgent") as (call, body):
+        options = options_of(request)
+        async with body_of(request, "urgent") as (call, body):
             (found,) = await batcher.answer(call, [Job(body, options)], request.receive())
         if isinstance(found, Exception):
             raise found
@@ -172,13 +209,12 @@ def _predictions(
         summary="Predict all tasks for several patients",
         response_model=BatchAnswer,
         responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
-        openapi_extra=documentation.body("Batch"),
+        openapi_extra=documentation.body("Batch") | parameters,
     )
-    async def predict_batch(
-        request: Request, options: Annotated[Options, Query()], terms: Annotated[Terms, Header()]
-    ) -> Response:
+    async def predict_batch(request: Request) -> Response:
         """Items keep their order; each is answered by its Answer or by its own Problem."""
-        async with body_of(request, terms, "bulk") as (call, body):
+        options = options_of(request)
+        async with body_of(request, "bulk") as (call, body):
             payloads = await anyio.to_thread.run_sync(items, body, settings.max_batch)
             jobs = [Job(payload, options) for payload in payloads]
             found = await batcher.answer(call, jobs, request.receive())

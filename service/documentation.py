@@ -64,6 +64,19 @@ def body(model: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def parameters(**models: type[BaseModel]) -> dict[str, Any]:
+    """The parameters in a query or in headers, by the fields of a model."""
+    found = []
+    for place, model in models.items():
+        for name, schema in model.model_json_schema(by_alias=True)["properties"].items():
+            description = schema.pop("description", "")
+            found.append(
+                {"name": name, "in": place, "required": False, "schema": schema}
+                | ({"description": description} if description else {})
+            )
+    return {"parameters": found}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The responses that are problem documents."""
     schema = {"$ref": _REFERENCE.format(model="Problem")}

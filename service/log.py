@@ -4,6 +4,7 @@ import logging
 import traceback
 from typing import TextIO, cast
 
+import orjson
 import structlog
 from structlog.typing import FilteringBoundLogger
 
@@ -19,11 +20,15 @@ def make_log(level: LogLevel, stream: TextIO) -> FilteringBoundLogger:
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(_as_json),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(level),
         ),
     )
+
+
+def _as_json(line: object, **_: object) -> str:
+    return orjson.dumps(line, default=repr).decode()
 
 
 def where(error: BaseException) -> list[str]:

@@ -187,8 +187,8 @@ def test_an_answer_that_drifts_makes_it_not_ready_and_no_number_is_given(serve, 
     assert client.get("/health/ready").status_code == 503
     assert client.post("/predict", json=payload).status_code == 503
     engine.bundle = bundle
-    assert client.get("/health/ready").status_code == 200
-    assert client.post("/predict", json=payload).status_code == 200
+    until(lambda: client.get("/health/ready").status_code == 200)
+    until(lambda: client.post("/predict", json=payload).status_code == 200)
 
 
 def test_a_model_that_hangs_is_not_ready_until_it_answers(serve, bundle, payload, monkeypatch):
