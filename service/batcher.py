@@ -136,7 +136,7 @@ class Batcher(Generic[J, P]):
         for job, answer in zip(jobs, call.answers, strict=True):
             self._waiting[call.priority].append(_Work(job, call.deadline, answer))
             self._arrived.put(item=True)
-        late = loop.call_at(call.deadline, call.end, problems.late())
+        late = loop.call_at(call.deadline, _too_late, call)
         watch = asyncio.ensure_future(gone)
         watch.add_done_callback(partial(_hung_up, call))
         try:
@@ -221,6 +221,10 @@ class Batcher(Generic[J, P]):
             # A loop that is closed has nobody left to tell.
             with suppress(RuntimeError):
                 answered[0][0].get_loop().call_soon_threadsafe(_set, answered)
+
+
+def _too_late(call: Call) -> None:
+    call.end(problems.late())
 
 
 def _hung_up(call: Call, watch: "asyncio.Future[object]") -> None:
