@@ -5,6 +5,7 @@ Nothing is kept from one request to the next: whoever picks a framework has no s
 
 import os
 from pathlib import Path
+from typing import Any
 
 from service.bundle import Bundle
 from service.cache import Cache
@@ -21,6 +22,7 @@ class Model:
         metrics = Metrics()
         self.predictor = Predictor(self.engine, Cache(0, None, metrics), metrics)
 
-    def answer(self, body: bytes) -> bytes:
-        (answer,) = self.predictor.run([self.predictor.prepare(Job(body, Options()))])
+    def answer(self, content: bytes | dict[str, Any]) -> bytes:
+        """Of a body, or of what a framework has made of it."""
+        (answer,) = self.predictor.run([self.predictor.prepare(Job(content, Options()))])
         return answer

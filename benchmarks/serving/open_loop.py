@@ -64,11 +64,11 @@ class _Callers:
     def __init__(self, url: str, bodies: Sequence[bytes]) -> None:
         where = urlsplit(url)
         self.host, self.port = str(where.hostname), where.port
-        head = (
-            f"POST /predict HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
-        )
+        about = f"Host: {where.netloc}\r\nContent-Type: application/json"
         self.requests = [
-            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
+            f"POST {where.path} HTTP/1.1\r\n{about}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+            for body in bodies
         ]
         self.idle: deque[_Connection] = deque()
         self.found = Found()

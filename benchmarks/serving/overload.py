@@ -10,7 +10,7 @@ from pathlib import Path
 
 import open_loop
 import payloads
-from run import load, megabytes, running, servers
+from run import SERVERS, load, megabytes, running
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         payloads.make(options.data, Path(made))
         folder = Path(made) / options.kind
         bodies = [path.read_bytes() for path in sorted(folder.glob("*.json"))]
-        with running(servers()[0], options.workers, options.bundle) as (url, leader):
+        with running(SERVERS[0], options.workers, options.bundle, Path()) as (url, leader):
             load(url, folder, 8, 3)
             best = max(load(url, folder, count, options.seconds).rate for count in (16, 64))
             print(f"{options.kind}: at best {best:.0f}/s by wrk; {megabytes(leader):.0f} MB")

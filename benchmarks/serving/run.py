@@ -19,18 +19,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
+import venv
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import limit
 import payloads
 
 HERE = Path(__file__).parent
-BIN = Path(sys.executable).parent
 READY_SECONDS = 120
 COLUMNS = (
     *("server", "connections", "requests/s", "of the limit (least, most)"),
@@ -40,51 +39,102 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Server:
-    """`command` with {port} and {workers}; `health`: a path that answers once it serves."""
+    """`command` with {port} and {workers}, in the environment of `requirement`, or in this one.
+
+    `health`: a path that answers once it serves; `path`: where it is asked.
+    """
 
     name: str
-    command: tuple[str, ...]
+    command: str
     health: str
-    environment: Mapping[str, str]
-    folder: Path = HERE
+    requirement: str | None = None
+    path: str = "/predict"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def servers() -> list[Server]:
-    m3h = ("m3h-serve", "--port", "{port}", "--admin-port", "0", "--workers", "{workers}")
-    plain = ("uvicorn", "plain:app", "--port", "{port}", "--workers", "{workers}")
-    quiet = ("--log-level", "error", "--no-access-log")
-    return [
-        Server("this service", m3h, "/health/ready", {"M3H_CACHE_BYTES": "0"}),
-        Server("this service, with its cache", m3h, "/health/ready", {}),
-        Server("plain FastAPI", (*plain, *quiet), "/openapi.json", {}, HERE / "contenders"),
-    ]
+_M3H = "{bin}/m3h-serve --port {port} --admin-port 0 --workers {workers}"
+_PLAIN = "-m uvicorn plain:app --port {port} --workers {workers} --no-access-log --log-level error"
+_BENTO = "-m bentoml serve bento:M3H --port {port}"
+SERVERS = (
+    # Without its cache: none of the others has one.
+    Server("this service", _M3H, "/health/ready", environment={"M3H_CACHE_BYTES": "0"}),
+    Server("this service, with its cache", _M3H, "/health/ready"),
+    Server("plain FastAPI", _PLAIN, "/openapi.json"),
+    Server("LitServe", "lit.py {port} {workers}", "/health", "litserve==0.2.19"),
+    Server("BentoML", _BENTO, "/readyz", "bentoml==1.4.40"),
+    Server("MLServer", "ml_server.py {port} {workers}", "/v2/health/ready", "mlserver==1.7.1"),
+    Server(
+        *("KServe", "k_serve.py {port} {workers}", "/v2/health/ready", "kserve==0.21.0"),
+        path="/v1/models/m3h:predict",
+    ),
+    Server("Ray Serve", "ray_serve.py {port} {workers}", "/-/healthz", "ray[serve]==2.60.0"),
+)
+
+
+def python_of(server: Server, environments: Path) -> Path:
+    """The interpreter that has what the server needs, and all that this one has."""
+    if server.requirement is None:
+        return Path(sys.executable)
+    folder = environments / server.requirement
+    python = folder / "bin" / "python"
+    if not (folder / "made").is_file():
+        print(f"installing {server.requirement}", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        quiet = ("--quiet", "--disable-pip-version-check")
+        subprocess.run([python, "-m", "pip", "install", *quiet, server.requirement], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        here = [path for path in sys.path if path.endswith("site-packages")]
+        (site / "beside.pth").write_text("\n".join([*here, str(HERE.parents[1])]))
+        (folder / "made").touch()
+    return python
 
 
 @contextmanager
-def running(server: Server, workers: int, bundle: Path) -> Iterator[tuple[str, int]]:
-    """Its URL and the leader of its processes, once it answers."""
+def running(
+    server: Server, workers: int, bundle: Path, environments: Path
+) -> Iterator[tuple[str, int]]:
+    """Where it is asked, and the leader of its processes, once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [part.format(port=port, workers=workers) for part in server.command]
+    bin_folder = Path(sys.executable).parent
+    command = server.command.format(port=port, workers=workers, bin=bin_folder).split()
     environment = {
         "M3H_BUNDLE": str(bundle.resolve()),
         "M3H_LOG_LEVEL": "error",
         "PYTHONPATH": str(HERE),
+        "WORKERS": str(workers),
     }
     process = subprocess.Popen(
-        [str(BIN / command[0]), *command[1:]],
-        cwd=server.folder,
+        [python_of(server, environments), *command],
+        cwd=HERE / "contenders",
         env=os.environ | environment | server.environment,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}"
     try:
         _await(url + server.health)
-        yield url, process.pid
+        yield url + server.path, process.pid
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process.pid)
         process.wait()
+
+
+def _end(leader: int) -> None:
+    """All processes of the session, also those that have made groups of their own."""
+    for pid in _session(leader):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getsid(int(folder.name)) == leader:
+                found.append(int(folder.name))
+    return found
 
 
 def _await(url: str) -> None:
@@ -101,13 +151,9 @@ def _await(url: str) -> None:
 def megabytes(leader: int) -> float:
     """Memory of all processes of the session, what they share counted once (PSS)."""
     total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) == leader:
-                text = (folder / "smaps_rollup").read_text()
-                total += int(text.split("Pss:")[1].split()[0])
-        except (OSError, IndexError):
-            continue
+    for pid in _session(leader):
+        with suppress(OSError, IndexError):
+            total += int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
     return total / 1024
 
 
@@ -122,7 +168,7 @@ class Measured:
 def load(url: str, bodies: Path, connections: int, seconds: int) -> Measured:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
     done = subprocess.run(
-        [*command, HERE / "many.lua", f"{url}/predict"],
+        [*command, HERE / "many.lua", url],
         env=os.environ | {"BODIES": str(bodies)},
         capture_output=True,
         text=True,
@@ -143,6 +189,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=Path("bundles/m3h-open"))
     parser.add_argument("--kinds", nargs="+", choices=payloads.KINDS, default=payloads.KINDS)
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 16, 64))
+    parser.add_argument("--servers", nargs="+", choices=[server.name for server in SERVERS])
+    parser.add_argument("--environments", type=Path, default=Path("runs/contenders"))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
@@ -165,8 +213,13 @@ def table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         for way in limit.WAYS:
             limits[way].append(limit.rate(way, content, options.workers, options.seconds))
-        for server in servers():
-            with running(server, options.workers, options.bundle) as (url, leader):
+        for server in SERVERS:
+            if options.servers and server.name not in options.servers:
+                continue
+            with running(server, options.workers, options.bundle, options.environments) as (
+                url,
+                leader,
+            ):
                 load(url, bodies, 4, 2)
                 for count in options.connections:
                     one = load(url, bodies, count, options.seconds)
