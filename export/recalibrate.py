@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 
 # Initializers of the fusion graph, [T]: the log-odds of whom nothing is known, and the largest.
 PRIOR, BOUND = "calibrate.prior", "calibrate.bound"
-HEAD = ".heads.other.{}.bias"  # of each member
+HEAD = "fusion.bias.{}"
 # Nearer to 0 or 1 than this, a probability's log-odds are noise of single precision.
 NEAREST = 1e-6
 AT_THE_BOUND = 1e-3  # log-odds
@@ -382,13 +382,9 @@ def _move_prior(graph: onnx.ModelProto, binary: Binary, manifest: Manifest) -> N
 
 
 def _move_head(graph: onnx.ModelProto, task: str, by: Floats) -> None:
-    """Adds to what each member's head says of a task; so that their mean is moved by it."""
-    suffix = HEAD.format(task)
-    heads = [t.name for t in graph.graph.initializer if t.name.endswith(suffix)]
-    if not heads:
-        raise RecalibrationError(f"the fusion graph has no initializer *{suffix}")
-    for name in heads:
-        _replace(graph, name, _read(graph, name) + by)
+    """Adds to what the head says of a task."""
+    name = HEAD.format(task)
+    _replace(graph, name, _read(graph, name) + by)
 
 
 def _read(graph: onnx.ModelProto, name: str) -> npt.NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Torch modules to ONNX graphs: one for each encoder, one for fusion."""
 
+import copy
 import logging
 import math
 import warnings
@@ -11,8 +12,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.func import functional_call, stack_module_state, vmap
 
-from model.net import M3H
+from model.net import M3H, Ensemble, Fusion
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import Graph
 from schemas.manifest import Tensor as TensorFact
@@ -37,7 +39,7 @@ class Served(nn.Module):
 
     def __init__(self, net: M3H) -> None:
         super().__init__()
-        self.fusion = net.fusion
+        self.fusion = SideBySide(net.fusion)
         self.calibrate = net.calibrate
 
     def forward(
@@ -46,6 +48,59 @@ class Served(nn.Module):
         """Each embedding [B, D], present [B, 4] -> the outputs in `output_names` order."""
         raw, attention = self.fusion(torch.stack([tabular, series, notes, image], dim=1), present)
         return (*self.calibrate(raw).values(), attention)
+
+
+class SideBySide(nn.Module):
+    """An Ensemble (`model.net`) whose members take most steps together.
+
+    Of one request the steps cost more than the arithmetic, and eight members take eight times as
+    many. The projection stays a product for each: ONNX Runtime lays out weights in advance for
+    products of two matrices, and for no others.
+
+    `bias`: of each head that is no probability, the mean over members, under a name that stays in
+    the graph, for whoever corrects it (`export/recalibrate.py`).
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        copied = copy.deepcopy(ensemble.members)
+        self.members = [one for one in copied if isinstance(one, Fusion)]  # all are
+        self.bias = nn.ParameterDict()
+        for name in self.members[0].heads.other:
+            biases = [member.heads.other.get_parameter(f"{name}.bias") for member in self.members]
+            self.bias[name] = nn.Parameter(torch.stack(tuple(biases)).mean(0))
+            for bias in biases:
+                nn.init.zeros_(bias)
+
+    def forward(self, embeddings: Tensor, present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        parts = torch.stack(embeddings.chunk(len(self.members), dim=2))
+        fused = self._together("fused", parts, present)
+        projected = [one.projected(x) for one, x in zip(self.members, fused, strict=True)]
+        raw, weights = self._together("answered", torch.stack(projected))
+        mean = {name: value.mean(0) for name, value in raw.items()}
+        return mean | {name: mean[name] + bias for name, bias in self.bias.items()}, weights.mean(0)
+
+    def _together(self, method: str, of_each: Tensor, *of_all: Tensor) -> Any:
+        """What a method of the members gives, stacked."""
+        parts: list[nn.Module] = [_Part(member, method) for member in self.members]
+        weights, _ = stack_module_state(parts)
+        buffers = dict(parts[0].named_buffers())
+
+        def call(mine: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(parts[0], (mine, buffers), (x, *of_all))
+
+        return vmap(call)(weights, of_each)
+
+
+class _Part(nn.Module):
+    """One method of a module, as a module."""
+
+    def __init__(self, whole: nn.Module, method: str) -> None:
+        super().__init__()
+        self.whole, self.method = whole, method
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return getattr(self.whole, self.method)(*inputs)
 
 
 def output_names(net: M3H) -> list[str]:
