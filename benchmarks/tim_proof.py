@@ -3,8 +3,8 @@ factor, and with the labels of one task shuffled, which then can help nobody.
 
 Each fold's networks learn from a fifth of the patients and are tested on the others: what is asked
 is whether TIM tells what networks learned, not whether patients are many. Their trunk is narrow, so
-that tasks must share it. With `--weakest`, tasks are dropped until any two that share a factor do so
-at least so strongly: what is asked then is whether help that is there is found.
+that tasks must share it. With `--weakest`, tasks are dropped until any two that share a factor do
+so at least so strongly: what is asked then is whether help that is there is found.
 
     python benchmarks/tim_proof.py --work runs/tim-proof               # resumes; half an hour
     python benchmarks/tim_proof.py --work runs/tim-proof --coalitions 2048
