@@ -20,6 +20,7 @@ class Found:
     """Of each status: how long after it was due each request was answered, in seconds."""
 
     sent: int = 0
+    in_time: int = 0  # answered with 200 while requests still came
     seconds: dict[int, list[float]] = field(default_factory=dict)
     without_retry_after: int = 0
     unanswered: int = 0
@@ -73,9 +74,12 @@ class _Callers:
         self.idle: deque[_Connection] = deque()
         self.found = Found()
         self.open = 0
+        self.until = 0.0
 
     def answered(self, connection: _Connection, status: int, head: bytes) -> None:
-        self.found.seconds.setdefault(status, []).append(time.perf_counter() - connection.due)
+        now = time.perf_counter()
+        self.found.seconds.setdefault(status, []).append(now - connection.due)
+        self.found.in_time += status == 200 and now <= self.until
         if status == 503 and b"retry-after:" not in head:
             self.found.without_retry_after += 1
         self.open -= 1
@@ -103,6 +107,7 @@ class _Callers:
     async def run(self, rate: float, seconds: float) -> Found:
         gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
         due = time.perf_counter() + np.cumsum(gaps)
+        self.until = float(due[-1])
         sending = set()
         for number, moment in enumerate(due.tolist()):
             if (wait := moment - time.perf_counter()) > 0.001:

@@ -21,8 +21,8 @@ class M3H(kserve.Model):
     async def predict(
         self,
         payload: dict[str, Any],
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002
-        response_headers: Mapping[str, str] | None = None,  # noqa: ARG002
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - as it is called
+        response_headers: Mapping[str, str] | None = None,  # noqa: ARG002 - as it is called
     ) -> bytes:
         return self.model.answer(payload)
 
