@@ -6,14 +6,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from structlog.typing import FilteringBoundLogger
 
 from schemas.manifest import BundleError
@@ -31,14 +29,12 @@ from service.metrics import Metrics
 from service.middleware import Observed
 from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, items
 from service.problems import Refused
+from service.request import Terms, body_size, options_of, read_body, terms_of
 from service.settings import Settings
 from service.shared_cache import SharedCache
 from service.tim import Asked, TimDocuments
 
 READY = "/health/ready"
-LONGEST_MS = 600_000
-Admitted = tuple[Call, bytes]
-M = TypeVar("M", bound=BaseModel)
 
 
 def create_app(
@@ -63,7 +59,7 @@ def create_app(
             keep_seconds=settings.redis_keep_seconds,
         )
     predictor = Predictor(engine, Cache(settings.cache_bytes, shared, counted), counted)
-    batcher = Batcher(predictor, counted, settings.queue, settings.queue_bytes)
+    batcher = Batcher(predictor, counted, settings.queue_ms, settings.queue_bytes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +75,7 @@ def create_app(
 
     app = documentation.Documented(engine.bundle.manifest, lifespan)
     problems.install(app)
-    app.include_router(_predictions(engine, batcher, settings, log))
+    _predict(app, engine, batcher, settings, log)
     app.include_router(_documents(engine.bundle))
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
@@ -110,81 +106,28 @@ async def _watch(
             log.error("golden request failed", fault=fault)
 
 
-class Terms(BaseModel):
-    """How soon a prediction is needed, by the headers of its request."""
-
-    model_config = ConfigDict(frozen=True)
-
-    priority: Priority | None = Field(
-        None, alias="M3H-Priority", description="Bulk never delays urgent; default: urgent for one"
-    )
-    deadline_ms: Annotated[
-        int | None,
-        Field(
-            alias="M3H-Deadline-Ms",
-            ge=1,
-            le=LONGEST_MS,
-            description="Milliseconds after which the answer is of no use",
-        ),
-    ] = None
-
-
-_OPTIONS, _TERMS = Options(), Terms()
-
-
-def options_of(request: Request) -> Options:
-    """Read by hand, as are the headers: FastAPI takes longer for it than for all else it does.
-
-    Raises RequestValidationError.
-    """
-    if not request.scope["query_string"]:
-        return _OPTIONS
-    return _valid(Options, dict(request.query_params), "query")
-
-
-def terms_of(request: Request) -> Terms:
-    """Raises RequestValidationError."""
-    headers = request.headers
-    given = {
-        field.alias: headers[field.alias]
-        for field in Terms.model_fields.values()
-        if field.alias is not None and field.alias in headers
-    }
-    return _valid(Terms, given, "header") if given else _TERMS
-
-
-def _valid(model: type[M], given: dict[str, str], place: str) -> M:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = error.errors(include_input=False, include_url=False)
-        raise RequestValidationError(
-            [{**fault, "loc": (place, *fault["loc"])} for fault in faults]
-        ) from None
-
-
-def _predictions(
+def _predict(
+    app: FastAPI,
     engine: Engine,
     batcher: Batcher[Job, Prepared],
     settings: Settings,
     log: FilteringBoundLogger,
-) -> APIRouter:
-    routes = APIRouter(tags=["predict"])
+) -> None:
+    """Routes of the app itself: what FastAPI does for others would be felt here."""
     parameters = documentation.parameters(query=Options, header=Terms)
 
-    @asynccontextmanager
-    async def body_of(request: Request, usual: Priority) -> AsyncIterator[Admitted]:
-        """The body of a request that has a place. Refuses before it reads what it cannot serve."""
+    def admitted(request: Request, usual: Priority) -> Call:
+        """A place in the house. Refuses before it reads what it cannot serve."""
         if not engine.verified:
             raise problems.not_ready("the golden answers are not verified yet")
         terms = terms_of(request)
         size = body_size(request, settings.max_body_bytes)
         milliseconds = terms.deadline_ms or settings.deadline_ms
-        with batcher.admitted(terms.priority or usual, size, milliseconds) as call:
-            yield call, await read_body(request, settings.max_body_bytes)
+        return batcher.admitted(terms.priority or usual, size, milliseconds)
 
-    @routes.post(
+    @app.post(
         "/predict",
+        tags=["predict"],
         summary="Predict all tasks for one patient",
         response_model=Answer,
         responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
@@ -198,14 +141,16 @@ def _predictions(
         input that would otherwise be ignored and listed in the receipt.
         """
         options = options_of(request)
-        async with body_of(request, "urgent") as (call, body):
-            (found,) = await batcher.answer(call, [Job(body, options)], request.receive())
+        with admitted(request, "urgent") as call:
+            body = await read_body(request, settings.max_body_bytes, call.deadline)
+            (found,) = await batcher.answer(call, [Job(body, options)], request.receive)
         if isinstance(found, Exception):
             raise found
         return Response(found, media_type=JSON)
 
-    @routes.post(
+    @app.post(
         "/predict/batch",
+        tags=["predict"],
         summary="Predict all tasks for several patients",
         response_model=BatchAnswer,
         responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
@@ -214,10 +159,11 @@ def _predictions(
     async def predict_batch(request: Request) -> Response:
         """Items keep their order; each is answered by its Answer or by its own Problem."""
         options = options_of(request)
-        async with body_of(request, "bulk") as (call, body):
+        with admitted(request, "bulk") as call:
+            body = await read_body(request, settings.max_body_bytes, call.deadline)
             payloads = await anyio.to_thread.run_sync(items, body, settings.max_batch)
             jobs = [Job(payload, options) for payload in payloads]
-            found = await batcher.answer(call, jobs, request.receive())
+            found = await batcher.answer(call, jobs, request.receive)
         answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
         return Response(b'{"items":[' + b",".join(answers) + b"]}", media_type=JSON)
 
@@ -229,36 +175,6 @@ def _predictions(
             return error.problem.json_bytes()
         log.error("unexpected", error=type(error).__name__, at=where(error))
         return problems.unexpected().json_bytes()
-
-    return routes
-
-
-def body_size(request: Request, limit: int) -> int:
-    """How large the body of a JSON request is, or at most may be. Raises Refused beyond `limit`."""
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.lower().replace(" ", "").replace('"', "")
-    coding = request.headers.get("content-encoding", "identity")
-    if (
-        media_type.strip().lower() != JSON
-        or charset not in ("", "charset=utf-8")
-        or coding.lower() != "identity"
-    ):
-        raise problems.unsupported_media_type()
-    stated = request.headers.get("content-length", "")
-    size = int(stated) if stated.isdecimal() else limit
-    if size > limit:
-        raise problems.too_large(limit)
-    return size
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Stops reading, and raises Refused, beyond `limit` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise problems.too_large(limit)
-    return bytes(body)
 
 
 def _documents(bundle: Bundle) -> APIRouter:

@@ -2,20 +2,21 @@
 
 The event loop admits requests and answers them; one thread computes. What it finds waiting becomes
 its next batch, up to what BATCH_SECONDS allow. What is no longer wanted (its deadline has passed or
-cannot be kept, its caller hung up) is never computed.
+cannot be kept, its caller hung up) is never computed. A short request that comes alone is computed
+in the event loop, since the way to the thread and back would take a tenth of its time.
 """
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
-from typing import Generic, Literal, Protocol, TypeVar
+from threading import Lock, Thread
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -28,6 +29,8 @@ PRIORITIES: tuple[Priority, ...] = ("urgent", "bulk")
 # How long a batch may take, as far as its costs are known; one request may take longer. An urgent
 # request that comes while bulk is computed waits no longer than for such a batch.
 BATCH_SECONDS: dict[Priority, float] = {"urgent": 0.02, "bulk": 0.005}
+# What the event loop may compute itself, during which it does nothing else.
+ALONE_BYTES, ALONE_SECONDS = 64 * 2**10, 0.005
 _RECENT = 0.1  # the weight of the latest batch in what a request takes
 
 J = TypeVar("J")
@@ -36,7 +39,7 @@ P = TypeVar("P")
 
 
 class Kernel(Protocol[J_contra, P]):
-    """What is computed. Only one thread calls it."""
+    """What is computed, by one thread at a time."""
 
     def prepare(self, job: J_contra) -> P:
         """What can be done of a job alone. What it raises is the answer to the job."""
@@ -47,13 +50,29 @@ class Kernel(Protocol[J_contra, P]):
     def run(self, prepared: Sequence[P]) -> list[bytes]:
         """The answers of a batch, in order."""
 
+    def count(self, prepared: Sequence[P]) -> None:
+        """Writes down what became of a batch. Comes after its answers were given: none waits."""
+
 
 class Call:
-    """One request's place in the queue, from before its body is read until it is answered."""
+    """One request's place in the house, from before its body is read until it is answered.
 
-    def __init__(self, priority: Priority, deadline: float) -> None:
-        self.priority, self.deadline = priority, deadline
+    `taken`: the bytes of all bodies of each priority. `deadline`: by the monotonic clock.
+    """
+
+    def __init__(
+        self, priority: Priority, size: int, deadline: float, taken: dict[Priority, int]
+    ) -> None:
+        self.priority, self.size, self.deadline = priority, size, deadline
         self.answers: list[asyncio.Future[bytes]] = []
+        self._taken = taken
+
+    def __enter__(self) -> Self:
+        self._taken[self.priority] += self.size
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._taken[self.priority] -= self.size
 
     def end(self, error: Exception) -> None:
         """Whatever is not answered yet is not wanted any more."""
@@ -77,17 +96,21 @@ Answered = tuple["asyncio.Future[bytes]", bytes | Exception]
 class Batcher(Generic[J, P]):
     """Queues before one kernel. To be used from one event loop.
 
-    `most`: requests of each priority, and `most_bytes`: of the bodies of all of them, that are in
-    the house at once.
+    `most_ms`: how long those ahead of a request may take; `most_bytes`: of the bodies of all
+    requests that are in the house at once, half of which bulk may have.
     """
 
-    def __init__(self, kernel: Kernel[J, P], metrics: Metrics, most: int, most_bytes: int) -> None:
+    def __init__(
+        self, kernel: Kernel[J, P], metrics: Metrics, most_ms: int, most_bytes: int
+    ) -> None:
         self._kernel, self._metrics = kernel, metrics
-        self._most, self._most_bytes = most, most_bytes
-        self._calls, self._bytes = dict.fromkeys(PRIORITIES, 0), 0
+        self._most_ms, self._most_bytes = most_ms, most_bytes
+        self._bytes = dict.fromkeys(PRIORITIES, 0)
         self._waiting: dict[Priority, deque[_Work[J]]] = {p: deque() for p in PRIORITIES}
         self._arrived: SimpleQueue[bool] = SimpleQueue()  # False: there will be no more
         self._seconds = 0.0  # that a request takes of the thread; 0 while nobody knows
+        self._computing = Lock()
+        self._begun: list[tuple[_Work[J], P]] = []  # prepared, and too long for the event loop
         self._thread = Thread(target=self._work, name="m3h-kernel", daemon=True)
 
     def start(self) -> None:
@@ -100,24 +123,21 @@ class Batcher(Generic[J, P]):
 
     # ---- in the event loop -----------------------------------------------------------------------
 
-    @contextmanager
-    def admitted(self, priority: Priority, size: int, milliseconds: int) -> Iterator[Call]:
+    def admitted(self, priority: Priority, size: int, milliseconds: int) -> Call:
         """A place for a request with a body of `size` bytes, to be answered in so many ms.
 
         Raises Refused: 503 if there is none, 504 if those ahead take longer than that.
         """
         ahead = self._ahead(priority)
-        if self._calls[priority] >= self._most or self._bytes + size > self._most_bytes:
+        urgent, bulk = self._bytes["urgent"], self._bytes["bulk"]
+        bytes_left = self._most_bytes - urgent - bulk
+        if priority == "bulk":
+            bytes_left = min(bytes_left, self._most_bytes // 2 - bulk)
+        if ahead * 1000 > self._most_ms or size > bytes_left:
             raise problems.busy(max(1, math.ceil(ahead)))
         if ahead * 1000 >= milliseconds:
             raise problems.late()
-        self._calls[priority] += 1
-        self._bytes += size
-        try:
-            yield Call(priority, time.monotonic() + milliseconds / 1000)
-        finally:
-            self._calls[priority] -= 1
-            self._bytes -= size
+        return Call(priority, size, time.monotonic() + milliseconds / 1000, self._bytes)
 
     def _ahead(self, priority: Priority) -> float:
         """How long those that come before take."""
@@ -125,9 +145,9 @@ class Batcher(Generic[J, P]):
         return sum(map(len, waiting)) * self._seconds
 
     async def answer(
-        self, call: Call, jobs: Sequence[J], gone: Awaitable[object]
+        self, call: Call, jobs: Sequence[J], gone: Callable[[], Awaitable[object]]
     ) -> list[bytes | Exception]:
-        """The answer to each job, or what was raised. `gone`: is done if the caller hangs up.
+        """The answer to each job, or what was raised. `gone` returns if the caller hangs up.
 
         Raises ClientDisconnect then. A job that misses the deadline gets Refused, a 504.
         """
@@ -135,19 +155,45 @@ class Batcher(Generic[J, P]):
         call.answers = [loop.create_future() for _ in jobs]
         for job, answer in zip(jobs, call.answers, strict=True):
             self._waiting[call.priority].append(_Work(job, call.deadline, answer))
-            self._arrived.put(item=True)
-        late = loop.call_at(call.deadline, _too_late, call)
-        watch = asyncio.ensure_future(gone)
-        watch.add_done_callback(partial(_hung_up, call))
-        try:
-            found = await asyncio.gather(*call.answers, return_exceptions=True)
-        finally:
-            late.cancel()
-            watch.cancel()
+        await asyncio.sleep(0)  # who comes at the same moment does not come alone
+        if len(jobs) > 1 or call.size > ALONE_BYTES or not self._computed_here():
+            for _ in jobs:
+                self._arrived.put(item=True)
+            await self._answered(call, gone)
+        found = [answer.exception() or answer.result() for answer in call.answers]
         for one in found:
             if isinstance(one, ClientDisconnect) or not isinstance(one, bytes | Exception):
                 raise one
         return [one for one in found if isinstance(one, bytes | Exception)]
+
+    async def _answered(self, call: Call, gone: Callable[[], Awaitable[object]]) -> None:
+        """By the thread, or by the deadline, or because nobody is there to be answered."""
+        late = asyncio.get_running_loop().call_at(call.deadline, _too_late, call)
+        watch = asyncio.ensure_future(gone())
+        watch.add_done_callback(partial(_hung_up, call))
+        try:
+            await asyncio.wait(call.answers)
+        finally:
+            late.cancel()
+            watch.cancel()
+
+    def _computed_here(self) -> bool:
+        """Computes who waits, if it is one, and short, and the thread has nothing to do."""
+        if sum(map(len, self._waiting.values())) != 1 or not self._computing.acquire(
+            blocking=False
+        ):
+            return False
+        try:
+            began = time.monotonic()
+            batch, answered = self._batch(began)
+            if sum(self._kernel.seconds(one) for _, one in batch) > ALONE_SECONDS:
+                self._begun = batch
+                return False
+            _set(answered + self._computed(batch))
+        finally:
+            self._computing.release()
+        asyncio.get_running_loop().call_soon(self._count, batch, time.monotonic() - began)
+        return True
 
     async def between(self, task: Callable[[], None], seconds: float) -> None:
         """Has the thread do something between batches; it waits as an urgent request does.
@@ -163,22 +209,20 @@ class Batcher(Generic[J, P]):
 
     def _work(self) -> None:
         while self._arrived.get() or any(self._waiting.values()):
-            began = time.monotonic()
-            batch, answered = self._batch(began)
-            answered += self._computed(batch)
+            with self._computing:
+                began = time.monotonic()
+                batch, answered = self._batch(began)
+                answered += self._computed(batch)
+            seconds = time.monotonic() - began
             self._deliver(answered)
-            if batch:
-                each = (time.monotonic() - began) / len(batch)
-                weight = _RECENT if self._seconds else 1.0
-                self._seconds += weight * (each - self._seconds)
-                self._metrics.batch(len(batch))
+            self._count(batch, seconds)
 
     def _batch(self, began: float) -> tuple[list[tuple[_Work[J], P]], list[Answered]]:
         """Those that are computed now, prepared; and those that were answered by that."""
-        batch: list[tuple[_Work[J], P]] = []
+        batch, self._begun = self._begun, []
         answered: list[Answered] = []
-        expected = 0.0
-        starts_with: Priority | None = None
+        expected = sum(self._kernel.seconds(prepared) for _, prepared in batch)
+        starts_with: Priority | None = "urgent" if batch else None
         while True:
             priority = next((p for p in PRIORITIES if self._waiting[p]), None)
             if priority is None or (starts_with == "urgent" and priority == "bulk"):
@@ -221,6 +265,14 @@ class Batcher(Generic[J, P]):
             # A loop that is closed has nobody left to tell.
             with suppress(RuntimeError):
                 answered[0][0].get_loop().call_soon_threadsafe(_set, answered)
+
+    def _count(self, batch: Sequence[tuple[_Work[J], P]], seconds: float) -> None:
+        """Learns how long one takes, and writes down what became of them: nobody waits for it."""
+        if batch:
+            weight = _RECENT if self._seconds else 1.0
+            self._seconds += weight * (seconds / len(batch) - self._seconds)
+            self._metrics.batch(len(batch))
+            self._kernel.count([prepared for _, prepared in batch])
 
 
 def _too_late(call: Call) -> None:

@@ -38,7 +38,7 @@ def serve(
     threads: Annotated[int | None, _option("threads")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_batch: Annotated[int | None, _option("max_batch")] = None,
-    queue: Annotated[int | None, _option("queue")] = None,
+    queue_ms: Annotated[int | None, _option("queue_ms")] = None,
     queue_bytes: Annotated[int | None, _option("queue_bytes")] = None,
     deadline_ms: Annotated[int | None, _option("deadline_ms")] = None,
     cache_bytes: Annotated[int | None, _option("cache_bytes")] = None,

@@ -5,7 +5,6 @@ import secrets
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
@@ -32,18 +31,17 @@ class Observed:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = Headers(scope=scope)
-        request_id = _taken(headers.get("x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
-        trace = _taken(headers.get("traceparent"), _TRACEPARENT) or _new_trace()
+        given = dict(scope["headers"])
+        request_id = _taken(given.get(b"x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
+        trace = _taken(given.get(b"traceparent"), _TRACEPARENT) or _new_trace()
+        ids = ((b"x-request-id", request_id.encode()), (b"traceparent", trace.encode()))
         status = 0
 
         async def send_with_ids(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answered = MutableHeaders(scope=message)
-                answered["X-Request-ID"] = request_id
-                answered["traceparent"] = trace
+                message["headers"] = [*message["headers"], *ids]
             await send(message)
 
         try:
@@ -70,9 +68,10 @@ class Observed:
             )
 
 
-def _taken(given: str | None, pattern: re.Pattern[str]) -> str | None:
-    return given if given is not None and pattern.fullmatch(given) else None
+def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:
+    text = "" if given is None else given.decode("latin-1")
+    return text if pattern.fullmatch(text) else None
 
 
 def _new_trace() -> str:
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+    return f"00-{uuid.uuid4().hex}-{secrets.token_hex(8)}-00"

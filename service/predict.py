@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
-from schemas.features import Array, Features, features
+from schemas.features import Array, Features, Floats, features
 from schemas.payload import (
     FieldError,
     InvalidPayload,
@@ -68,7 +68,8 @@ class Job:
 class Prepared:
     """One patient on the way from payload to answer.
 
-    `keys` of content in the cache; `sample`: what the engine gets; `seconds` by stage.
+    `keys` of content in the cache; `sample`: what the engine gets; `seconds` by stage;
+    `attention` [task, task], once there is an answer.
     """
 
     options: Options
@@ -77,6 +78,7 @@ class Prepared:
     keys: dict[Modality, Key]
     sample: dict[Modality, dict[str, Array] | Embedded]
     seconds: dict[str, float]
+    attention: Floats | None = None
 
 
 class Predictor:
@@ -150,7 +152,8 @@ class Predictor:
 
     def _answer(self, prepared: Prepared, outputs: Outputs) -> bytes:
         started = time.perf_counter()
-        receipt = respond.with_unusual(prepared.receipt, outputs)
+        prepared.receipt = respond.with_unusual(prepared.receipt, outputs)
+        prepared.attention = outputs.fusion[ATTENTION]
         answer = {
             "schema_version": SCHEMA_VERSION,
             "id": str(uuid.uuid4()),
@@ -158,7 +161,7 @@ class Predictor:
             "predictions": respond.predictions(
                 outputs, prepared.features, self._manifest, self._phenotypes
             ),
-            "receipt": receipt.model_dump(exclude_none=True),
+            "receipt": prepared.receipt.model_dump(exclude_none=True),
         }
         explanation = respond.explanation(outputs, self._manifest, prepared.options.explain)
         if explanation is not None:
@@ -166,10 +169,14 @@ class Predictor:
         stages = prepared.seconds
         stages["respond"] = time.perf_counter() - started
         answer["timing_ms"] = {stage: round(s * 1000, 3) for stage, s in stages.items()}
-        for stage, seconds in stages.items():
-            self._metrics.stage(stage, seconds)
-        self._metrics.prediction(receipt, outputs.fusion[ATTENTION])
         return orjson.dumps(answer)
+
+    def count(self, prepared: Sequence[Prepared]) -> None:
+        for one in prepared:
+            if one.attention is not None:
+                for stage, seconds in one.seconds.items():
+                    self._metrics.stage(stage, seconds)
+                self._metrics.prediction(one.receipt, one.attention)
 
 
 def _insist(receipt: Receipt) -> None:

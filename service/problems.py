@@ -125,7 +125,7 @@ def not_ready(detail: str) -> Refused:
 
 
 def busy(retry_after: int) -> Refused:
-    detail = "as many requests as may wait are waiting (M3H_QUEUE, M3H_QUEUE_BYTES)"
+    detail = "as many requests as may wait are waiting (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
     return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(retry_after)})
 
 

@@ -57,11 +57,13 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
     max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
-    queue: int = Field(
-        256, ge=1, description="requests of each priority that may wait in a worker; beyond: 503"
+    queue_ms: int = Field(
+        2_000, ge=1, description="time that those who wait in a worker may take; beyond: 503"
     )
     queue_bytes: int = Field(
-        512 * 2**20, ge=1, description="bodies of all requests that wait in a worker, together"
+        512 * 2**20,
+        ge=1,
+        description="bodies of all requests in a worker, together; of bulk, half of that",
     )
     deadline_ms: int = Field(
         10_000, ge=1, description="time for an answer if M3H-Deadline-Ms does not say"

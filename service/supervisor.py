@@ -24,11 +24,10 @@ from structlog.typing import FilteringBoundLogger
 
 from service.admin import create_admin
 from service.bundle import chosen_device
+from service.metrics import COUNTED_IN
 from service.settings import Settings, available_cpus
 from service.worker import Order, Told, work
 
-# Where prometheus_client keeps what all processes have counted.
-_COUNTED_IN = "PROMETHEUS_MULTIPROC_DIR"
 _SPARE_SECONDS = 5.0  # beyond those for draining and shutting down, before a process is killed
 _AGAIN_SECONDS = 1.0  # before a process that died is started again
 _BACKLOG = 2048
@@ -87,7 +86,7 @@ class Supervisor:
         except OSError as error:
             return f"{error.strerror}: {error.filename}"
         with listening, admin, TemporaryDirectory(prefix="m3h-") as counted:
-            os.environ[_COUNTED_IN] = counted
+            os.environ[COUNTED_IN] = counted
             async with asyncio.TaskGroup() as group:
                 begun: list[asyncio.Future[Told]] = []
                 for _ in range(self._count):
@@ -166,7 +165,7 @@ class Supervisor:
                 await self._joined(worker.process, ended)
             await telling
             worker.orders.close()
-            mark_process_dead(worker.process.pid, str(counted))  # type: ignore[no-untyped-call]
+            mark_process_dead(worker.process.pid, str(counted))  # type: ignore[no-untyped-call]  # it has no types
             if not self._stop.is_set():
                 exit_code = worker.process.exitcode
                 self._log.error("worker died", pid=worker.process.pid, exit=exit_code)

@@ -1,8 +1,8 @@
 """One bundle after another, without an answer lost: requests finish on the bundle they began on."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+import gc
+from contextlib import AsyncExitStack
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -39,7 +39,7 @@ class Switch:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        with tenant.visited():
+        with tenant:
             await tenant.app(scope, receive, send_and_close)
 
     async def swap(self) -> None:
@@ -49,10 +49,16 @@ class Switch:
             tenant, self.next = _Tenant(self.next), None
             await tenant.open()
         last, self._current = self._current, tenant
-        if last is not None:
+        if last is None:
+            settle()
+        else:
             leaving = asyncio.create_task(last.leave())
             self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            leaving.add_done_callback(self._left)
+
+    def _left(self, leaving: "asyncio.Task[None]") -> None:
+        self._leaving.discard(leaving)
+        settle()
 
     async def close(self) -> None:
         """Returns when all is answered."""
@@ -71,16 +77,14 @@ class _Tenant:
         self._empty.set()
         self._open = AsyncExitStack()
 
-    @contextmanager
-    def visited(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         self._inside += 1
         self._empty.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._empty.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
 
     async def open(self) -> None:
         await self._open.enter_async_context(self.app.router.lifespan_context(self.app))
@@ -88,3 +92,13 @@ class _Tenant:
     async def leave(self) -> None:
         await self._empty.wait()
         await self._open.aclose()
+
+
+def settle() -> None:
+    """What is in memory now is there to stay: the garbage collector need not look at it again.
+
+    It would take 70 ms of every second of a busy process, in which no request is answered.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

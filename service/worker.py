@@ -127,6 +127,7 @@ class _Worker:
             log_config=None,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,  # nothing depends on who the caller is
             timeout_graceful_shutdown=self._settings.shutdown_seconds,
         )
         return _Server(config, self, self._switch, self._settings.drain_seconds, listens)

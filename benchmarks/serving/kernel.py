@@ -24,5 +24,7 @@ class Model:
 
     def answer(self, content: bytes | dict[str, Any]) -> bytes:
         """Of a body, or of what a framework has made of it."""
-        (answer,) = self.predictor.run([self.predictor.prepare(Job(content, Options()))])
+        prepared = [self.predictor.prepare(Job(content, Options()))]
+        (answer,) = self.predictor.run(prepared)
+        self.predictor.count(prepared)
         return answer

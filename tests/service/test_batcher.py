@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from service.batcher import BATCH_SECONDS, Batcher, Priority
+from service.batcher import ALONE_BYTES, ALONE_SECONDS, BATCH_SECONDS, Batcher, Priority
 from service.metrics import Metrics
 from service.problems import Refused
 
@@ -23,11 +23,16 @@ Found = list[bytes | Exception]
 
 @dataclass
 class Kernel:
-    """Answers a job with its own name. `open`: it may compute; `costs`: what each job takes."""
+    """Answers a job with its own name. `open`: it may compute; `costs`: what each job takes.
+
+    While it is not open, a job takes too long for the event loop.
+    """
 
     open: Event = field(default_factory=Event)
     costs: dict[str, float] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
+    threads: list[str] = field(default_factory=list)
     busy: Event = field(default_factory=Event)
 
     def prepare(self, job: str) -> str:
@@ -36,15 +41,19 @@ class Kernel:
         return job
 
     def seconds(self, prepared: str) -> float:
-        return self.costs.get(prepared, 0.0)
+        return self.costs.get(prepared, 0.0 if self.open.is_set() else 2 * ALONE_SECONDS)
 
     def run(self, prepared: Sequence[str]) -> list[bytes]:
         self.busy.set()
         assert self.open.wait(10)
         self.batches.append(list(prepared))
+        self.threads.append(current_thread().name)
         if any(one.startswith("poison") for one in prepared):
             raise ArithmeticError
         return [one.encode() for one in prepared]
+
+    def count(self, prepared: Sequence[str]) -> None:
+        self.counted += prepared
 
     @property
     def computed(self) -> list[str]:
@@ -54,9 +63,9 @@ class Kernel:
 class House:
     """A batcher, the kernel behind it, and callers."""
 
-    def __init__(self, metrics: Metrics, most: int, most_bytes: int) -> None:
+    def __init__(self, metrics: Metrics, most_ms: int, most_bytes: int) -> None:
         self.kernel = Kernel()
-        self.batcher: Batcher[str, str] = Batcher(self.kernel, metrics, most, most_bytes)
+        self.batcher: Batcher[str, str] = Batcher(self.kernel, metrics, most_ms, most_bytes)
 
     async def ask(
         self,
@@ -68,7 +77,7 @@ class House:
     ) -> Found:
         with self.batcher.admitted(priority, size, ms) as call:
             forever = asyncio.get_running_loop().create_future()
-            return await self.batcher.answer(call, jobs, gone or forever)
+            return await self.batcher.answer(call, jobs, lambda: gone or forever)
 
     async def waits(self, *jobs: str, **how: Any) -> "asyncio.Task[Found]":
         """Asks, and comes back once that is in the queue."""
@@ -86,8 +95,8 @@ class House:
 @pytest.fixture
 def house(bundle) -> Callable[..., Any]:
     @asynccontextmanager
-    async def made(most: int = 100, most_bytes: int = 1000) -> AsyncIterator[House]:
-        found = House(Metrics(), most, most_bytes)
+    async def made(most_ms: int = LONG, most_bytes: int = 10 * ALONE_BYTES) -> AsyncIterator[House]:
+        found = House(Metrics(), most_ms, most_bytes)
         found.batcher.start()
         try:
             yield found
@@ -103,12 +112,46 @@ def refused(error: BaseException) -> int:
     return error.problem.status
 
 
-def test_alone_a_request_is_computed_at_once(house):
+def test_a_short_request_that_comes_alone_is_computed_where_it_came(house):
     async def run() -> None:
         async with house() as one:
             one.kernel.open.set()
             assert await one.ask("a") == [b"a"]
-            assert one.kernel.batches == [["a"]]
+            assert one.kernel.threads == [current_thread().name]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("jobs", "size", "cost"),
+    [
+        pytest.param(["a"], ALONE_BYTES + 1, 0.0, id="large"),
+        pytest.param(["a"], 1, 2 * ALONE_SECONDS, id="long"),
+        pytest.param(["a", "b"], 1, 0.0, id="several"),
+    ],
+)
+def test_what_is_large_or_long_or_several_keeps_nobody_else_waiting(house, jobs, size, cost):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.costs = {"a": cost}
+            await one.ask(*jobs, size=size)
+            assert one.kernel.computed == jobs
+            assert set(one.kernel.threads) == {"m3h-kernel"}
+
+    asyncio.run(run())
+
+
+def test_those_that_come_at_one_moment_are_computed_together_and_counted_once(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            await asyncio.gather(*map(one.ask, "abc"))
+            assert sorted(one.kernel.computed) == ["a", "b", "c"]
+            assert set(one.kernel.threads) == {"m3h-kernel"}
+            await one.ask("d")
+            await asyncio.sleep(0.01)
+            assert sorted(one.kernel.counted) == ["a", "b", "c", "d"]
 
     asyncio.run(run())
 
@@ -203,19 +246,37 @@ def test_a_deadline_that_those_ahead_do_not_leave_room_for_is_refused_at_once(ho
 
 def test_beyond_its_bounds_the_queue_refuses_and_says_when_to_come_again(house):
     async def run() -> None:
-        async with house(most=2, most_bytes=10) as one:
-            tasks = [await one.occupied(), await one.waits("a")]
+        async with house(most_ms=50) as one:
+            one.kernel.open.set()
+            one.kernel.prepare = lambda job: time.sleep(0.02) or job
+            await one.ask("a")  # now it knows how long one takes
+            one.kernel.open.clear()
+            one.kernel.busy.clear()
+            tasks = [await one.occupied(), await one.waits(*"bcd")]
             with pytest.raises(Refused) as full:
-                await one.ask("b")
+                await one.ask("e")
             assert refused(full.value) == 503
             assert int(full.value.headers["Retry-After"]) >= 1
-            tasks.append(await one.waits("bulk", priority="bulk"))  # has places of its own
             one.kernel.open.set()
             await asyncio.gather(*tasks)
-            assert await one.ask("b", size=10) == [b"b"]  # places are given back
-            with pytest.raises(Refused) as large:
-                await one.ask("c", size=11)
-            assert refused(large.value) == 503
+            assert await one.ask("e") == [b"e"]
+
+    asyncio.run(run())
+
+
+def test_bodies_have_a_bound_of_which_bulk_leaves_half_to_urgent(house):
+    async def run() -> None:
+        async with house(most_bytes=10) as one:
+            tasks = [await one.occupied()]
+            tasks.append(await one.waits("bulk", size=5, priority="bulk"))
+            for size, priority in ((1, "bulk"), (5, "urgent")):
+                with pytest.raises(Refused) as large:
+                    await one.ask("a", size=size, priority=priority)
+                assert refused(large.value) == 503
+            tasks.append(await one.waits("b", size=4))
+            one.kernel.open.set()
+            await asyncio.gather(*tasks)
+            assert await one.ask("c", size=10) == [b"c"]  # places are given back
 
     asyncio.run(run())
 
@@ -280,7 +341,7 @@ def test_other_work_is_done_between_batches_and_says_what_went_wrong(house):
 )
 def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
     async def run() -> None:
-        one = House(Metrics(), 100, 1000)
+        one = House(Metrics(), LONG, 1000)
         one.batcher.start()
         one.kernel.open.set()
         named = [

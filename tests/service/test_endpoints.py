@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from service import batcher
 from service.bundle import Bundle
 from service.engine import Engine
 from tests.scraped import scraped
@@ -124,7 +125,7 @@ def test_a_model_that_died_is_not_ready_until_it_answers_again(serve, bundle, pa
 
 @pytest.fixture
 def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
-    """A service with one place in its queue, which a request has until the test is over."""
+    """A service with place for four of the payload, one of which is computed to the test's end."""
     entered, leave = Event(), Event()
     run = engine.run
 
@@ -134,7 +135,9 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
         return run(samples)
 
     monkeypatch.setattr(engine, "run", blocked)
-    service = serve(engine, queue=1)
+    service = serve(engine, queue_bytes=4 * len(json.dumps(payload)))
+    # In the thread, or nobody could be refused meanwhile.
+    monkeypatch.setattr(batcher, "ALONE_BYTES", 0)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(service.client.post, "/predict", json=payload)
         assert entered.wait(10)
@@ -144,13 +147,14 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
 
 
 def test_a_request_beyond_the_queue_is_told_when_to_come_again(busy, payload):
+    payload["notes"][0]["text"] += 4 * json.dumps(payload)
     answer = busy.client.post("/predict", json=payload)
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:m3h:problem:busy"
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_bulk_has_places_of_its_own_and_a_deadline_is_kept(busy, payload):
+def test_a_deadline_is_kept(busy, payload):
     headers = {"M3H-Priority": "bulk", "M3H-Deadline-Ms": "50"}
     answer = busy.client.post("/predict", json=payload, headers=headers)
     assert answer.status_code == 504
