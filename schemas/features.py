@@ -291,8 +291,7 @@ def _observations(
 
     Returns variable index, hours before `as_of`, canonical value; each [observations].
     """
-    as_of = payload.as_of.timestamp()
-    parts: list[tuple[int, npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
+    read: list[tuple[int, int, float, float]] = []
     pointers: dict[int, list[str]] = defaultdict(list)
     for i, series in enumerate(payload.series):
         index = spec.variable_index.get(series.variable)
@@ -309,10 +308,7 @@ def _observations(
             detail = f"{verb}; accepted for {known.name}: {', '.join(known.accepted)}"
             ledger.fail(f"/series/{i}/unit", rule, detail)
             continue
-        hours = (as_of - np.fromiter(map(datetime.timestamp, series.times), np.float64)) / 3600
-        value = np.array(series.values, dtype=np.float64)
         if unit is not None and unit != known.unit:
-            value = value * conversion[0] + conversion[1]
             ledger.converted.append(
                 Converted(
                     pointer=f"/series/{i}",
@@ -322,39 +318,33 @@ def _observations(
                 )
             )
         pointers[index].append(f"/series/{i}")
-        if np.any(np.diff(hours) > 0):
-            ledger.merged.append(
-                Merged(
-                    variable=known.name,
-                    reason="unsorted_times",
-                    pointers=(f"/series/{i}",),
-                    observations=len(value),
-                )
-            )
-        keep = _usable(i, known, hours, value, spec, ledger)
-        parts.append((index, hours[keep], value[keep]))
-
-    if not parts:
+        read.append((i, index, *conversion))
+    if not read:
         return np.empty(0, np.intp), np.empty(0), np.empty(0)
-    for index, given in pointers.items():
-        if len(given) > 1:
-            total = sum(len(v) for i, _, v in parts if i == index)
+
+    number, index_of, factor, offset = (np.array(column) for column in zip(*read, strict=True))
+    given = [payload.series[i] for i in number.tolist()]
+    each = [len(series.values) for series in given]
+    times = itertools.chain.from_iterable(series.times for series in given)
+    seconds = np.fromiter(map(datetime.timestamp, times), np.float64)
+    hours = (payload.as_of.timestamp() - seconds) / 3600
+    value = np.fromiter(itertools.chain.from_iterable(s.values for s in given), np.float64)
+    value = value * np.repeat(factor, each) + np.repeat(offset, each)
+    number, variable = np.repeat(number, each), np.repeat(index_of, each)
+    _note_unsorted(number, hours, payload, spec, ledger)
+    usable = _usable(number, variable, hours, value, spec, ledger)
+    for index, of_variable in pointers.items():
+        if len(of_variable) > 1:
             ledger.merged.append(
                 Merged(
                     variable=spec.variables[index].name,
                     reason="given_more_than_once",
-                    pointers=tuple(given),
-                    observations=total,
+                    pointers=tuple(of_variable),
+                    observations=int((usable & (variable == index)).sum()),
                 )
             )
-    variable = np.repeat([index for index, _, _ in parts], [len(v) for _, _, v in parts])
     merged = _merge_duplicates(
-        variable.astype(np.intp),
-        np.concatenate([h for _, h, _ in parts]),
-        np.concatenate([v for _, _, v in parts]),
-        pointers,
-        spec,
-        ledger,
+        variable[usable], hours[usable], value[usable], pointers, spec, ledger
     )
     for index, count in zip(*np.unique(merged[0], return_counts=True), strict=True):
         name, unit = spec.variables[index].name, spec.variables[index].unit
@@ -362,25 +352,53 @@ def _observations(
     return merged
 
 
+def _note_unsorted(
+    number: npt.NDArray[np.intp],
+    hours: npt.NDArray[np.float64],
+    payload: Payload,
+    spec: FeatureSpec,
+    ledger: _Ledger,
+) -> None:
+    """`number` [observations]: the series of the payload that each is from."""
+    later = (np.diff(hours) > 0) & (np.diff(number) == 0)
+    for i in np.unique(number[1:][later]).tolist():
+        series = payload.series[i]
+        ledger.merged.append(
+            Merged(
+                variable=spec.variables[spec.variable_index[series.variable]].name,
+                reason="unsorted_times",
+                pointers=(f"/series/{i}",),
+                observations=len(series.values),
+            )
+        )
+
+
 def _usable(
-    i: int,
-    known: Variable,
+    number: npt.NDArray[np.intp],
+    variable: npt.NDArray[np.intp],
     hours: npt.NDArray[np.float64],
     value: npt.NDArray[np.float64],
     spec: FeatureSpec,
     ledger: _Ledger,
 ) -> npt.NDArray[np.bool_]:
-    low, high = known.plausible
+    """[observations] whether each is plausible and in the window."""
+    low, high = spec.plausible[variable].T
     plausible = (value >= low) & (value <= high)
-    if not plausible.all():
-        detail = f"outside the plausible range {low:g} to {high:g} {known.unit}; used as missing"
-        count = int((~plausible).sum())
-        ledger.ignore(f"/series/{i}/values", "implausible_value", detail, count)
     inside = hours < spec.window_hours
-    if not inside.all():
-        detail = f"the model reads the last {spec.window_hours:g} hours"
-        ledger.ignore(f"/series/{i}/times", "before_window", detail, int((~inside).sum()))
-    return plausible & inside
+    usable = plausible & inside
+    for i in np.unique(number[~usable]).tolist():
+        of_series = number == i
+        known = spec.variables[variable[of_series][0]]
+        if count := int((of_series & ~plausible).sum()):
+            low, high = known.plausible
+            detail = (
+                f"outside the plausible range {low:g} to {high:g} {known.unit}; used as missing"
+            )
+            ledger.ignore(f"/series/{i}/values", "implausible_value", detail, count)
+        if count := int((of_series & ~inside).sum()):
+            detail = f"the model reads the last {spec.window_hours:g} hours"
+            ledger.ignore(f"/series/{i}/times", "before_window", detail, count)
+    return usable
 
 
 def _merge_duplicates(
@@ -410,11 +428,13 @@ def _merge_duplicates(
                 observations=count + 1,
             )
         )
-    first = np.r_[True, ~(same_time & (np.diff(value) == 0))]
+    first = np.append(True, ~(same_time & (np.diff(value) == 0)))
     variable, hours, value = variable[first], hours[first], value[first]
-    start = np.flatnonzero(np.r_[True, (np.diff(variable) != 0) | (np.diff(hours) != 0)])
+    start = np.flatnonzero(
+        (np.diff(variable, prepend=-1) != 0) | (np.diff(hours, prepend=np.nan) != 0)
+    )
     total = np.add.reduceat(value, start)
-    count_at = np.diff(np.r_[start, len(value)])
+    count_at = np.diff(start, append=len(value))
     adds_up = spec.adds_up[variable[start]]
     return variable[start], hours[start], np.where(adds_up, total, total / count_at)
 
@@ -434,7 +454,7 @@ def _statistics(
     if not len(value):
         return out
     index, mean, low, high, start = _summary(variable, value, spec.window_hours, spec)
-    end = np.r_[start[1:], len(value)]
+    end = np.append(start[1:], len(value))
     count = end - start
     square = np.add.reduceat(value**2, start) / count
     level_mean = np.add.reduceat(value, start) / count
@@ -469,10 +489,10 @@ def _summary(
     npt.NDArray[np.intp],
 ]:
     """Variable index, mean, minimum, maximum and first row, for each variable that is there."""
-    start = np.flatnonzero(np.r_[True, np.diff(variable) != 0])
+    start = np.flatnonzero(np.diff(variable, prepend=-1))
     index = variable[start]
     total = np.add.reduceat(value, start)
-    count = np.diff(np.r_[start, len(value)])
+    count = np.diff(start, append=len(value))
     mean = total / np.where(spec.adds_up[index], window, count)
     low, high = np.minimum.reduceat(value, start), np.maximum.reduceat(value, start)
     return index, mean, low, high, start

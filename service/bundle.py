@@ -100,7 +100,7 @@ class Bundle:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
         found = chosen_device(device)
         bundle = cls(
-            manifest=manifest,
+            manifest=manifest.on(found),
             digest=digest,
             device=found,
             encoders={

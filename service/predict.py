@@ -1,5 +1,6 @@
 """The way of a request: parse, features, model, respond. All in the batcher's thread."""
 
+import functools
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,7 @@ class Predictor:
             if local is None
             else f"{local.patients} patients of {local.cohort}",
         ).model_dump(exclude_none=True)
+        self._stated = functools.cache(functools.partial(respond.stated, self._manifest))
         self._phenotypes = respond.phenotypes_in_words(self._manifest)
         self._metrics = metrics
 
@@ -159,7 +161,10 @@ class Predictor:
             "id": str(uuid.uuid4()),
             "model": self._model,
             "predictions": respond.predictions(
-                outputs, prepared.features, self._manifest, self._phenotypes
+                outputs,
+                self._manifest,
+                self._stated(tuple(prepared.features.arrays)),
+                self._phenotypes,
             ),
             "receipt": prepared.receipt.model_dump(exclude_none=True),
         }

@@ -102,34 +102,47 @@ def with_unusual(receipt: Receipt, outputs: Outputs) -> Receipt:
 
 
 def predictions(
-    outputs: Outputs, found: Features, manifest: Manifest, phenotypes: Mapping[int, str]
+    outputs: Outputs, manifest: Manifest, stated: Sequence[Fields], phenotypes: Mapping[int, str]
 ) -> list[Fields]:
-    """Each task's Prediction, in the manifest's order. `phenotypes`: each cluster in words."""
+    """Each task's Prediction, in the manifest's order.
+
+    `stated`: what `stated` says of them; `phenotypes`: each cluster in words.
+    """
     rows = {name: row.tolist() for name, row in outputs.fusion.items() if name != ATTENTION}
-    there = list(found.arrays)
-    return [_prediction(facts, rows[facts.output], there, phenotypes) for facts in manifest.tasks]
+    return [
+        _prediction(facts, fields, rows[facts.output], phenotypes)
+        for facts, fields in zip(manifest.tasks, stated, strict=True)
+    ]
+
+
+def stated(manifest: Manifest, there: Sequence[Modality]) -> list[Fields]:
+    """What each Prediction says of its task whatever the graphs say, if `there` is known."""
+    found: list[Fields] = []
+    for facts in manifest.tasks:
+        fields: Fields = {
+            "task": facts.task.name,
+            "display": facts.task.display,
+            "department": facts.task.department,
+            "kind": facts.task.kind,
+            "means": facts.task.means,
+            "based_on": [modality for modality in there if modality in facts.seen],
+        }
+        if facts.prevalence is not None:
+            fields["prevalence"] = facts.prevalence
+        found.append(fields)
+    return found
 
 
 def _prediction(
-    facts: TaskFacts, row: list[float], there: Sequence[Modality], phenotypes: Mapping[int, str]
+    facts: TaskFacts, fields: Fields, row: list[float], phenotypes: Mapping[int, str]
 ) -> Fields:
-    """One task's Prediction, from its output's row. `there`: the modalities of the request."""
+    """One task's Prediction, from its output's row and the `fields` that are stated of it."""
     values = row
     if facts.task.kind == "binary" and facts.column is not None:
         values = [row[facts.column]]
     abstains = facts.abstains
     if abstains is None and not all(map(math.isfinite, values)):
         abstains = "the model gave no finite number"
-    fields: Fields = {
-        "task": facts.task.name,
-        "display": facts.task.display,
-        "department": facts.task.department,
-        "kind": facts.task.kind,
-        "means": facts.task.means,
-        "based_on": [modality for modality in there if modality in facts.seen],
-    }
-    if facts.prevalence is not None:
-        fields["prevalence"] = facts.prevalence
     if abstains is not None:
         return fields | {"abstained": {"reason": abstains}}
     return fields | _value(facts, values, phenotypes)

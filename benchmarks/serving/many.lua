@@ -1,5 +1,7 @@
 -- POSTs the bodies of $BODIES one after the other; each thread and run begins at the first.
-local bodies, at = {}, 0
+-- $CHANGING, where it is given: digits in them that are others each time.
+local bodies, at, sent = {}, 0, os.time() % 50000
+local changing = os.getenv("CHANGING")
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 
@@ -13,7 +15,11 @@ end
 
 function request()
   at = at % #bodies + 1
-  return bodies[at]
+  if not changing then
+    return bodies[at]
+  end
+  sent = (sent + 1) % 100000
+  return (string.gsub(bodies[at], changing, string.format("%05d", sent), 1))
 end
 
 function done(summary, latency)

@@ -13,7 +13,10 @@ from model.cohorts import Record, eicu, mimic_iv, nih_cxr
 from schemas.payload import Payload
 
 COUNT = 128  # bodies of each kind
-KINDS = ("vitals", "notes", "all", "again")
+KINDS = ("vitals", "notes", "all", "again", "series")
+# Digits of a vital sign that whoever sends a body makes anew each time.
+CHANGING = b"55555"
+CHANGE = ("again", "series")
 VITALS = {
     *("heart_rate", "respiratory_rate", "oxygen_saturation", "temperature"),
     *("systolic_blood_pressure", "diastolic_blood_pressure", "mean_arterial_pressure"),
@@ -24,7 +27,8 @@ def make(data: Path, folder: Path) -> None:
     """Writes `KIND/NUMBER.json` for each of KINDS.
 
     `vitals`: vital signs only. `notes`: all that the demo knows, with notes. `all`: with an X-ray,
-    too. `again`: as `all`, after a vital sign has changed.
+    too. `again`: as `all`, but for a vital sign that is another each time. `series`: as `again`,
+    without notes and X-ray.
     """
     records = mimic_iv.read(data)
     patients = [r.payload for r in records if r.payload.series and r.payload.tabular]
@@ -39,13 +43,16 @@ def make(data: Path, folder: Path) -> None:
         noted = patient.model_copy(update={"notes": _moved(note.notes, note, patient)})
         whole = noted.model_copy(update={"images": _moved(image.images, image, patient)})
         first = whole.series[0]
-        changed = first.model_copy(update={"values": [v + 0.1 for v in first.values]})
+        *others, last = first.values
+        changing = float(f"{last:.0f}.{CHANGING.decode()}")
+        changed = first.model_copy(update={"values": [*others, changing]})
         again = whole.model_copy(update={"series": [changed, *whole.series[1:]]})
         of_kind = {
             "vitals": Payload(as_of=patient.as_of, series=vitals),
             "notes": noted,
             "all": whole,
             "again": again,
+            "series": again.model_copy(update={"notes": [], "images": []}),
         }
         for kind, payload in of_kind.items():
             text = payload.model_dump_json(exclude_none=True, exclude_defaults=True)

@@ -166,10 +166,11 @@ class Measured:
 
 
 def load(url: str, bodies: Path, connections: int, seconds: int) -> Measured:
+    changing = {"CHANGING": payloads.CHANGING.decode()} if bodies.name in payloads.CHANGE else {}
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
     done = subprocess.run(
         [*command, HERE / "many.lua", url],
-        env=os.environ | {"BODIES": str(bodies)},
+        env=os.environ | {"BODIES": str(bodies)} | changing,
         capture_output=True,
         text=True,
         check=True,

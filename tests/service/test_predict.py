@@ -149,7 +149,8 @@ class Ran:
         """The predictions by task. `changed`: fields of all tasks' facts."""
         tasks = tuple(facts.model_copy(update=changed) for facts in self.manifest.tasks)
         manifest = self.manifest.model_copy(update={"tasks": tasks})
-        fields = respond.predictions(outputs or self.outputs, self.found, manifest, {})
+        stated = respond.stated(manifest, list(self.found.arrays))
+        fields = respond.predictions(outputs or self.outputs, manifest, stated, {})
         found = [Prediction.model_validate_json(orjson.dumps(one)) for one in fields]
         return {prediction.task: prediction for prediction in found}
 
