@@ -269,8 +269,9 @@ class Batcher(Generic[J, P]):
     def _count(self, batch: Sequence[tuple[_Work[J], P]], seconds: float) -> None:
         """Learns how long one takes, and writes down what became of them: nobody waits for it."""
         if batch:
-            weight = _RECENT if self._seconds else 1.0
-            self._seconds += weight * (seconds / len(batch) - self._seconds)
+            each = seconds / len(batch)
+            # By ratios: a batch that the machine kept waiting must not have others refused.
+            self._seconds = (self._seconds or each) ** (1 - _RECENT) * each**_RECENT
             self._metrics.batch(len(batch))
             self._kernel.count([prepared for _, prepared in batch])
 

@@ -4,11 +4,12 @@ Whatever is not as the manifest says is a BundleError before the first request.
 """
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import onnxruntime
 from pydantic import ValidationError
@@ -55,15 +56,21 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
+class Runnable(Protocol):
+    """One graph, ready to run. Safe to call from several threads."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Floats]:
+        """The graph's outputs by name. `inputs` may hold more than the graph asks for."""
+
+
 @dataclass(frozen=True)
 class Session:
-    """One graph, ready to run. Safe to call from several threads."""
+    """A graph in this process."""
 
     graph: Graph
     onnx: Any
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Floats]:
-        """The graph's outputs by name. `inputs` may hold more than the graph asks for."""
         names = [tensor.name for tensor in self.graph.outputs]
         feeds = {tensor.name: inputs[tensor.name] for tensor in self.graph.inputs}
         return dict(zip(names, self.onnx.run(names, feeds), strict=True))
@@ -79,16 +86,24 @@ class Bundle:
     manifest: Manifest
     digest: str
     device: Literal["cpu", "cuda"]
-    encoders: Mapping[Modality, Session]
-    fusion: Session
+    encoders: Mapping[Modality, Runnable]
+    fusion: Runnable
     golden: bytes
     tim: Tim | None
     model_card: bytes | None
     notice: bytes | None
 
     @classmethod
-    def load(cls, path: Path, device: Device = "auto", threads: int = 1) -> Self:
+    def load(
+        cls,
+        path: Path,
+        device: Device = "auto",
+        threads: int = 1,
+        elsewhere: Callable[[Path, str], Callable[[Graph], Runnable]] | None = None,
+    ) -> Self:
         """Reads and checks everything in the folder.
+
+        `elsewhere`: of a bundle's folder and digest, what gives graphs that are not run here.
 
         Raises BundleError for whatever is missing, was changed, or is not as the manifest says,
         and for a device that was asked for and is not there.
@@ -99,15 +114,16 @@ class Bundle:
             if file not in manifest.files:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
         found = chosen_device(device)
+        if elsewhere is None:
+            ready: Callable[[Graph], Runnable] = partial(_session, path, found, threads)
+        else:
+            ready = elsewhere(path, digest)
         bundle = cls(
             manifest=manifest.on(found),
             digest=digest,
             device=found,
-            encoders={
-                modality: _session(path, graph, found, threads)
-                for modality, graph in manifest.encoders.items()
-            },
-            fusion=_session(path, manifest.fusion, found, threads),
+            encoders={m: ready(graph) for m, graph in manifest.encoders.items()},
+            fusion=ready(manifest.fusion),
             golden=_document(path, manifest, GOLDEN) or b"",
             tim=_tim(path, manifest),
             model_card=_document(path, manifest, MODEL_CARD),
@@ -123,6 +139,11 @@ class Bundle:
         if bundle.tim and bundle.tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
             raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
         return bundle
+
+    def graph(self, file: str) -> Runnable:
+        """A graph by its file. Raises KeyError."""
+        modalities = {graph.file: m for m, graph in self.manifest.encoders.items()}
+        return self.fusion if file == self.manifest.fusion.file else self.encoders[modalities[file]]
 
 
 def _document(path: Path, manifest: Manifest, name: str) -> bytes | None:
@@ -162,7 +183,7 @@ def _cuda_devices() -> int:
     return count.value
 
 
-def _session(path: Path, graph: Graph, device: Literal["cpu", "cuda"], threads: int) -> Session:
+def _session(path: Path, device: Literal["cpu", "cuda"], threads: int, graph: Graph) -> Session:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads

@@ -35,6 +35,7 @@ def serve(
     admin_port: Annotated[int | None, _option("admin_port")] = None,
     device: Annotated[str | None, _option("device")] = None,
     workers: Annotated[int | None, _option("workers")] = None,
+    graphs: Annotated[str | None, _option("graphs")] = None,
     threads: Annotated[int | None, _option("threads")] = None,
     max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
     max_batch: Annotated[int | None, _option("max_batch")] = None,

@@ -47,7 +47,12 @@ class Settings(BaseSettings):
     admin_port: int = Field(8001, ge=0, le=65535, description="port for /admin; 0 takes a free one")
     device: Device = Field("auto", description="cuda, cpu, or auto: cuda if there is one")
     workers: int | None = Field(
-        None, ge=1, description="processes that serve; default: the processors at hand, on CUDA 1"
+        None, ge=1, description="processes that serve; default: the processors at hand"
+    )
+    graphs: Literal["auto", "own", "shared"] = Field(
+        "auto",
+        description="own: each worker has the weights; shared: one process, for all of them; auto: "
+        "shared on CUDA",
     )
     threads: int | None = Field(
         None,

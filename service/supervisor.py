@@ -9,8 +9,8 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -26,10 +26,12 @@ from service.admin import create_admin
 from service.bundle import chosen_device
 from service.metrics import COUNTED_IN
 from service.settings import Settings, available_cpus
+from service.shared_graphs import hold
 from service.worker import Order, Told, work
 
 _SPARE_SECONDS = 5.0  # beyond those for draining and shutting down, before a process is killed
 _AGAIN_SECONDS = 1.0  # before a process that died is started again
+_LOOK_SECONDS = 0.1  # from one look to the next whether the process of the graphs is there
 _BACKLOG = 2048
 
 
@@ -60,9 +62,9 @@ class Supervisor:
     def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
         """Raises BundleError for a device that was asked for and is not there."""
         cpus, device = available_cpus(), chosen_device(settings.device)
-        # On a GPU every process would have weights of its own.
-        self._count = settings.workers or (1 if device == "cuda" else cpus)
-        threads = settings.threads or max(1, cpus // self._count)
+        self._count = settings.workers or cpus
+        self._shared = settings.graphs == "shared" or (settings.graphs, device) == ("auto", "cuda")
+        threads = settings.threads or max(1, cpus // (1 if self._shared else self._count))
         self._settings = settings.model_copy(update={"threads": threads})
         self._log = log
         self._context = get_context("spawn")
@@ -70,6 +72,7 @@ class Supervisor:
         self._changing = asyncio.Lock()
         self._workers: set[_Worker] = set()
         self._served = Order("load", settings.bundle)
+        self._address: str | None = None  # of the process of the graphs
 
     async def run(self, announce: Callable[[str, int], None]) -> str | None:
         """Serves until SIGTERM or SIGINT. Gives what was wrong if it could not begin.
@@ -87,7 +90,7 @@ class Supervisor:
             return f"{error.strerror}: {error.filename}"
         with listening, admin, TemporaryDirectory(prefix="m3h-") as counted:
             os.environ[COUNTED_IN] = counted
-            async with asyncio.TaskGroup() as group:
+            async with self._graphs(Path(counted)), asyncio.TaskGroup() as group:
                 begun: list[asyncio.Future[Told]] = []
                 for _ in range(self._count):
                     begun.append(loop.create_future())
@@ -102,6 +105,42 @@ class Supervisor:
                     self._log.info("admin", port=admin.getsockname()[1])
                     announce(told.model, listening.getsockname()[1])
         return None
+
+    @asynccontextmanager
+    async def _graphs(self, folder: Path) -> AsyncIterator[None]:
+        """The process of the graphs, if they are shared, for longer than the workers need it."""
+        if not self._shared:
+            yield
+            return
+        listens = asyncio.Event()
+        self._address = str(folder / "graphs")
+        holding = asyncio.create_task(self._hold(self._address, listens))
+        await listens.wait()
+        yield
+        holding.cancel()
+        with suppress(asyncio.CancelledError):
+            await holding
+
+    async def _hold(self, address: str, listens: asyncio.Event) -> None:
+        """The process of the graphs, and another whenever it dies."""
+        while True:
+            ours, its = self._context.Pipe()
+            with ours:  # it ends when this is closed
+                process = self._context.Process(
+                    target=hold,
+                    args=(address, self._settings.device, self._settings.threads, its),
+                    name="m3h-graphs",
+                    daemon=True,
+                )
+                process.start()
+                its.close()
+                with suppress(EOFError, OSError):
+                    await asyncio.to_thread(ours.recv)
+                    listens.set()
+                while process.is_alive():  # noqa: ASYNC110 - a thread would hold the end up
+                    await asyncio.sleep(_LOOK_SECONDS)
+            self._log.error("graphs died", pid=process.pid, exit=process.exitcode)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def reload(self, bundle: Path | None) -> Told:
         """Has all workers load a bundle beside the one that is served, then serve it.
@@ -176,7 +215,7 @@ class Supervisor:
             orders, its = self._context.Pipe()
             process = self._context.Process(
                 target=work,
-                args=(self._settings, self._served, [listening], its),
+                args=(self._settings, self._served, [listening], its, self._address),
                 name="m3h-worker",
                 daemon=True,
             )

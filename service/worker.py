@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
@@ -17,6 +18,7 @@ import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from schemas.manifest import BundleError
+from service import shared_graphs
 from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
@@ -51,15 +53,22 @@ class Told:
 
 
 def work(
-    settings: Settings, first: Order, sockets: Sequence[socket.socket], supervisor: Connection
+    settings: Settings,
+    first: Order,
+    sockets: Sequence[socket.socket],
+    supervisor: Connection,
+    graphs: str | None,
 ) -> None:
-    """Serves until SIGTERM, or until nobody is there to send it."""
+    """Serves until SIGTERM, or until nobody is there to send it.
+
+    `graphs`: where the process is that holds them, if there is one.
+    """
     # Control and C is for the supervisor.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = make_log(settings.log_level, sys.stderr)
     logging.basicConfig(handlers=[FromLibraries(log)], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
-    worker = _Worker(settings, log)
+    worker = _Worker(settings, log, graphs)
     told = worker.load(first)
     if told.fault:
         supervisor.send(told)
@@ -73,8 +82,9 @@ def work(
 
 
 class _Worker:
-    def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
+    def __init__(self, settings: Settings, log: FilteringBoundLogger, graphs: str | None) -> None:
         self._settings, self._log = settings, log
+        self._elsewhere = None if graphs is None else partial(shared_graphs.opened, graphs)
         self._counted = Metrics()
         self._switch = Switch()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +93,9 @@ class _Worker:
         """Verifies a bundle and replays its golden answers, which also warms it up."""
         settings = self._settings
         try:
-            bundle = Bundle.load(order.bundle, settings.device, settings.threads or 1)
+            bundle = Bundle.load(
+                order.bundle, settings.device, settings.threads or 1, self._elsewhere
+            )
             if order.digest not in (None, bundle.digest):
                 return Told(fault=f"{order.bundle} is not the bundle that is served any more")
             engine = Engine(bundle)

@@ -53,11 +53,13 @@ class Server:
 
 
 _M3H = "{bin}/m3h-serve --port {port} --admin-port 0 --workers {workers}"
+_ONE = "{bin}/m3h-serve --port {port} --admin-port 0 --workers 1 --threads {workers}"
 _PLAIN = "-m uvicorn plain:app --port {port} --workers {workers} --no-access-log --log-level error"
+_NO_CACHE = {"M3H_CACHE_BYTES": "0"}
 _BENTO = "-m bentoml serve bento:M3H --port {port}"
 SERVERS = (
     # Without its cache: none of the others has one.
-    Server("this service", _M3H, "/health/ready", environment={"M3H_CACHE_BYTES": "0"}),
+    Server("this service", _M3H, "/health/ready", environment=_NO_CACHE),
     Server("this service, with its cache", _M3H, "/health/ready"),
     Server("plain FastAPI", _PLAIN, "/openapi.json"),
     Server("LitServe", "lit.py {port} {workers}", "/health", "litserve==0.2.19"),
@@ -68,6 +70,17 @@ SERVERS = (
         path="/v1/models/m3h:predict",
     ),
     Server("Ray Serve", "ray_serve.py {port} {workers}", "/-/healthz", "ray[serve]==2.60.0"),
+)
+# Other ways to use all processors with one model, measured when they are named.
+DESIGNS = (
+    Server(
+        *("graphs in one process", f"{_M3H} --graphs shared", "/health/ready"),
+        environment=_NO_CACHE,
+    ),
+    Server(
+        *("one worker with a thread for each", _ONE, "/health/ready"),
+        environment=_NO_CACHE,
+    ),
 )
 
 
@@ -190,7 +203,9 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=Path("bundles/m3h-open"))
     parser.add_argument("--kinds", nargs="+", choices=payloads.KINDS, default=payloads.KINDS)
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 16, 64))
-    parser.add_argument("--servers", nargs="+", choices=[server.name for server in SERVERS])
+    parser.add_argument(
+        "--servers", nargs="+", choices=[server.name for server in (*SERVERS, *DESIGNS)]
+    )
     parser.add_argument("--environments", type=Path, default=Path("runs/contenders"))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=int, default=5)
@@ -206,6 +221,11 @@ def main() -> None:
             table(kind, bodies / kind, options)
 
 
+def chosen(names: Sequence[str] | None) -> list[Server]:
+    """Those that are named; all of SERVERS if none is."""
+    return [s for s in (*SERVERS, *DESIGNS) if (s.name in names if names else s in SERVERS)]
+
+
 def table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
     content = [path.read_bytes() for path in sorted(bodies.glob("*.json"))]
     limits: dict[str, list[float]] = {way: [] for way in limit.WAYS}
@@ -214,9 +234,7 @@ def table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         for way in limit.WAYS:
             limits[way].append(limit.rate(way, content, options.workers, options.seconds))
-        for server in SERVERS:
-            if options.servers and server.name not in options.servers:
-                continue
+        for server in chosen(options.servers):
             with running(server, options.workers, options.bundle, options.environments) as (
                 url,
                 leader,

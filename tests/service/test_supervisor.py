@@ -189,10 +189,32 @@ def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(started, paylo
     assert scraped(httpx.get(f"{url}/metrics").text, counted) == 12
 
 
-def test_workers_do_not_outlive_their_supervisor(started):
-    process, url = started(M3H_WORKERS="2")
+def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process_dies(
+    started, service, payload
+):
+    def probabilities() -> list[float] | None:
+        answer = httpx.post(f"{url}/predict", json=payload)
+        if answer.status_code != 200:
+            return None
+        return [p["probability"] for p in answer.json()["predictions"] if "probability" in p]
+
+    expected = [p["probability"] for p in service.predict(payload)["predictions"][:40]]
+    process, url = started(M3H_WORKERS="2", M3H_GRAPHS="shared")
+    graphs, *workers = sorted(workers_of(process))
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: probabilities(), range(24)):
+            np.testing.assert_allclose(found[:40], expected, atol=1e-5)
+    os.kill(graphs, signal.SIGKILL)
+    until(lambda: all(probabilities() for _ in range(8)))
+    assert set(workers) < set(workers_of(process))
+    assert httpx.get(f"{url}/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("graphs", ["own", "shared"])
+def test_workers_do_not_outlive_their_supervisor(started, graphs):
+    process, url = started(M3H_WORKERS="2", M3H_GRAPHS=graphs)
     workers = workers_of(process)
-    assert len(workers) == 2
+    assert len(workers) == 2 + (graphs == "shared")
     process.kill()
     process.wait()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
@@ -275,11 +297,12 @@ def versions(url: str, payload: dict[str, Any], times: int = 8) -> set[str]:
     return {answer["model"]["version"] for answer in answers}
 
 
+@pytest.mark.parametrize("graphs", ["own", "shared"])
 def test_bundles_are_changed_under_load_without_a_failed_or_a_wrong_answer(
-    started, other_version, payload
+    started, other_version, payload, graphs
 ):
     one, other = other_version("2.0.0"), other_version("3.0.0")
-    process, url = started(one, M3H_WORKERS="2")
+    process, url = started(one, M3H_WORKERS="2", M3H_GRAPHS=graphs)
     admin = admin_url(process)
     load = Load(url, payload)
     with load.from_callers(4):
@@ -331,8 +354,9 @@ def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
     until(lambda: len(workers_of(process)) == 2)
 
 
-def test_sigterm_under_load_loses_no_request(started, payload):
-    process, url = started(M3H_WORKERS="2", M3H_DRAIN_SECONDS="0.5")
+@pytest.mark.parametrize("graphs", ["own", "shared"])
+def test_sigterm_under_load_loses_no_request(started, payload, graphs):
+    process, url = started(M3H_WORKERS="2", M3H_DRAIN_SECONDS="0.5", M3H_GRAPHS=graphs)
     load = Load(url, payload)
     with load.from_callers(4):
         load.ending.set()
