@@ -1,6 +1,9 @@
 """JSON lines to stderr. No line ever holds a query string, a body or a value from one."""
 
 import logging
+import os
+import sys
+import threading
 import traceback
 from typing import TextIO, cast
 
@@ -35,6 +38,22 @@ def where(error: BaseException) -> list[str]:
     """The frames of an exception, innermost last, without its message: that may quote a payload."""
     frames = traceback.extract_tb(error.__traceback__)
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def quote_nothing_uncaught(log: FilteringBoundLogger) -> None:
+    """What nobody caught is logged without its message, and ends the process, in any thread."""
+
+    def uncaught(error: BaseException, thread: str) -> None:
+        log.error("uncaught", thread=thread, error=type(error).__name__, at=where(error))
+
+    def in_thread(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_value is not None:
+            uncaught(failed.exc_value, failed.thread.name if failed.thread else "")
+        # Without one of its threads a process would look alive and answer nobody.
+        os._exit(1)
+
+    sys.excepthook = lambda _, error, __: uncaught(error, "main")
+    threading.excepthook = in_thread
 
 
 class FromLibraries(logging.Handler):

@@ -6,6 +6,7 @@ ask for at one moment is computed together. A bundle stays as long as somebody i
 
 import os
 import signal
+import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ import numpy as np
 from schemas.features import Array, Floats
 from schemas.manifest import BundleError, Graph
 from service.bundle import Bundle
-from service.settings import Device
+from service.log import make_log, quote_nothing_uncaught
+from service.settings import Device, Settings
 
 MOST_ROWS = 64  # that are computed together
 
@@ -130,11 +132,12 @@ class _Asked:
     run: _Run
 
 
-def hold(address: str, device: Device, threads: int, supervisor: Connection) -> None:
+def hold(address: str, settings: Settings, supervisor: Connection) -> None:
     """The process: serves graphs until nobody is there to end it."""
+    quote_nothing_uncaught(make_log(settings.log_level, sys.stderr))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the workers still need it
-    holder = _Holder(device, threads)
+    holder = _Holder(settings.device, settings.threads or 1)
     Path(address).unlink(missing_ok=True)  # of one that died
     listener = Listener(address, "AF_UNIX", backlog=128, authkey=current_process().authkey)
     Thread(target=_end_with, args=(supervisor,), daemon=True).start()
@@ -166,7 +169,7 @@ class _Holder:
 
     def _hear(self, connection: Connection) -> None:
         """Takes what one worker asks for, until it hangs up."""
-        with connection, suppress(EOFError, OSError):
+        with connection, suppress(EOFError, OSError):  # it hung up
             opened: _Open = connection.recv()
             try:
                 bundle = self._opened(opened)

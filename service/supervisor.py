@@ -128,7 +128,7 @@ class Supervisor:
             with ours:  # it ends when this is closed
                 process = self._context.Process(
                     target=hold,
-                    args=(address, self._settings.device, self._settings.threads, its),
+                    args=(address, self._settings, its),
                     name="m3h-graphs",
                     daemon=True,
                 )

@@ -22,7 +22,7 @@ from service import shared_graphs
 from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
-from service.log import FromLibraries, make_log
+from service.log import FromLibraries, make_log, quote_nothing_uncaught
 from service.metrics import Metrics
 from service.settings import Settings
 from service.switch import Switch
@@ -68,6 +68,7 @@ def work(
     log = make_log(settings.log_level, sys.stderr)
     logging.basicConfig(handlers=[FromLibraries(log)], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
+    quote_nothing_uncaught(log)
     worker = _Worker(settings, log, graphs)
     told = worker.load(first)
     if told.fault:

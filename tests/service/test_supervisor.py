@@ -222,6 +222,28 @@ def test_workers_do_not_outlive_their_supervisor(started, graphs):
         httpx.get(f"{url}/health/live")
 
 
+def test_what_nobody_caught_ends_the_process_and_is_logged_without_a_word_of_a_patient():
+    program = """
+import sys, threading, time
+from service.log import make_log, quote_nothing_uncaught
+quote_nothing_uncaught(make_log("info", sys.stderr))
+def fail(): raise ValueError("Jane Doe")
+threading.Thread(target=fail, name="m3h-kernel").start()
+time.sleep(20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=15
+    )
+    assert done.returncode == 1
+    line = json.loads(done.stderr)
+    assert (line["event"], line["thread"], line["error"]) == (
+        "uncaught",
+        "m3h-kernel",
+        "ValueError",
+    )
+    assert "Jane" not in done.stderr
+
+
 # ------------------------------------------------------------------------------- under load
 
 
@@ -295,6 +317,37 @@ def versions(url: str, payload: dict[str, Any], times: int = 8) -> set[str]:
     """Over connections of their own, so that all workers are asked."""
     answers = [httpx.post(f"{url}/predict", json=payload).json() for _ in range(times)]
     return {answer["model"]["version"] for answer in answers}
+
+
+@pytest.mark.parametrize(("workers", "cache"), [("1", "100000000"), ("4", "0")])
+def test_an_answer_does_not_depend_on_who_else_asks_on_what_is_kept_or_on_the_worker(
+    started, serve, engine, payload, workers, cache
+):
+    alone = serve(engine, cache_bytes=0)
+    payloads = [payload] + [{k: v for k, v in payload.items() if k != left} for left in payload]
+    payloads = [one for one in payloads if "as_of" in one]
+    expected = [numbers(alone.predict(one)) for one in payloads]
+    _, url = started(M3H_WORKERS=workers, M3H_CACHE_BYTES=cache)
+
+    def differs(number: int) -> float:
+        which = number % len(payloads)
+        answer = httpx.post(f"{url}/predict", json=payloads[which]).json()
+        return np.abs(np.array(numbers(answer)) - expected[which]).max()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert max(pool.map(differs, range(20 * len(payloads)))) < 1e-5
+    rows = scraped(httpx.get(f"{url}/metrics").text, "m3h_batch_rows_sum")
+    assert scraped(httpx.get(f"{url}/metrics").text, "m3h_batch_rows_count") < rows
+
+
+def numbers(answer: dict[str, Any]) -> list[float]:
+    """Every probability of an answer, and the days, by their ratio to a month."""
+    found = []
+    for task in answer["predictions"]:
+        found += [task["probability"]] if "probability" in task else []
+        found += task.get("probabilities", {}).values()
+        found += [task["value"] / 30] if "value" in task else []
+    return found
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])
