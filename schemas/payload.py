@@ -83,6 +83,20 @@ def _not_empty(value: str) -> str:
 Text = Annotated[str, AfterValidator(_not_empty)]
 
 
+_TIME = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?([Zz]|[+-]\d{2}:?\d{2})?$"
+
+
+def _time(text: str) -> datetime:
+    """In Python's own time zones: with pydantic's, to compare two times takes ten times as long."""
+    try:
+        time = datetime.fromisoformat(text.upper())
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise PydanticCustomError("time_zone", "no time with a zone")
+    return time
+
+
 class _Rfc3339:
     """A time with a zone, as RFC 3339 text; a number is not taken for one, its unit is unknown."""
 
@@ -91,8 +105,8 @@ class _Rfc3339:
         aware = core_schema.datetime_schema(strict=True, tz_constraint="aware")
         text = core_schema.chain_schema(
             [
-                core_schema.str_schema(pattern=r"^\d{4}-\d{2}-\d{2}[Tt]", strict=True),
-                core_schema.datetime_schema(tz_constraint="aware"),
+                core_schema.str_schema(pattern=_TIME, strict=True),
+                core_schema.no_info_plain_validator_function(_time),
             ]
         )
         in_memory = core_schema.union_schema(

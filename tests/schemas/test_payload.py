@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas.payload import InvalidPayload, as_payload, parse_payload
@@ -179,3 +179,21 @@ def test_whatever_is_sent_is_understood_or_refused_without_an_echo(path, value):
     except InvalidPayload as refused:
         text = "".join(error.model_dump_json() for error in refused.errors)
         assert CANARY not in text
+
+
+@given(
+    time=st.datetimes(timezones=st.timezones()),
+    written=st.sampled_from([str, str.lower, lambda text: text.replace("+00:00", "Z")]),
+)
+def test_any_time_with_a_zone_is_the_same_moment_once_it_is_read(time, written):
+    offset = time.utcoffset()
+    assume(offset is not None and offset.total_seconds() % 60 == 0)  # RFC 3339 has no seconds in it
+    body = json.dumps({"as_of": written(time.isoformat()), "tabular": {"age": 60}})
+    assert parse_payload(body).as_of.timestamp() == time.timestamp()
+
+
+@pytest.mark.parametrize("zone", ["", "+05", "+24:00", " Z", "UTC"])
+def test_a_time_without_a_zone_of_rfc_3339_is_refused(zone):
+    with pytest.raises(InvalidPayload) as refused:
+        parse_payload(json.dumps({"as_of": f"2031-05-04T12:00:00{zone}", "tabular": {"age": 60}}))
+    assert [error.rule for error in refused.value.errors] == ["time_zone"]
