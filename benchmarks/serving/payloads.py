@@ -6,14 +6,18 @@ patient. Nothing of it is kept beyond the run.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import cycle, islice
 from pathlib import Path
 
 from model.cohorts import Record, eicu, mimic_iv, nih_cxr
-from schemas.payload import Payload
+from schemas.payload import Payload, Series
 
 COUNT = 128  # bodies of each kind
 KINDS = ("vitals", "notes", "all", "again", "series")
+# How it grows: that many observations of all variables, and nothing else.
+OBSERVATIONS = (10, 100, 1000, 5000)
+GROWING = tuple(f"{count}_observations" for count in OBSERVATIONS)
 # Digits of a vital sign that whoever sends a body makes anew each time.
 CHANGING = b"55555"
 CHANGE = ("again", "series")
@@ -24,7 +28,7 @@ VITALS = {
 
 
 def make(data: Path, folder: Path) -> None:
-    """Writes `KIND/NUMBER.json` for each of KINDS.
+    """Writes `KIND/NUMBER.json` for each of KINDS and GROWING.
 
     `vitals`: vital signs only. `notes`: all that the demo knows, with notes. `all`: with an X-ray,
     too. `again`: as `all`, but for a vital sign that is another each time. `series`: as `again`,
@@ -34,7 +38,7 @@ def make(data: Path, folder: Path) -> None:
     patients = [r.payload for r in records if r.payload.series and r.payload.tabular]
     notes = cycle(_some(eicu.read(data), "notes"))
     images = cycle(_some(nih_cxr.read(data), "images"))
-    for kind in KINDS:
+    for kind in (*KINDS, *GROWING):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     step = max(1, len(patients) // COUNT)
     for number, patient in enumerate(islice(patients, 0, COUNT * step, step)):
@@ -54,9 +58,28 @@ def make(data: Path, folder: Path) -> None:
             "again": again,
             "series": again.model_copy(update={"notes": [], "images": []}),
         }
+        for kind, count in zip(GROWING, OBSERVATIONS, strict=True):
+            of_kind[kind] = Payload(as_of=patient.as_of, series=_observed(patient, count))
         for kind, payload in of_kind.items():
             text = payload.model_dump_json(exclude_none=True, exclude_defaults=True)
             (folder / kind / f"{number}.json").write_text(text, encoding="utf-8")
+
+
+def _observed(patient: Payload, count: int) -> list[Series]:
+    """The patient's series, the latest `count` observations of them; if it has fewer, each again a
+    second before, and so on.
+    """
+    every = [(t, v, s) for s in patient.series for t, v in zip(s.times, s.values, strict=True)]
+    every.sort(key=lambda one: one[0], reverse=True)
+    repeats = -(-count // len(every))
+    chosen = [(t - timedelta(seconds=k), v, s) for k in range(repeats) for t, v, s in every][:count]
+    found = []
+    for series in patient.series:
+        points = sorted((t, v) for t, v, s in chosen if s is series)
+        if points:
+            times, values = zip(*points, strict=True)
+            found.append(series.model_copy(update={"times": list(times), "values": list(values)}))
+    return found
 
 
 def _some(records: Iterator[Record], field: str) -> list[Payload]:

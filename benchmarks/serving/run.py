@@ -201,7 +201,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bundle", type=Path, default=Path("bundles/m3h-open"))
-    parser.add_argument("--kinds", nargs="+", choices=payloads.KINDS, default=payloads.KINDS)
+    every = (*payloads.KINDS, *payloads.GROWING)
+    parser.add_argument("--kinds", nargs="+", choices=every, default=payloads.KINDS)
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 16, 64))
     parser.add_argument(
         "--servers", nargs="+", choices=[server.name for server in (*SERVERS, *DESIGNS)]
