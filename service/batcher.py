@@ -156,7 +156,7 @@ class Batcher(Generic[J, P]):
         for job, answer in zip(jobs, call.answers, strict=True):
             self._waiting[call.priority].append(_Work(job, call.deadline, answer))
         await asyncio.sleep(0)  # who comes at the same moment does not come alone
-        if len(jobs) > 1 or call.size > ALONE_BYTES or not self._computed_here():
+        if len(jobs) > 1 or call.size > ALONE_BYTES or not self._computed_here(call):
             for _ in jobs:
                 self._arrived.put(item=True)
             await self._answered(call, gone)
@@ -177,13 +177,14 @@ class Batcher(Generic[J, P]):
             late.cancel()
             watch.cancel()
 
-    def _computed_here(self) -> bool:
-        """Computes who waits, if it is one, and short, and the thread has nothing to do."""
-        if sum(map(len, self._waiting.values())) != 1 or not self._computing.acquire(
-            blocking=False
-        ):
+    def _computed_here(self, call: Call) -> bool:
+        """Computes the call, if it is short, nobody else waits, and the thread is idle."""
+        if not self._computing.acquire(blocking=False):
             return False
         try:
+            waiting = [work.answer for queue in self._waiting.values() for work in queue]
+            if waiting != call.answers:
+                return False  # there are others, or the thread was faster
             began = time.monotonic()
             batch, answered = self._batch(began)
             if sum(self._kernel.seconds(one) for _, one in batch) > ALONE_SECONDS:

@@ -1,11 +1,18 @@
 -- POSTs the bodies of $BODIES one after the other; each thread and run begins at the first.
 -- $CHANGING, where it is given: digits in them that are others each time.
-local bodies, at, sent = {}, 0, os.time() % 50000
+local bodies, at, sent = {}, 0, 0
 local changing = os.getenv("CHANGING")
+local threads = 0
+
+function setup(thread)
+  thread:set("number", threads)
+  threads = threads + 1
+end
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 
 function init()
+  sent = os.time() % 50000 + number * 50000
   for path in io.popen("ls -v " .. os.getenv("BODIES") .. "/*.json"):lines() do
     local file = io.open(path, "rb")
     bodies[#bodies + 1] = wrk.format(nil, nil, nil, file:read("*a"))

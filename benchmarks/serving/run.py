@@ -31,6 +31,7 @@ import payloads
 
 HERE = Path(__file__).parent
 READY_SECONDS = 120
+EXAMPLE = HERE.parents[1] / "examples" / "minimal.json"
 COLUMNS = (
     *("server", "connections", "requests/s", "of the limit (least, most)"),
     *("p50, ms", "p99, ms", "errors", "MB"),
@@ -56,20 +57,32 @@ _M3H = "{bin}/m3h-serve --port {port} --admin-port 0 --workers {workers}"
 _ONE = "{bin}/m3h-serve --port {port} --admin-port 0 --workers 1 --threads {workers}"
 _PLAIN = "-m uvicorn plain:app --port {port} --workers {workers} --no-access-log --log-level error"
 _NO_CACHE = {"M3H_CACHE_BYTES": "0"}
-_BENTO = "-m bentoml serve bento:M3H --port {port}"
+_BENTO = "-m bentoml serve bento:M3H --host 127.0.0.1 --port {port}"
+# What its documentation tells for high throughput.
+_RAY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 SERVERS = (
     # Without its cache: none of the others has one.
     Server("this service", _M3H, "/health/ready", environment=_NO_CACHE),
     Server("this service, with its cache", _M3H, "/health/ready"),
     Server("plain FastAPI", _PLAIN, "/openapi.json"),
     Server("LitServe", "lit.py {port} {workers}", "/health", "litserve==0.2.19"),
-    Server("BentoML", _BENTO, "/readyz", "bentoml==1.4.40"),
-    Server("MLServer", "ml_server.py {port} {workers}", "/v2/health/ready", "mlserver==1.7.1"),
+    Server(
+        *("BentoML", _BENTO, "/readyz", "bentoml==1.4.40"),
+        environment={"BENTOML_DO_NOT_TRACK": "True"},
+    ),
+    Server("MLServer", "ml_server.py {port} {workers}", "/v2/models/m3h/ready", "mlserver==1.7.1"),
     Server(
         *("KServe", "k_serve.py {port} {workers}", "/v2/health/ready", "kserve==0.21.0"),
         path="/v1/models/m3h:predict",
     ),
-    Server("Ray Serve", "ray_serve.py {port} {workers}", "/-/healthz", "ray[serve]==2.60.0"),
+    Server(
+        *("Ray Serve", "ray_serve.py {port} {workers}", "/-/healthz", "ray[serve]==2.60.0"),
+        environment=_RAY,
+    ),
 )
 # Other ways to use all processors with one model, measured when they are named.
 DESIGNS = (
@@ -88,7 +101,7 @@ def python_of(server: Server, environments: Path) -> Path:
     """The interpreter that has what the server needs, and all that this one has."""
     if server.requirement is None:
         return Path(sys.executable)
-    folder = environments / server.requirement
+    folder = environments.resolve() / server.requirement
     python = folder / "bin" / "python"
     if not (folder / "made").is_file():
         print(f"installing {server.requirement}", file=sys.stderr)
@@ -109,6 +122,7 @@ def running(
     """Where it is asked, and the leader of its processes, once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     bin_folder = Path(sys.executable).parent
     command = server.command.format(port=port, workers=workers, bin=bin_folder).split()
     environment = {
@@ -116,6 +130,9 @@ def running(
         "M3H_LOG_LEVEL": "error",
         "PYTHONPATH": str(HERE),
         "WORKERS": str(workers),
+        # What some of them leave behind goes with it.
+        "HOME": scratch.name,
+        "TMPDIR": scratch.name,
     }
     process = subprocess.Popen(
         [python_of(server, environments), *command],
@@ -128,10 +145,12 @@ def running(
     url = f"http://127.0.0.1:{port}"
     try:
         _await(url + server.health)
+        _await(url + server.path, EXAMPLE.read_bytes())  # Ray Serve's health comes before its route
         yield url + server.path, process.pid
     finally:
         _end(process.pid)
         process.wait()
+        scratch.cleanup()
 
 
 def _end(leader: int) -> None:
@@ -142,19 +161,26 @@ def _end(leader: int) -> None:
 
 
 def _session(leader: int) -> list[int]:
+    """Its session, and all that those started: BentoML's workers have sessions of their own."""
+    parents = {}
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(ProcessLookupError):
-            if os.getsid(int(folder.name)) == leader:
+        with suppress(OSError):
+            parent, _, session = (folder / "stat").read_text().rpartition(") ")[2].split()[1:4]
+            parents[int(folder.name)] = int(parent)
+            if int(session) == leader:
                 found.append(int(folder.name))
+    for pid in found:  # grows meanwhile
+        found += [one for one, parent in parents.items() if parent == pid and one not in found]
     return found
 
 
-def _await(url: str) -> None:
+def _await(url: str, body: bytes | None = None) -> None:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     end = time.monotonic() + READY_SECONDS
     while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(request, timeout=5):
                 return
         except OSError:
             time.sleep(0.2)
@@ -180,7 +206,9 @@ class Measured:
 
 def load(url: str, bodies: Path, connections: int, seconds: int) -> Measured:
     changing = {"CHANGING": payloads.CHANGING.decode()} if bodies.name in payloads.CHANGE else {}
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
+    # From two threads: one alone connects so fast that a single worker may take all connections.
+    threads = min(2, connections)
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s"]
     done = subprocess.run(
         [*command, HERE / "many.lua", url],
         env=os.environ | {"BODIES": str(bodies)} | changing,

@@ -360,3 +360,19 @@ def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
         await asyncio.to_thread(one.batcher.close)
 
     asyncio.run(run())
+
+
+def test_a_call_that_the_thread_was_faster_with_is_not_taken_for_the_one_that_waits(house):
+    async def later(one: House) -> Found:
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251 - the event loop is busy while the thread computes
+        return await one.ask("c")
+
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            # "b" is computed with the first two, before it is its turn to look who waits: "c".
+            found = await asyncio.gather(one.ask("a", "a"), later(one), one.ask("b"))
+            assert found == [[b"a", b"a"], [b"c"], [b"b"]]
+
+    asyncio.run(run())

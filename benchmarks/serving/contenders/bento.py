@@ -1,20 +1,27 @@
 """BentoML."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import bentoml
 from bentoml.validators import ContentType
 from kernel import Model
+from pydantic import BaseModel
 
 
-@bentoml.service(workers=int(os.environ["WORKERS"]), traffic={"timeout": 60})
+class Body(BaseModel, extra="allow"):
+    """Any JSON object: of a `dict` or of `bytes` BentoML makes a schema with each request."""
+
+
+@bentoml.service(
+    workers=int(os.environ["WORKERS"]),
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+)
 class M3H:
     def __init__(self) -> None:
         self.model = Model()
 
     @bentoml.api(route="/predict")
-    def predict(
-        self, payload: dict[str, Any], /
-    ) -> Annotated[bytes, ContentType("application/json")]:
-        return self.model.answer(payload)
+    async def predict(self, body: Body, /) -> Annotated[bytes, ContentType("application/json")]:
+        return self.model.answer(body.model_extra)

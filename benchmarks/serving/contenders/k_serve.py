@@ -1,5 +1,6 @@
 """KServe's Python server, version 1 of its protocol."""
 
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -7,28 +8,38 @@ from typing import Any
 import kserve
 from kernel import Model
 
+logging.basicConfig(level=logging.ERROR)  # else KServe sets up its own, lines for each request
+
 
 class M3H(kserve.Model):
     def __init__(self) -> None:
-        super().__init__("m3h")
+        super().__init__("m3h", return_response_headers=True)
+        self.ready = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where there are several workers, each is given the model by pickle."""
+        self.__dict__ = state
         self.load()
 
     def load(self) -> bool:
         self.model = Model()
-        self.ready = True
         return True
 
     async def predict(
         self,
         payload: dict[str, Any],
-        headers: Mapping[str, str] | None = None,  # noqa: ARG002 - as it is called
-        response_headers: Mapping[str, str] | None = None,  # noqa: ARG002 - as it is called
+        headers: Mapping[str, str],  # noqa: ARG002 - as it is called
+        response_headers: dict[str, str],
     ) -> bytes:
+        response_headers["content-type"] = "application/json"
         return self.model.answer(payload)
 
 
 if __name__ == "__main__":
     port, workers = map(int, sys.argv[1:])
+    model = M3H()
+    if workers == 1:
+        model.load()
     kserve.ModelServer(
-        http_port=port, workers=workers, enable_grpc=False, access_log_format=None
-    ).start([M3H()])
+        http_port=port, workers=workers, enable_grpc=False, enable_latency_logging=False
+    ).start([model])

@@ -24,6 +24,10 @@ class Api(litserve.LitAPI):
 if __name__ == "__main__":
     port, workers = map(int, sys.argv[1:])
     server = litserve.LitServer(
-        Api(api_path="/predict"), accelerator="cpu", workers_per_device=workers, timeout=60
+        Api(api_path="/predict"),
+        accelerator="cpu",
+        workers_per_device=workers,
+        timeout=60,
+        fast_queue=True,
     )
-    server.run(port=port, generate_client_file=False, log_level="error")
+    server.run("127.0.0.1", port, generate_client_file=False, log_level="error", access_log=False)

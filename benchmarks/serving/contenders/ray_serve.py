@@ -22,6 +22,9 @@ if __name__ == "__main__":
     ray.init(num_cpus=max(workers, 2), include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     deployment = serve.deployment(
-        num_replicas=workers, max_ongoing_requests=256, ray_actor_options={"num_cpus": 1}
+        num_replicas=workers,
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": 1},
+        logging_config={"enable_access_log": False},
     )(M3H)
     serve.run(deployment.bind(), route_prefix="/predict", blocking=True)
