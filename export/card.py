@@ -5,10 +5,11 @@ and its figures are those of the report (`docs/results.json` of `m3h-model evalu
 manifest keeps; what the report has not is said to be not measured.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from schemas.manifest import Manifest, Recalibration, TaskFacts
+from schemas.manifest import Change, Manifest, Recalibration, Reduction, TaskFacts
 from schemas.tim import Agreement, Tim
 from service.respond import phenotypes_in_words
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # it imports torch, which a card does without
 Found = Mapping[str, Any]
 
 NOT_MEASURED = "not measured"
-TOLD_TASKS, TOLD_CELLS = 3, 10
+TOLD_TASKS, TOLD_CELLS, TOLD_CHANGES = 3, 10, 5
 # Of the report's sections those that a card tells; a file with none of them is no report.
 SECTIONS = (
     "measured",
@@ -105,6 +106,8 @@ def _details(manifest: Manifest) -> str:
     )
     if manifest.recalibration is not None:
         text += f"\n{_corrected(manifest.recalibration, manifest)}"
+    if manifest.reduction is not None:
+        text += f"\n{_reduced(manifest.reduction, manifest)}"
     return text
 
 
@@ -120,6 +123,42 @@ def _corrected(said: Recalibration, manifest: Manifest) -> str:
         ends = f"by {low:+.2f} and {high:+.2f} in log-days"
         lines += ["", f"{display[task]}: the ends of the interval were moved outwards {ends}."]
     return "\n".join(lines)
+
+
+def _reduced(said: Reduction, manifest: Manifest) -> str:
+    """What became of each graph, and the tasks that lose most."""
+    display = {f.task.name: f.task.display for f in manifest.tasks}
+    graphs = [
+        [
+            name,
+            graph.precision,
+            ", ".join(f"{share:.2f} of {n}" for n, share in graph.time.items()) or NOT_MEASURED,
+            graph.reason or "",
+        ]
+        for name, graph in said.graphs.items()
+    ]
+    head = ["graph", "precision", "share of the time before, by requests at once", "why not"]
+    patients = [f"{one.patients} patients of {one.cohort} ({one.source})" for one in said.held_out]
+    text = _REDUCED.format(
+        precision=said.precision,
+        bundle=said.bundle,
+        patients=_listed(patients),
+        moved=f"{said.largest_difference:.4f}",
+    )
+    most = sorted(said.tasks.items(), key=lambda item: -_share(item[1], said))[:TOLD_CHANGES]
+    rows = [
+        [display[name], c.metric, f"{c.before:.4f}", f"{c.after:.4f}", f"{said.limits[c.metric]:g}"]
+        for name, c in most
+    ]
+    changes = _table(["task", "metric", "before", "after", "may lose"], rows)
+    return "\n".join(
+        [text, *_table(head, graphs), "", "What loses most of what it may:", "", *changes]
+    )
+
+
+def _share(change: Change, said: Reduction) -> float:
+    """Of what it may lose, how much a task does; those with too few patients to tell come last."""
+    return change.loss / said.limits[change.metric] if change.judged else -math.inf
 
 
 def _training_data(manifest: Manifest) -> str:
@@ -442,6 +481,14 @@ By {patients} patients ({source}), from the bundle of the digest {bundle}. The o
 disease ranks patients is as it was; probabilities, their intervals and sets, and prevalences are
 moved. **The figures below were measured before that**; those of calibration do not hold any more.
 The largest moves, in log-odds:
+"""
+
+_REDUCED = """
+### Reduced to {precision}
+
+From the bundle of the digest {bundle}, whose golden answers it still gives, within its own
+tolerance. Before and after were compared by {patients}, who are no part of the training data: no
+probability moves by more than {moved}. **The figures below are those of the bundle before.**
 """
 
 _TEACHING = """\

@@ -1,19 +1,27 @@
-"""`m3h-export`: a checkpoint becomes a bundle; a bundle becomes one for another hospital."""
+"""`m3h-export`: a checkpoint becomes a bundle; a bundle one for elsewhere, or a faster one."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from export.card import SECTIONS
+from export.loss import ReductionError
 from export.recalibrate import RecalibrationError, recalibrate
+from export.reduce import reduce_precision
 from model.cohort import CohortError
 from model.cohorts.synthetic import examples, patients
 from schemas.manifest import BundleError
 
 app = typer.Typer(pretty_exceptions_enable=False)
 GOLDEN_PATIENTS = 4
+
+
+class PrecisionName(StrEnum):
+    fp16 = "fp16"
+    int8 = "int8"
 
 
 class EvaluationError(ValueError):
@@ -23,13 +31,16 @@ class EvaluationError(ValueError):
 @app.command(help=__doc__)
 def main(
     source: Annotated[
-        Path, typer.Argument(help="Folder made by 'm3h-model train'; with --recalibrate a bundle.")
+        Path,
+        typer.Argument(
+            help="Folder made by 'm3h-model train'; with --recalibrate or --precision a bundle."
+        ),
     ],
     bundle: Annotated[Path, typer.Argument(help="Folder to write; replaced if it is there.")],
     version: Annotated[
         str | None,
         typer.Option(
-            help="The bundle's version; 1.0.0, or the old one's and '+recalibrated', if not given."
+            help="The bundle's version; else 1.0.0, or the old one's and what was done to it."
         ),
     ] = None,
     evaluation: Annotated[
@@ -42,21 +53,41 @@ def main(
             "--recalibrate", help="A cohort, by whose prevalences to correct a bundle. No torch."
         ),
     ] = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(help="Make a bundle faster: fp16 for GPUs, int8 for CPUs. No torch."),
+    ] = None,
+    cohorts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--cohort",
+            help="With --precision: patients that it never learned from, to tell what is lost; "
+            "repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    if recalibrate_by is not None and evaluation is not None:
-        raise typer.BadParameter("a recalibrated bundle keeps the evaluation that it had")
+    if recalibrate_by is not None and precision is not None:
+        raise typer.BadParameter("recalibrate first, then reduce the precision of what was made")
+    if (recalibrate_by is not None or precision is not None) and evaluation is not None:
+        which = "recalibrated" if precision is None else "reduced"
+        raise typer.BadParameter(f"a {which} bundle keeps the evaluation that it had")
+    if (precision is None) != (not cohorts):
+        raise typer.BadParameter("--precision and --cohort need each other")
     try:
-        if recalibrate_by is None:
+        if precision is not None:
+            said = _reduce(source, cohorts or [], bundle, precision, version)
+        elif recalibrate_by is not None:
+            said = _recalibrate(source, recalibrate_by, bundle, version)
+        else:
             results = {} if evaluation is None else read_evaluation(evaluation)
             said = _export(source, bundle, version or "1.0.0", results)
-        else:
-            said = _recalibrate(source, recalibrate_by, bundle, version)
     except (
         FileNotFoundError,
         BundleError,
         CohortError,
         EvaluationError,
         RecalibrationError,
+        ReductionError,
     ) as error:
         typer.echo(f"m3h-export: {error}", err=True)
         raise typer.Exit(2) from None
@@ -112,4 +143,18 @@ def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> 
     return (
         f"digest {digest}; by {found.patients} patients of {found.cohort}, "
         f"log-odds moved by {least:+.2f} to {most:+.2f}"
+    )
+
+
+def _reduce(
+    old: Path, cohorts: list[Path], bundle: Path, precision: PrecisionName, version: str | None
+) -> str:
+    digest, found = reduce_precision(old, cohorts, bundle, precision.value, version=version)
+    kept = ", ".join(name for name, graph in found.graphs.items() if graph.reason is None)
+    lost = max((c.loss for c in found.tasks.values() if c.metric == "auroc"), default=0.0)
+    patients = sum(one.patients for one in found.held_out)
+    return (
+        f"digest {digest}; {kept} in {precision}; by {patients} patients no task loses more than "
+        f"{max(lost, 0.0):.4f} in AUROC, no probability moves by more than "
+        f"{found.largest_difference:.4f}"
     )

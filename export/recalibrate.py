@@ -420,3 +420,8 @@ def _check(manifest: Manifest, cohort: Cohort) -> None:
         raise RecalibrationError(
             f"the bundle is one for {manifest.recalibration.cohort} already; take the one before it"
         )
+    if manifest.reduction is not None:
+        raise RecalibrationError(
+            f"the bundle is {manifest.reduction.precision}, measured as it is: recalibrate the one "
+            "before it, then reduce that"
+        )

@@ -16,28 +16,31 @@ from service.bundle import MODEL_CARD, Bundle
 from service.engine import Engine
 
 
-def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload], folder: Path) -> str:
+def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload] | None, folder: Path) -> str:
     """Completes the bundle in `made`, moves it to `folder`, and returns its digest.
 
     Golden requests are answered by the engine that serves, so that each start proves that the
-    bundle still says what it said. What was at `folder` is there until all is written.
+    bundle still says what it said; without any, the answers in `made` stay. What was at `folder` is
+    there until all is written.
     """
-
-    def write() -> str:
-        files = {p.name: sha256(p.read_bytes()) for p in sorted(made.iterdir())}
-        files.pop(MANIFEST, None)
-        return write_manifest(made, manifest.model_copy(update={"files": files}))
-
     tim = made / TIM
     found = Tim.model_validate_json(tim.read_bytes()) if tim.is_file() else None
     (made / MODEL_CARD).write_text(model_card(manifest, found), encoding="utf-8")
-    (made / GOLDEN).unlink(missing_ok=True)
-    write()
-    _write_golden(made, golden)
-    digest = write()
+    if golden is not None:
+        (made / GOLDEN).unlink(missing_ok=True)
+        state(made, manifest)
+        _write_golden(made, golden)
+    digest = state(made, manifest)
     shutil.rmtree(folder, ignore_errors=True)
     made.rename(folder)
     return digest
+
+
+def state(made: Path, manifest: Manifest) -> str:
+    """Writes the manifest with the digests of the files that are there; returns its own."""
+    files = {p.name: sha256(p.read_bytes()) for p in sorted(made.iterdir())}
+    files.pop(MANIFEST, None)
+    return write_manifest(made, manifest.model_copy(update={"files": files}))
 
 
 def _write_golden(bundle: Path, requests: Mapping[str, Payload]) -> None:

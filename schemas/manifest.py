@@ -3,7 +3,7 @@
 import hashlib
 from bisect import bisect_left, bisect_right
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
@@ -132,10 +132,70 @@ class Recalibration(_Fact):
     ends: dict[str, tuple[float, float]] = {}
 
 
+class HeldOut(_Fact):
+    """Patients that a model never learned from, by whom something was measured."""
+
+    cohort: str
+    patients: int
+    samples: int
+    source: str
+    digest: str
+
+
+class ReducedGraph(_Fact):
+    """What became of a graph; with a `reason` it stayed as it was.
+
+    `time`: by the number of requests at once, what share of the time before it takes; none if it
+    was not measured on the device that the precision is for.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"]
+    reason: str | None = None
+    time: dict[int, float] = {}
+
+
+class Change(_Fact):
+    """A task's metric by patients held out, with the graphs before and with those of a bundle.
+
+    `agreement`: the share of samples that stay in their phenotype. `judged`: there were enough
+    samples to tell a loss from chance.
+    """
+
+    metric: Literal["auroc", "mae_days", "agreement"]
+    before: float
+    after: float
+    samples: int
+    judged: bool
+
+    @property
+    def loss(self) -> float:
+        """How much worse it is now; below 0 it is better."""
+        worse = self.before - self.after
+        return -worse if self.metric == "mae_days" else worse
+
+
+class Reduction(_Fact):
+    """How a bundle's graphs were reduced in precision, and what that changed.
+
+    `bundle`: the digest of the one before. `graphs`: by modality, and `fusion`. `limits`: by metric
+    the most that a task was allowed to lose. `largest_difference`: of any probability.
+    """
+
+    precision: Literal["fp16", "int8"]
+    bundle: str
+    held_out: tuple[HeldOut, ...]
+    graphs: dict[str, ReducedGraph]
+    tasks: dict[str, Change]
+    limits: dict[str, float]
+    largest_difference: float
+
+
 class Manifest(_Fact):
     """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others.
 
     `network`: what it is made of. `evaluation`: the report's figures, of which the model card is.
+    `golden_tolerance`: how far an answer may be off the golden one; `golden_tolerances`: by device,
+    where it was measured there.
     """
 
     schema_version: Literal["1"] = "1"
@@ -151,10 +211,17 @@ class Manifest(_Fact):
     trained_hours: tuple[float, float]
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
+    reduction: Reduction | None = None
     phenotypes: tuple[Phenotype, ...] = ()
     evaluation: dict[str, Any] = {}
     golden_tolerance: float
+    golden_tolerances: dict[Literal["cpu", "cuda"], float] = {}
     files: dict[str, str]
+
+    def on(self, device: Literal["cpu", "cuda"]) -> Self:
+        """As it holds on a device: its golden tolerance is that device's."""
+        tolerance = self.golden_tolerances.get(device, self.golden_tolerance)
+        return self.model_copy(update={"golden_tolerance": tolerance})
 
 
 class BundleError(ValueError):
