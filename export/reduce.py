@@ -38,7 +38,7 @@ from schemas.manifest import ReducedGraph, Reduction
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
 from service.bundle import Bundle, chosen_device
-from service.engine import FUSION, Engine
+from service.engine import FUSION, Engine, difference
 
 Precision = Literal["fp16", "int8"]
 
@@ -165,5 +165,5 @@ def _golden_difference(bundle: Bundle) -> float:
     for one in map(json.loads, bundle.golden.splitlines()):
         (found,) = engine.run([features(as_payload(one["request"]), bundle.manifest.spec).arrays])
         for name, values in one["outputs"].items():
-            off = max(off, float(np.abs(found.fusion[name] - np.array(values)).max()))
+            off = max(off, difference(found.fusion[name], np.array(values, dtype=np.float32)))
     return off

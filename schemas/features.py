@@ -398,7 +398,7 @@ def _usable(
         if count := int((of_series & ~inside).sum()):
             detail = f"the model reads the last {spec.window_hours:g} hours"
             ledger.ignore(f"/series/{i}/times", "before_window", detail, count)
-    return usable
+    return np.asarray(usable, dtype=np.bool_)
 
 
 def _merge_duplicates(

@@ -216,6 +216,11 @@ def _together(notes: Sequence[dict[str, Array]]) -> Iterator[list[int]]:
         yield some
 
 
+def difference(values: Floats, golden: Floats) -> float:
+    """The largest; of what is above 1 (days), as a share of it. NaN if one is."""
+    return float((np.abs(values - golden) / np.maximum(1.0, np.abs(golden))).max())
+
+
 def _compare(
     number: int, found: dict[str, Floats], expected: dict[str, Floats], tolerance: float
 ) -> None:
@@ -227,7 +232,7 @@ def _compare(
         values = found[name]
         if values.shape != golden.shape:
             raise BundleError(f"{where}: {name} has shape {values.shape}, not {golden.shape}")
-        error = float(np.abs(values - golden).max())
+        error = difference(values, golden)
         if not error <= tolerance:  # also where it is NaN
             raise BundleError(
                 f"{where}: {name} differs from the golden answer by {error:.2g}, "
