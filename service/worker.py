@@ -28,8 +28,6 @@ from service.settings import Settings
 from service.switch import Switch
 
 _TICK = 0.05  # seconds
-# After a connection was let in, for each that is open, and at most: before the next.
-_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
 
 
 @dataclass(frozen=True)
@@ -162,36 +160,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._worker, self._switch = worker, switch
         self._drain_seconds, self._listens = drain_seconds, listens
-        self._doors: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._worker.serve()
-        await super().startup([])
-        self._doors = [asyncio.create_task(self._let_in(one)) for one in sockets or []]
+        await super().startup(sockets)
         self._listens()
-
-    async def _let_in(self, listening: socket.socket) -> None:
-        """Those who come, one by one. An event loop's own server would take all who are there:
-        one worker would have sixteen connections, and the other none.
-        """
-        loop = asyncio.get_running_loop()
-        listening.setblocking(False)
-        protocol = partial(
-            self.config.http_protocol_class,
-            config=self.config,  # type: ignore[call-arg]  # as uvicorn has it
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listening)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.connect_accepted_socket(protocol, connection)
-            except OSError:  # it hung up again, or there are too many open files
-                await asyncio.sleep(_TICK)
-            # The next is for a worker that has fewer, as long as there is time.
-            pause = min(_PAUSE * len(self.server_state.connections), _LONGEST_PAUSE)
-            await asyncio.sleep(0 if self._switch.draining else pause)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready, and still answering, until callers have gone elsewhere; then the end."""
@@ -200,9 +173,8 @@ class _Server(uvicorn.Server):
         for one in sockets or []:
             one.listen(0)  # no more are let in than are taken in the next moment
         await asyncio.sleep(_TICK)
-        for door in self._doors:
-            door.cancel()
-        await asyncio.gather(*self._doors, return_exceptions=True)
+        for server in self.servers:
+            server.close()
         for one in sockets or []:
             one.close()
         # Who is in is answered. A connection on which nothing is asked has its time limit.
