@@ -1,4 +1,4 @@
-"""The way of a request: parse, features, model, respond. All in the batcher's thread."""
+"""The way of a request: parse, features, model, respond. When and where, the batcher says."""
 
 import functools
 import time

@@ -1,8 +1,8 @@
-"""As many workers as there are processors, each with the model, behind one socket.
+"""As many workers as there are processors, behind one socket.
 
 Measured: half of a request's work is Python, and one process does one thing of that at a time; with
 a process for each processor, all is done side by side, and no request travels between processes.
-On a CPU the weights of each are its own (20 MB).
+On a CPU the weights of each are its own (20 MB); on a GPU one process has them for all.
 """
 
 import asyncio

@@ -1,5 +1,9 @@
 """A small model of synthetic patients, and its bundle."""
 
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 
 from export.bundle import export_bundle
@@ -50,3 +54,26 @@ def exported(checkpoint, tmp_path_factory):
         evaluation={},
     )
     return folder, digest, parity
+
+
+@pytest.fixture(scope="session")
+def without_torch() -> Callable[..., str]:
+    """Runs `m3h-export` where torch cannot be imported; gives what it said."""
+
+    def run(*arguments: str) -> str:
+        code = (
+            "import sys\n"
+            "class Absent:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+            "sys.meta_path.insert(0, Absent())\n"
+            "from export.cli import app\n"
+            f"app({[*arguments]!r}, standalone_mode=False)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
