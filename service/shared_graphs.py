@@ -23,6 +23,7 @@ import numpy as np
 
 from schemas.features import Array, Floats
 from schemas.manifest import BundleError, Graph
+from service import problems
 from service.bundle import Bundle
 from service.log import make_log, quote_nothing_uncaught
 from service.settings import Device, Settings
@@ -65,7 +66,7 @@ class SharedGraphs:
         self._lock = Lock()
 
     def run(self, file: str, inputs: dict[str, Array]) -> dict[str, Floats]:
-        """Raises RuntimeError for a run that failed, and OSError or EOFError if nobody answers.
+        """Raises RuntimeError for a run that failed, and Refused, a 503, if nobody answers.
 
         A process that was started anew is found at the next run.
         """
@@ -74,7 +75,8 @@ class SharedGraphs:
                 return self._asked(_Run(file, inputs))
             except (OSError, EOFError):
                 self._connection = None
-                raise
+                detail = "the process that holds the graphs has ended; another is being started"
+                raise problems.not_ready(detail) from None
 
     def open(self) -> None:
         """Raises BundleError if the process cannot be reached or has not this bundle."""

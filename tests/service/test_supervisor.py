@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,19 +28,27 @@ from tests.scraped import scraped
 
 
 @pytest.fixture
-def started(bundle_dir: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts `m3h-serve` on a free port; gives the process and its URL."""
+def started(
+    bundle_dir: Path, tmp_path: Path
+) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Starts `m3h-serve` on a free port; gives the process and its URL.
+
+    Its log goes to a file: a pipe that nobody reads would fill up, and hold the service.
+    """
     processes = []
 
     def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-c", "from service.cli import app; app()"]
-        process = subprocess.Popen(
-            [*command, "--bundle", str(bundle), "--port", "0", "--admin-port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | environment,
-        )
+        log = tmp_path / f"log-{len(processes)}.jsonl"
+        with log.open("w") as written:
+            process = subprocess.Popen(
+                [*command, "--bundle", str(bundle), "--port", "0", "--admin-port", "0"],
+                stdout=subprocess.PIPE,
+                stderr=written,
+                text=True,
+                env=os.environ | environment,
+            )
+        process.stderr = log.open()
         processes.append(process)
         first = process.stdout.readline()
         return process, first.rpartition(" at ")[2].strip()
@@ -194,7 +202,8 @@ def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process
 ):
     def probabilities() -> list[float] | None:
         answer = httpx.post(f"{url}/predict", json=payload)
-        if answer.status_code != 200:
+        if answer.status_code != 200:  # while there is no process that holds the graphs
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             return None
         return [p["probability"] for p in answer.json()["predictions"] if "probability" in p]
 
@@ -308,7 +317,6 @@ def admin_url(process: subprocess.Popen[str]) -> str:
     for line in process.stderr:
         told = json.loads(line)
         if told["event"] == "admin":
-            Thread(target=process.stderr.read, daemon=True).start()  # or it would fill up
             return f"http://127.0.0.1:{told['port']}/admin/reload"
     pytest.fail("it never says where its admin port is")
 
