@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -28,6 +29,9 @@ from service.settings import Settings
 from service.switch import Switch
 
 _TICK = 0.05  # seconds
+# For each connection that a worker has it waits so long before it lets the next one in, and at
+# most so long: who comes meanwhile is for a worker that has fewer.
+_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
 
 
 @dataclass(frozen=True)
@@ -160,23 +164,70 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._worker, self._switch = worker, switch
         self._drain_seconds, self._listens = drain_seconds, listens
+        self._made: set[asyncio.Task[object]] = set()  # connections that are let in now
+        self._closing = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self._worker.serve()
-        await super().startup(sockets)
+        await super().startup([])
+        for one in sockets or []:
+            one.setblocking(False)
+            self._open_door(one)
         self._listens()
+
+    # An event loop's own server lets in all who wait: one worker would have sixteen connections and
+    # the other none.
+
+    def _open_door(self, listening: socket.socket) -> None:
+        if not self._closing:
+            asyncio.get_running_loop().add_reader(listening, self._one_waits, listening)
+
+    def _one_waits(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            self._let_in(listening)
+        except BlockingIOError:  # another worker was faster
+            return
+        except OSError:  # too many open files
+            pause = _TICK
+        else:
+            pause = min(_PAUSE * len(self.server_state.connections), _LONGEST_PAUSE)
+        loop.remove_reader(listening)
+        loop.call_later(pause, self._open_door, listening)
+
+    def _let_in(self, listening: socket.socket) -> None:
+        """Raises BlockingIOError if nobody waits, OSError if there are too many open files."""
+        connection, _ = listening.accept()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop = asyncio.get_running_loop()
+        made: asyncio.Task[object] = loop.create_task(
+            loop.connect_accepted_socket(self._protocol, connection)
+        )
+        self._made.add(made)
+        made.add_done_callback(self._made.discard)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config,  # type: ignore[call-arg]  # as uvicorn has it
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        return made
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready, and still answering, until callers have gone elsewhere; then the end."""
         self._switch.draining = True
         await self._emptied(self._drain_seconds)
+        self._closing = True
         for one in sockets or []:
-            one.listen(0)  # no more are let in than are taken in the next moment
-        await asyncio.sleep(_TICK)
-        for server in self.servers:
-            server.close()
-        for one in sockets or []:
+            asyncio.get_running_loop().remove_reader(one)
+            one.listen(0)  # no more come than are let in now
+            with suppress(OSError):
+                while True:
+                    self._let_in(one)
             one.close()
+        await asyncio.gather(*self._made, return_exceptions=True)
         # Who is in is answered. A connection on which nothing is asked has its time limit.
         await self._emptied(self.config.timeout_keep_alive + _TICK)
         await super().shutdown(sockets)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -217,6 +217,23 @@ def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process
     until(lambda: all(probabilities() for _ in range(8)))
     assert set(workers) < set(workers_of(process))
     assert httpx.get(f"{url}/health/ready").status_code == 200
+
+
+def test_callers_who_come_at_once_are_shared_by_the_workers(started):
+    process, url = started(M3H_WORKERS="2")
+    host, _, port = url.removeprefix("http://").partition(":")
+
+    def open_sockets() -> list[int]:
+        folders = [Path(f"/proc/{pid}/fd") for pid in workers_of(process)]
+        return [sum("socket" in str(f.readlink()) for f in folder.iterdir()) for folder in folders]
+
+    before = open_sockets()
+    with ExitStack() as callers:
+        for _ in range(32):
+            callers.enter_context(socket.create_connection((host, int(port))))
+        until(lambda: sum(open_sockets()) == sum(before) + 32)
+        taken = [now - then for now, then in zip(open_sockets(), before, strict=True)]
+    assert min(taken) >= 8
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])
