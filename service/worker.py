@@ -29,9 +29,9 @@ from service.settings import Settings
 from service.switch import Switch
 
 _TICK = 0.05  # seconds
-# For each connection that a worker has it waits so long before it lets the next one in, and at
-# most so long: who comes meanwhile is for a worker that has fewer.
-_PAUSE, _LONGEST_PAUSE = 0.0002, 0.005
+# A worker lets in an eighth as many as it has at once, or a thousand who come would wait. Then it
+# pauses, for each that it has and at most so long: who comes meanwhile is for one that has fewer.
+_AT_ONCE, _PAUSE, _LONGEST_PAUSE = 8, 0.0002, 0.005
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,16 @@ class _Server(uvicorn.Server):
             asyncio.get_running_loop().add_reader(listening, self._one_waits, listening)
 
     def _one_waits(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        loop, count = asyncio.get_running_loop(), len(self.server_state.connections)
         try:
-            self._let_in(listening)
-        except BlockingIOError:  # another worker was faster
+            for _ in range(1 + count // _AT_ONCE):
+                self._let_in(listening)
+        except BlockingIOError:  # no more are there, or another worker was faster
             return
         except OSError:  # too many open files
             pause = _TICK
         else:
-            pause = min(_PAUSE * len(self.server_state.connections), _LONGEST_PAUSE)
+            pause = min(_PAUSE * count, _LONGEST_PAUSE)
         loop.remove_reader(listening)
         loop.call_later(pause, self._open_door, listening)
 
