@@ -218,7 +218,7 @@ def load(url: str, bodies: Path, connections: int, seconds: int) -> Measured:
     )
     told = json.loads(done.stdout.splitlines()[-1])
     return Measured(
-        rate=told["requests"] * 1e6 / told["microseconds"],
+        rate=(told["requests"] - told["status"]) * 1e6 / told["microseconds"],
         p50=told["p50"] / 1000,
         p99=told["p99"] / 1000,
         errors=told["status"] + told["socket"],
