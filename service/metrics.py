@@ -51,7 +51,7 @@ class Metrics:
         if COUNTED_IN in os.environ:
             # By default it asks for the process's number at each count: a third of its time.
             pid = os.getpid()
-            values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]  # as above
+            values.ValueClass = values.MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]  # it has no types
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "m3h_requests", "Requests answered", ("route", "status"), registry=self._registry
