@@ -1,6 +1,6 @@
 """The answer: predictions, explanation, and the receipt of what was done with the input."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -176,8 +176,98 @@ class AttentionMatrix(_Answer):
     weights: tuple[tuple[float, ...], ...]
 
 
+class Contributions(_Answer):
+    """What each modality adds to a number: exact Shapley values, over the sets of modalities.
+
+    `baseline` is the number with nothing known. The five add up to the number that was predicted,
+    calibration and all, in its unit. What is absent, or hidden from the task, adds exactly 0.
+    """
+
+    baseline: float
+    tabular: float
+    series: float
+    notes: float
+    image: float
+
+
+class _Part(_Answer):
+    """Something of the request, and what a number loses without it (`contribution`).
+
+    A contribution is in the number's own unit; below 0, the number would be higher without. They
+    are no shares: what two parts both tell is lost with neither, and counted for none.
+    """
+
+    name: str
+    display: str
+    pointers: tuple[str, ...]
+    contribution: float
+
+
+class TabularPart(_Part):
+    kind: Literal["tabular"]
+    value: float | str
+    unit: str | None = None
+
+
+class SeriesPart(_Part):
+    """A variable, in its canonical unit. `time`: of the last value; lowest, highest: of the window
+    that the model reads.
+    """
+
+    kind: Literal["series"]
+    unit: str
+    last: float
+    time: str
+    lowest: float
+    highest: float
+
+
+class TreatmentPart(_Part):
+    kind: Literal["treatment"]
+    running: bool
+    since: str
+    rate: float | None = None
+    unit: str | None = None
+
+
+class NotePart(_Part):
+    """A passage of a note: from the character `start` to before `end` of the text."""
+
+    kind: Literal["note"]
+    time: str
+    start: int
+    end: int
+
+
+class ImagePart(_Part):
+    kind: Literal["image"]
+    time: str
+
+
+Part = Annotated[
+    TabularPart | SeriesPart | TreatmentPart | NotePart | ImagePart, Field(discriminator="kind")
+]
+
+
+class TaskVariables(_Answer):
+    """The parts of the request that one task's number rests on most, the largest first."""
+
+    task: str
+    because: tuple[Part, ...]
+
+
 class Explanation(_Answer):
+    """Where the numbers come from. What each figure means, and does not: docs/explanations.md."""
+
     attention: tuple[TaskAttention, ...] | AttentionMatrix
+    modalities: dict[str, Contributions | dict[str, Contributions]] = Field(
+        description="by task; of a choice of classes and of a cluster, by class"
+    )
+    variables: tuple[TaskVariables, ...] = Field(
+        default=(),
+        description="explain=full: of the three yes-or-no tasks that stand out most against their "
+        "prevalence, or of the one that was asked for",
+    )
 
 
 class ModelReference(_Answer):

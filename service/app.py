@@ -136,9 +136,10 @@ def _predict(
     async def predict(request: Request) -> Response:
         """Send whatever is known; every part is optional and one must be there.
 
-        `explain`: from which other tasks each prediction was drawn, for each task the largest
-        five (`default`), the whole matrix (`full`), or not at all (`none`). `strict=true` refuses
-        input that would otherwise be ignored and listed in the receipt.
+        `explain=default`: what each modality contributed to each number, and the five tasks that
+        it was drawn from most. `full`: the whole matrix of attention, and the variables that the
+        three tasks rest on that stand out most, or the one that `task` names. `none`: no reasons.
+        `strict=true` refuses input that would otherwise be ignored and listed in the receipt.
         """
         options = options_of(request)
         with admitted(request, "urgent") as call:
@@ -181,6 +182,7 @@ def _documents(bundle: Bundle) -> APIRouter:
     routes = APIRouter(tags=["model"])
     tasks = Document.of(catalog.tasks(bundle.manifest))
     variables = Document.of(catalog.variables(bundle.manifest))
+    model = Document.of(catalog.model(bundle.manifest, bundle.digest))
     tim = None if bundle.tim is None else TimDocuments(bundle.tim, bundle.digest)
     card = None if bundle.model_card is None else Document(bundle.model_card, MARKDOWN)
 
@@ -191,6 +193,10 @@ def _documents(bundle: Bundle) -> APIRouter:
     @routes.get("/variables", summary="What is read", response_model=catalog.VariableList)
     async def get_variables(request: Request) -> Response:
         return variables.response(request)
+
+    @routes.get("/model", summary="What the model is, in figures", response_model=catalog.Model)
+    async def get_model(request: Request) -> Response:
+        return model.response(request)
 
     @routes.get(
         "/tim",

@@ -1,8 +1,10 @@
 """What a bundle can predict and what it reads, for whoever writes a client."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
-from schemas.manifest import Manifest, Phenotype
+from schemas.manifest import Cohort, Manifest, Phenotype, Recalibration, Reduction
 from schemas.response import Modality
 from schemas.tasks import Coding, Kind
 from schemas.variables import Treatment, Variable
@@ -37,6 +39,25 @@ class TaskEntry(_Entry):
 
 class TaskList(_Entry):
     tasks: tuple[TaskEntry, ...]
+
+
+class Model(_Entry):
+    """What the model is, in figures: where it comes from, and how it did when it was tested.
+
+    `evaluation`: those of the report that its card is written from; empty if there is none.
+    """
+
+    name: str
+    version: str
+    digest: str
+    created: str
+    command: str
+    network: dict[str, Any]
+    trained_hours: tuple[float, float]
+    cohorts: tuple[Cohort, ...]
+    recalibration: Recalibration | None = None
+    reduction: Reduction | None = None
+    evaluation: dict[str, Any]
 
 
 class VariableEntry(_Entry):
@@ -83,6 +104,12 @@ def tasks(manifest: Manifest) -> TaskList:
             for facts in manifest.tasks
         )
     )
+
+
+def model(manifest: Manifest, digest: str) -> Model:
+    shared = Model.model_fields.keys()
+    fields = {name: value for name, value in manifest if name in shared}
+    return Model.model_validate(fields | {"digest": digest})
 
 
 def variables(manifest: Manifest) -> VariableList:

@@ -1,12 +1,13 @@
 """From features to the raw outputs of the graphs, many patients at once."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 import numpy as np
+import numpy.typing as npt
 from pydantic_core import from_json, to_json
 
 from schemas.features import Array, Floats, features, stack
@@ -40,12 +41,25 @@ Sample = Mapping[Modality, dict[str, Array] | Embedded]
 class Outputs:
     """What the graphs say of one patient.
 
-    `fusion`: its outputs by name, [no batch axis]. `unusual`: of each modality that has an encoder,
-    as in `Embedded`.
+    `fusion`: its outputs by name, [no batch axis]. `unusual`: of each modality that is there and
+    has an encoder, as in `Embedded`. `coalitions`, if they were asked for: the outputs by name with
+    each set of these modalities known alone, [sets, …] in the order of `coalitions`.
     """
 
     fusion: dict[str, Floats]
     unusual: dict[Modality, float]
+    coalitions: dict[str, Floats] = field(default_factory=dict)
+
+
+@cache
+def coalitions(there: tuple[bool, ...]) -> npt.NDArray[np.bool_]:
+    """[2**k, M] every set of the k modalities that are there: none in the first row, all in the
+    last; row r has the i-th of the k if bit i of r is set.
+    """
+    columns = np.flatnonzero(there)
+    sets = np.zeros((2 ** len(columns), len(there)), dtype=np.bool_)
+    sets[:, columns] = np.arange(len(sets))[:, None] >> np.arange(len(columns)) & 1
+    return sets
 
 
 class Engine:
@@ -69,17 +83,36 @@ class Engine:
             if tensor.name == modality
         }
 
-    def run(self, samples: Sequence[Sample]) -> list[Outputs]:
-        """The outputs of each sample, in order. Encoders run on the rows that have the modality."""
+    def run(self, samples: Sequence[Sample], explained: Container[int] = ()) -> list[Outputs]:
+        """The outputs of each sample, in order. Encoders run on the rows that have the modality.
+
+        `explained`: the samples, by their place, whose coalitions are asked for.
+        """
         if not samples:
             return []
         with self._watched():
             inputs, unusual = self._inputs(samples)
-            with self._paced(FUSION, len(samples)):
+            present = inputs[PRESENT]
+            sets = [
+                coalitions(tuple(row)) if i in explained else present[i : i + 1]
+                for i, row in enumerate(present.tolist())
+            ]
+            ends = np.cumsum([len(some) for some in sets])
+            if ends[-1] > len(samples):
+                of = np.repeat(np.arange(len(samples)), [len(some) for some in sets])
+                inputs = {name: rows[of] for name, rows in inputs.items()}
+                inputs[PRESENT] = np.concatenate(sets)
+            with self._paced(FUSION, int(ends[-1])):
                 outputs = self.bundle.fusion.run(inputs)
         return [
-            Outputs({name: rows[i] for name, rows in outputs.items()}, scores)
-            for i, scores in enumerate(unusual)
+            Outputs(
+                {name: rows[end - 1] for name, rows in outputs.items()},
+                scores,
+                {name: rows[end - len(some) : end] for name, rows in outputs.items()}
+                if i in explained
+                else {},
+            )
+            for i, (scores, some, end) in enumerate(zip(unusual, sets, ends.tolist(), strict=True))
         ]
 
     def embed(self, modality: Modality, rows: Sequence[dict[str, Array]]) -> list[Embedded]:
@@ -108,9 +141,10 @@ class Engine:
             raise
         self.failing = False
 
-    def seconds(self, sample: Sample) -> float:
+    def seconds(self, sample: Sample, *, explained: bool = False) -> float:
         """How long a sample takes in a batch, by what the latest took."""
-        found = self._pace.get(FUSION, 0.0)
+        rows = 2 ** len(sample) if explained else 1
+        found = rows * self._pace.get(FUSION, 0.0)
         for modality, one in sample.items():
             if not isinstance(one, Embedded):
                 count = len(one["tokens"]) if modality == "notes" else 1

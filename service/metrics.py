@@ -1,6 +1,7 @@
 """What Prometheus reads. One registry for each app; no label holds a value from a payload."""
 
 import os
+from functools import cache
 
 import numpy as np
 from prometheus_client import (
@@ -88,6 +89,17 @@ class Metrics:
             ("fault",),
             registry=self._registry,
         )
+        self._predictions = Counter(
+            "m3h_predictions", "Predictions answered, each of a batch", registry=self._registry
+        )
+        measured = Counter(
+            "m3h_variable_present",
+            "Predictions whose request held a usable value of the variable",
+            ("variable",),
+            registry=self._registry,
+        )
+        # They are many for each prediction, and looking one up takes as long as counting it.
+        self._measured = cache(measured.labels)
         self._present = Counter(
             "m3h_modality_present",
             "Predictions whose request held the modality",
@@ -126,6 +138,8 @@ class Metrics:
 
     def serves(self, manifest: Manifest, digest: str) -> None:
         self._bundle.labels(manifest.name, manifest.version, digest).inc()
+        for variable in manifest.spec.variables:
+            self._measured(variable.name)
 
     def serves_no_more(self, manifest: Manifest, digest: str) -> None:
         self._bundle.labels(manifest.name, manifest.version, digest).dec()
@@ -148,6 +162,9 @@ class Metrics:
 
     def prediction(self, receipt: Receipt, attention: Floats) -> None:
         """Counts one prediction. `attention` [task, task]: rows sum to 1."""
+        self._predictions.inc()
+        for used in receipt.used:
+            self._measured(used.variable).inc()
         for modality, use in receipt.modalities.items():
             if use.status != "absent":
                 self._present.labels(modality).inc()

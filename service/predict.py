@@ -3,13 +3,13 @@
 import functools
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from schemas.features import Array, Features, Floats, features
@@ -21,13 +21,14 @@ from schemas.payload import (
     reject_repeated_names,
 )
 from schemas.response import SCHEMA_VERSION, Answer, Modality, ModelReference, Reason, Receipt
-from service import problems, respond
+from service import explanation, occlusion, problems, respond
 from service.bundle import ATTENTION
 from service.cache import Cache, Key, Keys
-from service.engine import Embedded, Engine, Outputs
+from service.engine import Embedded, Engine, Outputs, Sample
+from service.explanation import Explain
 from service.metrics import Metrics
+from service.occlusion import Part
 from service.problems import Fault, Problem, Refused
-from service.respond import Explain
 
 # What strict=true does not let pass. The others are no fault of the sender: old or repeated data.
 STRICT: frozenset[Reason] = frozenset(
@@ -47,6 +48,9 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     explain: Explain = "default"
+    task: str | None = Field(
+        None, description="With explain=full: the task whose variables are named; default: three"
+    )
     strict: bool = False
 
 
@@ -69,8 +73,8 @@ class Job:
 class Prepared:
     """One patient on the way from payload to answer.
 
-    `keys` of content in the cache; `sample`: what the engine gets; `seconds` by stage;
-    `attention` [task, task], once there is an answer.
+    `keys` of content in the cache; `sample`: what the engine gets; `parts` that are left out of it
+    in turn; `seconds` by stage; `attention` [task, task], once there is an answer.
     """
 
     options: Options
@@ -78,6 +82,7 @@ class Prepared:
     receipt: Receipt
     keys: dict[Modality, Key]
     sample: dict[Modality, dict[str, Array] | Embedded]
+    parts: list[Part]
     seconds: dict[str, float]
     attention: Floats | None = None
 
@@ -99,11 +104,17 @@ class Predictor:
             else f"{local.patients} patients of {local.cohort}",
         ).model_dump(exclude_none=True)
         self._stated = functools.cache(functools.partial(respond.stated, self._manifest))
+        self._tasks = {
+            facts.task.name: facts
+            for facts in self._manifest.tasks
+            if explanation.has_one_number(facts)
+        }
         self._phenotypes = respond.phenotypes_in_words(self._manifest)
         self._metrics = metrics
 
     def prepare(self, job: Job) -> Prepared:
         """Raises InvalidPayload and Refused."""
+        self._check_task(job.options)
         times = [job.since, time.perf_counter()]
         content = job.content
         payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
@@ -116,24 +127,42 @@ class Predictor:
             keys["series"] = self._keys.of_series(found.arrays["series"])
             known |= self._cache.get({"series": keys["series"]})
         receipt = respond.receipt(found, self._manifest)
-        times.append(time.perf_counter())
         if job.options.strict:
             _insist(receipt)
+        parts = []
+        if job.options.explain == "full":
+            parts = occlusion.parts(payload, found.arrays, self._manifest.spec)
+        times.append(time.perf_counter())
         spent = (after - before for before, after in pairwise(times))
         stages = dict(zip(("queue", "parse", "features"), spent, strict=True))
-        return Prepared(job.options, found, receipt, keys, {**found.arrays, **known}, stages)
+        return Prepared(job.options, found, receipt, keys, {**found.arrays, **known}, parts, stages)
+
+    def _check_task(self, options: Options) -> None:
+        """Raises Refused for a task whose variables cannot be named."""
+        if options.task is None:
+            return
+        if options.explain != "full":
+            raise problems.parameter("task", "needs_full", "task is for explain=full")
+        if options.task not in self._tasks:
+            detail = "no task with one number that the model gives; GET /tasks lists all"
+            raise problems.parameter("task", "unknown_task", detail)
 
     def seconds(self, prepared: Prepared) -> float:
-        return self._engine.seconds(prepared.sample)
+        """How long it takes in a batch, explanation and all."""
+        explained = prepared.options.explain != "none"
+        found = self._engine.seconds(prepared.sample, explained=explained)
+        return found + sum(self._engine.seconds(one) for one in _without(prepared))
 
     def run(self, prepared: Sequence[Prepared]) -> list[bytes]:
         started = time.perf_counter()
         self._embed(prepared)
-        outputs = self._engine.run([one.sample for one in prepared])
+        explained = {i for i, one in enumerate(prepared) if one.options.explain != "none"}
+        outputs = self._engine.run([one.sample for one in prepared], explained)
+        without = [self._engine.run(list(_without(one))) for one in prepared]
         seconds = time.perf_counter() - started
         for one in prepared:
             one.seconds["model"] = seconds
-        return [self._answer(one, said) for one, said in zip(prepared, outputs, strict=True)]
+        return [self._answer(*one) for one in zip(prepared, outputs, without, strict=True)]
 
     def _embed(self, prepared: Sequence[Prepared]) -> None:
         """Content that several patients of a batch have is computed once, and kept."""
@@ -151,8 +180,14 @@ class Predictor:
                     self._cache.put(modality, key, embedded)
                 for one in waiting:
                     one.sample[modality] = made[one.keys[modality]]
+            for one in prepared:
+                arrays = one.sample.get(modality)
+                # Not once more for each of its parts.
+                if one.parts and arrays is not None and not isinstance(arrays, Embedded):
+                    (one.sample[modality],) = self._engine.embed(modality, [arrays])
 
-    def _answer(self, prepared: Prepared, outputs: Outputs) -> bytes:
+    def _answer(self, prepared: Prepared, outputs: Outputs, without: Sequence[Outputs]) -> bytes:
+        """`without`: the outputs without each of the parts."""
         started = time.perf_counter()
         prepared.receipt = respond.with_unusual(prepared.receipt, outputs)
         prepared.attention = outputs.fusion[ATTENTION]
@@ -168,9 +203,17 @@ class Predictor:
             ),
             "receipt": prepared.receipt.model_dump(exclude_none=True),
         }
-        explanation = respond.explanation(outputs, self._manifest, prepared.options.explain)
-        if explanation is not None:
-            answer["explanation"] = explanation
+        options = prepared.options
+        reasons = explanation.explanation(outputs, self._manifest, options.explain)
+        if reasons is not None:
+            answer["explanation"] = reasons
+            if options.explain == "full":
+                tasks = explanation.standing_out(outputs, self._manifest)
+                if options.task is not None:
+                    tasks = [self._tasks[options.task]]
+                reasons["variables"] = explanation.variables(
+                    tasks, outputs, without, prepared.parts
+                )
         stages = prepared.seconds
         stages["respond"] = time.perf_counter() - started
         answer["timing_ms"] = {stage: round(s * 1000, 3) for stage, s in stages.items()}
@@ -182,6 +225,15 @@ class Predictor:
                 for stage, seconds in one.seconds.items():
                     self._metrics.stage(stage, seconds)
                 self._metrics.prediction(one.receipt, one.attention)
+
+
+def _without(prepared: Prepared) -> Iterator[Sample]:
+    """The sample without each of its parts."""
+    for part in prepared.parts:
+        if part.left is None:
+            yield {m: one for m, one in prepared.sample.items() if m != part.modality}
+        else:
+            yield {**prepared.sample, part.modality: part.left}
 
 
 def _insist(receipt: Receipt) -> None:

@@ -1,14 +1,12 @@
-"""From raw outputs to the answer: predictions in words and numbers, the reason, the receipt.
+"""From raw outputs to the answer: predictions in words and numbers, and the receipt.
 
-Predictions and explanation are made as the fields of `schemas.response`, not as its objects: these
+Predictions are made as the fields of `schemas.response`, not as its objects: these
 are a hundred and more of each answer, and to make and check them takes longer than all else here.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from schemas.features import Features
 from schemas.manifest import Manifest, Phenotype, TaskFacts
@@ -16,10 +14,8 @@ from schemas.response import Ignored, Modality, ModalityUse, Receipt
 from service.bundle import ATTENTION, YES_NO
 from service.engine import Outputs
 
-Explain = Literal["none", "default", "full"]
 Fields = dict[str, Any]
 
-DRAWN_FROM = 5  # the other tasks that the default explanation names
 UNUSUAL = 0.99  # above it the receipt warns
 PLAIN = 0.2  # a smaller difference sets nothing apart: in spreads, or from the usual rate
 
@@ -217,29 +213,3 @@ def _in_words(phenotype: Phenotype, manifest: Manifest) -> str:
 def _inside(name: str) -> str:
     """A name inside a sentence; one with other capitals in it (pH, Glasgow Coma Scale) stays."""
     return name[0].lower() + name[1:] if name[1:2].islower() and name[1:].islower() else name
-
-
-def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Fields | None:
-    """The Explanation: which tasks each prediction was drawn from.
-
-    None if it is not asked for, or if it is not finite.
-    """
-    weights = outputs.fusion[ATTENTION]
-    if explain == "none" or not np.isfinite(weights).all():
-        return None
-    names = [facts.task.name for facts in manifest.tasks]
-    rows = weights.tolist()
-    if explain == "full":
-        return {"attention": {"tasks": names, "weights": rows}}
-    others = weights.copy()
-    np.fill_diagonal(others, -np.inf)
-    largest = np.argsort(-others, axis=1, kind="stable")[:, : min(DRAWN_FROM, len(names) - 1)]
-    attention = [
-        {
-            "task": name,
-            "own": row[i],
-            "drawn_from": [{"task": names[j], "weight": row[j]} for j in columns],
-        }
-        for i, (name, row, columns) in enumerate(zip(names, rows, largest.tolist(), strict=True))
-    ]
-    return {"attention": attention}

@@ -52,6 +52,14 @@ def test_every_accepted_unit_is_accepted(service, payload):
     service.predict(payload)
 
 
+def test_the_model_in_figures_is_that_of_the_manifest(service, bundle):
+    told = service.client.get("/model").json()
+    assert (told["name"], told["digest"]) == (bundle.manifest.name, bundle.digest)
+    assert told["evaluation"] == bundle.manifest.evaluation
+    assert [c["name"] for c in told["cohorts"]] == [c.name for c in bundle.manifest.cohorts]
+    assert "recalibration" not in told
+
+
 DOCUMENTS = {"tim.json": "/tim", "MODEL_CARD.md": "/model-card"}
 
 
@@ -77,7 +85,7 @@ def test_a_bundle_without_them_says_so(serve, changed_bundle):
         assert answer.json()["detail"] == f"the bundle that is served carries no {what}"
 
 
-@pytest.mark.parametrize("path", ["/tasks", "/variables"])
+@pytest.mark.parametrize("path", ["/tasks", "/variables", "/model"])
 def test_what_does_not_change_is_sent_once(service, path):
     tag = service.client.get(path).headers["etag"]
     again = service.client.get(path, headers={"If-None-Match": f'"other", W/{tag}'})
@@ -129,10 +137,10 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
     entered, leave = Event(), Event()
     run = engine.run
 
-    def blocked(samples: Any) -> Any:
+    def blocked(*asked: Any) -> Any:
         entered.set()
         assert leave.wait(10)
-        return run(samples)
+        return run(*asked)
 
     monkeypatch.setattr(engine, "run", blocked)
     service = serve(engine, queue_bytes=4 * len(json.dumps(payload)))
@@ -199,7 +207,7 @@ def test_a_model_that_hangs_is_not_ready_until_it_answers(serve, bundle, payload
     engine, leave = Engine(bundle), Event()
     engine.replay_golden()
     run = engine.run
-    monkeypatch.setattr(engine, "run", lambda samples: leave.wait(20) and run(samples))
+    monkeypatch.setattr(engine, "run", lambda *asked: leave.wait(20) and run(*asked))
     client = serve(engine, golden_seconds=0.1).client
     until(lambda: engine.hanging)
     assert client.get("/health/ready").status_code == 503
@@ -264,6 +272,10 @@ def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
     assert more('m3h_input_unusual_count{modality="image"}') == 1
     assert more('m3h_input_unusual_count{modality="notes"}') == 0
     assert more('m3h_input_ignored_total{reason="unknown_category"}') == 1
+    assert more("m3h_predictions_total") == 1
+    assert more('m3h_variable_present_total{variable="heart_rate"}') == 1
+    assert 'm3h_variable_present_total{variable="lactate"}' in after  # though nobody sent one
+    assert more('m3h_variable_present_total{variable="lactate"}') == 0
     assert more("m3h_attention_entropy_count") == 1
     assert 0 < more("m3h_attention_entropy_sum") <= 1
 
@@ -317,12 +329,13 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
         assert problem == {
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
         }
-    names = {"explain", "strict", "M3H-Priority", "M3H-Deadline-Ms"}
+    names = {"explain", "task", "strict", "M3H-Priority", "M3H-Deadline-Ms"}
     assert {p["name"] for p in operation["parameters"]} == names
     assert set(document["paths"]) == {
         "/predict",
         "/predict/batch",
         "/tasks",
+        "/model",
         "/variables",
         "/tim",
         "/model-card",

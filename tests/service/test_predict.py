@@ -81,7 +81,6 @@ def test_a_number_that_is_not_finite_becomes_an_abstention(ran):
     nan = {name: np.full_like(values, math.nan) for name, values in ran.outputs.fusion.items()}
     outputs = replace(ran.outputs, fusion=nan)
     assert all(p.abstained for p in ran.answer(outputs=outputs).values())
-    assert respond.explanation(outputs, ran.manifest, "full") is None
 
 
 @pytest.mark.parametrize(
@@ -258,28 +257,6 @@ def test_the_words_of_a_phenotype_are_those_of_its_variables_and_tasks(bundle):
     }
 
 
-# ------------------------------------------------------------------------------ the explanation
-
-
-def test_the_explanation_is_the_largest_weights_of_each_task(service, bundle, payload):
-    full = service.predict(payload, explain="full")["explanation"]["attention"]
-    names, weights = full["tasks"], np.array(full["weights"])
-    assert names == [f.task.name for f in bundle.manifest.tasks]
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
-    short = service.predict(payload)["explanation"]["attention"]
-    for i, (name, own) in enumerate(zip(names, short, strict=True)):
-        assert own["task"] == name
-        assert own["own"] == pytest.approx(weights[i, i], abs=1e-6)
-        drawn = [d["weight"] for d in own["drawn_from"]]
-        others = np.sort(np.delete(weights[i], i))[::-1][:5]
-        np.testing.assert_allclose(drawn, others, atol=1e-6)
-        assert name not in {d["task"] for d in own["drawn_from"]}
-
-
-def test_the_explanation_can_be_left_out(service, payload):
-    assert "explanation" not in service.predict(payload, explain="none")
-
-
 # ---------------------------------------------------------------------------------- the receipt
 
 
@@ -420,10 +397,10 @@ def test_the_event_loop_is_free_while_a_prediction_runs(serve, engine, payload, 
     entered, leave = Event(), Event()
     run = engine.run
 
-    def slow(samples: Any) -> Any:
+    def slow(*asked: Any) -> Any:
         entered.set()
         leave.wait(10)
-        return run(samples)
+        return run(*asked)
 
     monkeypatch.setattr(engine, "run", slow)
     client = serve(engine).client
