@@ -1,0 +1,50 @@
+"""The worked patient of docs/explanations.md is what the service says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.bundle import Bundle
+from service.engine import Engine
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "explanations.md").read_text(encoding="utf-8")
+SHOWN = [json.loads(body) for body in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+
+@pytest.fixture(scope="module")
+def answer():
+    engine = Engine(Bundle.load(ROOT / "bundles" / "m3h-open", "cpu"))
+    engine.replay_golden()
+    body = (ROOT / "examples" / "septic_shock.json").read_bytes()
+    headers = {"Content-Type": "application/json"}
+    with TestClient(create_app(engine, Settings())) as client:
+        return client.post("/predict?explain=full", content=body, headers=headers).json()
+
+
+def test_the_numbers_are_those_that_are_predicted(answer):
+    predictions = {one["task"]: one for one in answer["predictions"]}
+    for task, shown in SHOWN[0].items():
+        for name, value in shown.items():
+            assert predictions[task][name] == pytest.approx(value, abs=0.006)
+    interval = predictions["septic_shock"]["interval"]
+    assert (interval["low"], interval["high"]) == pytest.approx((0.29, 0.88), abs=0.006)
+
+
+def test_the_reasons_are_those_that_are_given(answer):
+    reasons = answer["explanation"]
+    assert reasons["modalities"]["pneumonia"] == pytest.approx(SHOWN[1], abs=0.0006)
+    assert reasons["modalities"]["sepsis"]["image"] == 0
+    (told,) = [one for one in reasons["variables"] if one["task"] == "septic_shock"]
+    named = {part["name"]: part["contribution"] for part in told["because"]}
+    assert list(named) == list(SHOWN[2])
+    assert named == pytest.approx(SHOWN[2], abs=0.0006)
+    sepsis = reasons["attention"]["tasks"].index("sepsis")
+    weights = sorted(reasons["attention"]["weights"][sepsis])
+    assert weights[-1] == pytest.approx(0.82, abs=0.005)
+    assert weights[-2] == pytest.approx(0.006, abs=0.0005)
