@@ -1,5 +1,6 @@
 """What does not change while the service runs, served from memory with its entity tag."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import BaseModel
@@ -14,14 +15,15 @@ MARKDOWN: Final = "text/markdown"
 
 
 class Document:
-    """Bytes and their type. `varies`: by the header that chose among several."""
+    """Bytes, their type, and what headers say of them besides."""
 
-    def __init__(self, content: bytes, media_type: str, varies: str | None = None) -> None:
+    def __init__(
+        self, content: bytes, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         self._content = content
         self._media_type = media_type
-        self._headers = {"ETag": f'"{sha256(content)[:32]}"', "Cache-Control": "no-cache"}
-        if varies is not None:
-            self._headers["Vary"] = varies
+        tag = {"ETag": f'"{sha256(content)[:32]}"', "Cache-Control": "no-cache"}
+        self._headers = tag | dict(headers or {})
 
     @classmethod
     def of(cls, listing: BaseModel) -> "Document":

@@ -49,7 +49,7 @@ class TimDocuments:
     def _make(self, asked: Asked, media_type: Literal["application/json", "text/csv"]) -> Document:
         tim = self._tim if asked.source is None else self._tim.of(asked.source, asked.top)
         text = tim.model_dump_json() if media_type == JSON else table(tim)
-        return Document(text.encode(), media_type, varies="Accept")
+        return Document(text.encode(), media_type, {"Vary": "Accept"})
 
 
 def preferred(accept: str | None) -> Literal["application/json", "text/csv"]:

@@ -1,0 +1,61 @@
+"""The dashboard: files that are built from `web/`, served from memory under a strict policy."""
+
+import gzip
+import mimetypes
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.documents import Document
+
+# Content Security Policy Level 3: nothing but what this service itself serves, and no inline code.
+POLICY = "; ".join(  # noqa: FLY002 - a line for each directive
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept-Encoding",
+}
+_INDEX = "index.html"
+
+
+def routes() -> APIRouter:
+    """`GET /`, and what it loads below `/page`."""
+    found = APIRouter(include_in_schema=False)
+
+    def serve(path: str, entry: Traversable) -> None:
+        media_type = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
+        content = entry.read_bytes()
+        plain = Document(content, media_type, _HEADERS)
+        packed = Document(
+            gzip.compress(content, mtime=0), media_type, _HEADERS | {"Content-Encoding": "gzip"}
+        )
+
+        @found.get(path)
+        async def get(request: Request) -> Response:
+            accepts = request.headers.get("accept-encoding", "")
+            return (packed if "gzip" in accepts else plain).response(request)
+
+    def walk(folder: Traversable, path: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                walk(entry, f"{path}/{entry.name}")
+            else:
+                serve("/" if entry.name == _INDEX else f"{path}/{entry.name}", entry)
+
+    walk(files("service") / "page", "/page")
+    return found

@@ -1,0 +1,5 @@
+import type { Known } from "./app";
+
+export function TimView(_: { known: Known; of?: string | undefined }) {
+  return <p>to come</p>;
+}
