@@ -8,10 +8,12 @@ TUNED  ?= docs/tuned.json
 DATA   ?= $(or $(M3H_DATA),../shared/data)
 
 BIN := .venv/bin
+# Node.js comes from a wheel, as all else that is not of the system; npm finds node on the path.
+NPM := PATH="$(CURDIR)/.venv/bin:$$PATH" npm
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results tune cohorts check format system clean
+.PHONY: help run test results tune cohorts page check format system clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +21,7 @@ help: ## list the commands
 run: .venv/serve ## set up and serve the shipped bundle (no torch, no GPU, no Redis)
 	$(BIN)/m3h-serve --bundle $(BUNDLE) --host $(HOST) --port $(PORT)
 
-test: .venv/all system check ## set up, check and test everything
+test: .venv/all web/node_modules system check ## set up, check and test everything
 	$(BIN)/pytest
 
 results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
@@ -36,6 +38,11 @@ cohorts: .venv/all
 	done
 	test -d runs/eicu-masked || $(BIN)/m3h-model cohort eicu --masked --out runs/eicu-masked --data $(DATA)
 
+page: web/node_modules ## build the dashboard from web/ into service/page
+	mkdir -p build
+	$(BIN)/python scripts/openapi > build/openapi.json
+	cd web && $(NPM) run types -- ../build/openapi.json --output src/openapi.ts && $(NPM) run build
+
 check: .venv/all ## lint, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,10 +54,10 @@ format: .venv/all ## put the code in its one format
 	$(BIN)/ruff format .
 
 system: ## what the tests need of the system, where it is missing and we may install it
-	@scripts/system-packages redis-server
+	@scripts/system-packages redis-server chromium
 
 clean: ## remove the environment and all that was made
-	rm -rf .venv build runs *.egg-info
+	rm -rf .venv build runs web/node_modules *.egg-info
 
 # Stamps: the environment is made anew when what it is made of changes.
 .venv/python:
@@ -65,4 +72,8 @@ clean: ## remove the environment and all that was made
 
 .venv/all: .venv/serve
 	$(PIP) install --constraint constraints.txt --editable '.[train,test]'
+	@touch $@
+
+web/node_modules: .venv/all web/package-lock.json
+	cd web && $(NPM) ci --silent --no-fund --no-audit
 	@touch $@

@@ -1,10 +1,15 @@
-"""What the rooms' tests share: the open data, or a skip that names the set that is not there."""
+"""What the rooms' tests share: the shipped bundle, and the open data if it is there."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from schemas.manifest import sha256
 
 OpenData = Callable[..., Path]
 
@@ -27,3 +32,28 @@ def open_data() -> OpenData:
         return data
 
     return folder_with
+
+
+@pytest.fixture(scope="session")
+def bundle_dir() -> Path:
+    return Path(__file__).parents[1] / "bundles" / "m3h-open"
+
+
+@pytest.fixture(scope="session")
+def changed_bundle(
+    bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A copy of the bundle with another manifest, valid or not, whose digests hold."""
+
+    def change(edit: Callable[[dict[str, Any], Path], None]) -> Path:
+        path = tmp_path_factory.mktemp("bundles") / "changed"
+        shutil.copytree(bundle_dir, path)
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        edit(manifest, path)
+        for name in manifest["files"]:
+            if (path / name).is_file():
+                manifest["files"][name] = sha256((path / name).read_bytes())
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        return path
+
+    return change

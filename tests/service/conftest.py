@@ -3,8 +3,6 @@
 import base64
 import copy
 import io
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +14,6 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.manifest import sha256
 from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
@@ -25,11 +22,6 @@ from service.settings import Settings
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
 MAX_BODY = 300_000
-
-
-@pytest.fixture(scope="session")
-def bundle_dir() -> Path:
-    return Path(__file__).parents[2] / "bundles" / "m3h-open"
 
 
 @pytest.fixture(scope="session")
@@ -92,26 +84,6 @@ def service(serve: Callable[..., Service], engine: Engine) -> Service:
 def payload() -> dict[str, Any]:
     """A valid request with all four modalities, for the test to change."""
     return copy.deepcopy(full_payload())
-
-
-@pytest.fixture(scope="session")
-def changed_bundle(
-    bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Path]:
-    """A copy of the bundle with another manifest, valid or not, whose digests hold."""
-
-    def change(edit: Callable[[dict[str, Any], Path], None]) -> Path:
-        path = tmp_path_factory.mktemp("bundles") / "changed"
-        shutil.copytree(bundle_dir, path)
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        edit(manifest, path)
-        for name in manifest["files"]:
-            if (path / name).is_file():
-                manifest["files"][name] = sha256((path / name).read_bytes())
-        (path / "manifest.json").write_text(json.dumps(manifest))
-        return path
-
-    return change
 
 
 def full_payload() -> dict[str, Any]:

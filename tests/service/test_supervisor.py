@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from service.settings import Settings, available_cpus
+from tests import served
 from tests.scraped import scraped
 
 
@@ -31,27 +32,14 @@ from tests.scraped import scraped
 def started(
     bundle_dir: Path, tmp_path: Path
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts `m3h-serve` on a free port; gives the process and its URL.
-
-    Its log goes to a file: a pipe that nobody reads would fill up, and hold the service.
-    """
+    """Starts `m3h-serve` on a free port; gives the process and its URL."""
     processes = []
 
     def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-c", "from service.cli import app; app()"]
         log = tmp_path / f"log-{len(processes)}.jsonl"
-        with log.open("w") as written:
-            process = subprocess.Popen(
-                [*command, "--bundle", str(bundle), "--port", "0", "--admin-port", "0"],
-                stdout=subprocess.PIPE,
-                stderr=written,
-                text=True,
-                env=os.environ | environment,
-            )
-        process.stderr = log.open()
+        process, url = served.start(bundle, log, **environment)
         processes.append(process)
-        first = process.stdout.readline()
-        return process, first.rpartition(" at ")[2].strip()
+        return process, url
 
     yield start
     for process in processes:
@@ -117,7 +105,7 @@ def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | environment,
+        env=os.environ | {"M3H_ADMIN_PORT": "0"} | environment,
     )
     assert done.returncode == 2
     assert said in done.stderr

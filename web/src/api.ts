@@ -17,7 +17,13 @@ export type Model = Schemas["Model"];
 export type Task = Schemas["TaskEntry"];
 export type Variable = Schemas["VariableEntry"];
 
-export const MODALITIES: Modality[] = ["tabular", "series", "notes", "image"];
+/** In the order of the service, in words. */
+export const MODALITIES: [Modality, string][] = [
+  ["tabular", "Tabular data"],
+  ["series", "Vital signs, labs, treatments"],
+  ["notes", "Notes"],
+  ["image", "Chest X-ray"],
+];
 
 /** The service, or the way to it, did not answer as it should have; `problem` says why (RFC 9457). */
 export class Refused extends Error {

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import * as api from "./api";
 import type { Known } from "./app";
-import { before, decimal, measured, percent, points, share, signed, unit } from "./numbers";
+import { before, decimal, measured, percent, points, quantity, share, signed, unit } from "./numbers";
 import { hasOneNumber, type Visit } from "./patient";
 import { className, classesOf, Track } from "./predictions";
 
@@ -22,7 +22,7 @@ export function Detail(props: {
       {one.abstained ? <p>No answer: {one.abstained.reason}</p> : <Stand one={one} />}
       {explanation && (
         <>
-          <Modalities one={one} explanation={explanation} receipt={visit.answer.receipt} />
+          <Modalities key={one.task} one={one} explanation={explanation} receipt={visit.answer.receipt} />
           {hasOneNumber(one) && <Because one={one} parts={props.because} visit={visit} />}
           <Attention one={one} explanation={explanation} known={props.known} />
         </>
@@ -96,8 +96,6 @@ function inWords(set: readonly string[]): string {
 
 // ---- modalities
 
-const NAMES = { tabular: "Tabular data", series: "Vital signs, labs, treatments", notes: "Notes", image: "Chest X-ray" };
-
 /** From the number with nothing known to the one that was predicted, a step for each modality. */
 function Modalities(props: { one: api.Prediction; explanation: api.Explanation; receipt: api.Receipt }) {
   const { one, receipt } = props;
@@ -112,10 +110,10 @@ function Modalities(props: { one: api.Prediction; explanation: api.Explanation; 
   const whole = (value: number) => (days ? `${decimal(value, 1)} ${unit(one.unit)}` : percent(value));
   const change = (value: number) => (days ? signed(value, 1) : points(value));
   let reached = shares.baseline;
-  const steps = api.MODALITIES.map((name) => {
+  const steps = api.MODALITIES.map(([name, title]) => {
     const from = reached;
     reached += shares[name];
-    return { name, from, to: reached };
+    return { name, title, from, to: reached };
   });
   const ends = [0, shares.baseline, ...steps.map((step) => step.to)];
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
@@ -144,9 +142,9 @@ function Modalities(props: { one: api.Prediction; explanation: api.Explanation; 
               <div class="fill quiet-fill" style={{ left: at(0), width: at(low + shares.baseline) }} />
             </td>
           </tr>
-          {steps.map(({ name, from, to }) => (
+          {steps.map(({ name, title, from, to }) => (
             <tr key={name} data-modality={name} data-share={shares[name]}>
-              <th scope="row">{NAMES[name]}</th>
+              <th scope="row">{title}</th>
               <td class="number">{shares[name] === 0 ? <Unused name={name} task={one.task} receipt={receipt} /> : change(shares[name])}</td>
               <td class="wide" aria-hidden="true">
                 {to !== from && (
@@ -235,16 +233,16 @@ function Because(props: { one: api.Prediction; parts: api.Part[] | undefined; vi
   );
 }
 
-function seen(part: api.Part, { payload, answer: _ }: Visit): string {
+function seen(part: api.Part, { payload }: Visit): string {
   switch (part.kind) {
     case "tabular":
-      return typeof part.value === "number" ? `${measured(part.value)} ${unit(part.unit)}` : className(part.value);
+      return typeof part.value === "number" ? quantity(part.value, part.unit) : className(part.value);
     case "series": {
       const range = part.lowest < part.highest ? `; ${measured(part.lowest)} to ${measured(part.highest)}` : "";
-      return `${measured(part.last)} ${unit(part.unit)}, ${before(payload.as_of, part.time)}${range}`;
+      return `${quantity(part.last, part.unit)}, ${before(payload.as_of, part.time)}${range}`;
     }
     case "treatment": {
-      const rate = part.rate != null ? `${measured(part.rate)} ${unit(part.unit)}; ` : "";
+      const rate = part.rate != null ? `${quantity(part.rate, part.unit)}; ` : "";
       return `${rate}${part.running ? "running, since" : "ended, begun"} ${before(payload.as_of, part.since)}`;
     }
     case "note": {

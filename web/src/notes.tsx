@@ -16,7 +16,7 @@ export function NotesRead({ payload, because }: { payload: Payload; because: Par
           <h3>
             {note.kind ?? "note"} <span class="quiet">{before(payload.as_of, note.time)}</span>
           </h3>
-          <p class="text">{marked(note.text, passages.filter((one) => one.pointers[0] === `/notes/${i}`))}</p>
+          <p class="text">{marked(note.text, passages.filter((one) => one.pointers[0] === `/notes/${i}/text`))}</p>
         </article>
       ))}
     </section>

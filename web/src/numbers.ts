@@ -61,6 +61,10 @@ export function unit(code: string | null | undefined): string {
   return code ? (UNITS[code] ?? code.replace(/^u(?=[A-Za-z])/, "µ").replace("/uL", "/µL")) : "";
 }
 
+export function quantity(value: number, code: string | null | undefined): string {
+  return `${measured(value)} ${unit(code)}`.trim();
+}
+
 /** How long before `asOf` a moment lies. */
 export function before(asOf: string, time: string): string {
   const minutes = Math.round((Date.parse(asOf) - Date.parse(time)) / 60_000);

@@ -81,6 +81,11 @@ export function Patient({ known }: { known: Known }) {
     }).catch(told);
   }, [visit, prediction, hasReasons]);
 
+  const show = (task: string) => {
+    choose(task);
+    document.getElementById("detail")?.focus();
+  };
+
   return (
     <>
       <Intake send={send} busy={busy} open={!visit} />
@@ -91,13 +96,12 @@ export function Patient({ known }: { known: Known }) {
       {visit && (
         <>
           <Sent visit={visit} />
-          <StandOut answer={visit.answer} chosen={chosen} choose={choose} />
+          <StandOut answer={visit.answer} chosen={chosen} choose={show} />
           <div class="visit">
-            <Predictions answer={visit.answer} changed={changed} chosen={chosen} choose={choose} />
+            <Predictions answer={visit.answer} changed={changed} chosen={chosen} choose={show} />
             <div class="beside">
               {prediction && (
                 <Detail
-                  key={prediction.task}
                   prediction={prediction}
                   visit={visit}
                   because={reasons[prediction.task]}
@@ -129,11 +133,11 @@ function Sent({ visit: { payload, answer } }: { visit: Visit }) {
         <span class="quiet">as of {payload.as_of}</span>
       </h1>
       <ul class="row chips">
-        {api.MODALITIES.map((name) => {
+        {api.MODALITIES.map(([name, title]) => {
           const use = modalities[name];
           return (
             <li key={name} class={`chip ${use?.status ?? "absent"}`}>
-              {name}: {use?.status ?? "absent"}
+              {title}: {use?.status ?? "absent"}
               {use?.unusual != null && (
                 <span class="quiet"> · more unusual than {percent(use.unusual)} of the training patients</span>
               )}

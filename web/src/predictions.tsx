@@ -14,10 +14,6 @@ export function Predictions(props: {
   const [order, sort] = useState<Order>("department");
   const changed = new Map(props.changed?.predictions.map((one) => [one.task, one]));
   const groups = order === "department" ? byDepartment(props.answer.predictions) : byDistance(props.answer.predictions);
-  const choose = (task: string) => {
-    props.choose(task);
-    document.getElementById("detail")?.focus();
-  };
   return (
     <section class="panel predictions">
       <div class="row">
@@ -64,7 +60,7 @@ export function Predictions(props: {
                     class="link"
                     aria-current={one.task === props.chosen ? "true" : undefined}
                     title={one.means}
-                    onClick={() => choose(one.task)}
+                    onClick={() => props.choose(one.task)}
                   >
                     {one.display}
                   </button>
@@ -88,19 +84,18 @@ function Row({ one, changed }: { one: Prediction; changed: Prediction | undefine
     );
   }
   if (one.probability != null) {
+    const moved = movedTo(one.probability, changed?.probability);
     return (
       <>
         <td class="number">
           <data value={one.probability}>{percent(one.probability)}</data>
-          {changed?.probability != null && changed.probability !== one.probability && (
-            <span class="moved"> {points(changed.probability - one.probability)}</span>
-          )}
+          {moved !== undefined && <span class="moved"> {points(moved - one.probability)}</span>}
         </td>
         <td class="chart">
-          <Track one={one} changed={changed?.probability ?? undefined} />
+          <Track one={one} changed={moved} />
         </td>
         <td class="number quiet">{one.prevalence != null && percent(one.prevalence)}</td>
-        <td class="small quiet" title={one.no_set ?? undefined}>
+        <td class="set small quiet" title={one.no_set ?? undefined}>
           {one.set ? SETS[one.set.join()] : one.no_set ? "too few to say" : ""}
         </td>
       </>
@@ -130,11 +125,17 @@ function Row({ one, changed }: { one: Prediction; changed: Prediction | undefine
         {likeliest && <data value={likeliest[1]}>{percent(likeliest[1])}</data>}
       </td>
       <td colSpan={3} class="small">
-        {one.kind === "clustering" ? `group ${one.cluster}: ${one.description}` : likeliest && className(likeliest[0])}
+        {one.kind === "clustering" ? `group ${one.cluster}` : likeliest && className(likeliest[0])}
+        {one.description && <span class="quiet print-hidden">: {one.description}</span>}
         {one.set && <span class="quiet">; cannot be ruled out: {one.set.map(className).join(", ") || "none fits"}</span>}
       </td>
     </>
   );
+}
+
+/** Where it is now, if that is a tenth of a point away at least. */
+function movedTo(from: number, to: number | null | undefined): number | undefined {
+  return to != null && Math.abs(to - from) >= 0.001 ? to : undefined;
 }
 
 const SETS: Record<string, string> = { no: "no", yes: "yes", "no,yes": "no, yes", "": "neither fits" };
@@ -151,9 +152,7 @@ export function Track({ one, changed }: { one: Prediction; changed?: number | un
       )}
       {one.prevalence != null && <div class="tick" style={{ left: at(one.prevalence) }} />}
       <div class={`dot ${more ? "more" : "less"}`} style={{ left: at(one.probability) }} />
-      {changed !== undefined && changed !== one.probability && (
-        <div class="dot hollow" style={{ left: at(changed) }} />
-      )}
+      {changed !== undefined && <div class="dot hollow" style={{ left: at(changed) }} />}
     </div>
   );
 }
@@ -173,8 +172,7 @@ interface Group {
 }
 
 function byDepartment(predictions: Prediction[]): Group[] {
-  const groups = new Map<string, Prediction[]>();
-  for (const one of predictions) groups.set(one.department, [...(groups.get(one.department) ?? []), one]);
+  const groups = Map.groupBy(predictions, (one) => one.department);
   return [...groups].map(([title, found]) => ({ title, predictions: found }));
 }
 
