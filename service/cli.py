@@ -86,7 +86,7 @@ def _welcome(host: str, serves: str, port: int) -> None:
         body = '{"as_of": "2026-01-02T12:00:00Z", "tabular": {"age": 67, "sex": "female"}}'
     text = f"""\
 M3H serves {serves} at {url}
-Three next things to try:
+Open it in a browser, or try three things here:
   curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}
   curl -s {url}/tasks
   curl -s {url}/model-card"""

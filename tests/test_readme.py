@@ -60,6 +60,19 @@ def test_the_curl_answers_with_44_predictions(url):
     assert shown["prevalence"] == pytest.approx(real["prevalence"], abs=0.006)
 
 
+def test_the_reasons_are_asked_for_as_shown(url):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not there")
+    (command,) = [body for kind, body in BLOCKS if kind == "sh" and "explain=full" in body]
+    command = command.replace("http://localhost:8000", url)
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=True)
+    explanation = json.loads(done.stdout)["explanation"]
+    assert explanation["modalities"].keys() >= {"pneumonia"}
+    (told,) = explanation["variables"]
+    assert told["task"] == "pneumonia"
+    assert told["because"]
+
+
 def test_a_deadline_and_another_bundle_are_asked_for_as_shown(url):
     if shutil.which("curl") is None:
         pytest.skip("curl is not there")

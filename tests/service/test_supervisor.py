@@ -50,7 +50,7 @@ def started(
 def test_the_first_command_that_it_shows_works(started):
     process, _ = started()
     lines = [process.stdout.readline().strip() for _ in range(4)]
-    assert lines[0].startswith("Three next things to try")
+    assert lines[0].startswith("Open it in a browser")
     if shutil.which("curl") is None:
         pytest.skip("curl is not there")
     root = Path(__file__).parents[2]

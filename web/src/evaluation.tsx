@@ -283,7 +283,7 @@ function Curve({ title, found }: { title: string; found: { predicted: number[]; 
   );
 }
 
-const FEW = "too few to say";
+const FEW = <span class="quiet">too few to say</span>;
 const OBSERVED = "observed / expected";
 
 function Groups({ found }: { found: Record<string, Record<string, Tally>> }) {
@@ -293,6 +293,7 @@ function Groups({ found }: { found: Record<string, Record<string, Tally>> }) {
         <>
           <span class="quiet">{by}:</span> {name}
           {here.small && <span class="quiet"> (small)</span>}
+          <Size of={here} />
         </>
       ),
       // Of a small group the figure is given, as in the report, where there is one.
@@ -300,8 +301,6 @@ function Groups({ found }: { found: Record<string, Record<string, Tally>> }) {
       beside: [
         here.against_everyone ? <Figure form={plus} found={here.against_everyone} /> : "",
         here.observed_to_expected ? <Ratio found={here.observed_to_expected} /> : FEW,
-        here.stays.toLocaleString("en"),
-        here.tasks,
       ],
     })),
   );
@@ -311,7 +310,7 @@ function Groups({ found }: { found: Record<string, Record<string, Tally>> }) {
         caption="All inputs, at 24 h. Descriptive: nothing was corrected for any group, and groups differ in their tasks; a small one has under 100 stays and tells little. Against everyone: on the group’s own tasks. Observed / expected above 1: the probabilities are too low."
         label="group"
         series={["AUROC"]}
-        beside={["against everyone", OBSERVED, "stays", "tasks"]}
+        beside={["against everyone", OBSERVED]}
         form={three}
         rows={rows}
       />
@@ -330,18 +329,28 @@ function Landmarks({ found }: { found: NonNullable<Evaluation["landmarks"]> }) {
         caption="All inputs; those who are still in the unit: a later row has other, sicker patients, so that the rows are no curve of one group. Observed / expected: of M3H."
         label="after admission"
         series={models.map((model) => names[model] ?? model)}
-        beside={[OBSERVED, "stays"]}
+        beside={[OBSERVED]}
         form={three}
         rows={Object.entries(found).map(([hours, here]) => ({
-          label: `${hours} h`,
+          label: (
+            <>
+              {hours} h
+              <Size of={here} />
+            </>
+          ),
           dots: models.map((model) => here.models[model] ?? null),
-          beside: [
-            here.observed_to_expected ? <Ratio found={here.observed_to_expected} /> : FEW,
-            here.stays.toLocaleString("en"),
-          ],
+          beside: [here.observed_to_expected ? <Ratio found={here.observed_to_expected} /> : FEW],
         }))}
       />
     </Panel>
+  );
+}
+
+function Size({ of }: { of: Tally }) {
+  return (
+    <div class="quiet small">
+      {of.stays.toLocaleString("en")} stays, {of.tasks} tasks
+    </div>
   );
 }
 
