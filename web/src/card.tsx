@@ -40,6 +40,8 @@ const markdown = new Marked({
 function rendered(text: string): DocumentFragment {
   const html = markdown.parse(text, { async: false });
   const card = DOMPurify.sanitize(html, { RETURN_DOM_FRAGMENT: true });
+  // An empty corner is no header.
+  for (const corner of card.querySelectorAll("th:empty")) corner.replaceWith(document.createElement("td"));
   for (const [i, table] of card.querySelectorAll("table").entries()) {
     const box = document.createElement("div");
     box.className = "scroll";

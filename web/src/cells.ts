@@ -1,5 +1,5 @@
 // A cell of TIM: what learning one task brought another, and how it is said.
-import { apart, ranged, type Ranged } from "./charts";
+import { apart, type Ranged } from "./charts";
 import type { Task, Tim } from "./api";
 import { signed } from "./numbers";
 
@@ -44,13 +44,15 @@ export function surety(cell: Measured): "certain" | "apart" | "unclear" {
 
 const SURETY = {
   certain: "certain",
-  apart: "interval leaves out zero, not certain among so many cells",
+  apart: "interval leaves out zero, but not certain among so many cells",
   unclear: "interval holds zero",
 };
 
 export function said(cell: Cell): string {
   if (!measured(cell)) return "not measured";
-  return `${ranged(effect, cell.effect)} ${cell.metric}, ${SURETY[surety(cell)]}`;
+  const [value, lower, upper] = cell.effect;
+  const interval = lower == null || upper == null ? "" : ` [${effect(lower)}, ${effect(upper)}]`;
+  return `${effect(value)} ${cell.metric}${interval}; ${SURETY[surety(cell)]}`;
 }
 
 export type Titles = (task: string) => string;

@@ -46,7 +46,11 @@ interface Props {
 }
 
 // The series can be told apart without colour: a disc, a ring, a diamond.
-const MARKS = ["M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z", "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z", "M0-5.5 5.5 0 0 5.5-5.5 0z"];
+const MARKS = [
+  "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
+  "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+  "M0-5.5 5.5 0 0 5.5-5.5 0z",
+];
 
 export function DotTable({ caption, label, series, beside = [], rows, form, reference }: Props) {
   const numbers = rows.flatMap((row) => row.dots.flatMap((dot) => dot ?? [])).filter((n) => n != null);
@@ -114,7 +118,9 @@ export function DotTable({ caption, label, series, beside = [], rows, form, refe
                   const y = `${(100 * (lanes > 1 ? s + 1 : 1)) / (lanes + 1)}%`;
                   return (
                     <g key={s} class={shape(dot)}>
-                      {lower != null && upper != null && <line class="range" x1={at(lower)} x2={at(upper)} y1={y} y2={y} />}
+                      {lower != null && upper != null && (
+                        <line class="range" x1={at(lower)} x2={at(upper)} y1={y} y2={y} />
+                      )}
                       <svg x={at(value)} y={y} overflow="visible">
                         <path class={`mark mark-${s}`} d={MARKS[s]} />
                       </svg>
@@ -124,14 +130,10 @@ export function DotTable({ caption, label, series, beside = [], rows, form, refe
               </svg>
             </td>
             {row.dots.map((dot, s) => (
-              <td key={s}>
-                {dot ? <Figure form={form} found={dot} /> : <span class="quiet">too few to say</span>}
-              </td>
+              <td key={s}>{dot ? <Figure form={form} found={dot} /> : <span class="quiet">too few to say</span>}</td>
             ))}
             {row.beside?.map((cell, c) => (
-              <td key={c}>
-                {cell}
-              </td>
+              <td key={c}>{cell}</td>
             ))}
           </tr>
         ))}

@@ -22,7 +22,10 @@ interface Tested {
   tasks: number;
   fewest_positives: number;
   positives?: Record<string, number>;
-  models: Record<string, { auroc: Ranged; by_task: Record<string, number | Ranged>; m3h_ahead_by?: Ranged; change?: Ranged }>;
+  models: Record<
+    string,
+    { auroc: Ranged; by_task: Record<string, number | Ranged>; m3h_ahead_by?: Ranged; change?: Ranged }
+  >;
 }
 
 interface Acting {
@@ -42,7 +45,10 @@ interface Tally {
   observed_to_expected?: Ranged;
 }
 
-const INPUTS = { measured: "Vital signs, laboratory values, demographics", all: "All inputs: also treatments and notes" };
+const INPUTS = {
+  measured: "Vital signs, laboratory values, demographics",
+  all: "All inputs: also treatments and notes",
+};
 
 const MODELS: Record<string, string> = {
   m3h: "M3H",
@@ -78,7 +84,9 @@ export function Evaluated({ known, found }: { known: Known; found: Evaluation })
   if (!measured && !all && !acting) {
     return (
       <Panel title="Evaluation">
-        <p>This model was not evaluated: how well it ranks and how far its probabilities can be trusted is not known.</p>
+        <p>
+          This model was not evaluated: how well it ranks and how far its probabilities can be trusted is not known.
+        </p>
       </Panel>
     );
   }
@@ -88,9 +96,9 @@ export function Evaluated({ known, found }: { known: Known; found: Evaluation })
       {(measured || all) && (
         <Panel title="How well patients are ranked">
           <p>
-            Mean AUROC over tasks on hospitals never seen: {home}, {(measured ?? all)?.stays.toLocaleString("en")} stays,
-            24 h after admission, five folds by hospital. The models that were tested were made as this one was, each
-            without the hospitals that test it. In brackets: 95 % intervals of bootstraps over hospitals.
+            Mean AUROC over tasks on hospitals never seen: {home}, {(measured ?? all)?.stays.toLocaleString("en")}{" "}
+            stays, 24 h after admission, five folds by hospital. The models that were tested were made as this one was,
+            each without the hospitals that test it. In brackets: 95 % intervals of bootstraps over hospitals.
           </p>
           <div class="pair">
             {measured && <Models title={INPUTS.measured} found={measured} />}
@@ -182,7 +190,11 @@ function ByTask({ known, measured, all }: { known: Known; measured: Tested | und
 function Calibration({ found }: { found: Acting }) {
   const sides = { "All inputs": found, Measured: found.measured };
   const told = Object.entries(sides).filter((side): side is [string, Acting] => side[1] !== undefined);
-  const rows = (names: Record<string, string>, of: (side: Acting) => Record<string, number | null>, form: typeof three) =>
+  const rows = (
+    names: Record<string, string>,
+    of: (side: Acting) => Record<string, number | null>,
+    form: typeof three,
+  ) =>
     Object.entries(names).map(([key, words]) => (
       <tr key={key}>
         <th scope="row">{words}</th>
@@ -199,8 +211,8 @@ function Calibration({ found }: { found: Acting }) {
   return (
     <Panel title="How far probabilities, sets and intervals can be trusted">
       <p>
-        Hospitals never seen, at 24 h, the {found.tasks} commonest tasks pooled. Of a probability that is
-        right, as many patients have the disease as it says: the dots lie on the line. These figures have no intervals in the report.
+        Hospitals never seen, at 24 h, the {found.tasks} commonest tasks pooled. Of a probability that is right, as many
+        patients have the disease as it says: the dots lie on the line. These figures have no intervals in the report.
       </p>
       <div class="calibration">
         {told.map(([name, side]) => side.curve && <Curve key={name} title={name} found={side.curve} />)}
@@ -236,7 +248,11 @@ function Curve({ title, found }: { title: string; found: { predicted: number[]; 
   return (
     <figure class="curve">
       <figcaption>{title}</figcaption>
-      <svg viewBox={`-44 -8 ${SIDE + 60} ${SIDE + 50}`} role="img" aria-label={`Calibration curve, ${title}; its numbers are listed below it`}>
+      <svg
+        viewBox={`-44 -8 ${SIDE + 60} ${SIDE + 50}`}
+        role="img"
+        aria-label={`Calibration curve, ${title}; its numbers are listed below it`}
+      >
         {ticks.map((tick) => (
           <g key={tick}>
             <path class="grid" d={`M${x(tick)} 0V${SIDE}M0 ${y(tick)}H${SIDE}`} />
@@ -322,7 +338,11 @@ function Landmarks({ found }: { found: NonNullable<Evaluation["landmarks"]> }) {
   const models = ["m3h", "logistic_regression", "lightgbm"].filter((model) =>
     Object.values(found).some((here) => here.models[model]),
   );
-  const names: Record<string, string> = { m3h: "M3H", logistic_regression: "logistic regression", lightgbm: "LightGBM" };
+  const names: Record<string, string> = {
+    m3h: "M3H",
+    logistic_regression: "logistic regression",
+    lightgbm: "LightGBM",
+  };
   return (
     <Panel title="By hours since admission">
       <DotTable
@@ -348,8 +368,8 @@ function Landmarks({ found }: { found: NonNullable<Evaluation["landmarks"]> }) {
 
 function Size({ of }: { of: Tally }) {
   return (
-    <div class="quiet small">
-      {of.stays.toLocaleString("en")} stays, {of.tasks} tasks
+    <div class="quiet small number">
+      {of.stays.toLocaleString("en")} {of.stays === 1 ? "stay" : "stays"}, {of.tasks} tasks
     </div>
   );
 }

@@ -40,7 +40,12 @@ export function Heatmap({ groups, cells, title }: Props) {
             return (
               <tr key={source}>
                 {group.title && i === 0 && (
-                  <th scope="rowgroup" rowSpan={group.tasks.length} class={`department ${group.tasks.length === 1 ? "alone" : ""}`} title={group.title}>
+                  <th
+                    scope="rowgroup"
+                    rowSpan={group.tasks.length}
+                    class={`department ${group.tasks.length === 1 ? "alone" : ""}`}
+                    title={group.title}
+                  >
                     <span>{group.title}</span>
                   </th>
                 )}
@@ -190,7 +195,9 @@ function Readout({ cell, title }: { cell: Cell | undefined; title: Titles }) {
   }, [words]);
   return (
     <div class="readout">
-      <p aria-hidden="true">{words || <span class="quiet">Point at a cell, or move to it with the arrow keys, to read it.</span>}</p>
+      <p aria-hidden="true">
+        {words || <span class="quiet">Point at a cell, or move to it with the arrow keys, to read it.</span>}
+      </p>
       <p class="unseen" aria-live="polite">
         {spoken}
       </p>

@@ -2,7 +2,7 @@
 import { forceCenter, forceLink, forceManyBody, forceSimulation, forceX, forceY } from "d3-force";
 import type { Measured, Titles } from "./cells";
 
-export const [WIDTH, HEIGHT] = [1000, 760];
+export const [WIDTH, HEIGHT] = [880, 760];
 const STEPS = 400;
 const APART = 18; // between the boxes of two tasks, where arrows have to be seen
 const LINE = 20; // letters; longer titles are broken in two
@@ -35,7 +35,13 @@ export function lay(edges: Measured[], title: Titles): Map<string, Node> {
   });
   const links = edges.map((edge) => ({ source: edge.task, target: edge.source }));
   forceSimulation(nodes)
-    .force("link", forceLink<Node, (typeof links)[number]>(links).id((node) => node.name).distance(150).strength(0.12))
+    .force(
+      "link",
+      forceLink<Node, (typeof links)[number]>(links)
+        .id((node) => node.name)
+        .distance(150)
+        .strength(0.12),
+    )
     .force("repel", forceManyBody().strength(-900))
     .force("middle", forceCenter(WIDTH / 2, HEIGHT / 2))
     .force("x", forceX<Node>(WIDTH / 2).strength(0.08))
@@ -53,7 +59,10 @@ export function lay(edges: Measured[], title: Titles): Map<string, Node> {
 
 /** Spreads the tasks over the whole picture, and those that stand close together more than those at its edge. */
 function fit(nodes: Node[]) {
-  for (const [axis, extent] of [["x", WIDTH], ["y", HEIGHT]] as const) {
+  for (const [axis, extent] of [
+    ["x", WIDTH],
+    ["y", HEIGHT],
+  ] as const) {
     const sorted = nodes.toSorted((a, b) => a[axis] - b[axis]);
     const [low, high] = [sorted[0]?.[axis] ?? 0, sorted.at(-1)?.[axis] ?? 0];
     const places = sorted.map((node, rank) => {

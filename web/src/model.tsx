@@ -29,7 +29,12 @@ function About({ known }: { known: Known }) {
   const facts: [string, ComponentChildren][] = [
     ["Made on", model.created],
     ["Tasks", tasks.length],
-    ["Network", Object.entries(model.network).map(([name, value]) => `${name} ${String(value)}`).join(", ") || "not told"],
+    [
+      "Network",
+      Object.entries(model.network)
+        .map(([name, value]) => `${name} ${String(value)}`)
+        .join(", ") || "not told",
+    ],
     ["Learned from", `${first} to ${last} hours after admission`],
     ["Command", <code>{model.command}</code>],
     ["Digest", <code>{model.digest}</code>],

@@ -23,8 +23,8 @@ export function Network({ known }: { known: Known }) {
       ) : (
         <Panel title="No arrow to draw">
           <p>
-            An arrow is a cell of the matrix that is certain. {certainty(0, pairs.length, known.tim.patients)}. An
-            arrow drawn here would be one of {pairs.length.toLocaleString("en")} pairs picked by chance.
+            An arrow is a cell of the matrix that is certain. {certainty(0, pairs.length, known.tim.patients)}. An arrow
+            drawn here would be one of {pairs.length.toLocaleString("en")} pairs picked by chance.
           </p>
           <p>
             <a href="#tim">The whole matrix, with its intervals</a>
@@ -131,10 +131,26 @@ function Graph({ edges, nodes, largest, title }: GraphProps) {
   const there = new Set(edges.flatMap((edge) => [edge.source, edge.task]));
   const boxes = [...nodes.values()].filter((node) => there.has(node.name));
   return (
-    <svg class="graph" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`${edges.length} arrows between ${boxes.length} tasks; the table below says the same.`}>
+    <svg
+      class="graph"
+      viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+      role="img"
+      aria-label={`${edges.length} arrows between ${boxes.length} tasks; the table below says the same.`}
+    >
       <defs>
         {(["more", "less"] as const).map((kind) => (
-          <marker key={kind} id={`tip-${kind}`} class={kind} viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">
+          <marker
+            key={kind}
+            id={`tip-${kind}`}
+            class={kind}
+            viewBox="0 0 10 10"
+            refX="9"
+            refY="5"
+            markerWidth="9"
+            markerHeight="9"
+            markerUnits="userSpaceOnUse"
+            orient="auto"
+          >
             <path d="M0 0 10 5 0 10z" />
           </marker>
         ))}
@@ -155,9 +171,21 @@ function Graph({ edges, nodes, largest, title }: GraphProps) {
       })}
       {boxes.map((node) => (
         <g key={node.name} class="node">
-          <rect x={node.x - node.width / 2} y={node.y - node.height / 2} width={node.width} height={node.height} rx="6" />
+          <rect
+            x={node.x - node.width / 2}
+            y={node.y - node.height / 2}
+            width={node.width}
+            height={node.height}
+            rx="6"
+          />
           {node.lines.map((line, i) => (
-            <text key={i} x={node.x} y={node.y + (i - (node.lines.length - 1) / 2) * 15} dy="0.35em" text-anchor="middle">
+            <text
+              key={i}
+              x={node.x}
+              y={node.y + (i - (node.lines.length - 1) / 2) * 15}
+              dy="0.35em"
+              text-anchor="middle"
+            >
               {line}
             </text>
           ))}

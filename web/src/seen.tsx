@@ -96,10 +96,8 @@ function Counts({ known, samples }: { known: Known; samples: Sample[] }) {
               of={predictions}
             />
             <Tallies
-              title="Most often missing"
-              rows={present
-                .slice(0, MISSING)
-                .map(([name, count]) => [display.get(name) ?? name, predictions - count])}
+              title={`Most often missing, of ${present.length} variables`}
+              rows={present.slice(0, MISSING).map(([name, count]) => [display.get(name) ?? name, predictions - count])}
               of={predictions}
             />
             <Tallies

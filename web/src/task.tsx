@@ -13,11 +13,12 @@ export function TaskPage({ known, tim, name }: { known: Known; tim: Tim; name: s
   const row = tim.sources.indexOf(name);
   if (row < 0) {
     return (
-      <Panel title="No such task">
+      <>
+        <h1>No such task</h1>
         <p>
           The matrix has no task of this name. <a href="#tim">To the whole matrix</a>
         </p>
-      </Panel>
+      </>
     );
   }
   const task = known.tasks.find((entry) => entry.name === name);

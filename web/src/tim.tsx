@@ -23,9 +23,9 @@ export function NoTim({ title }: { title: string }) {
       <h1>{title}</h1>
       <Panel title="Not measured">
         <p>
-          This bundle has no TIM, the task interaction matrix. It is made after training, by{" "}
-          <code>m3h-model tim</code>, and travels with the model once <code>m3h-export</code> has put it into the
-          bundle: see “Which task teaches which” in the README.
+          This bundle has no TIM, the task interaction matrix. It is made after training, by <code>m3h-model tim</code>,
+          and travels with the model once <code>m3h-export</code> has put it into the bundle: see “Which task teaches
+          which” in the README.
         </p>
       </Panel>
     </>
@@ -78,16 +78,16 @@ function Verdict({ tim }: { tim: Tim }) {
       <div class="verdict">
         <p>
           {whole(tim.coalitions)} coalitions of tasks were learned together and tested on {patients} patients of
-          hospitals held out. Of {whole(pairs.length)} pairs of tasks, {certain ? whole(certain) : "none"} {certain > 1 ? "are" : "is"} certain at a false discovery
-          rate of 5 %. The 95 % intervals of {whole(apart)} leave out zero; chance alone would make about{" "}
-          {whole(Math.round(0.05 * pairs.length))} do so.
+          hospitals held out. Of {whole(pairs.length)} pairs of tasks, {certain ? whole(certain) : "none"}{" "}
+          {certain > 1 ? "are" : "is"} certain at a false discovery rate of 5 %. The 95 % intervals of {whole(apart)}{" "}
+          leave out zero; chance alone would make about {whole(Math.round(0.05 * pairs.length))} do so.
           {certain === 0 && " Do not read single cells."}
         </p>
         <div>
           {tim.halves && (
             <p>
-              The matrices of two halves of the coalitions have a correlation of{" "}
-              <Agreement found={tim.halves} />: 1 if nothing were chance, 0 if all were.
+              The matrices of two halves of the coalitions have a correlation of <Agreement found={tim.halves} />: 1 if
+              nothing were chance, 0 if all were.
             </p>
           )}
           {tim.attention_agreement && (
