@@ -128,7 +128,7 @@ def test_every_path_that_is_named_exists(url):
         answer = httpx.request(method, url + path)
         assert answer.status_code != 404, path
         assert answer.status_code != 405, path
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    for link in re.findall(r"(?:\]\(|src=\")(?!http)([^)#\"]+)[)\"]", README):
         assert (ROOT / link).exists(), link
 
 

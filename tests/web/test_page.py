@@ -1,7 +1,6 @@
 """What the dashboard shows, in a real browser, of a service that runs as a process of its own."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from model.cohorts import mimic_iv
 from tests import served
+from tests.scraped import scraped
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -26,7 +26,12 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-VIEWS = {"patient": ".predictions", "tim": "td[data-source]", "network": "h2", "model": "h2"}
+VIEWS = {
+    "patient": ".predictions",
+    "tim": "td[data-source]",
+    "network": ".panel:visible",
+    "model": ".dot-table",
+}
 MODALITIES = ("tabular", "series", "notes", "image")
 
 
@@ -344,7 +349,7 @@ def test_no_edge_is_drawn_where_no_cell_is_certain(opened, url):
     assert not any(any(row) for row in httpx.get(f"{url}/tim").json()["certain"])
     page = opened(view="network")
     expect(page.locator("main")).to_contain_text("certain")
-    expect(page.locator("[data-edge]")).to_have_count(0)
+    expect(page.locator(".graph, .edges")).to_have_count(0)
 
 
 def test_the_edges_of_the_network_are_the_certain_cells(opened, serve, changed_bundle):
@@ -364,10 +369,11 @@ def test_the_edges_of_the_network_are_the_certain_cells(opened, serve, changed_b
         (path / "tim.json").write_text(json.dumps(tim))
 
     page = opened(serve(changed_bundle(edit)), view="network")
-    edges = page.locator("tr[data-edge]").evaluate_all(
-        "rows => rows.map(row => [row.dataset.from, row.dataset.to])"
+    edges = page.locator(".edges tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.querySelectorAll('a')].map(a => a.hash.slice(5)))"
     )
     assert sorted(map(tuple, edges)) == sorted(certain)
+    expect(page.locator(".graph path.edge")).to_have_count(len(certain))
 
 
 # ---- the model
@@ -380,10 +386,8 @@ def test_the_model_view_shows_the_figures_of_the_report_and_what_was_served(open
     auroc = model["evaluation"]["measured"]["models"]["m3h"]["auroc"]
     expect(page.locator("main")).to_contain_text(f"{auroc[0]:.3f}".lstrip("0"))
     expect(page.locator("main")).to_contain_text(model["digest"][:12])
-    counted = re.search(r"m3h_predictions_total (\S+)", httpx.get(f"{url}/metrics").text)
-    expect(page.locator("[data-predictions]")).to_have_attribute(
-        "data-predictions", str(math.floor(float(counted[1])))
-    )
+    counted = scraped(httpx.get(f"{url}/metrics").text, "m3h_predictions_total")
+    expect(page.locator("main")).to_contain_text(f"{counted:,.0f} prediction")
 
 
 # ---- for all views
@@ -457,12 +461,15 @@ def test_each_view_can_be_pictured(opened, tmp_path):
     folder = ROOT / "docs" / "img" if os.environ.get("M3H_SCREENSHOTS") else tmp_path
     folder.mkdir(exist_ok=True)
     for view, there in VIEWS.items():
-        page = opened(view=view, color_scheme="dark" if view == "tim" else "light")
+        size = {"width": 1280, "height": 1480 if view == "tim" else 960}
+        scheme = "dark" if view == "tim" else "light"
+        page = opened(view=view, color_scheme=scheme, viewport=size)
         if view == "patient":
             choose_example(page)
             page.locator(".predictions tr[data-task=pneumonia] button").click()
             expect(page.locator(".because tr[data-part]").first).to_be_visible()
         expect(page.locator(there).first).to_be_visible()
-        page.wait_for_timeout(200)
+        page.wait_for_timeout(200)  # what else it asked for is drawn
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=folder / f"{view}.png")
         assert (folder / f"{view}.png").stat().st_size > 10_000

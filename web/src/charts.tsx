@@ -56,8 +56,8 @@ export function DotTable({ caption, label, series, beside = [], rows, form, refe
   const numbers = rows.flatMap((row) => row.dots.flatMap((dot) => dot ?? [])).filter((n) => n != null);
   if (reference !== undefined) numbers.push(reference);
   const x = scaleLinear([Math.min(...numbers), Math.max(...numbers)], [0, 100]).nice(5);
-  const ticks = x.ticks(3);
-  const short = x.tickFormat(3);
+  const ticks = x.ticks(2);
+  const short = x.tickFormat(2);
   const at = (value: number) => `${x(value)}%`;
   // Dots alone can share a line; intervals would cover each other.
   const lanes = rows.some((row) => row.dots.some((dot) => dot?.[1] != null)) ? series.length : 1;

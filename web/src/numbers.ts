@@ -32,7 +32,7 @@ export function points(difference: number): string {
 
 export function signed(value: number, digits: number): string {
   const text = fixed(value, digits);
-  return value > 0 ? `+${text}` : text;
+  return value > 0 && Number(text) !== 0 ? `+${text}` : text;
 }
 
 /** A measured value: three figures, and whole numbers as they are. */
