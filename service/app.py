@@ -18,7 +18,7 @@ from schemas.manifest import BundleError
 from schemas.payload import InvalidPayload
 from schemas.response import Answer
 from schemas.tim import Tim
-from service import catalog, documentation, metrics, page, problems
+from service import catalog, dashboard, documentation, metrics, problems
 from service.batcher import Batcher, Call, Priority
 from service.bundle import Bundle
 from service.cache import Cache
@@ -79,7 +79,7 @@ def create_app(
     app.include_router(_documents(engine.bundle))
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
-    app.include_router(page.routes())
+    app.include_router(dashboard.routes())
     app.add_middleware(Observed, metrics=counted, log=log)
     return app
 

@@ -94,7 +94,7 @@ class Engine:
             inputs, unusual = self._inputs(samples)
             present = inputs[PRESENT]
             sets = [
-                coalitions(tuple(row)) if i in explained else present[i : i + 1]
+                coalitions(tuple(row))[1:] if i in explained and any(row) else present[i : i + 1]
                 for i, row in enumerate(present.tolist())
             ]
             ends = np.cumsum([len(some) for some in sets])
@@ -108,12 +108,24 @@ class Engine:
             Outputs(
                 {name: rows[end - 1] for name, rows in outputs.items()},
                 scores,
-                {name: rows[end - len(some) : end] for name, rows in outputs.items()}
+                self._coalitions(outputs, end - len(some) if scores else end, end)
                 if i in explained
                 else {},
             )
             for i, (scores, some, end) in enumerate(zip(unusual, sets, ends.tolist(), strict=True))
         ]
+
+    def _coalitions(self, outputs: dict[str, Floats], start: int, end: int) -> dict[str, Floats]:
+        """What the set of none says, and then the rows from `start` to before `end`."""
+        return {
+            name: np.concatenate([nothing, outputs[name][start:end]])
+            for name, nothing in self._of_nothing.items()
+        }
+
+    @cached_property
+    def _of_nothing(self) -> dict[str, Floats]:
+        """[1, …] what fusion says with nothing known: the same of every patient."""
+        return self.bundle.fusion.run(self._inputs([{}])[0])
 
     def embed(self, modality: Modality, rows: Sequence[dict[str, Array]]) -> list[Embedded]:
         """What the modality's encoder makes of each of the rows, in order."""
@@ -143,7 +155,7 @@ class Engine:
 
     def seconds(self, sample: Sample, *, explained: bool = False) -> float:
         """How long a sample takes in a batch, by what the latest took."""
-        rows = 2 ** len(sample) if explained else 1
+        rows = max(2 ** len(sample) - 1, 1) if explained else 1
         found = rows * self._pace.get(FUSION, 0.0)
         for modality, one in sample.items():
             if not isinstance(one, Embedded):

@@ -123,7 +123,8 @@ def test_what_is_not_asked_for_is_not_computed(bundle, payload):
     arrays = features(as_payload(payload), bundle.manifest.spec).arrays
     engine.run([arrays])
     engine.run([arrays, arrays, {}], {1})
-    assert rows == [1, 18]
+    engine.run([arrays], {0})
+    assert rows == [1, 15 + 2, 1, 15]  # with nothing known all patients are one
 
 
 def test_a_patient_is_explained_as_alone_in_whatever_company(engine, payload):
