@@ -10,11 +10,7 @@ export interface Group {
 
 export function byDepartment(tim: Tim, tasks: Task[]): Group[] {
   const departments = new Map(tasks.map((task) => [task.name, task.department]));
-  const groups = new Map<string, string[]>();
-  for (const name of tim.tasks) {
-    const title = departments.get(name) ?? "Other";
-    groups.set(title, [...(groups.get(title) ?? []), name]);
-  }
+  const groups = Map.groupBy(tim.tasks, (name) => departments.get(name) ?? "Other");
   return [...groups].map(([title, names]) => ({ title, tasks: names }));
 }
 
