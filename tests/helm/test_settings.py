@@ -1,0 +1,99 @@
+"""The chart and `service.settings.Settings` know the same names, and mean the same by them."""
+
+import json
+import math
+
+import pytest
+
+from service.settings import Settings
+from tests.helm.chart import CASES, FOLDER, containers, environment, render, server, templates
+
+OTHERWISE = {"bundle", "redis_url"}  # set by the values bundle and redis
+FIELDS = sorted(Settings.model_fields.keys() - OTHERWISE)
+SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())["properties"]["settings"]
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """The settings that the service of some values starts with."""
+
+    def read(values, **secret):
+        objects = render(values)
+        (container,) = server(objects)["containers"]
+        found = environment(objects, container) | secret
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        return Settings()
+
+    return read
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_name_in_a_pod_is_a_setting(case):
+    objects = render(CASES[case])
+    for owner, pod in templates(objects):
+        for container in containers(pod):
+            for name in environment(objects, container):
+                if name.startswith("M3H_"):
+                    assert name.removeprefix("M3H_").lower() in Settings.model_fields, owner
+
+
+def sample(field):
+    """A value that is no default."""
+    schema = SCHEMA["properties"][field]
+    if "enum" in schema:
+        return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
+    return {"string": "127.0.0.9", "integer": 12_345, "number": 1.5}[schema["type"]]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_setting_can_be_set(field, settings_of):
+    value = sample(field)
+    assert getattr(settings_of({"settings": {field: value}}), field) == value
+
+
+def test_a_large_number_is_written_out(settings_of):
+    assert settings_of({"settings": {"cache_bytes": 2**40}}).cache_bytes == 2**40
+
+
+def test_the_schema_has_the_types_and_bounds_of_the_class():
+    declared = Settings.model_json_schema()["properties"]
+    for field in FIELDS:
+        facts = declared[field]
+        facts = facts | (facts["anyOf"][0] if "anyOf" in facts else {})
+        for name in ("anyOf", "default", "description", "title"):
+            facts.pop(name, None)
+        assert SCHEMA["properties"][field] == facts, field
+    assert SCHEMA["properties"].keys() == set(FIELDS)
+    assert SCHEMA["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_service_starts_with_what_it_is_given(case, settings_of):
+    secret = {"M3H_REDIS_URL": "rediss://:x@redis:6380/0"} if "three" in case else {}
+    settings = settings_of(CASES[case], **secret)
+    assert (settings.host, settings.admin_host) == ("0.0.0.0", "127.0.0.1")
+    assert settings.device == ("cuda" if CASES[case].get("gpu") else "cpu")
+    assert settings.redis_url is not None or not CASES[case].get("redis")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "folder"),
+    [
+        ({}, "/app/bundles/m3h-open"),
+        ({"source": "pvc", "claim": "m3h", "path": "runs/mine"}, "/bundles/runs/mine"),
+        ({"source": "url", "url": "https://x/y", "sha256": "0" * 64}, "/bundles/m3h-open"),
+    ],
+)
+def test_the_bundle_is_looked_for_where_it_is(bundle, folder, settings_of):
+    values = {"bundle": bundle, "networkPolicy": {"allowTo": [{"to": []}]}}
+    assert str(settings_of(values).bundle) == folder
+
+
+def test_a_pod_has_more_time_to_end_than_it_needs():
+    for drain, shutdown in ((0, 0), (2.5, 30), (60, 600)):
+        values = {"settings": {"drain_seconds": drain, "shutdown_seconds": shutdown}}
+        spec = server(render(values))
+        # The supervisor kills a worker 5 seconds after both are over.
+        assert spec["terminationGracePeriodSeconds"] >= math.ceil(drain) + shutdown + 5 + 5
+        assert "lifecycle" not in spec["containers"][0]
