@@ -40,7 +40,17 @@ from export.bundle import export_bundle
 from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import Record, synthetic
-from model.cohorts.synthetic import DISEASES, GIVEN, JITTER, MEASURED, PICTURED, SAID, SEEN
+from model.cohorts.synthetic import (
+    DISEASES,
+    GIVEN,
+    JITTER,
+    MEASURED,
+    OBSERVED,
+    PICTURED,
+    SAID,
+    SEEN,
+    TASKS,
+)
 from model.prepare import Prepared, TrainConfig
 from model.train import Trainer
 from schemas.features import FeatureSpec
@@ -61,9 +71,7 @@ CHAINS, SWEEPS, BURN_IN = 200, 60, 20
 TINY = 1e-300
 NAMES = list(DISEASES)
 PARENT = {task.name: task.subset_of for task in load_tasks()}
-TASKS = synthetic._TASKS  # noqa: SLF001 - the graph's own order, diseases first
-OBSERVED = synthetic._OBSERVED  # noqa: SLF001
-GRAPH = synthetic._graph()  # noqa: SLF001
+GRAPH = synthetic.graph()
 # Above it a liability is a disease; a treatment is given, and the patient is a woman.
 LIMIT = np.array([norm.ppf(1 - DISEASES[t].share) if t in DISEASES else math.inf for t in TASKS])
 THRESHOLD = np.array([norm.ppf(1 - GIVEN[o].share) if o in GIVEN else 0.0 for o in OBSERVED])

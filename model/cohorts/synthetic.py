@@ -277,8 +277,9 @@ DISPOSITIONS = (("home", 0.55), ("post_acute", 0.93))
 
 _NORMAL = NormalDist()
 _PEOPLE = ("age", "weight_kg", "height_cm", "female")
-_OBSERVED = (*_PEOPLE, *MEASURED, *GIVEN)
-_TASKS = (*DISEASES, "length_of_stay", "discharge_disposition")
+# The order of the graph's rows and columns.
+OBSERVED = (*_PEOPLE, *MEASURED, *GIVEN)
+TASKS = (*DISEASES, "length_of_stay", "discharge_disposition")
 _QUARTERS = 96
 # Of one day, from the oldest to the moment before `as_of`.
 _TIMES = np.array([AS_OF - timedelta(minutes=15 * k) for k in range(_QUARTERS, 0, -1)])
@@ -307,7 +308,7 @@ def patients(count: int, seed: int) -> Iterator[Record]:
         yield _patient(number, np.random.Generator(np.random.PCG64([seed, number])))
 
 
-class _Graph(NamedTuple):
+class Graph(NamedTuple):
     """[factors, tasks] loadings, [tasks] own parts, and what moves an observable, scaled so that
     each has variance 1: [factors, observables], [tasks, observables], noise [observables].
     """
@@ -320,37 +321,38 @@ class _Graph(NamedTuple):
 
 
 @cache
-def _graph() -> _Graph:
-    loadings = np.array([[f.loadings.get(t, 0.0) for t in _TASKS] for f in FACTORS.values()])
+def graph() -> Graph:
+    """What all patients are drawn from: tasks in the order of TASKS, observables of OBSERVED."""
+    loadings = np.array([[f.loadings.get(t, 0.0) for t in TASKS] for f in FACTORS.values()])
     own = np.sqrt(1 - (loadings**2).sum(axis=0))
-    signs = [DISEASES[t].signs if t in DISEASES else "" for t in _TASKS]
+    signs = [DISEASES[t].signs if t in DISEASES else "" for t in TASKS]
     from_factors = FACTOR_SIGNAL * _directions([f.signs for f in FACTORS.values()])
-    clear = [DISEASES[t].clear if t in DISEASES else 0.0 for t in _TASKS]
+    clear = [DISEASES[t].clear if t in DISEASES else 0.0 for t in TASKS]
     from_tasks = DISEASE_SIGNAL * np.array(clear)[:, None] * _directions(signs)
     variance = ((from_factors + loadings @ from_tasks) ** 2).sum(axis=0)
     variance += ((own[:, None] * from_tasks) ** 2).sum(axis=0) + 1
     scale = 1 / np.sqrt(variance)
-    return _Graph(loadings, own, from_factors * scale, from_tasks * scale, scale)
+    return Graph(loadings, own, from_factors * scale, from_tasks * scale, scale)
 
 
 def _directions(signs: list[str]) -> Floats:
     """[rows, observables]; a row has length 1 whatever the number of its signs."""
-    rows = np.zeros((len(signs), len(_OBSERVED)))
+    rows = np.zeros((len(signs), len(OBSERVED)))
     for row, text in zip(rows, signs, strict=True):
         for sign in text.split():
-            row[_OBSERVED.index(sign[1:])] = 1 if sign[0] == "+" else -1
+            row[OBSERVED.index(sign[1:])] = 1 if sign[0] == "+" else -1
     length = np.sqrt((rows**2).sum(axis=1, keepdims=True))
     return rows / np.maximum(length, 1)
 
 
 def _patient(number: int, draw: np.random.Generator) -> Record:
-    graph = _graph()
+    known = graph()
     factors = draw.normal(size=len(FACTORS))
-    liability = factors @ graph.loadings + draw.normal(size=len(_TASKS)) * graph.own
-    shift = factors @ graph.from_factors + liability @ graph.from_tasks
-    shift += draw.normal(size=len(_OBSERVED)) * graph.noise
-    outcomes = _outcomes(dict(zip(_TASKS, liability.tolist(), strict=True)))
-    payload = _payload(number, outcomes, dict(zip(_OBSERVED, shift.tolist(), strict=True)), draw)
+    liability = factors @ known.loadings + draw.normal(size=len(TASKS)) * known.own
+    shift = factors @ known.from_factors + liability @ known.from_tasks
+    shift += draw.normal(size=len(OBSERVED)) * known.noise
+    outcomes = _outcomes(dict(zip(TASKS, liability.tolist(), strict=True)))
+    payload = _payload(number, outcomes, dict(zip(OBSERVED, shift.tolist(), strict=True)), draw)
     name = f"{number:04}"
     site = f"hospital-{number % SITES:02}"
     return Record(payload, outcomes, patient=name, site=site, stay=name, landmark_hours=24.0)
