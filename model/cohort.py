@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import schemas.features
+import schemas.negation
 import schemas.payload
 from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
 from schemas.features import (
@@ -184,7 +185,7 @@ def write(
         yield written
     if not written:
         raise CohortError(f"the cohort {name} has no records")
-    modules = (schemas.payload, schemas.features, *made_by)
+    modules = (schemas.payload, schemas.negation, schemas.features, *made_by)
     facts: dict[str, Any] = {
         "name": name,
         "source": source,

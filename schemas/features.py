@@ -23,6 +23,7 @@ import PIL.Image
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from schemas.negation import denied
 from schemas.payload import FieldError, Image, InvalidPayload, Payload, Tabular
 from schemas.response import (
     MODALITIES,
@@ -112,6 +113,9 @@ class FeatureSpec(BaseModel):
     max_characters: int = 1_000_000
     # Ids beside the tokenizer's, onto which whole phrases are hashed. A BERT's notes have none.
     phrases: int = 65_536
+    # Whether a word that is denied has an id among these, which is not that of the word.
+    # Bundles and cohorts that do not say so were made before this was known.
+    denied_apart: bool = False
     # A file of its own wherever a spec is stored, beside it.
     tokenizer_json: str = Field(exclude=True, repr=False)
 
@@ -122,6 +126,7 @@ class FeatureSpec(BaseModel):
             variables=load_variables(),
             treatments=load_treatments(),
             spellings=load_spellings(),
+            denied_apart=True,
             tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
         )
 
@@ -594,26 +599,45 @@ def _notes(
     separator = spec.tokenizer.token_to_id("[SEP]")
     first = spec.vocabulary - spec.phrases
     for note, one in zip(ordered, encoded, strict=True):
-        tokens += one.ids if separator is None else [*one.ids, separator]
+        ids: list[int] = one.ids
+        apart: list[str] = []
         if spec.phrases:
-            tokens += [first + crc32(p.encode()) % spec.phrases for p in phrases_of(note.text)]
+            is_denied = np.zeros(len(note.text) + 1, dtype=np.bool_)
+            for start, stop in denied(note.text) if spec.denied_apart else ():
+                is_denied[start:stop] = True
+            there = [not is_denied[start] for start, _ in one.offsets]
+            ids = list(itertools.compress(ids, there))
+            apart = [f"not {t}" for t, said in zip(one.tokens, there, strict=True) if not said]
+            apart += phrases_of(note.text, is_denied)
+        tokens += ids if separator is None else [*ids, separator]
+        tokens += [first + crc32(words.encode()) % spec.phrases for words in apart]
     return {"tokens": np.array(tokens, dtype=np.int64)}
 
 
-def phrases_of(text: str) -> list[str]:
+def phrases_of(text: str, is_denied: npt.NDArray[np.bool_]) -> list[str]:
     """What stands between full stops, semicolons and line breaks, in lower case, each once.
 
     Of "history: cardiac: heart failure" each run of its parts, too: what a form calls a thing, and
-    the headings that it stands under, mean more than their single words.
+    the headings that it stands under, mean more than their single words. A run that begins where
+    the text is denied begins with "not". `is_denied` [characters + 1].
     """
     found: dict[str, None] = {}
-    for sentence in _SENTENCE_END.split(text.lower()):
-        parts = [" ".join(part.split()) for part in sentence.split(":")]
+    at = 0
+    for end in (*_SENTENCE_END.finditer(text), None):
+        sentence = text[at : end.start() if end else None]
+        parts: list[str] = []
+        beginnings: list[int] = []
+        for part in sentence.split(":"):
+            parts.append(" ".join(part.lower().split()))
+            beginnings.append(at + len(part) - len(part.lstrip()))
+            at += len(part) + 1
+        at = end.end() if end else at
         if len(sentence) > _LONGEST_PHRASE or len(parts) > _MOST_HEADINGS:
             continue  # prose, which nobody says twice
         for start, stop in itertools.combinations(range(len(parts) + 1), 2):
-            found[": ".join(parts[start:stop])] = None
-    found.pop("", None)
+            run = ": ".join(parts[start:stop])
+            if run:
+                found[f"not {run}" if is_denied[beginnings[start]] else run] = None
     return list(found)
 
 

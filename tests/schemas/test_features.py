@@ -371,7 +371,8 @@ def test_notes_are_read_from_old_to_new():
 
 
 def test_a_phrase_is_known_by_itself_and_by_the_headings_it_stands_under():
-    assert phrases_of("History: cardiac: heart  failure; Gout.\nAsthma") == [
+    text = "History: cardiac: heart  failure; Gout.\nAsthma"
+    assert phrases_of(text, np.zeros(len(text) + 1, dtype=bool)) == [
         "history",
         "history: cardiac",
         "history: cardiac: heart failure",
@@ -389,6 +390,28 @@ def test_every_id_of_a_note_is_within_the_vocabulary(text):
         tokens = read(notes=[{"time": at(1), "text": text}]).arrays["notes"]["tokens"]
         assert (tokens >= 0).all()
         assert (tokens < SPEC.vocabulary).all()
+
+
+def tokens_of(text, spec=SPEC):
+    payload = as_payload({"as_of": AS_OF, "notes": [{"time": at(1), "text": text}]})
+    tokens = features(payload, spec).arrays["notes"]["tokens"]
+    return set(tokens.tolist()) - {spec.tokenizer.token_to_id("[SEP]")}
+
+
+def test_a_word_that_is_denied_is_another_word():
+    assert tokens_of("gout") <= tokens_of("Asthma; gout")
+    assert not tokens_of("gout") & tokens_of("No gout; asthma")
+    assert tokens_of("asthma") <= tokens_of("No gout; asthma")
+
+
+def test_what_is_denied_under_a_heading_is_another_phrase():
+    assert not tokens_of("heart failure") & tokens_of("Not found: heart failure")
+    assert tokens_of("Not found: heart failure") & tokens_of("Not seen: heart failure")
+
+
+def test_a_spec_from_before_denials_were_read_reads_as_before():
+    facts = SPEC.model_dump(exclude={"denied_apart"}) | {"tokenizer_json": SPEC.tokenizer_json}
+    assert tokens_of("gout") <= tokens_of("Not seen: gout", FeatureSpec.model_validate(facts))
 
 
 def test_phrases_have_ids_of_their_own():
