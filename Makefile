@@ -6,6 +6,7 @@ HOST   ?= 127.0.0.1
 PORT   ?= 8000
 TUNED  ?= docs/tuned.json
 DATA   ?= $(or $(M3H_DATA),../shared/data)
+TARGET ?= gpu
 
 BIN := .venv/bin
 # Node.js comes from a wheel, as all else that is not of the system; npm finds node on the path.
@@ -13,7 +14,7 @@ NPM := PATH="$(CURDIR)/.venv/bin:$$PATH" npm
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results tune cohorts page check format system clean
+.PHONY: help run test results tune cohorts page image check format system clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +44,9 @@ page: web/node_modules ## build the dashboard from web/ into service/page
 	$(BIN)/python scripts/openapi > build/openapi.json
 	cd web && $(NPM) run types -- ../build/openapi.json --output src/openapi.ts && $(NPM) run build
 
+image: ## build the container image with docker, podman or buildah: TARGET=gpu, cpu or train
+	scripts/image $(TARGET) --build-arg BUNDLE=$(BUNDLE)
+
 check: .venv/all ## lint, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,7 +58,7 @@ format: .venv/all ## put the code in its one format
 	$(BIN)/ruff format .
 
 system: ## what the tests need of the system, where it is missing and we may install it
-	@scripts/system-packages redis-server chromium
+	@scripts/system-packages redis-server chromium buildah debootstrap podman runc prometheus haproxy
 
 clean: ## remove the environment and all that was made
 	rm -rf .venv build runs web/node_modules *.egg-info
