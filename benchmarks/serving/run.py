@@ -155,12 +155,12 @@ def running(
 
 def _end(leader: int) -> None:
     """All processes of the session, also those that have made groups of their own."""
-    for pid in _session(leader):
+    for pid in session(leader):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """Its session, and all that those started: BentoML's workers have sessions of their own."""
     parents = {}
     found = []
@@ -190,7 +190,7 @@ def _await(url: str, body: bytes | None = None) -> None:
 def megabytes(leader: int) -> float:
     """Memory of all processes of the session, what they share counted once (PSS)."""
     total = 0
-    for pid in _session(leader):
+    for pid in session(leader):
         with suppress(OSError, IndexError):
             total += int(Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1].split()[0])
     return total / 1024
