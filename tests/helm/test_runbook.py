@@ -1,0 +1,132 @@
+"""The runbook: an alert leads to what is to be done, and what it says to do can be done."""
+
+import json
+import re
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from service.settings import Settings
+from tests import served
+from tests.helm.chart import DEFAULTS, EVERYTHING, FOLDER, containers, render, templates
+from tests.helm.test_monitoring import ALERTS, PANELS, RUNBOOK
+
+PROSE = re.sub(r"```.*?```", "", RUNBOOK, flags=re.DOTALL)
+HEADINGS = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
+OF_ALERTS = {
+    found[1]: found[2]
+    for found in re.finditer(r"^### (M3H\w+)\n(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)
+}
+SERVICE = FOLDER.parent / "service"
+
+
+def anchor(heading):
+    """As GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_alert_has_its_heading_and_every_heading_its_alert():
+    assert list(OF_ALERTS) == [rule["alert"] for rule in ALERTS]
+    for rule in ALERTS:
+        leads_to = f"docs/runbook.md#{anchor(rule['alert'])}"
+        assert rule["annotations"]["runbook"] == leads_to
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_it_means_where_to_look_what_to_do_and_when_it_is_over(alert):
+    text = OF_ALERTS[alert["alert"]]
+    assert text.lstrip().startswith(alert["labels"]["severity"].title())
+    parts = [text.lower().find(part) for part in ("**it means**", "**look**", "**do**", "**over**")]
+    assert -1 not in parts
+    assert parts == sorted(parts)
+
+
+def test_every_link_leads_somewhere():
+    anchors = {anchor(heading) for heading in HEADINGS}
+    for target in re.findall(r"\]\(([^)]+)\)", PROSE):
+        path, _, place = target.partition("#")
+        assert place in anchors if place else (FOLDER.parent / "docs" / path).is_file(), target
+
+
+def test_every_panel_is_on_the_dashboard():
+    named = re.findall(r'panels? ((?:"[^"]+"(?:, |\s+and\s+)?)+)', PROSE)
+    titles = {title for some in named for title in re.findall(r'"([^"]+)"', some)}
+    assert len(titles) > len(ALERTS)
+    assert titles <= {panel["title"] for panel in PANELS}
+
+
+def test_every_line_of_the_log_is_one_that_is_written():
+    code = "".join(path.read_text() for path in SERVICE.glob("*.py"))
+    events = set(re.findall(r'"event":"([^"]+)"', RUNBOOK))
+    assert len(events) > 5
+    for event in events:
+        assert f'"{event}"' in code
+
+
+def test_every_setting_and_every_value_is_there():
+    for name in re.findall(r"\bM3H_([A-Z_]+)", RUNBOOK):
+        assert name.lower() in Settings.model_fields
+    roots = "|".join(DEFAULTS)
+    named = set(re.findall(rf"`((?:{roots})(?:\.\w+)*)`", PROSE))
+    assert len(named) > 10
+    for name in named:
+        root, _, rest = name.partition(".")
+        if root == "settings":
+            assert rest in Settings.model_fields
+            continue
+        found = DEFAULTS[root]
+        for part in filter(None, rest.split(".")):
+            found = found[part]
+
+
+def test_every_object_is_one_of_the_chart():
+    objects = render(EVERYTHING)
+    named = set(re.findall(r"\b(deployment|statefulset|service)/([a-z0-9-]+)", RUNBOOK))
+    assert named <= {(found["kind"].lower(), found["metadata"]["name"]) for found in objects}
+    pods = [pod for _, pod in templates(objects)]
+    names = {container["name"] for pod in pods for container in containers(pod)}
+    assert set(re.findall(r"--container ([a-z0-9-]+)", RUNBOOK)) <= names
+    labels = dict(pair.split("=") for pair in re.search("SERVERS=(.+)", RUNBOOK)[1].split(","))
+    assert any(labels.items() <= pod["metadata"]["labels"].items() for pod in pods)
+
+
+def test_a_line_is_no_longer_than_a_page_is_wide():
+    assert max(map(len, RUNBOOK.splitlines())) <= 120
+
+
+def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
+    script, asked = re.search(r"python3 -c '\n(.*?)\n' '(.*?)'\n", RUNBOOK, re.DOTALL).groups()
+    (kept,) = re.findall(r"kubectl logs POD --tail=-1 \| (grep '\"event\":\"request.*)", RUNBOOK)
+    log = tmp_path / "log"
+    process, url = served.start(bundle_dir, log, M3H_WORKERS="1")
+    try:
+        port = str(json.loads(log.read_text().splitlines()[0])["port"])
+        default = str(Settings.model_fields["admin_port"].default)
+        assert default in script
+
+        def reload(bundle):
+            command = [sys.executable, "-c", script.replace(default, port)]
+            order = json.dumps(json.loads(asked) | {"bundle": str(bundle)})
+            return json.loads(subprocess.check_output([*command, order], text=True))
+
+        refused, done = reload(tmp_path), reload(bundle_dir)
+        request = {"as_of": "2031-05-04T12:00:00Z", "tabular": {"age": 67}}
+        answer = httpx.post(f"{url}/predict", json=request)
+        wrong = httpx.post(f"{url}/predict", json={})
+    finally:
+        process.kill()
+        process.communicate()
+    assert refused["detail"] == f"{tmp_path} is no bundle: it has no manifest.json"
+    assert done.keys() == {"model", "digest"}
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events[:3] == ["admin", "bundle refused", "bundle served"]
+
+    assert (answer.status_code, wrong.status_code) == (200, 422)
+    found = subprocess.check_output(f"cat {log} | {kept}", shell=True, text=True)
+    (line,) = map(json.loads, found.splitlines())
+    assert line["request_id"] == answer.headers["X-Request-ID"]
+    (row,) = re.findall(r"^\| log of the pod \| time, (.*?) \|", RUNBOOK, re.MULTILINE)
+    assert line.keys() == set(re.findall(r"`(\w+)`", row)) | {"event", "level", "timestamp"}
+    assert answer.json()["model"]["digest"] == done["digest"]
