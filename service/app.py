@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import anyio.to_thread
@@ -31,8 +31,11 @@ from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, item
 from service.problems import Refused
 from service.request import Terms, body_size, options_of, read_body, terms_of
 from service.settings import Settings
-from service.shared_cache import SharedCache
+from service.stages import STAGE, Stage
 from service.tim import Asked, TimDocuments
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 READY = "/health/ready"
 
@@ -42,15 +45,19 @@ def create_app(
     settings: Settings,
     log: FilteringBoundLogger | None = None,
     counted: Metrics | None = None,
+    traces: "Traces | None" = None,
 ) -> FastAPI:
     """The service of one engine. It answers once the engine has replayed its golden answers.
 
-    `counted`: the metrics of the process, which outlive a bundle.
+    `counted`, `traces`: those of the process, which outlive a bundle.
     """
     log = log or make_log(settings.log_level, sys.stderr)
     counted = counted or Metrics()
     shared = None
     if settings.redis_url is not None:
+        # Who has no Redis need not wait for its client, which takes a tenth of a second.
+        from service.shared_cache import SharedCache  # noqa: PLC0415
+
         shared = SharedCache(
             settings.redis_url,
             engine.widths,
@@ -65,7 +72,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         counted.serves(engine.bundle.manifest, engine.bundle.digest)
-        watch = asyncio.create_task(_watch(engine, batcher, settings, log))
+        watch = asyncio.create_task(_watch(engine, batcher, settings, log, counted))
         yield
         watch.cancel()
         await anyio.to_thread.run_sync(batcher.close)
@@ -80,7 +87,7 @@ def create_app(
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
     app.include_router(dashboard.routes())
-    app.add_middleware(Observed, metrics=counted, log=log)
+    app.add_middleware(Observed, metrics=counted, log=log, traces=traces)
     return app
 
 
@@ -89,20 +96,23 @@ async def _watch(
     batcher: Batcher[Job, Prepared],
     settings: Settings,
     log: FilteringBoundLogger,
+    counted: Metrics,
 ) -> None:
     """Replays a golden request now and then, the way that requests go."""
+    result: metrics.Canary
     for number in itertools.count():
         await asyncio.sleep(settings.golden_seconds)
         if not engine.verified:
             continue  # the readiness probe replays them all
-        fault, hanging = "", False
+        fault, result = "", "passed"
         try:
             await batcher.between(partial(engine.replay, number), settings.golden_seconds)
-        except TimeoutError:
-            fault, hanging = "no answer", True
+        except (TimeoutError, Refused):  # refused: those ahead leave no time for it
+            fault, result = "no answer", "no_answer"
         except BundleError as error:
-            fault = str(error)
-        engine.hanging = hanging
+            fault, result = str(error), "failed"
+        engine.hanging = result == "no_answer"
+        counted.canary(result, engine.difference)
         if fault:
             log.error("golden request failed", fault=fault)
 
@@ -144,8 +154,10 @@ def _predict(
         """
         options = options_of(request)
         with admitted(request, "urgent") as call:
+            stage = _traced(request, options, call, engine.bundle)
             body = await read_body(request, settings.max_body_bytes, call.deadline)
-            (found,) = await batcher.answer(call, [Job(body, options)], request.receive)
+            job = Job.waiting(body, options, stage)
+            (found,) = await batcher.answer(call, [job], request.receive)
         if isinstance(found, Exception):
             raise found
         return Response(found, media_type=JSON)
@@ -162,9 +174,10 @@ def _predict(
         """Items keep their order; each is answered by its Answer or by its own Problem."""
         options = options_of(request)
         with admitted(request, "bulk") as call:
+            stage = _traced(request, options, call, engine.bundle)
             body = await read_body(request, settings.max_body_bytes, call.deadline)
             payloads = await anyio.to_thread.run_sync(items, body, settings.max_batch)
-            jobs = [Job(payload, options) for payload in payloads]
+            jobs = [Job.waiting(payload, options, stage) for payload in payloads]
             found = await batcher.answer(call, jobs, request.receive)
         answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
         return Response(b'{"items":[' + b",".join(answers) + b"]}", media_type=JSON)
@@ -177,6 +190,18 @@ def _predict(
             return error.problem.json_bytes()
         log.error("unexpected", error=type(error).__name__, at=where(error))
         return problems.unexpected().json_bytes()
+
+
+def _traced(request: Request, options: Options, call: Call, bundle: Bundle) -> Stage | None:
+    """The request as a stage that says what was asked for, if it is traced."""
+    stage: Stage | None = request.scope.get(STAGE)
+    if stage is not None:
+        stage.attributes |= {
+            "m3h.bundle.digest": bundle.digest,
+            "m3h.explain": options.explain,
+            "m3h.priority": call.priority,
+        }
+    return stage
 
 
 def _documents(bundle: Bundle) -> APIRouter:
@@ -259,6 +284,7 @@ def _health(engine: Engine, counted: Metrics) -> APIRouter:
             try:
                 await anyio.to_thread.run_sync(engine.replay_golden, limiter=one_at_a_time)
             except BundleError as error:
+                counted.canary("failed", engine.difference)
                 raise problems.not_ready(str(error)) from None
         return {"status": "ready"}
 

@@ -9,13 +9,16 @@ import hashlib
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from schemas.features import Array
 from schemas.payload import Payload
 from schemas.response import Modality
 from service.engine import Embedded
 from service.metrics import Metrics
-from service.shared_cache import SharedCache
+
+if TYPE_CHECKING:
+    from service.shared_cache import SharedCache
 
 Key = bytes
 # An entry's key, its place in the order, and the objects that hold it, beside the numbers.
@@ -23,12 +26,16 @@ _OVERHEAD = 500
 
 
 class Cache:
-    """Least recently used goes first, beyond `most_bytes`. For one thread."""
+    """Least recently used goes first, beyond `most_bytes`. For one thread.
 
-    def __init__(self, most_bytes: int, shared: SharedCache | None, metrics: Metrics) -> None:
+    `shared`: whether Redis is asked for what is not in memory.
+    """
+
+    def __init__(self, most_bytes: int, shared: "SharedCache | None", metrics: Metrics) -> None:
         self._most_bytes, self._shared, self._metrics = most_bytes, shared, metrics
         self._entries: OrderedDict[Key, Embedded] = OrderedDict()
         self._bytes = 0
+        self.shared = shared is not None
 
     def get(self, keys: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
         """What is known of these."""

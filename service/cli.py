@@ -47,6 +47,8 @@ def serve(
     redis_ms: Annotated[int | None, _option("redis_ms")] = None,
     redis_keep_seconds: Annotated[int | None, _option("redis_keep_seconds")] = None,
     golden_seconds: Annotated[float | None, _option("golden_seconds")] = None,
+    otlp_endpoint: Annotated[str | None, _option("otlp_endpoint")] = None,
+    trace_ratio: Annotated[float | None, _option("trace_ratio")] = None,
     drain_seconds: Annotated[float | None, _option("drain_seconds")] = None,
     shutdown_seconds: Annotated[int | None, _option("shutdown_seconds")] = None,
     log_level: Annotated[str | None, _option("log_level")] = None,

@@ -55,6 +55,8 @@ class Documented(FastAPI):
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
+            # FastAPI's own traces and logs hold query strings and messages of exceptions.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
         self.router.route_class = Direct
 

@@ -1,5 +1,6 @@
 """From features to the raw outputs of the graphs, many patients at once."""
 
+import math
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from schemas.manifest import GOLDEN, BundleError
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
+from service.stages import ROWS, Stage
 
 # Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
 MOST_TOKENS = 16_384
@@ -66,7 +68,8 @@ class Engine:
     """Runs a bundle's graphs. Safe to call from several threads.
 
     `verified`: the golden answers are reproduced, as far as was looked. `failing`: the latest run
-    raised. `hanging`: a golden request was not answered in time.
+    raised. `hanging`: a golden request was not answered in time. `difference`: how far the latest
+    golden request was from its golden answer; infinite if that cannot be said.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -74,6 +77,7 @@ class Engine:
         self.verified = False
         self.failing = False
         self.hanging = False
+        self.difference = math.inf
         self._pace: dict[str, float] = {}  # seconds of a row; of notes, of a token
         fusion = bundle.manifest.fusion.inputs
         self.widths: dict[Modality, int] = {
@@ -83,15 +87,21 @@ class Engine:
             if tensor.name == modality
         }
 
-    def run(self, samples: Sequence[Sample], explained: Container[int] = ()) -> list[Outputs]:
+    def run(
+        self,
+        samples: Sequence[Sample],
+        explained: Container[int] = (),
+        batch: Stage | None = None,
+    ) -> list[Outputs]:
         """The outputs of each sample, in order. Encoders run on the rows that have the modality.
 
-        `explained`: the samples, by their place, whose coalitions are asked for.
+        `explained`: the samples, by their place, whose coalitions are asked for. `batch`: gets the
+        runs of graphs as its parts, if it is traced.
         """
         if not samples:
             return []
         with self._watched():
-            inputs, unusual = self._inputs(samples)
+            inputs, unusual = self._inputs(samples, batch)
             present = inputs[PRESENT]
             sets = [
                 coalitions(tuple(row))[1:] if i in explained and any(row) else present[i : i + 1]
@@ -102,7 +112,7 @@ class Engine:
                 of = np.repeat(np.arange(len(samples)), [len(some) for some in sets])
                 inputs = {name: rows[of] for name, rows in inputs.items()}
                 inputs[PRESENT] = np.concatenate(sets)
-            with self._paced(FUSION, int(ends[-1])):
+            with self._paced(FUSION, int(ends[-1]), batch):
                 outputs = self.bundle.fusion.run(inputs)
         return [
             Outputs(
@@ -127,15 +137,17 @@ class Engine:
         """[1, …] what fusion says with nothing known: the same of every patient."""
         return self.bundle.fusion.run(self._inputs([{}])[0])
 
-    def embed(self, modality: Modality, rows: Sequence[dict[str, Array]]) -> list[Embedded]:
-        """What the modality's encoder makes of each of the rows, in order."""
+    def embed(
+        self, modality: Modality, rows: Sequence[dict[str, Array]], batch: Stage | None = None
+    ) -> list[Embedded]:
+        """What the modality's encoder makes of each of the rows, in order. `batch`: as of `run`."""
         found: list[Embedded | None] = [None] * len(rows)
         encoder = self.bundle.encoders[modality]
         with self._watched():
             for some in _together(rows) if modality == "notes" else [range(len(rows))]:
                 stacked = stack([rows[i] for i in some])
                 count = stacked["tokens"].size if modality == "notes" else len(some)
-                with self._paced(modality, count):
+                with self._paced(modality, count, batch, len(some)):
                     made = encoder.run(stacked)
                 scores = made[UNUSUAL].tolist()
                 for i, embedding, score in zip(some, made[EMBEDDING], scores, strict=True):
@@ -164,15 +176,21 @@ class Engine:
         return found
 
     @contextmanager
-    def _paced(self, name: str, count: int) -> Iterator[None]:
-        """Learns how long one of `count` takes."""
+    def _paced(
+        self, name: str, count: int, batch: Stage | None, rows: int | None = None
+    ) -> Iterator[None]:
+        """Learns how long one of `count` takes. `rows`: if that is another number."""
         started = time.perf_counter()
         yield
-        each = (time.perf_counter() - started) / max(count, 1)
+        ended = time.perf_counter()
+        each = (ended - started) / max(count, 1)
         self._pace[name] = each + (1 - RECENT) * (self._pace.get(name, each) - each)
+        if batch is not None:
+            graph = name if name == FUSION else f"encoder {name}"
+            batch.inside.append(Stage(graph, started, ended, {ROWS: rows or count}))
 
     def _inputs(
-        self, samples: Sequence[Sample]
+        self, samples: Sequence[Sample], batch: Stage | None = None
     ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
         """The fusion's inputs, and how unusual each sample's modalities are.
 
@@ -185,21 +203,21 @@ class Engine:
             inputs[modality] = np.zeros((len(samples), self.widths[modality]), dtype=np.float32)
             if modality not in self.bundle.encoders:
                 continue
-            for i, made in self._embedded(modality, samples):
+            for i, made in self._embedded(modality, samples, batch):
                 present[i, column] = True
                 inputs[modality][i] = made.embedding
                 unusual[i][modality] = made.unusual
         return inputs, unusual
 
     def _embedded(
-        self, modality: Modality, samples: Sequence[Sample]
+        self, modality: Modality, samples: Sequence[Sample], batch: Stage | None
     ) -> Iterator[tuple[int, Embedded]]:
         """Of each sample that has the modality."""
         there = [(i, sample[modality]) for i, sample in enumerate(samples) if modality in sample]
         yield from ((i, one) for i, one in there if isinstance(one, Embedded))
         arrays = [(i, one) for i, one in there if not isinstance(one, Embedded)]
         if arrays:
-            made = self.embed(modality, [one for _, one in arrays])
+            made = self.embed(modality, [one for _, one in arrays], batch)
             yield from zip((i for i, _ in arrays), made, strict=True)
 
     @cached_property
@@ -209,8 +227,8 @@ class Engine:
     def replay_golden(self) -> None:
         """Runs the bundle's golden requests through all of serving.
 
-        Raises BundleError, naming the first output that is not the golden one within the
-        manifest's tolerance; `verified` is whether all are.
+        Raises BundleError, naming the output that is furthest from the golden one, if that is
+        beyond the manifest's tolerance; `verified` is whether none is.
         """
         self.verified = False
         if not self._golden:
@@ -222,12 +240,21 @@ class Engine:
     def replay(self, number: int) -> None:
         """Runs one golden request; counts on after the last. Raises BundleError as above."""
         number %= len(self._golden)
+        self.difference = math.inf
         found, expected = self._replay(number + 1, self._golden[number])
         try:
-            _compare(number + 1, found, expected, self.bundle.manifest.golden_tolerance)
+            name, worst = _furthest(number + 1, found, expected)
         except BundleError:
             self.verified = False
             raise
+        self.difference = math.inf if math.isnan(worst) else worst
+        tolerance = self.bundle.manifest.golden_tolerance
+        if not worst <= tolerance:  # also where it is NaN
+            self.verified = False
+            raise BundleError(
+                f"{GOLDEN}, line {number + 1}: {name} differs from the golden answer by "
+                f"{worst:.2g}, more than {tolerance:.2g}"
+            )
 
     def _replay(self, number: int, line: bytes) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """What the fusion says now and what the line says, of one golden request."""
@@ -267,20 +294,18 @@ def difference(values: Floats, golden: Floats) -> float:
     return float((np.abs(values - golden) / np.maximum(1.0, np.abs(golden))).max())
 
 
-def _compare(
-    number: int, found: dict[str, Floats], expected: dict[str, Floats], tolerance: float
-) -> None:
+def _furthest(
+    number: int, found: dict[str, Floats], expected: dict[str, Floats]
+) -> tuple[str, float]:
+    """The output that differs most, and by how much. Raises BundleError for other outputs."""
     where = f"{GOLDEN}, line {number}"
     if found.keys() != expected.keys():
         differ = ", ".join(sorted(found.keys() ^ expected.keys()))
         raise BundleError(f"{where}: the outputs are not those of the graph: {differ}")
+    off = {}
     for name, golden in expected.items():
         values = found[name]
         if values.shape != golden.shape:
             raise BundleError(f"{where}: {name} has shape {values.shape}, not {golden.shape}")
-        error = difference(values, golden)
-        if not error <= tolerance:  # also where it is NaN
-            raise BundleError(
-                f"{where}: {name} differs from the golden answer by {error:.2g}, "
-                f"more than {tolerance:.2g}"
-            )
+        off[name] = difference(values, golden)
+    return max(off.items(), key=lambda one: (math.isnan(one[1]), one[1]))

@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from typing import Literal, get_args
 
 import numpy as np
 from prometheus_client import (
@@ -21,6 +22,8 @@ from schemas.response import MODALITIES, Modality, Receipt
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COUNTED_IN = "PROMETHEUS_MULTIPROC_DIR"  # where the workers of one service count together
+
+Canary = Literal["passed", "failed", "no_answer"]
 
 _SECONDS = (
     0.0005,
@@ -125,6 +128,19 @@ class Metrics:
             buckets=_SHARES,
             registry=self._registry,
         )
+        self._canaries = Counter(
+            "m3h_canaries",
+            "Golden requests replayed while serving, and replays for readiness that failed",
+            ("result",),
+            registry=self._registry,
+        )
+        self._canary_difference = Gauge(
+            "m3h_canary_difference",
+            "Largest difference of the latest golden request from its golden answer; of what is "
+            "above 1, as a share of it",
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
         self._bundle = Gauge(
             "m3h_bundle_info",
             "The bundle that is served: by how many workers",
@@ -135,6 +151,8 @@ class Metrics:
         for modality in MODALITIES:
             self._present.labels(modality)
             self._unusual.labels(modality)
+        for result in get_args(Canary):
+            self._canaries.labels(result)
 
     def serves(self, manifest: Manifest, digest: str) -> None:
         self._bundle.labels(manifest.name, manifest.version, digest).inc()
@@ -159,6 +177,12 @@ class Metrics:
 
     def redis_failed(self, fault: str) -> None:
         self._redis_failed.labels(fault).inc()
+
+    def canary(self, result: Canary, difference: float) -> None:
+        """Counts a golden request. `difference`: from its golden answer, if there was an answer."""
+        self._canaries.labels(result).inc()
+        if result != "no_answer":
+            self._canary_difference.set(difference)
 
     def prediction(self, receipt: Receipt, attention: Floats) -> None:
         """Counts one prediction. `attention` [task, task]: rows sum to 1."""

@@ -4,6 +4,7 @@ import re
 import secrets
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
@@ -11,6 +12,10 @@ from structlog.typing import FilteringBoundLogger
 from service import problems
 from service.log import where
 from service.metrics import Metrics
+from service.stages import STAGE
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # W3C Trace Context, version 00. All-zero ids are invalid.
@@ -19,12 +24,18 @@ _QUIET = ("/health/live", "/health/ready", "/metrics")  # asked every few second
 
 
 class Observed:
-    """ASGI middleware. Nothing of a query string, a body or an unknown path is written down."""
+    """ASGI middleware. Nothing of a query string, a body or an unknown path is written down.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger) -> None:
+    `traces`: None if nobody wants them.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger, traces: "Traces | None"
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,7 +44,13 @@ class Observed:
         started = time.perf_counter()
         given = dict(scope["headers"])
         request_id = _taken(given.get(b"x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
-        trace = _taken(given.get(b"traceparent"), _TRACEPARENT) or _new_trace()
+        trace, traced = _taken(given.get(b"traceparent"), _TRACEPARENT), None
+        if self._traces is not None and scope["path"] not in _QUIET:
+            traced = self._traces.begin(trace)
+        if traced is not None:
+            scope[STAGE] = traced.stage
+            trace = trace or traced.traceparent
+        trace = trace or _new_trace()
         ids = ((b"x-request-id", request_id.encode()), (b"traceparent", trace.encode()))
         status = 0
 
@@ -50,12 +67,15 @@ class Observed:
             self._log.error(
                 "unexpected", request_id=request_id, error=type(error).__name__, at=where(error)
             )
+            if traced is not None:
+                traced.stage.fault = type(error).__name__
             if not status:
                 answer = problems.response(problems.unexpected())
                 await answer(scope, receive, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other")
+            path = getattr(scope.get("route"), "path", None)
+            route = path or "other"
             self._metrics.request(route, status, seconds)
             write = self._log.debug if route in _QUIET else self._log.info
             write(
@@ -66,6 +86,8 @@ class Observed:
                 status=status,
                 ms=round(seconds * 1000, 3),
             )
+            if traced is not None:
+                traced.end(scope["method"], path, status)
 
 
 def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +29,7 @@ from service.explanation import Explain
 from service.metrics import Metrics
 from service.occlusion import Part
 from service.problems import Fault, Problem, Refused
+from service.stages import Stage, together, within
 
 # What strict=true does not let pass. The others are no fault of the sender: old or repeated data.
 STRICT: frozenset[Reason] = frozenset(
@@ -62,11 +63,22 @@ class BatchAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """One patient to predict: a request's body, or an item of one that was read already."""
+    """One patient to predict: a request's body, or an item of one that was read already.
+
+    `stage`: the request, if it is traced, and `queue`, its part in which the job waits.
+    """
 
     content: bytes | Mapping[str, Any]
     options: Options
+    stage: Stage | None = None
+    queue: Stage | None = None
     since: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def waiting(
+        cls, content: bytes | Mapping[str, Any], options: Options, stage: Stage | None
+    ) -> Self:
+        return cls(content, options, stage, None if stage is None else stage.begin("queue"))
 
 
 @dataclass
@@ -74,7 +86,8 @@ class Prepared:
     """One patient on the way from payload to answer.
 
     `keys` of content in the cache; `sample`: what the engine gets; `parts` that are left out of it
-    in turn; `seconds` by stage; `attention` [task, task], once there is an answer.
+    in turn; `seconds` by stage; `stage` of the request; `attention` [task, task], once there is an
+    answer.
     """
 
     options: Options
@@ -84,6 +97,7 @@ class Prepared:
     sample: dict[Modality, dict[str, Array] | Embedded]
     parts: list[Part]
     seconds: dict[str, float]
+    stage: Stage | None
     attention: Floats | None = None
 
 
@@ -114,18 +128,25 @@ class Predictor:
 
     def prepare(self, job: Job) -> Prepared:
         """Raises InvalidPayload and Refused."""
-        self._check_task(job.options)
         times = [job.since, time.perf_counter()]
+        if job.queue is not None:
+            job.queue.ended = times[-1]
+        with within(job.stage, "prepare") as stage:
+            return self._prepared(job, times, stage)
+
+    def _prepared(self, job: Job, times: list[float], stage: Stage | None) -> Prepared:
+        """`times`: when it came, and when it was taken."""
+        self._check_task(job.options)
         content = job.content
         payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
         times.append(time.perf_counter())
         encoders = self._engine.bundle.encoders
         keys = {m: k for m, k in self._keys.of_content(payload).items() if m in encoders}
-        known = self._cache.get(keys)
+        known = self._known(keys, stage)
         found = features(payload, self._manifest.spec, known)
         if "series" in found.arrays and "series" in encoders:
             keys["series"] = self._keys.of_series(found.arrays["series"])
-            known |= self._cache.get({"series": keys["series"]})
+            known |= self._known({"series": keys["series"]}, stage)
         receipt = respond.receipt(found, self._manifest)
         if job.options.strict:
             _insist(receipt)
@@ -135,7 +156,22 @@ class Predictor:
         times.append(time.perf_counter())
         spent = (after - before for before, after in pairwise(times))
         stages = dict(zip(("queue", "parse", "features"), spent, strict=True))
-        return Prepared(job.options, found, receipt, keys, {**found.arrays, **known}, parts, stages)
+        sample: dict[Modality, dict[str, Array] | Embedded] = {**found.arrays, **known}
+        if stage is not None:
+            stage.attributes["m3h.modalities"] = [*sample]
+        return Prepared(job.options, found, receipt, keys, sample, parts, stages, job.stage)
+
+    def _known(self, keys: Mapping[Modality, Key], stage: Stage | None) -> dict[Modality, Embedded]:
+        """What the cache has of these."""
+        if stage is None:
+            return self._cache.get(keys)
+        origins = {m: "memory" if key in self._cache else "redis" for m, key in keys.items()}
+        asks = self._cache.shared and "redis" in origins.values()
+        with within(stage if asks else None, "redis"):
+            found = self._cache.get(keys)
+        for modality, origin in origins.items():
+            stage.attributes[f"m3h.cache.{modality}"] = origin if modality in found else "miss"
+        return found
 
     def _check_task(self, options: Options) -> None:
         """Raises Refused for a task whose variables cannot be named."""
@@ -155,16 +191,24 @@ class Predictor:
 
     def run(self, prepared: Sequence[Prepared]) -> list[bytes]:
         started = time.perf_counter()
-        self._embed(prepared)
-        explained = {i for i, one in enumerate(prepared) if one.options.explain != "none"}
-        outputs = self._engine.run([one.sample for one in prepared], explained)
-        without = [self._engine.run(list(_without(one))) for one in prepared]
+        with together((one.stage for one in prepared), "batch", len(prepared)) as batch:
+            self._embed(prepared, batch)
+            explained = {i for i, one in enumerate(prepared) if one.options.explain != "none"}
+            outputs = self._engine.run([one.sample for one in prepared], explained, batch)
+            without = [self._occluded(one, batch) for one in prepared]
         seconds = time.perf_counter() - started
         for one in prepared:
             one.seconds["model"] = seconds
         return [self._answer(*one) for one in zip(prepared, outputs, without, strict=True)]
 
-    def _embed(self, prepared: Sequence[Prepared]) -> None:
+    def _occluded(self, prepared: Prepared, batch: Stage | None) -> list[Outputs]:
+        """The outputs without each of the parts."""
+        if not prepared.parts:
+            return []
+        with together([batch], "occlusion", len(prepared.parts)):
+            return self._engine.run(list(_without(prepared)))
+
+    def _embed(self, prepared: Sequence[Prepared], batch: Stage | None) -> None:
         """Content that several patients of a batch have is computed once, and kept."""
         for modality in self._engine.bundle.encoders:
             new: dict[Key, dict[str, Array]] = {}
@@ -175,7 +219,8 @@ class Predictor:
                     new.setdefault(one.keys[modality], arrays)
                     waiting.append(one)
             if new:
-                made = dict(zip(new, self._engine.embed(modality, [*new.values()]), strict=True))
+                rows = self._engine.embed(modality, [*new.values()], batch)
+                made = dict(zip(new, rows, strict=True))
                 for key, embedded in made.items():
                     self._cache.put(modality, key, embedded)
                 for one in waiting:
@@ -184,10 +229,20 @@ class Predictor:
                 arrays = one.sample.get(modality)
                 # Not once more for each of its parts.
                 if one.parts and arrays is not None and not isinstance(arrays, Embedded):
-                    (one.sample[modality],) = self._engine.embed(modality, [arrays])
+                    (one.sample[modality],) = self._engine.embed(modality, [arrays], batch)
 
     def _answer(self, prepared: Prepared, outputs: Outputs, without: Sequence[Outputs]) -> bytes:
         """`without`: the outputs without each of the parts."""
+        with within(prepared.stage, "respond") as stage:
+            return self._responded(prepared, outputs, without, stage)
+
+    def _responded(
+        self,
+        prepared: Prepared,
+        outputs: Outputs,
+        without: Sequence[Outputs],
+        stage: Stage | None,
+    ) -> bytes:
         started = time.perf_counter()
         prepared.receipt = respond.with_unusual(prepared.receipt, outputs)
         prepared.attention = outputs.fusion[ATTENTION]
@@ -203,21 +258,27 @@ class Predictor:
             ),
             "receipt": prepared.receipt.model_dump(exclude_none=True),
         }
-        options = prepared.options
-        reasons = explanation.explanation(outputs, self._manifest, options.explain)
-        if reasons is not None:
-            answer["explanation"] = reasons
-            if options.explain == "full":
-                tasks = explanation.standing_out(outputs, self._manifest)
-                if options.task is not None:
-                    tasks = [self._tasks[options.task]]
-                reasons["variables"] = explanation.variables(
-                    tasks, outputs, without, prepared.parts
-                )
+        if prepared.options.explain != "none":
+            with within(stage, "explanation"):
+                reasons = self._reasons(prepared, outputs, without)
+            if reasons is not None:
+                answer["explanation"] = reasons
         stages = prepared.seconds
         stages["respond"] = time.perf_counter() - started
         answer["timing_ms"] = {stage: round(s * 1000, 3) for stage, s in stages.items()}
         return orjson.dumps(answer)
+
+    def _reasons(
+        self, prepared: Prepared, outputs: Outputs, without: Sequence[Outputs]
+    ) -> explanation.Fields | None:
+        options = prepared.options
+        reasons = explanation.explanation(outputs, self._manifest, options.explain)
+        if reasons is not None and options.explain == "full":
+            tasks = explanation.standing_out(outputs, self._manifest)
+            if options.task is not None:
+                tasks = [self._tasks[options.task]]
+            reasons["variables"] = explanation.variables(tasks, outputs, without, prepared.parts)
+        return reasons
 
     def count(self, prepared: Sequence[Prepared]) -> None:
         for one in prepared:

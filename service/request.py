@@ -11,6 +11,7 @@ from service import problems
 from service.batcher import Priority
 from service.documents import JSON
 from service.predict import Options
+from service.stages import STAGE, within
 
 LONGEST_MS = 600_000
 M = TypeVar("M", bound=BaseModel)
@@ -91,12 +92,13 @@ async def read_body(request: Request, limit: int, deadline: float) -> bytes:
     ClientDisconnect if the caller hangs up.
     """
     body = bytearray()
-    try:
-        async with asyncio.timeout_at(deadline):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise problems.too_large(limit)
-    except TimeoutError:
-        raise problems.late() from None
+    with within(request.scope.get(STAGE), "read"):
+        try:
+            async with asyncio.timeout_at(deadline):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise problems.too_large(limit)
+        except TimeoutError:
+            raise problems.late() from None
     return bytes(body)

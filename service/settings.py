@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis import Redis
 
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -86,6 +85,15 @@ class Settings(BaseSettings):
     golden_seconds: float = Field(
         60.0, gt=0, description="time from one golden request that is replayed to the next"
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://.",
+        description="OpenTelemetry collector that gets traces by OTLP over HTTP; "
+        "http://collector:4318",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="share of requests that are traced if the caller does not say"
+    )
     drain_seconds: float = Field(
         2.0, ge=0, description="time after SIGTERM in which it is not ready and still answers"
     )
@@ -98,5 +106,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_of_redis(cls, url: str | None) -> str | None:
         if url is not None:
+            from redis import Redis  # noqa: PLC0415 - it takes a tenth of a second
+
             Redis.from_url(url)  # opens nothing; raises ValueError
         return url

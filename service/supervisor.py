@@ -27,9 +27,10 @@ from service.bundle import chosen_device
 from service.metrics import COUNTED_IN
 from service.settings import Settings, available_cpus
 from service.shared_graphs import hold
-from service.worker import Order, Told, work
+from service.worker import FLUSH_SECONDS, Order, Told, work
 
-_SPARE_SECONDS = 5.0  # beyond those for draining and shutting down, before a process is killed
+# Beyond those for draining and shutting down, before a process is killed.
+_SPARE_SECONDS = 5.0 + FLUSH_SECONDS
 _AGAIN_SECONDS = 1.0  # before a process that died is started again
 _LOOK_SECONDS = 0.1  # from one look to the next whether the process of the graphs is there
 _BACKLOG = 2048

@@ -13,7 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
@@ -28,7 +28,15 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.switch import Switch
 
+if TYPE_CHECKING:
+    from service.traces import Traces
+
+FLUSH_SECONDS = 2.0  # that a worker's last traces have, once all is answered
 _TICK = 0.05  # seconds
+# A connection on which nothing is asked is kept for longer than proxies keep theirs (nginx and
+# cloud load balancers: 60 seconds): whoever closes first may miss a request that is on its way.
+_KEEP_ALIVE = 75  # seconds
+_LAST_IDLE = 5.0  # and so long once no more callers are let in
 # A worker lets in an eighth as many as it has at once, or a thousand who come would wait. Then it
 # pauses, for each that it has and at most so long: who comes meanwhile is for one that has fewer.
 _AT_ONCE, _PAUSE, _LONGEST_PAUSE = 8, 0.0002, 0.005
@@ -91,6 +99,7 @@ class _Worker:
         self._settings, self._log = settings, log
         self._elsewhere = None if graphs is None else partial(shared_graphs.opened, graphs)
         self._counted = Metrics()
+        self._traces = _traces(settings, log)
         self._switch = Switch()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -107,7 +116,7 @@ class _Worker:
             engine.replay_golden()
         except BundleError as error:
             return Told(fault=str(error))
-        self._switch.next = create_app(engine, settings, self._log, self._counted)
+        self._switch.next = create_app(engine, settings, self._log, self._counted, self._traces)
         facts = bundle.manifest
         model = f"{facts.name} {facts.version} ({len(facts.tasks)} tasks, {bundle.device})"
         return Told(model, bundle.digest)
@@ -116,6 +125,12 @@ class _Worker:
         """What was loaded is served from now on."""
         self._loop = asyncio.get_running_loop()
         await self._switch.swap()
+
+    async def close(self) -> None:
+        """Once all is answered."""
+        await self._switch.close()
+        if self._traces is not None:
+            self._traces.close(FLUSH_SECONDS)
 
     def obey(self, supervisor: Connection) -> None:
         """In a thread. A worker whose supervisor was killed would hold the port for ever."""
@@ -145,9 +160,18 @@ class _Worker:
             log_level="warning",
             server_header=False,
             proxy_headers=False,  # nothing depends on who the caller is
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=self._settings.shutdown_seconds,
         )
         return _Server(config, self, self._switch, self._settings.drain_seconds, listens)
+
+
+def _traces(settings: Settings, log: FilteringBoundLogger) -> "Traces | None":
+    if settings.otlp_endpoint is None:
+        return None
+    from service.traces import Traces  # noqa: PLC0415 - a quarter second, for those who want them
+
+    return Traces(settings.otlp_endpoint, settings.trace_ratio, log)
 
 
 class _Server(uvicorn.Server):
@@ -219,7 +243,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready, and still answering, until callers have gone elsewhere; then the end."""
         self._switch.draining = True
-        await self._emptied(self._drain_seconds)
+        # All of it, also while nobody is in: who still thinks that it is ready comes anew.
+        await asyncio.sleep(self._drain_seconds)
         self._closing = True
         for one in sockets or []:
             asyncio.get_running_loop().remove_reader(one)
@@ -230,9 +255,9 @@ class _Server(uvicorn.Server):
             one.close()
         await asyncio.gather(*self._made, return_exceptions=True)
         # Who is in is answered. A connection on which nothing is asked has its time limit.
-        await self._emptied(self.config.timeout_keep_alive + _TICK)
+        await self._emptied(_LAST_IDLE)
         await super().shutdown(sockets)
-        await self._switch.close()
+        await self._worker.close()
 
     async def _emptied(self, seconds: float) -> None:
         """No connection is open any more, or so much time is over."""

@@ -43,13 +43,16 @@ def sample(field):
     schema = SCHEMA["properties"][field]
     if "enum" in schema:
         return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
-    return {"string": "127.0.0.9", "integer": 12_345, "number": 1.5}[schema["type"]]
+    if "pattern" in schema:
+        return "http://collector:4318"
+    return {"string": "127.0.0.9", "integer": 12_345, "number": 0.5}[schema["type"]]
 
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_every_setting_can_be_set(field, settings_of):
     value = sample(field)
-    assert getattr(settings_of({"settings": {field: value}}), field) == value
+    values = {"settings": {field: value}, "networkPolicy": {"enabled": False}}
+    assert getattr(settings_of(values), field) == value
 
 
 def test_a_large_number_is_written_out(settings_of):
@@ -94,6 +97,15 @@ def test_a_pod_has_more_time_to_end_than_it_needs():
     for drain, shutdown in ((0, 0), (2.5, 30), (60, 600)):
         values = {"settings": {"drain_seconds": drain, "shutdown_seconds": shutdown}}
         spec = server(render(values))
-        # The supervisor kills a worker 5 seconds after both are over.
-        assert spec["terminationGracePeriodSeconds"] >= math.ceil(drain) + shutdown + 5 + 5
+        # The supervisor kills a worker 7 seconds after both are over.
+        assert spec["terminationGracePeriodSeconds"] >= math.ceil(drain) + shutdown + 7 + 5
         assert "lifecycle" not in spec["containers"][0]
+
+
+def test_the_table_of_the_readme_is_that_of_the_class():
+    rows = ["| variable | default | what |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append(f"| `M3H_{name.upper()}` | {default} | {field.description} |")
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in readme, "\n".join(rows)

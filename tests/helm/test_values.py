@@ -41,6 +41,7 @@ def test_the_schema_says_what_is_wrong(values, message):
         ({"bundle": URL | {"sha256": ""}, "networkPolicy": ANYWHERE}, "bundle.sha256"),
         ({"bundle": URL}, "networkPolicy.allowTo"),
         ({"redis": {"mode": "external", "url": "rediss://r:6380"}}, "networkPolicy.allowTo"),
+        ({"settings": {"otlp_endpoint": "http://otel:4318"}}, "networkPolicy.allowTo"),
         ({"redis": {"mode": "external"}, "networkPolicy": ANYWHERE}, "redis.url"),
         ({"redis": {"mode": "own"}}, "redis.password"),
         ({"ingress": {"enabled": True}}, "ingress.host"),

@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from service.bundle import Bundle
 from service.engine import Engine
 from service.log import make_log
 from service.settings import Settings
+from tests import served
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
 MAX_BODY = 300_000
@@ -39,6 +41,25 @@ def engine(bundle: Bundle) -> Engine:
 @pytest.fixture(scope="session")
 def settings(bundle_dir: Path) -> Settings:
     return Settings(bundle=bundle_dir, max_body_bytes=MAX_BODY, max_batch=4, threads=2)
+
+
+@pytest.fixture
+def started(
+    bundle_dir: Path, tmp_path: Path
+) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Starts `m3h-serve` on a free port; gives the process and its URL."""
+    processes = []
+
+    def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
+        log = tmp_path / f"log-{len(processes)}.jsonl"
+        process, url = served.start(bundle, log, **environment)
+        processes.append(process)
+        return process, url
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @dataclass
@@ -63,10 +84,10 @@ def serve(settings: Settings) -> Iterator[Callable[..., Service]]:
     """Starts an app on an engine; settings may differ from those of the others."""
     clients: list[TestClient] = []
 
-    def start(engine: Engine, **changed: Any) -> Service:
+    def start(engine: Engine, traces: Any = None, **changed: Any) -> Service:
         log = io.StringIO()
         own = settings.model_copy(update=changed)
-        client = TestClient(create_app(engine, own, make_log("debug", log)))
+        client = TestClient(create_app(engine, own, make_log("debug", log), traces=traces))
         clients.append(client.__enter__())
         return Service(client, log)
 

@@ -1,5 +1,6 @@
 """Nothing is computed twice; and whatever becomes of Redis, answers are the same."""
 
+import json
 import signal
 import subprocess
 import time
@@ -18,7 +19,9 @@ from schemas.payload import as_payload
 from service.cache import Cache, Keys
 from service.engine import Embedded
 from service.metrics import Metrics
-from service.shared_cache import pack, unpack
+from service.predict import Job, Options, Predictor
+from service.shared_cache import SharedCache, pack, unpack
+from service.stages import Stage
 from tests.scraped import scraped
 from tests.service.conftest import Service, png
 
@@ -200,6 +203,29 @@ def test_what_one_replica_made_the_others_have(replica, server, payload):
     alike(first, other.predict(payload))
     assert counts(other, "redis") == dict.fromkeys(KEPT, 1)
     assert counts(other, "computed") == dict.fromkeys(KEPT, 0)
+
+
+def test_a_traced_request_says_where_each_came_from(engine, server, payload):
+    def predictor() -> Predictor:
+        counted = Metrics()
+        shared = SharedCache(server.url, engine.widths, counted, seconds=0.2, keep_seconds=60)
+        return Predictor(engine, Cache(10**7, shared, counted), counted)
+
+    def prepared(by: Predictor) -> Stage:
+        request = Stage("HTTP")
+        by.run([by.prepare(Job.waiting(json.dumps(payload).encode(), Options(), request))])
+        return next(part for part in request.inside if part.name == "prepare")
+
+    def origins(prepare: Stage) -> set[Any]:
+        return {prepare.attributes[f"m3h.cache.{modality}"] for modality in KEPT}
+
+    assert origins(prepared(predictor())) == {"miss"}
+    server.entries(3)
+    other = predictor()
+    first, again = prepared(other), prepared(other)
+    assert (origins(first), origins(again)) == ({"redis"}, {"memory"})
+    assert {part.name for part in first.inside} == {"redis"}
+    assert again.inside == []  # nobody was asked
 
 
 def test_redis_holds_no_word_of_a_patient_and_nothing_for_ever(replica, server, payload):

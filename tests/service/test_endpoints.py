@@ -121,7 +121,7 @@ def test_a_model_that_died_is_not_ready_until_it_answers_again(serve, bundle, pa
     engine.replay_golden()
     client = serve(engine).client
     with monkeypatch.context() as broken:
-        broken.setattr(engine, "_inputs", lambda _: {})
+        broken.setattr(engine, "_inputs", lambda *_: {})
         assert client.post("/predict", json=payload).status_code == 500
         assert client.get("/health/ready").status_code == 503
         assert client.get("/health/live").status_code == 200
@@ -214,6 +214,63 @@ def test_a_model_that_hangs_is_not_ready_until_it_answers(serve, bundle, payload
     leave.set()
     until(lambda: not engine.hanging)
     assert client.get("/health/ready").status_code == 200
+
+
+def canaries(client: Any) -> tuple[dict[str, float], float]:
+    """How many golden requests there were, by what became of them; the difference of the latest."""
+    text = client.get("/metrics").text
+    found = re.findall(r'^m3h_canaries_total\{result="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    counts = {result: float(count) for result, count in found}
+    assert counts.keys() == {"passed", "failed", "no_answer"}  # from the start
+    return counts, float(re.search(r"^m3h_canary_difference (\S+)$", text, re.MULTILINE)[1])
+
+
+def test_canaries_are_counted_by_what_became_of_them(serve, bundle, monkeypatch):
+    engine = Engine(bundle)
+    engine.replay_golden()
+    client = serve(engine, golden_seconds=0.3).client
+    until(lambda: canaries(client)[0]["passed"] > 1)
+    counts, difference = canaries(client)
+    assert 0 <= difference <= bundle.manifest.golden_tolerance
+    assert counts["failed"] == counts["no_answer"] == 0
+    run = engine.run
+
+    def otherwise(*asked: Any) -> Any:
+        found = run(*asked)
+        found[0].fusion["length_of_stay"][:] = 2 * found[0].fusion["length_of_stay"] + 1
+        return found
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "run", otherwise)
+        until(lambda: canaries(client)[0]["failed"] == 1)
+        assert canaries(client)[1] >= 0.5
+        # Readiness replays them from then on, and counts those that fail.
+        assert client.get("/health/ready").status_code == 503
+        assert canaries(client)[0]["failed"] == 2
+    assert client.get("/health/ready").status_code == 200
+    until(lambda: canaries(client)[0]["passed"] > counts["passed"] + 1)
+    assert canaries(client)[1] <= bundle.manifest.golden_tolerance
+    assert canaries(client)[0]["failed"] == 2
+
+
+def test_canaries_go_on_after_one_that_had_no_answer(serve, bundle, payload, monkeypatch):
+    engine = Engine(bundle)
+    engine.replay_golden()
+    run, slow = engine.run, Event()
+    slow.set()
+    monkeypatch.setattr(
+        engine, "run", lambda *asked: (slow.is_set() and time.sleep(0.3)) or run(*asked)
+    )
+    client = serve(engine, golden_seconds=0.1).client
+    # Once it is known how long a request takes, a canary is refused: it cannot be in time.
+    assert client.post("/predict", json=payload).status_code == 200
+    until(lambda: canaries(client)[0]["no_answer"] > 2)
+    assert engine.hanging
+    assert canaries(client)[0]["failed"] == 0
+    slow.clear()
+    for _ in range(60):
+        client.post("/predict", json=payload)
+    until(lambda: canaries(client)[0]["passed"] > 1 and not engine.hanging)
 
 
 def until(true: Callable[[], bool]) -> None:

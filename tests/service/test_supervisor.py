@@ -24,27 +24,7 @@ import numpy as np
 import pytest
 
 from service.settings import Settings, available_cpus
-from tests import served
 from tests.scraped import scraped
-
-
-@pytest.fixture
-def started(
-    bundle_dir: Path, tmp_path: Path
-) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts `m3h-serve` on a free port; gives the process and its URL."""
-    processes = []
-
-    def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
-        log = tmp_path / f"log-{len(processes)}.jsonl"
-        process, url = served.start(bundle, log, **environment)
-        processes.append(process)
-        return process, url
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def test_the_first_command_that_it_shows_works(started):
@@ -97,6 +77,8 @@ def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
         ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
         ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
         ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
+        ({"M3H_OTLP_ENDPOINT": "collector:4318"}, "M3H_OTLP_ENDPOINT"),
+        ({"M3H_TRACE_RATIO": "2"}, "M3H_TRACE_RATIO"),
     ],
 )
 def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
@@ -205,6 +187,21 @@ def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process
     until(lambda: all(probabilities() for _ in range(8)))
     assert set(workers) < set(workers_of(process))
     assert httpx.get(f"{url}/health/ready").status_code == 200
+
+
+def test_canaries_of_all_workers_are_counted_and_fail_while_no_process_has_the_graphs(started):
+    process, url = started(M3H_WORKERS="2", M3H_GRAPHS="shared", M3H_GOLDEN_SECONDS="0.2")
+
+    def count(result: str) -> float:
+        return scraped(httpx.get(f"{url}/metrics").text, f'm3h_canaries_total{{result="{result}"}}')
+
+    until(lambda: count("passed") > 3)
+    assert count("failed") == 0
+    assert 0 <= scraped(httpx.get(f"{url}/metrics").text, "m3h_canary_difference") < 1e-3
+    os.kill(min(workers_of(process)), signal.SIGKILL)  # the graphs; workers are started after them
+    until(lambda: count("failed") > 0)
+    before = count("passed")
+    until(lambda: count("passed") > before)
 
 
 def test_callers_who_come_at_once_are_shared_by_the_workers(started):
