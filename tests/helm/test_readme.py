@@ -1,0 +1,125 @@
+"""Helm's engine runs each `helm` command of the README, as far as it goes without a cluster."""
+
+import argparse
+import re
+import shlex
+
+import helm_python
+import pytest
+import yaml
+
+from tests.helm.chart import FOLDER, all_of, one
+
+README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line
+    for kind, body in BLOCKS
+    if kind == "sh"
+    for line in body.splitlines()
+    if line.startswith("helm ")
+]
+(HOSPITAL,) = [body for kind, body in BLOCKS if kind == "yaml"]
+
+
+def parser():
+    """What is shown of Helm's command line; all else is refused."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("name")
+    common.add_argument("--namespace", required=True)
+    helm = argparse.ArgumentParser(prog="helm", allow_abbrev=False, exit_on_error=False)
+    actions = helm.add_subparsers(dest="action", required=True)
+    upgrade = actions.add_parser("upgrade", parents=[common])
+    upgrade.add_argument("chart")
+    upgrade.add_argument("--install", action="store_true", required=True)
+    upgrade.add_argument("--create-namespace", action="store_true")
+    upgrade.add_argument("--wait", action="store_true")
+    upgrade.add_argument("--values", action="append", default=[])
+    upgrade.add_argument("--set", action="append", default=[])
+    actions.add_parser("test", parents=[common])
+    actions.add_parser("rollback", parents=[common]).add_argument("--wait", action="store_true")
+    return helm
+
+
+def installed(command):
+    """The release that the engine makes of `helm upgrade --install`, and its objects."""
+    values = {}
+    for name in command.values:
+        text = HOSPITAL if name == "hospital.yaml" else (FOLDER.parent / name).read_text()
+        values = merged(values, helm_python.values_from_yaml(text))
+    for expression in command.set:
+        values = merged(values, helm_python.parse_set_string(expression))
+    with helm_python.Config(storage_driver="memory", namespace=command.namespace) as helm:
+        release = helm.install(
+            str(FOLDER.parent / command.chart),
+            command.name,
+            values,
+            namespace=command.namespace,
+            dry_run="client",
+            create_namespace=command.create_namespace,
+        )
+    return release, [found for found in yaml.safe_load_all(release["manifest"]) if found]
+
+
+def merged(values, more):
+    both = {
+        k: merged(values[k], more[k])
+        for k in values.keys() & more.keys()
+        if isinstance(more[k], dict)
+    }
+    return values | more | both
+
+
+@pytest.fixture(scope="module")
+def first():
+    """The first command that installs."""
+    return parser().parse_args(shlex.split(COMMANDS[0], comments=True)[1:])
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_engine_takes_the_command(line, first):
+    command = parser().parse_args(shlex.split(line, comments=True)[1:])
+    assert (command.name, command.namespace) == (first.name, first.namespace)
+    if command.action != "upgrade":
+        return  # of the release that another one made
+    release, objects = installed(command)
+    assert (release["name"], release["namespace"]) == (command.name, command.namespace)
+    assert one(objects, "Deployment")
+    named = {
+        c["image"]
+        for d in all_of(objects, "Deployment")
+        for c in d["spec"]["template"]["spec"]["containers"]
+    }
+    assert named
+
+
+def test_what_is_shown_first_is_what_was_pushed(first):
+    pushed = re.search(r"docker push (\S+)", README)[1]
+    _, objects = installed(first)
+    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == pushed
+
+
+def test_the_service_that_is_forwarded_is_there(first):
+    service, port = re.search(r"port-forward service/(\S+) \d+:(\d+)", README).groups()
+    _, objects = installed(first)
+    found = one(objects, "Service")
+    assert found["metadata"]["name"] == service
+    assert int(port) in [p["port"] for p in found["spec"]["ports"]]
+
+
+def test_the_commands_set_what_they_are_shown_for():
+    lines = {
+        line: installed(parser().parse_args(shlex.split(line)[1:]))[1]
+        for line in COMMANDS
+        if "--set" in line
+    }
+    for line, objects in lines.items():
+        assert bool(all_of(objects, "Job")) == ("training.enabled=true" in line)
+        volumes = one(objects, "Deployment")["spec"]["template"]["spec"].get("volumes", [])
+        claims = [
+            v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v
+        ]
+        assert bool(claims) == ("bundle.claim" in line)
+    assert any("training.enabled=true" in line for line in lines)
+    assert any("bundle.claim" in line for line in lines)
