@@ -8,6 +8,7 @@ are by default. docs/scale.md reckons with these figures.
 """
 
 import argparse
+import math
 import os
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import payloads
@@ -30,6 +32,10 @@ ASKED = {
     "all": (NEW, "with an X-ray, for the first time"),
     "again": (KEPT, "the same with another vital sign"),
 }
+# Of a hundred updates of a patient, one brings an X-ray and five a note: a guess, to reckon with.
+MIX = {"again": 0.94, "notes": 0.05, "all": 0.01}
+PATIENTS = 500  # monitored in a hospital
+BUSY = 0.5  # of the processors, so that a replica may be lost and a shift may begin
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -82,6 +88,17 @@ def kept(client: redis.Redis, url: str, bodies: Path) -> tuple[int, float]:
     return round(entries / len(paths), 2), (full - empty) / len(paths)
 
 
+def reckoned(seconds: dict[str, float]) -> None:
+    """Processors for hospitals whose patients are sent anew so many times an hour."""
+    mixed = sum(share * seconds[kind] for kind, share in MIX.items())
+    print(f"\na mixed update: {1000 * mixed:.2f} ms, {mixed * 1e6 / 3600:.1f} h of a million\n")
+    print("| hospitals | updates an hour | requests/s | processors |\n|---|---|---|---|")
+    for hospitals, updates in product((1, 10, 100), (1, 12, 60)):
+        rate = hospitals * PATIENTS * updates / 3600
+        needed = math.ceil(rate * mixed / BUSY)
+        print(f"| {hospitals} | {updates} | {rate:.1f} | {needed} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -96,15 +113,18 @@ def main() -> None:
     def started(server: Server):  # noqa: ANN202
         return running(server, options.workers, options.bundle, Path())
 
+    seconds: dict[str, float] = {}
     print("| request | processor ms | requests/s | p99, ms | MB |\n|---|---|---|---|---|")
     for kind, (server, meaning) in ASKED.items():
         begin = time.monotonic()
         with started(server) as (url, leader):
             ready = time.monotonic() - begin
             took, found = cost(url, leader, bodies / kind, options.seconds)
+            seconds[kind] = took
             megabyte = megabytes(leader)
             cells = (f"{1000 * took:.2f}", f"{found.rate:.0f}", f"{found.p99:.0f}")
             print(f"| {meaning} | {' | '.join(cells)} | {megabyte:.0f} |", flush=True)
+    reckoned(seconds)
     print(f"\nready after {ready:.1f} s\n\n| request | entries in Redis | bytes |\n|---|---|---|")
     with own_redis() as client:
         path = client.connection_pool.connection_kwargs["path"]
