@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
     )
-    redis_ms: int = Field(10, ge=1, description="longest that a prediction waits for Redis")
+    redis_ms: int = Field(
+        10, ge=1, description="longest wait for Redis, which a prediction asks once or twice"
+    )
     redis_keep_seconds: int = Field(86_400, ge=1, description="how long Redis keeps an entry")
     golden_seconds: float = Field(
         60.0, gt=0, description="time from one golden request that is replayed to the next"
