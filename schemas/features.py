@@ -583,7 +583,7 @@ def _notes(
 ) -> dict[str, Array] | None:
     """Tokens of all notes, from old to new, each followed by a separator and the note's phrases.
 
-    Nothing is cut.
+    Nothing is cut. A token that is denied stands among the phrases, as "not" and the token.
     """
     if not payload.notes:
         return None

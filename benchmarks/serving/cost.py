@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -110,7 +110,7 @@ def main() -> None:
     bodies = Path(made.name)
     payloads.make(options.data, bodies)
 
-    def started(server: Server):  # noqa: ANN202
+    def started(server: Server) -> AbstractContextManager[tuple[str, int]]:
         return running(server, options.workers, options.bundle, Path())
 
     seconds: dict[str, float] = {}
