@@ -16,9 +16,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-import schemas.features
-import schemas.negation
-import schemas.payload
+import schemas
 from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
 from schemas.features import (
     STATISTICS,
@@ -185,19 +183,32 @@ def write(
         yield written
     if not written:
         raise CohortError(f"the cohort {name} has no records")
-    modules = (schemas.payload, schemas.negation, schemas.features, *made_by)
     facts: dict[str, Any] = {
         "name": name,
         "source": source,
         "records": written,
         "landmarks_hours": LANDMARKS_HOURS,
-        "code": {m.__name__: sha256(inspect.getsource(m).encode()) for m in modules},
+        "code": _contract_code()
+        | {m.__name__: sha256(inspect.getsource(m).encode()) for m in made_by},
         "spec": spec.model_dump(mode="json"),
         "tokenizer": sha256(spec.tokenizer_json.encode()),
         "tasks": [task.model_dump(mode="json") for task in tasks],
         "shards": shards,
     }
     (folder / COHORT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _contract_code() -> dict[str, str]:
+    """The SHA-256 of every module of `schemas`, by the module's name."""
+    folder = Path(inspect.getfile(schemas)).parent
+    modules = {
+        path.relative_to(folder.parent).with_suffix(""): path
+        for path in sorted(folder.rglob("*.py"))
+    }
+    return {
+        ".".join(part for part in name.parts if part != "__init__"): sha256(path.read_bytes())
+        for name, path in modules.items()
+    }
 
 
 def _samples(records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task]) -> Samples:

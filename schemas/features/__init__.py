@@ -1,0 +1,95 @@
+"""From a payload to arrays: the only way, in training and in serving.
+
+`features(payload, spec)` is pure. The spec comes from the bundle (or, in training, from the
+cohort), so that a model is always fed as it was taught.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from schemas.features.image import image_features
+from schemas.features.ledger import Ledger
+from schemas.features.notes import note_features, phrases_of
+from schemas.features.series import series_features
+from schemas.features.spec import (
+    NUMERIC_TABULAR,
+    STATISTICS,
+    TREATMENT_FEATURES,
+    Array,
+    FeatureSpec,
+    Floats,
+)
+from schemas.features.tabular import tabular_features
+from schemas.payload import InvalidPayload, Payload
+from schemas.response import MODALITIES, Modality, ModalityUse, Receipt
+
+__all__ = [
+    "NUMERIC_TABULAR",
+    "STATISTICS",
+    "TREATMENT_FEATURES",
+    "Array",
+    "FeatureSpec",
+    "Features",
+    "Floats",
+    "features",
+    "phrases_of",
+    "stack",
+]
+
+
+@dataclass(frozen=True)
+class Features:
+    """The arrays of each modality that is there, by the names of its graph's inputs."""
+
+    arrays: dict[Modality, dict[str, Array]]
+    receipt: Receipt
+
+
+def features(payload: Payload, spec: FeatureSpec, known: Container[Modality] = ()) -> Features:
+    """Arrays and receipt of a payload.
+
+    `known`: notes or images whose very content was read before. They are not read again: they have
+    no arrays, and the same receipt.
+
+    Raises InvalidPayload for a unit that cannot be converted, a rate or a series without the unit
+    that it needs, and an image that cannot be read or is too large.
+    """
+    ledger = Ledger({}, {}, [], [], [], [], [])
+    arrays: dict[Modality, dict[str, Array]] = {}
+    readers: dict[Modality, Callable[..., dict[str, Array] | None]] = {
+        "tabular": tabular_features,
+        "series": series_features,
+        "notes": partial(note_features, read="notes" not in known),
+        "image": partial(image_features, read="image" not in known),
+    }
+    for modality in MODALITIES:
+        found = readers[modality](payload, spec, ledger)
+        if found is not None:
+            arrays[modality] = found
+    if ledger.errors:
+        raise InvalidPayload(ledger.errors)
+    receipt = Receipt(
+        modalities={m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES},
+        used=tuple(ledger.used.values()),
+        treatments=tuple(ledger.treatments),
+        converted=tuple(ledger.converted),
+        merged=tuple(ledger.merged),
+        ignored=tuple(ledger.ignored),
+        warnings=tuple(ledger.warnings),
+    )
+    return Features(arrays, receipt)
+
+
+def stack(samples: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """One batch of one modality: [batch, ...]. Token lists are padded with 0 at the end."""
+    batch: dict[str, Array] = {}
+    for name in samples[0]:
+        rows = [sample[name] for sample in samples]
+        if name == "tokens":
+            width = max(map(len, rows))
+            rows = [np.pad(row, (0, width - len(row))) for row in rows]
+        batch[name] = np.stack(rows)
+    return batch

@@ -1,0 +1,27 @@
+"""The ledger: what happens to the input while features are made, gathered for the receipt."""
+
+from dataclasses import dataclass
+
+from schemas.payload import FieldError
+from schemas.response import Converted, Ignored, Merged, Reason, Used
+
+
+@dataclass
+class Ledger:
+    """What happens to the input on the way, gathered for the receipt."""
+
+    used: dict[str, Used]
+    treatments: dict[str, None]
+    converted: list[Converted]
+    merged: list[Merged]
+    ignored: list[Ignored]
+    warnings: list[str]
+    errors: list[FieldError]
+
+    def ignore(self, pointer: str, reason: Reason, detail: str, count: int | None = None) -> None:
+        self.ignored.append(
+            Ignored(pointer=pointer, reason=reason, detail=detail, observations=count)
+        )
+
+    def fail(self, pointer: str, rule: str, detail: str) -> None:
+        self.errors.append(FieldError(pointer=pointer, rule=rule, detail=detail))

@@ -1,0 +1,79 @@
+"""Note features: the tokens and phrases of all notes."""
+
+import itertools
+import re
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.features.ledger import Ledger
+from schemas.features.spec import Array, FeatureSpec
+from schemas.negation import denied
+from schemas.payload import Payload
+
+_SENTENCE_END = re.compile(r"[;\n]+|\.(?:\s+|$)")
+_LONGEST_PHRASE, _MOST_HEADINGS = 200, 8  # characters; parts between colons
+
+
+def note_features(
+    payload: Payload, spec: FeatureSpec, ledger: Ledger, *, read: bool
+) -> dict[str, Array] | None:
+    """Tokens of all notes, from old to new, each followed by a separator and the note's phrases.
+
+    Nothing is cut. A token that is denied stands among the phrases, as "not" and the token.
+    """
+    if not payload.notes:
+        return None
+    if sum(len(note.text) for note in payload.notes) > spec.max_characters:
+        detail = f"more than {spec.max_characters} characters in all notes together"
+        ledger.fail("/notes", "text_limit", detail)
+        return None
+    if not read:
+        return {}
+    ordered = sorted(payload.notes, key=lambda note: note.time)
+    encoded = spec.tokenizer.encode_batch([note.text for note in ordered])
+    tokens: list[int] = []
+    separator = spec.tokenizer.token_to_id("[SEP]")
+    first = spec.vocabulary - spec.phrases
+    for note, one in zip(ordered, encoded, strict=True):
+        ids: list[int] = one.ids
+        apart: list[str] = []
+        if spec.phrases:
+            is_denied = np.zeros(len(note.text) + 1, dtype=np.bool_)
+            for start, stop in denied(note.text) if spec.denied_apart else ():
+                is_denied[start:stop] = True
+            there = [not is_denied[start] for start, _ in one.offsets]
+            ids = list(itertools.compress(ids, there))
+            apart = [f"not {t}" for t, said in zip(one.tokens, there, strict=True) if not said]
+            apart += phrases_of(note.text, is_denied)
+        tokens += ids if separator is None else [*ids, separator]
+        tokens += [first + crc32(words.encode()) % spec.phrases for words in apart]
+    return {"tokens": np.array(tokens, dtype=np.int64)}
+
+
+def phrases_of(text: str, is_denied: npt.NDArray[np.bool_]) -> list[str]:
+    """What stands between full stops, semicolons and line breaks, in lower case, each once.
+
+    Of "history: cardiac: heart failure" each run of its parts, too: what a form calls a thing, and
+    the headings that it stands under, mean more than their single words. A run that begins where
+    the text is denied begins with "not". `is_denied` [characters + 1].
+    """
+    found: dict[str, None] = {}
+    at = 0
+    for end in (*_SENTENCE_END.finditer(text), None):
+        sentence = text[at : end.start() if end else None]
+        parts: list[str] = []
+        beginnings: list[int] = []
+        for part in sentence.split(":"):
+            parts.append(" ".join(part.lower().split()))
+            beginnings.append(at + len(part) - len(part.lstrip()))
+            at += len(part) + 1
+        at = end.end() if end else at
+        if len(sentence) > _LONGEST_PHRASE or len(parts) > _MOST_HEADINGS:
+            continue  # prose, which nobody says twice
+        for start, stop in itertools.combinations(range(len(parts) + 1), 2):
+            run = ": ".join(parts[start:stop])
+            if run:
+                found[f"not {run}" if is_denied[beginnings[start]] else run] = None
+    return list(found)

@@ -1,0 +1,138 @@
+"""The spec: everything that decides how a payload becomes arrays."""
+
+from functools import cached_property
+from importlib.resources import files
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer
+
+from schemas.variables import (
+    Treatment,
+    Variable,
+    load_spellings,
+    load_treatments,
+    load_variables,
+)
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
+
+# What the series encoder sees of each variable. Times are hours before `as_of`; windows reach back
+# from it. For variables that add up (urine), a mean is the total divided by the window's hours.
+STATISTICS = (
+    "last",
+    "mean",
+    "minimum",
+    "maximum",
+    "spread",
+    "change",
+    "log_count",
+    "hours_since_last",
+    "recent_mean",
+    "recent_minimum",
+    "recent_maximum",
+)
+TREATMENT_FEATURES = ("given", "running", "hours_since_start", "rate")
+NUMERIC_TABULAR = ("age", "height_cm", "weight_kg", "body_mass_index", "hours_since_admission")
+
+
+class FeatureSpec(BaseModel):
+    """Everything that decides how a payload becomes arrays. Travels with cohort and bundle.
+
+    Shapes for one patient, float32 unless said otherwise:
+    tabular `values` [F]; series `statistics` [V, S] and `treatments` [T, 4];
+    notes `tokens` [L] int64, of tokens and of phrases; image `pixels` [1, side, side] uint8.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variables: tuple[Variable, ...]
+    treatments: tuple[Treatment, ...]
+    spellings: dict[str, str]
+    categories: dict[str, tuple[str, ...]] = {
+        "sex": ("female", "male"),
+        "admission_source": (
+            "emergency",
+            "operating_room",
+            "ward",
+            "step_down_unit",
+            "other_icu",
+            "other_hospital",
+            "direct",
+        ),
+        "unit_type": (
+            "medical_icu",
+            "surgical_icu",
+            "mixed_icu",
+            "cardiac_icu",
+            "cardiac_surgery_icu",
+            "neuro_icu",
+            "trauma_icu",
+        ),
+    }
+    window_hours: float = 48.0
+    recent_hours: float = 6.0
+    image_side: int = 128
+    # Of all images, and of all notes, of one request: what is read is read whole, or refused.
+    max_pixels: int = 40_000_000
+    max_characters: int = 1_000_000
+    # Ids beside the tokenizer's, onto which whole phrases are hashed. A BERT's notes have none.
+    phrases: int = 65_536
+    # Whether a word that is denied has an id among these, which is not that of the word.
+    # Bundles and cohorts that do not say so were made before this was known.
+    denied_apart: bool = False
+    # A file of its own wherever a spec is stored, beside it.
+    tokenizer_json: str = Field(exclude=True, repr=False)
+
+    @classmethod
+    def default(cls) -> Self:
+        """The project's own variables, treatments and tokenizer."""
+        return cls(
+            variables=load_variables(),
+            treatments=load_treatments(),
+            spellings=load_spellings(),
+            denied_apart=True,
+            tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
+        )
+
+    @property
+    def tabular_names(self) -> tuple[str, ...]:
+        """The name of each of the F tabular features."""
+        hot = (f"{field}={value}" for field, values in self.categories.items() for value in values)
+        return (*NUMERIC_TABULAR, *hot)
+
+    @cached_property
+    def variable_index(self) -> dict[str, int]:
+        """Index of a variable by its name and by each `loinc:` code."""
+        index = {v.name: i for i, v in enumerate(self.variables)}
+        return index | {f"loinc:{c}": i for i, v in enumerate(self.variables) for c in v.loinc}
+
+    @cached_property
+    def treatment_index(self) -> dict[str, int]:
+        return {t.name: i for i, t in enumerate(self.treatments)}
+
+    @cached_property
+    def plausible(self) -> npt.NDArray[np.float64]:
+        """[V, 2] lowest and highest plausible value, canonical units."""
+        return np.array([v.plausible for v in self.variables], dtype=np.float64)
+
+    @cached_property
+    def adds_up(self) -> npt.NDArray[np.bool_]:
+        """[V] whether the values of a variable are amounts that add up over time."""
+        return np.array([v.aggregate == "sum" for v in self.variables], dtype=np.bool_)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_str(self.tokenizer_json)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many ids a note may hold: the tokenizer's, then those of phrases."""
+        return self.tokenizer.get_vocab_size() + self.phrases
+
+    def ucum(self, unit: str | None) -> str | None:
+        """The UCUM code of a unit as it was spelled."""
+        return None if unit is None else self.spellings.get(unit.strip(), unit.strip())
