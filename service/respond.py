@@ -37,7 +37,12 @@ def receipt(found: Features, manifest: Manifest) -> Receipt:
         if not blind:
             continue
         hidden = len(blind) == len(names)
-        modalities[modality] = ModalityUse(status="hidden" if hidden else "used", hidden_from=blind)
+        use = modalities[modality]
+        modalities[modality] = ModalityUse(
+            status="hidden" if hidden else "used",
+            hidden_from=blind,
+            unusual=None if hidden else use.unusual,
+        )
         tasks = "all" if hidden else f"{len(blind)} of {len(names)}"
         detail = f"hidden from {tasks} tasks: no patient with it had their labels in training"
         ignored.append(
@@ -84,11 +89,14 @@ def _time_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
 
 
 def with_unusual(receipt: Receipt, outputs: Outputs) -> Receipt:
-    """The receipt with how unusual each used modality is, and a warning where it is very."""
+    """The receipt with how unusual each used modality is, and a warning where it is very.
+
+    A modality that the features found unlike those of the training stays so, with its own warning.
+    """
     modalities, warnings = dict(receipt.modalities), list(receipt.warnings)
     for modality, score in outputs.unusual.items():
         use = modalities[modality]
-        if use.status != "used" or not math.isfinite(score):
+        if use.status != "used" or use.unusual is not None or not math.isfinite(score):
             continue
         modalities[modality] = use.model_copy(update={"unusual": score})
         if score > UNUSUAL:

@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.features.image import image_features
 from schemas.features.ledger import Ledger
-from schemas.features.notes import note_features, phrases_of
+from schemas.features.notes import note_features, note_tokens, phrases_of
 from schemas.features.series import series_features
 from schemas.features.spec import (
     NUMERIC_TABULAR,
@@ -35,6 +35,7 @@ __all__ = [
     "Features",
     "Floats",
     "features",
+    "note_tokens",
     "phrases_of",
     "stack",
 ]
@@ -71,14 +72,17 @@ def features(payload: Payload, spec: FeatureSpec, known: Container[Modality] = (
             arrays[modality] = found
     if ledger.errors:
         raise InvalidPayload(ledger.errors)
+    uses = {m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES}
+    unlike = {m: warning for m, warning in ledger.unlike.items() if m in arrays}
+    uses |= {m: ModalityUse(status="used", unusual=1.0) for m in unlike}
     receipt = Receipt(
-        modalities={m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES},
+        modalities=uses,
         used=tuple(ledger.used.values()),
         treatments=tuple(ledger.treatments),
         converted=tuple(ledger.converted),
         merged=tuple(ledger.merged),
         ignored=tuple(ledger.ignored),
-        warnings=tuple(ledger.warnings),
+        warnings=(*ledger.warnings, *unlike.values()),
     )
     return Features(arrays, receipt)
 

@@ -1,9 +1,9 @@
 """The ledger: what happens to the input while features are made, gathered for the receipt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.payload import FieldError
-from schemas.response import Converted, Ignored, Merged, Reason, Used
+from schemas.response import Converted, Ignored, Merged, Modality, Reason, Used
 
 
 @dataclass
@@ -17,6 +17,8 @@ class Ledger:
     ignored: list[Ignored]
     warnings: list[str]
     errors: list[FieldError]
+    # Modalities that are unlike those of the training on sight, with the warning that says so.
+    unlike: dict[Modality, str] = field(default_factory=dict)
 
     def ignore(self, pointer: str, reason: Reason, detail: str, count: int | None = None) -> None:
         self.ignored.append(

@@ -32,24 +32,30 @@ def note_features(
     if not read:
         return {}
     ordered = sorted(payload.notes, key=lambda note: note.time)
-    encoded = spec.tokenizer.encode_batch([note.text for note in ordered])
-    tokens: list[int] = []
-    separator = spec.tokenizer.token_to_id("[SEP]")
-    first = spec.vocabulary - spec.phrases
-    for note, one in zip(ordered, encoded, strict=True):
-        ids: list[int] = one.ids
-        apart: list[str] = []
-        if spec.phrases:
-            is_denied = np.zeros(len(note.text) + 1, dtype=np.bool_)
-            for start, stop in denied(note.text) if spec.denied_apart else ():
-                is_denied[start:stop] = True
-            there = [not is_denied[start] for start, _ in one.offsets]
-            ids = list(itertools.compress(ids, there))
-            apart = [f"not {t}" for t, said in zip(one.tokens, there, strict=True) if not said]
-            apart += phrases_of(note.text, is_denied)
-        tokens += ids if separator is None else [*ids, separator]
-        tokens += [first + crc32(words.encode()) % spec.phrases for words in apart]
+    tokens = [token for note in ordered for token in note_tokens(note.text, spec)]
     return {"tokens": np.array(tokens, dtype=np.int64)}
+
+
+def note_tokens(text: str, spec: FeatureSpec) -> list[int]:
+    """Ids of one note: its tokens, a separator, its phrases and its denied tokens.
+
+    The tokens of a request are those of its notes, from old to new.
+    """
+    encoded = spec.tokenizer.encode(text)
+    separator = spec.tokenizer.token_to_id("[SEP]")
+    ids: list[int] = encoded.ids
+    apart: list[str] = []
+    if spec.phrases:
+        is_denied = np.zeros(len(text) + 1, dtype=np.bool_)
+        for start, stop in denied(text) if spec.denied_apart else ():
+            is_denied[start:stop] = True
+        affirmed = [not is_denied[start] for start, _ in encoded.offsets]
+        ids = list(itertools.compress(ids, affirmed))
+        apart = [f"not {t}" for t, said in zip(encoded.tokens, affirmed, strict=True) if not said]
+        apart += phrases_of(text, is_denied)
+    first = spec.vocabulary - spec.phrases
+    hashed = [first + crc32(words.encode()) % spec.phrases for words in apart]
+    return [*ids, *([] if separator is None else [separator]), *hashed]
 
 
 def phrases_of(text: str, is_denied: npt.NDArray[np.bool_]) -> list[str]:

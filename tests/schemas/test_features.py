@@ -16,6 +16,7 @@ from schemas.features import (
     TREATMENT_FEATURES,
     FeatureSpec,
     features,
+    note_tokens,
     phrases_of,
     stack,
 )
@@ -396,6 +397,13 @@ def tokens_of(text, spec=SPEC):
     payload = as_payload({"as_of": AS_OF, "notes": [{"time": at(1), "text": text}]})
     tokens = features(payload, spec).arrays["notes"]["tokens"]
     return set(tokens.tolist()) - {spec.tokenizer.token_to_id("[SEP]")}
+
+
+def test_the_tokens_of_a_request_are_those_of_its_notes_from_old_to_new():
+    texts = ["Pneumonia. No fever.", "History: heart failure: systolic"]
+    notes = [{"time": at(2 - i), "text": text} for i, text in enumerate(texts)]
+    expected = [token for text in texts for token in note_tokens(text, SPEC)]
+    assert read(notes=notes).arrays["notes"]["tokens"].tolist() == expected
 
 
 def test_a_word_that_is_denied_is_another_word():

@@ -16,7 +16,7 @@ import pytest
 from schemas.features import Features, features
 from schemas.manifest import Manifest, Phenotype, Sets, Steps
 from schemas.payload import as_payload
-from schemas.response import MODALITIES, Answer, Prediction, Receipt
+from schemas.response import MODALITIES, Answer, ModalityUse, Prediction, Receipt
 from service import respond
 from service.bundle import Bundle
 from service.engine import Engine, Outputs
@@ -301,6 +301,17 @@ def test_the_receipt_warns_of_a_modality_that_is_unlike_the_patients_of_the_trai
         "the notes are unlike those of 99 % of the training patients: read with caution",
         "the image is unlike those of 99 % of the training patients: read with caution",
     )
+
+
+def test_a_modality_that_is_unlike_the_training_on_sight_stays_so_whatever_the_graph_says(ran):
+    modalities = ran.found.receipt.modalities | {"notes": ModalityUse(status="used", unusual=1.0)}
+    warnings = ("the notes are in another language",)
+    update = {"modalities": modalities, "warnings": warnings}
+    found = replace(ran.found, receipt=ran.found.receipt.model_copy(update=update))
+    for score in (0.1, 0.995):
+        receipt = replace(ran, found=found).unusual(notes=score)
+        assert receipt.modalities["notes"].unusual == 1.0
+        assert [w for w in receipt.warnings if "notes" in w] == [*warnings]
 
 
 def test_a_score_that_is_not_finite_is_left_out(ran):
