@@ -28,7 +28,7 @@ CHART = {"M3H_QUEUE_BYTES": str(256 * 2**20), "M3H_DRAIN_SECONDS": "0"}
 WORKERS = 2
 PROBES = 8  # connections; so many that each worker has some
 LOOK_SECONDS = 0.02  # from one look at memory and processor time to the next
-BUSY = 0.5  # of a processor: the service computes
+BUSY = 0.3  # of a processor: the service computes
 QUIET_SECONDS = 1.0  # so long without work, and it has ended
 
 # What issue and documentation promise.
@@ -74,7 +74,7 @@ async def _ask_health(port: int, ending: asyncio.Event, gaps: list[float]) -> No
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(int(head.lower().split(b"content-length:")[1].split()[0]))
                 gaps.append(time.perf_counter() - began)
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
             writer.close()
 
 
