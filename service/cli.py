@@ -1,62 +1,59 @@
 """`m3h-serve`: verify a bundle, then serve it."""
 
 import asyncio
+import inspect
+import os
 import shlex
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsError
 
 from schemas.manifest import BundleError
 from service.log import make_log
-from service.settings import Settings
+from service.settings import Settings, variable_of
 from service.supervisor import Supervisor
 
 EXAMPLE = Path("examples/septic_shock.json")
 
+# Headings of `--help`. A setting that is not named here stands under "Options".
+_GROUPS = {
+    "Model": ("bundle", "device", "workers", "graphs", "threads"),
+    "Network": ("host", "port", "admin_host", "admin_port"),
+    "Limits": ("max_body_bytes", "max_batch", "queue_ms", "queue_bytes", "deadline_ms"),
+    "Cache": ("cache_bytes", "redis_url", "redis_ms", "redis_keep_seconds"),
+    "Observability": ("golden_seconds", "otlp_endpoint", "trace_ratio", "log_level"),
+    "Shutdown": ("drain_seconds", "shutdown_seconds"),
+}
+# Variables of the project's other tools.
+_NO_SETTINGS = frozenset({"M3H_DATA", "M3H_SCREENSHOTS"})
+_METAVARS: dict[Any, str] = {int: "<int>", float: "<float>", bool: "<true|false>", Path: "<path>"}
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def _option(name: str) -> Any:
-    field = Settings.model_fields[name]
-    return typer.Option(help=f"{field.description} (M3H_{name.upper()})")
+def serve(context: typer.Context, **options: str | None) -> None:
+    """Serve a bundle over HTTP, after its digests and its golden answers were verified.
 
-
-@app.command()
-def serve(
-    *,
-    bundle: Annotated[Path | None, _option("bundle")] = None,
-    host: Annotated[str | None, _option("host")] = None,
-    port: Annotated[int | None, _option("port")] = None,
-    admin_host: Annotated[str | None, _option("admin_host")] = None,
-    admin_port: Annotated[int | None, _option("admin_port")] = None,
-    device: Annotated[str | None, _option("device")] = None,
-    workers: Annotated[int | None, _option("workers")] = None,
-    graphs: Annotated[str | None, _option("graphs")] = None,
-    threads: Annotated[int | None, _option("threads")] = None,
-    max_body_bytes: Annotated[int | None, _option("max_body_bytes")] = None,
-    max_batch: Annotated[int | None, _option("max_batch")] = None,
-    queue_ms: Annotated[int | None, _option("queue_ms")] = None,
-    queue_bytes: Annotated[int | None, _option("queue_bytes")] = None,
-    deadline_ms: Annotated[int | None, _option("deadline_ms")] = None,
-    cache_bytes: Annotated[int | None, _option("cache_bytes")] = None,
-    redis_url: Annotated[str | None, _option("redis_url")] = None,
-    redis_ms: Annotated[int | None, _option("redis_ms")] = None,
-    redis_keep_seconds: Annotated[int | None, _option("redis_keep_seconds")] = None,
-    golden_seconds: Annotated[float | None, _option("golden_seconds")] = None,
-    otlp_endpoint: Annotated[str | None, _option("otlp_endpoint")] = None,
-    trace_ratio: Annotated[float | None, _option("trace_ratio")] = None,
-    drain_seconds: Annotated[float | None, _option("drain_seconds")] = None,
-    shutdown_seconds: Annotated[int | None, _option("shutdown_seconds")] = None,
-    log_level: Annotated[str | None, _option("log_level")] = None,
-) -> None:
-    """Serve a bundle over HTTP, after its digests and its golden answers were verified."""
-    given = {name: value for name, value in locals().items() if value is not None}
+    Each option is also a setting in the environment; the option goes before it.
+    """
+    given = {
+        name: text
+        for name, text in options.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
     settings = _settings(given)
     log = make_log(settings.log_level, sys.stderr)
+    for name, nearest in unknown_variables(os.environ):
+        log.warning("unknown setting", variable=name, nearest=nearest)
     try:
         supervisor = Supervisor(settings, log)
     except BundleError as error:
@@ -66,12 +63,92 @@ def serve(
         _exit(f"m3h-serve: the bundle is not served: {fault}")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"m3h-serve {version('m3h')}")
+        raise typer.Exit
+
+
+def _signature() -> inspect.Signature:
+    """The options of `serve`: `--version`, and each setting."""
+    shown = typer.Option(
+        "--version",
+        callback=_print_version,
+        is_eager=True,
+        expose_value=False,
+        help="Print the version and exit.",
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter("context", keyword, annotation=typer.Context),
+            inspect.Parameter("version", keyword, default=False, annotation=Annotated[bool, shown]),
+            *(
+                inspect.Parameter(
+                    name,
+                    keyword,
+                    default=_text(field.get_default(call_default_factory=True)),
+                    annotation=Annotated[str | None, _option(name, field)],
+                )
+                for name, field in Settings.model_fields.items()
+            ),
+        ]
+    )
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    """Any text is taken: `Settings` alone decides what is valid."""
+    return typer.Option(
+        help=field.description,
+        envvar=variable_of(name),
+        metavar=_metavar(field.annotation),
+        rich_help_panel=next((g for g, names in _GROUPS.items() if name in names), None),
+    )
+
+
+def _text(default: Any) -> str | None:
+    if isinstance(default, (list, tuple)):
+        return ",".join(map(str, default))
+    return None if default is None else str(default)
+
+
+def _metavar(annotation: Any) -> str:
+    """`<int>` for `int | None`, `<auto|cpu>` for a Literal."""
+    if get_origin(annotation) is Literal:
+        return f"<{'|'.join(get_args(annotation))}>"
+    if inner := get_args(annotation):
+        return _metavar(inner[0])
+    return _METAVARS.get(annotation, "<text>")
+
+
+def unknown_variables(names: Iterable[str]) -> list[tuple[str, str | None]]:
+    """The `M3H_*` variables among `names` that no setting has, each with the nearest that is one.
+
+    They are probably misspelled. Values are not looked at.
+    """
+    known = [variable_of(name) for name in Settings.model_fields]
+    unknown = [
+        name
+        for name in sorted(names)
+        if name.upper().startswith("M3H_") and name.upper() not in {*known, *_NO_SETTINGS}
+    ]
+    nearest = {name: get_close_matches(name.upper(), known, 1) for name in unknown}
+    return [(name, nearest[name][0] if nearest[name] else None) for name in unknown]
+
+
 def _settings(given: dict[str, Any]) -> Settings:
+    """No message holds a value: it may be a password."""
     try:
         return Settings(**given)
     except ValidationError as error:
-        faults = [f"M3H_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        faults = [
+            f"{variable_of(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         _exit("m3h-serve: " + "; ".join(faults))
+    except SettingsError as error:
+        # Raised for a list or a mapping that is no JSON; it names the field.
+        _exit(f"m3h-serve: {error}")
 
 
 def _exit(message: str) -> NoReturn:
@@ -93,3 +170,7 @@ Open it in a browser, or try three things here:
   curl -s {url}/tasks
   curl -s {url}/model-card"""
     print(text, flush=True)
+
+
+serve.__signature__ = _signature()  # type: ignore[attr-defined]  # read by inspect
+app.command()(serve)

@@ -10,8 +10,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_NO_REDIS_URL = (
+    "no URL of a Redis: redis://, rediss:// or unix://, with :, /, ?, # and @ of a password "
+    "percent-encoded (/ is %2F)"
+)
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"M3H_{name.upper()}"
 
 
 def available_cpus() -> int:
@@ -110,5 +119,8 @@ class Settings(BaseSettings):
         if url is not None:
             from redis import Redis  # noqa: PLC0415 - it takes a tenth of a second
 
-            Redis.from_url(url)  # opens nothing; raises ValueError
+            try:
+                Redis.from_url(url)  # opens nothing
+            except ValueError:  # its message may quote the password
+                raise ValueError(_NO_REDIS_URL) from None
         return url

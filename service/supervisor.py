@@ -27,13 +27,13 @@ from service.bundle import chosen_device
 from service.metrics import COUNTED_IN
 from service.settings import Settings, available_cpus
 from service.shared_graphs import hold
+from service.sockets import ListenError, listen, listen_for_admin
 from service.worker import FLUSH_SECONDS, Order, Told, work
 
 # Beyond those for draining and shutting down, before a process is killed.
 _SPARE_SECONDS = 5.0 + FLUSH_SECONDS
 _AGAIN_SECONDS = 1.0  # before a process that died is started again
 _LOOK_SECONDS = 0.1  # from one look to the next whether the process of the graphs is there
-_BACKLOG = 2048
 
 
 @dataclass(eq=False)
@@ -85,10 +85,10 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         settings = self._settings
         try:
-            listening = _listen(settings.host, settings.port)
-            admin = _listen(settings.admin_host, settings.admin_port)
-        except OSError as error:
-            return f"{error.strerror}: {error.filename}"
+            listening = listen(settings)
+            admin = listen_for_admin(settings, self._log)
+        except ListenError as error:
+            return str(error)
         with listening, admin, TemporaryDirectory(prefix="m3h-") as counted:
             os.environ[COUNTED_IN] = counted
             async with self._graphs(Path(counted)), asyncio.TaskGroup() as group:
@@ -241,11 +241,3 @@ class _Quiet(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), f"{host}:{port}") from None

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.settings import Settings, available_cpus
+from service.settings import available_cpus
 from tests.scraped import scraped
 
 
@@ -69,43 +69,6 @@ def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
     chunks = (b" " * 400 for _ in range(10))
     connection.request("POST", "/predict", chunks, {"Content-Type": "application/json"})
     assert connection.getresponse().status == 413
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
-        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
-        ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
-        ({"M3H_OTLP_ENDPOINT": "collector:4318"}, "M3H_OTLP_ENDPOINT"),
-        ({"M3H_TRACE_RATIO": "2"}, "M3H_TRACE_RATIO"),
-    ],
-)
-def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
-    done = subprocess.run(
-        [sys.executable, "-c", "from service.cli import app; app()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"M3H_ADMIN_PORT": "0"} | environment,
-    )
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_every_setting_is_an_option_too():
-    done = subprocess.run(
-        [sys.executable, "-c", "from service.cli import app; app()", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
-    )
-    for name in Settings.model_fields:
-        assert f"--{name.replace('_', '-')}" in done.stdout
-        assert f"M3H_{name.upper()}" in done.stdout
 
 
 def test_no_more_processors_are_used_than_are_there():

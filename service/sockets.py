@@ -1,0 +1,60 @@
+"""The sockets that the service listens on, and why one of them cannot be opened."""
+
+import errno
+import os
+import socket
+
+from structlog.typing import FilteringBoundLogger
+
+from service.settings import Settings
+
+_BACKLOG = 2048
+
+
+class ListenError(Exception):
+    """An address or a port that cannot be listened on; its text names the setting to change."""
+
+
+class PortInUseError(ListenError):
+    """Another process listens on the port."""
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket of the service. Raises ListenError."""
+    return _listen(settings.host, settings.port, "M3H_HOST", "M3H_PORT")
+
+
+def listen_for_admin(settings: Settings, log: FilteringBoundLogger) -> socket.socket:
+    """The socket of /admin. Raises ListenError.
+
+    Its default port is taken if another service runs here; then it is a free one, so that a second
+    service needs another `M3H_PORT` only. A port that was set is never replaced.
+    """
+    names = "M3H_ADMIN_HOST", "M3H_ADMIN_PORT"
+    try:
+        return _listen(settings.admin_host, settings.admin_port, *names)
+    except PortInUseError as error:
+        if "admin_port" in settings.model_fields_set:
+            raise
+        log.warning("admin port replaced by a free one", reason=str(error))
+    return _listen(settings.admin_host, 0, *names)
+
+
+def _listen(host: str, port: int, host_name: str, port_name: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        number = error.errno or 0 if isinstance(error, OSError) else -1
+        if number < 0:  # of the resolver
+            raise ListenError(f"{host_name} cannot be resolved to an address") from None
+        if number == errno.EADDRINUSE:
+            raise PortInUseError(f"port {port} is in use; set {port_name}") from None
+        if number == errno.EACCES:
+            raise ListenError(
+                f"this process may not listen on port {port}; set {port_name}, to 1024 or above"
+            ) from None
+        if number == errno.EADDRNOTAVAIL:
+            raise ListenError(f"{host_name} is not an address of this machine") from None
+        reason = os.strerror(number)
+        raise ListenError(f"{reason}; see {host_name} and {port_name}") from None
