@@ -48,6 +48,7 @@ Reason = Literal[
     "unknown_category",
     "implausible_value",
     "before_window",
+    "no_text",
     "weight_needed_for_rate",
     "rate_not_read",
     "not_the_latest_image",

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from schemas.features import Array
+from schemas.features import Array, FeatureSpec, notes_in_window
 from schemas.payload import Payload
 from schemas.response import Modality
 from service.engine import Embedded
@@ -70,19 +70,19 @@ class Cache:
 
 
 class Keys:
-    """The keys of content, for one bundle."""
+    """The keys of content, for one bundle, and its spec."""
 
-    def __init__(self, bundle: str) -> None:
+    def __init__(self, bundle: str, spec: FeatureSpec) -> None:
+        self._spec = spec
         self._of: dict[Modality, hashlib._Hash] = {}
         for modality in ("series", "notes", "image"):
             self._of[modality] = hashlib.sha256(f"{bundle} {modality}".encode())
 
     def of_content(self, payload: Payload) -> dict[Modality, Key]:
-        """Of notes and images, as they were sent: all that reading them depends on."""
+        """Of the notes that are read and of images, as they were sent: all they depend on."""
         found: dict[Modality, Key] = {}
-        if payload.notes:
-            notes = sorted(payload.notes, key=lambda note: note.time)
-            found["notes"] = self._key("notes", (note.text.encode() for note in notes))
+        if notes := notes_in_window(payload, self._spec):
+            found["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
         if payload.images:
             parts = []
             for one in payload.images:

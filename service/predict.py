@@ -106,7 +106,7 @@ class Predictor:
 
     def __init__(self, engine: Engine, cache: Cache, metrics: Metrics) -> None:
         self._engine, self._cache = engine, cache
-        self._keys = Keys(engine.bundle.digest)
+        self._keys = Keys(engine.bundle.digest, engine.bundle.manifest.spec)
         self._manifest = engine.bundle.manifest
         local = self._manifest.recalibration
         self._model = ModelReference(

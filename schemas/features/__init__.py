@@ -12,7 +12,8 @@ import numpy as np
 
 from schemas.features.image import image_features
 from schemas.features.ledger import Ledger
-from schemas.features.notes import note_features, note_tokens, phrases_of
+from schemas.features.note_text import NoteText, note_text
+from schemas.features.notes import note_features, note_tokens, notes_in_window, phrases_of
 from schemas.features.series import series_features
 from schemas.features.spec import (
     NUMERIC_TABULAR,
@@ -34,8 +35,11 @@ __all__ = [
     "FeatureSpec",
     "Features",
     "Floats",
+    "NoteText",
     "features",
+    "note_text",
     "note_tokens",
+    "notes_in_window",
     "phrases_of",
     "stack",
 ]

@@ -1,6 +1,7 @@
 """Note features: the tokens and phrases of all notes."""
 
 import itertools
+import math
 import re
 from zlib import crc32
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.features.ledger import Ledger
+from schemas.features.note_text import note_text
 from schemas.features.spec import Array, FeatureSpec
 from schemas.negation import denied
 from schemas.payload import Payload
@@ -19,27 +21,62 @@ _LONGEST_PHRASE, _MOST_HEADINGS = 200, 8  # characters; parts between colons
 def note_features(
     payload: Payload, spec: FeatureSpec, ledger: Ledger, *, read: bool
 ) -> dict[str, Array] | None:
-    """Tokens of all notes, from old to new, each followed by a separator and the note's phrases.
+    """Tokens of the notes that are read, from old to new, each with a separator and its phrases.
 
     Nothing is cut. A token that is denied stands among the phrases, as "not" and the token.
+    `read` False: an empty dictionary in place of the tokens, and the same receipt.
     """
-    if not payload.notes:
-        return None
-    if sum(len(note.text) for note in payload.notes) > spec.max_characters:
-        detail = f"more than {spec.max_characters} characters in all notes together"
-        ledger.fail("/notes", "text_limit", detail)
+    texts = _texts(payload, spec, ledger)
+    if not texts:
         return None
     if not read:
         return {}
-    ordered = sorted(payload.notes, key=lambda note: note.time)
-    tokens = [token for note in ordered for token in note_tokens(note.text, spec)]
+    tokens = [token for text in texts for token in note_tokens(text, spec)]
     return {"tokens": np.array(tokens, dtype=np.int64)}
 
 
-def note_tokens(text: str, spec: FeatureSpec) -> list[int]:
-    """Ids of one note: its tokens, a separator, its phrases and its denied tokens.
+def notes_in_window(payload: Payload, spec: FeatureSpec) -> list[int]:
+    """Indices of the notes that are read, from old to new: others have no influence."""
+    window = math.inf if spec.note_window_hours is None else spec.note_window_hours
+    recent = [i for i in range(len(payload.notes)) if _hours_old(payload, i) < window]
+    return sorted(recent, key=lambda i: payload.notes[i].time)
 
-    The tokens of a request are those of its notes, from old to new.
+
+def _hours_old(payload: Payload, index: int) -> float:
+    return (payload.as_of - payload.notes[index].time).total_seconds() / 3600
+
+
+def _texts(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> list[str]:
+    """The text of each note that is read, from old to new, and the receipt of the others."""
+    inside = notes_in_window(payload, spec)
+    if sum(len(payload.notes[i].text) for i in inside) > spec.max_characters:
+        detail = f"more than {spec.max_characters} characters in all notes together"
+        ledger.fail("/notes", "text_limit", detail)
+        return []
+    for i in sorted(set(range(len(payload.notes))) - set(inside)):
+        detail = f"the model reads notes of the last {spec.note_window_hours:g} hours"
+        ledger.ignore(f"/notes/{i}", "before_window", detail)
+    texts: list[str] = []
+    old = 0
+    for i in inside:
+        text = note_text(payload.notes[i].text).text
+        if text.strip():
+            texts.append(text)
+            old += _hours_old(payload, i) >= spec.window_hours
+        else:
+            ledger.ignore(f"/notes/{i}/text", "no_text", "holds no text that can be read")
+    if old:
+        ledger.warnings.append(
+            f"{old} of {len(texts)} notes are older than {spec.window_hours:g} hours: "
+            "the model does not know how old a note is"
+        )
+    return texts
+
+
+def note_tokens(text: str, spec: FeatureSpec) -> list[int]:
+    """Ids of one note: its tokens, a separator, its denied tokens and its phrases.
+
+    `text`: of `note_text`. The tokens of a request are those of its notes, from old to new.
     """
     encoded = spec.tokenizer.encode(text)
     separator = spec.tokenizer.token_to_id("[SEP]")

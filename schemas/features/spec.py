@@ -75,6 +75,8 @@ class FeatureSpec(BaseModel):
     }
     window_hours: float = 48.0
     recent_hours: float = 6.0
+    # Notes of this time and older are not read; None: however old a note is, it is.
+    note_window_hours: float | None = Field(default=720.0, gt=0)
     image_side: int = 128
     # Of all images, and of all notes, of one request: what is read is read whole, or refused.
     max_pixels: int = 40_000_000

@@ -15,6 +15,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.features import FeatureSpec
 from schemas.payload import as_payload
 from service.cache import Cache, Keys
 from service.engine import Embedded
@@ -26,6 +27,7 @@ from tests.scraped import scraped
 from tests.service.conftest import Service, png
 
 KEPT = ("series", "notes", "image")
+SPEC = FeatureSpec.default()
 
 
 def counts(service: Service, origin: str) -> dict[str, int]:
@@ -107,14 +109,24 @@ def test_each_bundle_and_each_order_of_notes_has_keys_of_its_own(payload):
     one = payload["notes"][0]
     earlier = one | {"text": "Walks.", "time": one["time"].replace("-04T", "-03T")}
     payload["notes"] = [one, earlier]
-    keys = Keys("one").of_content(as_payload(payload))
-    assert Keys("other").of_content(as_payload(payload))["notes"] != keys["notes"]
+    keys = Keys("one", SPEC).of_content(as_payload(payload))
+    assert Keys("other", SPEC).of_content(as_payload(payload))["notes"] != keys["notes"]
     payload["notes"] = [earlier, one]  # sent in another order, and in time the same
-    assert Keys("one").of_content(as_payload(payload)) == keys
+    assert Keys("one", SPEC).of_content(as_payload(payload)) == keys
     payload["notes"] = [one | {"time": earlier["time"]}, earlier | {"time": one["time"]}]
-    assert Keys("one").of_content(as_payload(payload))["notes"] != keys["notes"]
+    assert Keys("one", SPEC).of_content(as_payload(payload))["notes"] != keys["notes"]
     payload["notes"] = [one | {"text": one["text"] + "Walks."}]
-    assert Keys("one").of_content(as_payload(payload))["notes"] != keys["notes"]
+    assert Keys("one", SPEC).of_content(as_payload(payload))["notes"] != keys["notes"]
+
+
+def test_the_key_of_notes_is_that_of_the_notes_that_are_read(payload):
+    one = payload["notes"][0]
+    old = one | {"text": "Pneumonia.", "time": "1999-01-01T00:00:00Z"}
+    alone = Keys("one", SPEC).of_content(as_payload(payload | {"notes": [one]}))
+    assert Keys("one", SPEC).of_content(as_payload(payload | {"notes": [old, one]})) == alone
+    assert "notes" not in Keys("one", SPEC).of_content(as_payload(payload | {"notes": [old]}))
+    later = payload | {"notes": [one], "as_of": "2199-12-31T00:00:00Z"}
+    assert "notes" not in Keys("one", SPEC).of_content(as_payload(later))
 
 
 @given(st.lists(st.integers(0, 40), max_size=200), st.integers(0, 10))

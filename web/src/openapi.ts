@@ -433,7 +433,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "unknown_variable" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "hidden_modality";
+            reason: "unknown_variable" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "hidden_modality";
             /** Detail */
             detail: string;
             /** Observations */
