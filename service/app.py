@@ -54,12 +54,13 @@ def create_app(
     log = log or make_log(settings.log_level, sys.stderr)
     counted = counted or Metrics()
     shared = None
-    if settings.redis_url is not None:
+    if settings.redis_url is not None and settings.redis_secret is not None:
         # Who has no Redis need not wait for its client, which takes a tenth of a second.
         from service.shared_cache import SharedCache  # noqa: PLC0415
 
         shared = SharedCache(
-            settings.redis_url,
+            settings.redis_url.get_secret_value(),
+            settings.redis_secret.get_secret_value(),
             engine.widths,
             counted,
             seconds=settings.redis_ms / 1000,
@@ -78,7 +79,7 @@ def create_app(
         await anyio.to_thread.run_sync(batcher.close)
         counted.serves_no_more(engine.bundle.manifest, engine.bundle.digest)
         if shared is not None:
-            shared.close()
+            await anyio.to_thread.run_sync(shared.close)
 
     app = documentation.Documented(engine.bundle.manifest, lifespan)
     problems.install(app)

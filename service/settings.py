@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -14,6 +14,9 @@ _NO_REDIS_URL = (
     "no URL of a Redis: redis://, rediss:// or unix://, with :, /, ?, # and @ of a password "
     "percent-encoded (/ is %2F)"
 )
+SHORTEST_SECRET = 16
+_MAKE_ONE = "make one with: openssl rand -hex 32"
+
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
@@ -46,7 +49,7 @@ def _cgroup_quota() -> int | None:
 class Settings(BaseSettings):
     """`M3H_BUNDLE`, `M3H_PORT`, … An argument given in code goes before the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="M3H_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="M3H_", frozen=True, hide_input_in_errors=True)
 
     bundle: Path = Field(Path("bundles/m3h-open"), description="folder of the bundle to serve")
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -86,8 +89,14 @@ class Settings(BaseSettings):
         ge=0,
         description="memory of each worker for what was made of notes, images and series",
     )
-    redis_url: str | None = Field(
+    redis_url: SecretStr | None = Field(
         None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
+    )
+    redis_secret: SecretStr | None = Field(
+        None,
+        validate_default=True,
+        description="key of what is kept in Redis, which is not trusted: 16 characters or more, "
+        "the same for all replicas",
     )
     redis_ms: int = Field(
         10, ge=1, description="longest wait for Redis, which a prediction asks once or twice"
@@ -115,12 +124,25 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _is_of_redis(cls, url: str | None) -> str | None:
+    def _is_of_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        """The error does not quote the URL: a password may be in it."""
         if url is not None:
             from redis import Redis  # noqa: PLC0415 - it takes a tenth of a second
 
             try:
-                Redis.from_url(url)  # opens nothing
+Redis.from_url(url.get_secret_value())  # opens nothing
             except ValueError:  # its message may quote the password
                 raise ValueError(_NO_REDIS_URL) from None
         return url
+
+    @field_validator("redis_secret")
+    @classmethod
+    def _is_there_and_long(
+        cls, secret: SecretStr | None, settings: ValidationInfo
+    ) -> SecretStr | None:
+        if secret is None:
+            if settings.data.get("redis_url") is not None:
+                raise ValueError(f"M3H_REDIS_URL needs it; {_MAKE_ONE}")
+        elif len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; {_MAKE_ONE}")
+        return secret

@@ -139,6 +139,7 @@ class Cluster:
             **self._chart.settings,
             "M3H_BUNDLE": str(self.bundle),
             "M3H_REDIS_URL": redis,
+            "M3H_REDIS_SECRET": "of this cluster alone",
             "M3H_CACHE_BYTES": str(CACHE_BYTES),
         }
         process, url = await self._stack.enter_async_context(

@@ -85,6 +85,11 @@ resources: {{- toYaml $resources | nindent 2 }}
 {{- .Values.redis.existingSecret | default (printf "%s-redis" (include "m3h.fullname" .)) }}
 {{- end }}
 
+{{/* Apart from the URL: it may change with each rendering, and must not start pods anew. */}}
+{{- define "m3h.redisKey" -}}
+{{- .Values.redis.existingSecret | default (printf "%s-redis-key" (include "m3h.fullname" .)) }}
+{{- end }}
+
 {{/* By name only, from a server anywhere: DNS is not always in kube-system. */}}
 {{- define "m3h.dns" -}}
 - ports:

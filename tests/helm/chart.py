@@ -22,7 +22,7 @@ EVERYTHING: Values = {
     "tolerations": [{"key": "icu", "operator": "Exists"}],
     "gpu": {"enabled": True, "runtimeClassName": "nvidia"},
     "bundle": {"source": "url", "url": "https://files/m3h.tar.gz", "sha256": "0" * 64},
-    "redis": {"mode": "own", "password": "a" * 16},
+    "redis": {"mode": "own", "password": "a" * 16, "secret": "k" * 16},
     "ingress": {"enabled": True, "host": "m3h.example", "tlsSecret": "tls", "className": "nginx"},
     "autoscaling": {"enabled": True, "targetQueueDepth": 4},
     "networkPolicy": {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},

@@ -62,7 +62,7 @@ def families(bundle_dir, tmp_path_factory):
     engine = Engine(Bundle.load(bundle_dir, "cpu", threads=1))
     engine.replay_golden()
     nowhere = f"unix://{tmp_path_factory.mktemp('redis')}/nobody"
-    settings = Settings(bundle=bundle_dir, redis_url=nowhere)
+    settings = Settings(bundle=bundle_dir, redis_url=nowhere, redis_secret="x" * 16)
     with TestClient(create_app(engine, settings)) as client:
         payloads = [json.loads(path.read_text()) for path in sorted(EXAMPLES.glob("*.json"))]
         for payload in payloads:

@@ -8,7 +8,7 @@ import pytest
 from service.settings import Settings
 from tests.helm.chart import CASES, FOLDER, containers, environment, render, server, templates
 
-OTHERWISE = {"bundle", "redis_url"}  # set by the values bundle and redis
+OTHERWISE = {"bundle", "redis_url", "redis_secret"}  # set by the values bundle and redis
 FIELDS = sorted(Settings.model_fields.keys() - OTHERWISE)
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())["properties"]["settings"]
 
@@ -73,7 +73,8 @@ def test_the_schema_has_the_types_and_bounds_of_the_class():
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_service_starts_with_what_it_is_given(case, settings_of):
-    secret = {"M3H_REDIS_URL": "rediss://:x@redis:6380/0"} if "three" in case else {}
+    secret = {"M3H_REDIS_URL": "rediss://:x@redis:6380/0", "M3H_REDIS_SECRET": "x" * 16}
+    secret = secret if "three" in case else {}
     settings = settings_of(CASES[case], **secret)
     assert (settings.host, settings.admin_host) == ("0.0.0.0", "127.0.0.1")
     assert settings.device == ("cuda" if CASES[case].get("gpu") else "cpu")

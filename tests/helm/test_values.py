@@ -160,6 +160,26 @@ def test_an_own_redis_has_a_password_and_one_address():
     assert redis["args"][0] == "--requirepass $(REDIS_PASSWORD)"
 
 
+def test_entries_in_redis_have_a_key_that_redis_does_not_know():
+    values = {"redis": {"mode": "own", "password": "a" * 16}}
+    objects = render(values)
+    (serving,) = server(objects)["containers"]
+    (redis,) = one(objects, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
+    made = environment(objects, serving)["M3H_REDIS_SECRET"]
+    assert len(made) >= 32
+    assert "M3H_REDIS_SECRET" not in environment(objects, redis)
+    (again,) = server(render(values))["containers"]
+    assert environment(render(values), again)["M3H_REDIS_SECRET"] != made
+    values["redis"]["secret"] = "k" * 20
+    assert environment(render(values), serving)["M3H_REDIS_SECRET"] == "k" * 20
+
+
+def test_a_new_key_of_the_entries_starts_no_pod_anew():
+    values = {"redis": {"mode": "own", "password": "a" * 16}}
+    pods = [one(render(values), "Deployment")["spec"]["template"] for _ in range(2)]
+    assert pods[0] == pods[1]
+
+
 def test_only_pods_that_serve_reach_the_own_redis():
     objects = render({"redis": {"mode": "own", "password": "a" * 16}})
     policy = one(objects, "NetworkPolicy", "redis")["spec"]
@@ -173,7 +193,9 @@ def test_a_secret_of_others_is_used_and_not_made():
     redis = {"mode": "external", "existingSecret": "theirs", "caConfigMap": "ca"}
     objects = render({"redis": redis, "networkPolicy": ANYWHERE})
     spec = server(objects)
-    assert environment(objects, spec["containers"][0])["M3H_REDIS_URL"] == "theirs/M3H_REDIS_URL"
+    found = environment(objects, spec["containers"][0])
+    for name in ("M3H_REDIS_URL", "M3H_REDIS_SECRET"):
+        assert found[name] == f"theirs/{name}"
     assert {v["name"] for v in spec["volumes"]} == {"tmp", "redis-ca"}
     assert not all_of(objects, "Secret")
 

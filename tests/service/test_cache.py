@@ -2,18 +2,23 @@
 
 import json
 import signal
+import socketserver
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from threading import enumerate as enumerate_threads
+from typing import Any, Self
 
 import numpy as np
 import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
 
 from schemas.features import FeatureSpec
 from schemas.payload import as_payload
@@ -21,6 +26,7 @@ from service.cache import Cache, Keys
 from service.engine import Embedded
 from service.metrics import Metrics
 from service.predict import Job, Options, Predictor
+from service.settings import Settings
 from service.shared_cache import SharedCache, pack, unpack
 from service.stages import Stage
 from tests.scraped import scraped
@@ -28,6 +34,8 @@ from tests.service.conftest import Service, png
 
 KEPT = ("series", "notes", "image")
 SPEC = FeatureSpec.default()
+SECRET = "of these tests alone"
+REDIS = {"redis_secret": SecretStr(SECRET), "redis_ms": 200}
 
 
 def counts(service: Service, origin: str) -> dict[str, int]:
@@ -205,7 +213,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def replica(serve, engine, server) -> Callable[[], Service]:
     # Long enough for a machine that is busy with other tests.
-    return lambda: serve(engine, redis_url=server.url, redis_ms=200)
+    return lambda **settings: serve(
+        engine, **REDIS | {"redis_url": SecretStr(server.url)} | settings
+    )
 
 
 def test_what_one_replica_made_the_others_have(replica, server, payload):
@@ -220,7 +230,9 @@ def test_what_one_replica_made_the_others_have(replica, server, payload):
 def test_a_traced_request_says_where_each_came_from(engine, server, payload):
     def predictor() -> Predictor:
         counted = Metrics()
-        shared = SharedCache(server.url, engine.widths, counted, seconds=0.2, keep_seconds=60)
+        shared = SharedCache(
+            server.url, SECRET, engine.widths, counted, seconds=0.2, keep_seconds=60
+        )
         return Predictor(engine, Cache(10**7, shared, counted), counted)
 
     def prepared(by: Predictor) -> Stage:
@@ -263,21 +275,54 @@ def test_a_wrong_or_foreign_value_is_refused(replica, server, payload):
 
 
 @given(st.binary(min_size=32, max_size=32), st.data())
-def test_an_entry_is_taken_whole_and_under_its_own_key_or_not_at_all(key, data):
+def test_an_entry_is_taken_whole_under_its_own_key_and_secret_or_not_at_all(key, data):
     draw = np.random.default_rng(0)
     made = Embedded(draw.normal(size=16).astype(np.float32), 0.25)
-    entry = pack(key, made)
-    found = unpack(key, entry, 16)
+    secret = b"s" * 64
+    entry = pack(secret, key, made)
+    found = unpack(secret, key, entry, 16)
     assert found is not None
     assert found.unusual == made.unusual
     np.testing.assert_array_equal(found.embedding, made.embedding)
-    assert unpack(key[::-1] + b"x", entry, 16) is None
-    assert unpack(key, entry, 17) is None
+    assert unpack(secret, key[::-1] + b"x", entry, 16) is None
+    assert unpack(b"t" * 64, key, entry, 16) is None
+    assert unpack(secret, key, entry, 17) is None
     at = data.draw(st.integers(0, len(entry) - 1))
     changed = bytearray(entry)
     changed[at] ^= data.draw(st.integers(1, 255))
-    assert unpack(key, bytes(changed), 16) is None
-    assert unpack(key, entry[: data.draw(st.integers(0, len(entry) - 1))], 16) is None
+    assert unpack(secret, key, bytes(changed), 16) is None
+    assert unpack(secret, key, entry[: data.draw(st.integers(0, len(entry) - 1))], 16) is None
+
+
+def test_whoever_writes_to_redis_without_the_secret_changes_no_prediction(replica, server, payload):
+    first = replica().predict(payload)
+    server.entries(3)
+    other = replica(redis_secret=SecretStr("another secret, of a stranger"))
+    alike(first, other.predict(payload))
+    assert counts(other, "redis") == dict.fromkeys(KEPT, 0)
+    # It made entries of its own: nobody finds those of another secret, even by their keys.
+    assert len(server.entries(6)) == 6
+
+
+def test_a_key_in_redis_does_not_tell_which_note_it_is_of(replica, server, bundle, payload):
+    replica().predict(payload)
+    digests = Keys(bundle.digest).of_content(as_payload(payload)).values()
+    held = b"".join(server.entries(3))
+    assert not any(digest in held or digest.hex().encode() in held for digest in digests)
+
+
+def test_a_redis_needs_a_secret_and_no_error_quotes_either():
+    with pytest.raises(ValidationError, match="openssl rand") as refused:
+        Settings(redis_url="redis://:hunter2@redis/0")
+    assert refused.value.errors()[0]["loc"] == ("redis_secret",)
+    with pytest.raises(ValidationError, match="16 characters"):
+        Settings(redis_url="redis://:hunter2@redis/0", redis_secret="hunter2")
+    with pytest.raises(ValidationError, match="percent-encoded") as malformed:
+        Settings(redis_url="redis://:hunter2/x@redis:port/0", redis_secret=SECRET)
+    for error in (refused.value, malformed.value):
+        assert "hunter2" not in str(error)
+        assert all("hunter2" not in fault["msg"] for fault in error.errors())
+    assert "hunter2" not in repr(Settings(redis_url="redis://:hunter2@h/0", redis_secret=SECRET))
 
 
 @pytest.mark.parametrize("harm", ["killed", "paused", "full", "flushed", "never there"])
@@ -327,3 +372,140 @@ def test_while_redis_fails_it_is_left_alone(replica, server, payload):
         service.predict({**payload, "notes": [payload["notes"][0] | {"text": f"{number}"}]})
     text = service.client.get("/metrics").text
     assert scraped(text, 'm3h_redis_failures_total{fault="error"}') == 1
+
+
+# ------------------------------------------------------------------- a Redis that answers anything
+
+
+class OddRedis(socketserver.ThreadingTCPServer):
+    """Answers each command with the same bytes; `rest` follows without end, while it is read."""
+
+    daemon_threads = allow_reuse_address = True
+
+    def __init__(self, reply: bytes, rest: bytes = b"") -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.reply, self.rest, self.sent = reply, rest, 0
+
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def url(self) -> SecretStr:
+        return SecretStr(f"redis://127.0.0.1:{self.server_address[1]}/0")
+
+
+class _Answering(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with suppress(OSError):
+            while received := self.request.recv(65_536):
+                for _ in range(received.count(b"*")):
+                    if not self.server.reply:
+                        return
+                    self._send(self.server.reply)
+                    while self.server.rest:
+                        self._send(self.server.rest)
+
+    def _send(self, content: bytes) -> None:
+        self.request.sendall(content)
+        self.server.sent += len(content)
+
+
+ODD = {
+    "null": b"$-1\r\n",
+    "null array": b"*-1\r\n",
+    "RESP3 null": b"_\r\n",
+    "an integer": b":7\r\n",
+    "an integer of 5,000 digits": b":" + b"7" * 5000 + b"\r\n",
+    "a status": b"+OK\r\n",
+    "an error": b"-WRONGTYPE Operation against a key\r\n",
+    "an error of cluster": b"-MOVED 3999 127.0.0.1:6381\r\n",
+    "while it loads": b"-LOADING Redis is loading the dataset in memory\r\n",
+    "not UTF-8": b"-\xff\xfe\r\n",
+    "an array": b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+    "an array of nothing": b"*0\r\n",
+    "an array of 4,000,000,000": b"*4000000000\r\n",
+    "nested arrays": b"*1\r\n" * 1000,
+    "two replies": b"$1\r\na\r\n$1\r\nb\r\n",
+    "a short value": b"$3\r\nabc\r\n",
+    "a value of the right size": b"$164\r\n" + b"x" * 164 + b"\r\n",
+    "a negative length": b"$-7\r\n",
+    "no length": b"$x\r\nabc\r\n",
+    "less than announced": b"$100\r\nabc",
+    "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "an unknown kind": b"?what\r\n",
+    "line breaks": b"\r\n\r\n",
+    "nothing, and hangs up": b"",
+}
+
+
+@pytest.mark.parametrize("reply", ODD.values(), ids=ODD.keys())
+def test_no_answer_of_redis_fails_a_prediction(serve, engine, payload, reply):
+    expected = serve(engine).predict(payload)
+    with OddRedis(reply) as odd:
+        service = serve(engine, **REDIS | {"redis_url": odd.url})
+        alike(expected, service.predict(payload))
+        payload["notes"][0]["text"] = "Another."
+        service.predict(payload)
+        assert counts(service, "redis") == dict.fromkeys(KEPT, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "rest"),
+    [
+        pytest.param(b"$300000000\r\n", b"x" * 65_536, id="a value of 300 MB"),
+        pytest.param(b"+", b"x" * 65_536, id="a line without end"),
+        pytest.param(b"*300000000\r\n", b"$1\r\na\r\n" * 1000, id="an array without end"),
+    ],
+)
+def test_no_more_is_read_of_an_answer_than_an_entry_has(engine, reply, rest):
+    with OddRedis(reply, rest) as odd:
+        shared = SharedCache(
+            odd.url.get_secret_value(), SECRET, engine.widths, Metrics(), seconds=5, keep_seconds=60
+        )
+        assert shared.get({"notes": b"k" * 32}) == {}
+        shared.close()
+    # Beyond what was read is what the system buffers of a connection.
+    assert odd.sent < 10_000_000
+
+
+def test_a_value_of_another_size_in_redis_is_not_read_whole(replica, server, payload):
+    first = replica().predict(payload)
+    for key in server.entries(3):
+        server.client.set(key, b"x" * 50_000_000)
+    before = server.client.info("stats")["total_net_output_bytes"]
+    other = replica()
+    alike(first, other.predict(payload))
+    assert server.client.info("stats")["total_net_output_bytes"] - before < 100_000
+    name = 'm3h_redis_failures_total{fault="not_whole"}'
+    assert scraped(other.client.get("/metrics").text, name) == 3
+
+
+def test_a_cache_that_was_never_used_has_started_no_thread_and_a_closed_one_leaves_none(
+    engine, server
+):
+    def threads() -> set[str]:
+        return {thread.name for thread in enumerate_threads() if "m3h-redis" in thread.name}
+
+    before = threads()
+    shared = SharedCache(server.url, SECRET, engine.widths, Metrics(), seconds=1, keep_seconds=60)
+    assert threads() == before
+    shared.put(b"k" * 32, Embedded(np.zeros(engine.widths["notes"], np.float32), 0.5))
+    server.entries(1)
+    assert set(shared.get({"notes": b"k" * 32})) == {"notes"}
+    shared.close()
+    assert threads() == before
+
+
+def test_one_connection_is_kept_for_all_that_is_read(engine, server):
+    shared = SharedCache(server.url, SECRET, engine.widths, Metrics(), seconds=1, keep_seconds=60)
+    before = server.client.info("stats")["total_connections_received"]
+    for number in range(5):
+        shared.get({"notes": bytes([number]) * 32})
+    # One of the cache, one of `info`.
+    assert server.client.info("stats")["total_connections_received"] - before == 2
+    shared.close()
