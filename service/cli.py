@@ -29,7 +29,7 @@ _GROUPS = {
     "Model": ("bundle", "device", "workers", "graphs", "threads"),
     "Network": ("host", "port", "admin_host", "admin_port"),
     "Limits": ("max_body_bytes", "max_batch", "queue_ms", "queue_bytes", "deadline_ms"),
-    "Cache": ("cache_bytes", "redis_url", "redis_secret", "redis_ms", "redis_keep_seconds"),
+    "Cache": ("cache_bytes", "redis_secret", "redis_url", "redis_ms", "redis_keep_seconds"),
     "Observability": ("golden_seconds", "otlp_endpoint", "trace_ratio", "log_level"),
     "Shutdown": ("drain_seconds", "shutdown_seconds"),
 }

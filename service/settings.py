@@ -89,14 +89,13 @@ class Settings(BaseSettings):
         ge=0,
         description="memory of each worker for what was made of notes, images and series",
     )
-    redis_url: SecretStr | None = Field(
-        None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
-    )
     redis_secret: SecretStr | None = Field(
         None,
-        validate_default=True,
         description="key of what is kept in Redis, which is not trusted: 16 characters or more, "
         "the same for all replicas",
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
     )
     redis_ms: int = Field(
         10, ge=1, description="longest wait for Redis, which a prediction asks once or twice"
@@ -122,27 +121,24 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field("info", description="debug, info, warning or error")
 
+    @field_validator("redis_secret")
+    @classmethod
+    def _is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; {_MAKE_ONE}")
+        return secret
+
     @field_validator("redis_url")
     @classmethod
-    def _is_of_redis(cls, url: SecretStr | None) -> SecretStr | None:
+    def _is_of_redis(cls, url: SecretStr | None, before: ValidationInfo) -> SecretStr | None:
         """The error does not quote the URL: a password may be in it."""
         if url is not None:
             from redis import Redis  # noqa: PLC0415 - it takes a tenth of a second
 
             try:
-Redis.from_url(url.get_secret_value())  # opens nothing
+                Redis.from_url(url.get_secret_value())  # opens nothing
             except ValueError:  # its message may quote the password
                 raise ValueError(_NO_REDIS_URL) from None
+            if "redis_secret" in before.data and before.data["redis_secret"] is None:
+                raise ValueError(f"needs M3H_REDIS_SECRET as well; {_MAKE_ONE}")
         return url
-
-    @field_validator("redis_secret")
-    @classmethod
-    def _is_there_and_long(
-        cls, secret: SecretStr | None, settings: ValidationInfo
-    ) -> SecretStr | None:
-        if secret is None:
-            if settings.data.get("redis_url") is not None:
-                raise ValueError(f"M3H_REDIS_URL needs it; {_MAKE_ONE}")
-        elif len(secret.get_secret_value()) < SHORTEST_SECRET:
-            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; {_MAKE_ONE}")
-        return secret

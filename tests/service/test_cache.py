@@ -314,7 +314,7 @@ def test_a_key_in_redis_does_not_tell_which_note_it_is_of(replica, server, bundl
 def test_a_redis_needs_a_secret_and_no_error_quotes_either():
     with pytest.raises(ValidationError, match="openssl rand") as refused:
         Settings(redis_url="redis://:hunter2@redis/0")
-    assert refused.value.errors()[0]["loc"] == ("redis_secret",)
+    assert refused.value.errors()[0]["loc"] == ("redis_url",)
     with pytest.raises(ValidationError, match="16 characters"):
         Settings(redis_url="redis://:hunter2@redis/0", redis_secret="hunter2")
     with pytest.raises(ValidationError, match="percent-encoded") as malformed:
