@@ -306,7 +306,7 @@ def test_whoever_writes_to_redis_without_the_secret_changes_no_prediction(replic
 
 def test_a_key_in_redis_does_not_tell_which_note_it_is_of(replica, server, bundle, payload):
     replica().predict(payload)
-    digests = Keys(bundle.digest).of_content(as_payload(payload)).values()
+    digests = Keys(bundle.digest, bundle.manifest.spec).of_content(as_payload(payload)).values()
     held = b"".join(server.entries(3))
     assert not any(digest in held or digest.hex().encode() in held for digest in digests)
 
