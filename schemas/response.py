@@ -44,6 +44,8 @@ class Merged(_Answer):
 
 Reason = Literal[
     "unknown_variable",
+    "unknown_unit",
+    "unit_required",
     "unknown_treatment",
     "unknown_category",
     "implausible_value",

@@ -5,19 +5,34 @@ travels in its bundle (`schemas.features.FeatureSpec`), so these files may grow 
 what an older bundle understands.
 """
 
+import re
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+_LONGEST_NAME = 100  # characters; a longer name is that of no variable
+_LOINC = re.compile(
+    r"((https?://(www\.)?loinc\.org/?|(urn:oid:)?2\.16\.840\.1\.113883\.6\.1|loinc|ln)"
+    r"\s*[:|/^ ]?\s*)?"
+    r"(?P<code>\d{1,7}-\d)(\^[^^]*(\^(ln|loinc))?)?",
+    re.IGNORECASE | re.ASCII,
+)
+_NOT_A_WORD = re.compile(r"[\W_]+")
+
 
 class Variable(BaseModel):
     """A vital sign or a laboratory value.
 
-    A value in an accepted unit becomes canonical by `factor * value + offset`. `eicu` and
-    `mimic_iv` map a source's column or item id to the unit that it is recorded in there.
+    A value in an accepted unit becomes canonical by `factor * value + offset`.
+    `spellings`: units of this variable alone, as `schemas.units` folds them.
+    `moles_only`: codes of `loinc` that mean another substance if the unit is a mass.
+    `aliases`: other names. `typical`: where nearly all patients are, in the canonical unit.
+    `sensor_off`: what a sensor gives that is not attached.
+    `eicu` and `mimic_iv` map a source's column or item id to the unit that it is recorded in there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,9 +40,14 @@ class Variable(BaseModel):
     name: str
     display: str
     loinc: tuple[str, ...] = ()
+    moles_only: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     unit: str
     units: dict[str, tuple[float, float]] = {}
+    spellings: dict[str, str] = {}
     plausible: tuple[float, float]
+    typical: tuple[float, float] | None = None
+    sensor_off: float | None = None
     aggregate: Literal["level", "sum"] = "level"
     molar_mass: float | None = None
     valence: int | None = None
@@ -84,6 +104,49 @@ def load_variables() -> tuple[Variable, ...]:
     """All declared variables, in the order of `variables.toml`."""
     declared = _toml("variables.toml")["variables"]
     return tuple(Variable(name=name, **fields) for name, fields in declared.items())
+
+
+def with_declared(variables: Sequence[Variable]) -> tuple[Variable, ...]:
+    """A bundle's variables with the codes, units and ranges that this software declares for them.
+
+    These are a dictionary and were not learned, so a bundle profits from what was added since it
+    was made. A declared variable counts if name and canonical unit are the same. The bundle's own
+    codes, conversions and ranges go first.
+    """
+    declared = {(v.name, v.unit): v for v in load_variables()}
+    taken = {code for v in variables for code in v.loinc}
+    return tuple(_joined(v, declared.get((v.name, v.unit)), taken) for v in variables)
+
+
+def _joined(own: Variable, declared: Variable | None, taken: set[str]) -> Variable:
+    if declared is None:
+        return own
+    more = tuple(code for code in declared.loinc if code not in taken)
+    return own.model_copy(
+        update={
+            "loinc": own.loinc + more,
+            "aliases": declared.aliases,
+            "units": declared.units | own.units,
+            "spellings": declared.spellings | own.spellings,
+            "moles_only": declared.moles_only,
+            "typical": own.typical or declared.typical,
+            "sensor_off": declared.sensor_off if own.sensor_off is None else own.sensor_off,
+            "molar_mass": own.molar_mass or declared.molar_mass,
+            "valence": own.valence or declared.valence,
+        }
+    )
+
+
+def name_key(name: str) -> str:
+    """A variable's name as it is compared: `Heart Rate`, `heart-rate` and `heart_rate` are one.
+
+    A LOINC is `loinc:CODE`, however it is written: `LOINC:2160-0`, `http://loinc.org|2160-0`,
+    `2160-0`, `2160-0^Creatinine^LN`.
+    """
+    code = _LOINC.fullmatch(name.strip()) if len(name) <= _LONGEST_NAME else None
+    if code is not None:
+        return f"loinc:{code['code']}"
+    return _NOT_A_WORD.sub("_", name[:_LONGEST_NAME].casefold()).strip("_")
 
 
 @cache

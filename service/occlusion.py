@@ -115,7 +115,7 @@ def _series(payload: Payload, arrays: dict[str, Array], spec: FeatureSpec) -> It
     measured = np.flatnonzero(~np.isnan(statistics[:, _LAST]))
     given = np.flatnonzero(treatments[:, _GIVEN])
     only_one = len(measured) + len(given) == 1
-    series = _pointers("series", [spec.variable_index.get(s.variable) for s in payload.series])
+    series = _pointers("series", [spec.find_variable(s.variable) for s in payload.series])
     courses = _pointers(
         "treatments", [spec.treatment_index.get(t.name) for t in payload.treatments]
     )

@@ -35,6 +35,8 @@ from service.stages import Stage, together, within
 STRICT: frozenset[Reason] = frozenset(
     {
         "unknown_variable",
+        "unknown_unit",
+        "unit_required",
         "unknown_treatment",
         "unknown_category",
         "implausible_value",

@@ -1,17 +1,26 @@
 """Series features: the statistics of each measured variable in the window before `as_of`."""
 
-import itertools
-from collections import Counter, defaultdict
-from datetime import datetime
-
 import numpy as np
-import numpy.typing as npt
 
 from schemas.features.ledger import Ledger
+from schemas.features.observations import (
+    Indices,
+    Mask,
+    Numbers,
+    Observations,
+    read_observations,
+)
 from schemas.features.spec import STATISTICS, Array, FeatureSpec, Floats
+from schemas.features.suspect import (
+    warn_of_repeated_amounts,
+    warn_of_sensors_off,
+    warn_of_suspect_units,
+)
 from schemas.features.treatments import treatment_features
 from schemas.payload import Payload
-from schemas.response import Converted, Merged, Used
+from schemas.response import Merged, Used
+
+MOST_POINTERS = 100  # in one entry of the receipt
 
 
 def series_features(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> dict[str, Array] | None:
@@ -27,132 +36,99 @@ def series_features(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> dict
 
 def _observations(
     payload: Payload, spec: FeatureSpec, ledger: Ledger
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Indices, Numbers, Numbers]:
     """All usable observations, sorted by variable and then from old to new.
 
     Returns variable index, hours before `as_of`, canonical value; each [observations].
     """
-    read: list[tuple[int, int, float, float]] = []
-    pointers: dict[int, list[str]] = defaultdict(list)
-    for i, series in enumerate(payload.series):
-        index = spec.variable_index.get(series.variable)
-        if index is None:
-            detail = "the model knows no such variable; see GET /variables"
-            ledger.ignore(f"/series/{i}", "unknown_variable", detail, len(series.values))
-            continue
-        known = spec.variables[index]
-        unit = spec.ucum(series.unit)
-        conversion = known.conversion(unit)
-        if conversion is None:
-            rule = "unit_required" if unit is None else "unit"
-            verb = "needs a unit" if unit is None else "cannot be converted"
-            detail = f"{verb}; accepted for {known.name}: {', '.join(known.accepted)}"
-            ledger.fail(f"/series/{i}/unit", rule, detail)
-            continue
-        if unit is not None and unit != known.unit:
-            ledger.converted.append(
-                Converted(
-                    pointer=f"/series/{i}",
-                    variable=known.name,
-                    from_unit=unit,
-                    to_unit=known.unit,
-                )
-            )
-        pointers[index].append(f"/series/{i}")
-        read.append((i, index, *conversion))
-    if not read:
+    read = read_observations(payload, spec, ledger)
+    if read is None:
         return np.empty(0, np.intp), np.empty(0), np.empty(0)
-
-    number, index_of, factor, offset = (np.array(column) for column in zip(*read, strict=True))
-    given = [payload.series[i] for i in number.tolist()]
-    each = [len(series.values) for series in given]
-    times = itertools.chain.from_iterable(series.times for series in given)
-    seconds = np.fromiter(map(datetime.timestamp, times), np.float64)
-    hours = (payload.as_of.timestamp() - seconds) / 3600
-    value = np.fromiter(itertools.chain.from_iterable(s.values for s in given), np.float64)
-    value = value * np.repeat(factor, each) + np.repeat(offset, each)
-    number, variable = np.repeat(number, each), np.repeat(index_of, each)
-    _note_unsorted(number, hours, payload, spec, ledger)
-    usable = _usable(number, variable, hours, value, spec, ledger)
-    for index, of_variable in pointers.items():
-        if len(of_variable) > 1:
-            ledger.merged.append(
-                Merged(
-                    variable=spec.variables[index].name,
-                    reason="given_more_than_once",
-                    pointers=tuple(of_variable),
-                    observations=int((usable & (variable == index)).sum()),
-                )
-            )
-    merged = _merge_duplicates(
-        variable[usable], hours[usable], value[usable], pointers, spec, ledger
-    )
+    for warn in (warn_of_suspect_units, warn_of_sensors_off, warn_of_repeated_amounts):
+        warn(read, spec, ledger)
+    _note_unsorted(read, spec, ledger)
+    usable = _usable(read, spec, ledger)
+    _note_given_more_than_once(read, usable, spec, ledger)
+    merged = _merge_duplicates(read, usable, spec, ledger)
     for index, count in zip(*np.unique(merged[0], return_counts=True), strict=True):
         name, unit = spec.variables[index].name, spec.variables[index].unit
         ledger.used[name] = Used(variable=name, unit=unit, observations=int(count))
     return merged
 
 
-def _note_unsorted(
-    number: npt.NDArray[np.intp],
-    hours: npt.NDArray[np.float64],
-    payload: Payload,
-    spec: FeatureSpec,
-    ledger: Ledger,
-) -> None:
-    """`number` [observations]: the series of the payload that each is from."""
-    later = (np.diff(hours) > 0) & (np.diff(number) == 0)
-    for i in np.unique(number[1:][later]).tolist():
-        series = payload.series[i]
+def _note_unsorted(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
+    later = (np.diff(read.hours) > 0) & (np.diff(read.row) == 0)
+    for row in np.unique(read.row[1:][later]).tolist():
         ledger.merged.append(
             Merged(
-                variable=spec.variables[spec.variable_index[series.variable]].name,
+                variable=spec.variables[read.index[row]].name,
                 reason="unsorted_times",
-                pointers=(f"/series/{i}",),
-                observations=len(series.values),
+                pointers=(read.pointer(row),),
+                observations=int(read.length[row]),
             )
         )
 
 
-def _usable(
-    number: npt.NDArray[np.intp],
-    variable: npt.NDArray[np.intp],
-    hours: npt.NDArray[np.float64],
-    value: npt.NDArray[np.float64],
-    spec: FeatureSpec,
-    ledger: Ledger,
-) -> npt.NDArray[np.bool_]:
+def _usable(read: Observations, spec: FeatureSpec, ledger: Ledger) -> Mask:
     """[observations] whether each is plausible and in the window."""
-    low, high = spec.plausible[variable].T
-    plausible = (value >= low) & (value <= high)
-    inside = hours < spec.window_hours
-    usable = plausible & inside
-    for i in np.unique(number[~usable]).tolist():
-        of_series = number == i
-        known = spec.variables[variable[of_series][0]]
-        if count := int((of_series & ~plausible).sum()):
-            low, high = known.plausible
+    low, high = spec.plausible[read.variable].T
+    plausible = (read.value >= low) & (read.value <= high)
+    inside = read.hours < spec.window_hours
+    usable: Mask = plausible & inside
+    if usable.all():
+        return usable
+    wrong = np.bincount(read.row[~plausible], minlength=len(read.number)).tolist()
+    early = np.bincount(read.row[~inside], minlength=len(read.number)).tolist()
+    window = f"the model reads the last {spec.window_hours:g} hours"
+    for row in np.unique(read.row[~usable]).tolist():
+        if wrong[row]:
+            known = spec.variables[read.index[row]]
+            lowest, highest = known.plausible
             detail = (
-                f"outside the plausible range {low:g} to {high:g} {known.unit}; used as missing"
+                f"outside the plausible range {lowest:g} to {highest:g} {known.unit}; "
+                "used as missing"
             )
-            ledger.ignore(f"/series/{i}/values", "implausible_value", detail, count)
-        if count := int((of_series & ~inside).sum()):
-            detail = f"the model reads the last {spec.window_hours:g} hours"
-            ledger.ignore(f"/series/{i}/times", "before_window", detail, count)
-    return np.asarray(usable, dtype=np.bool_)
+            pointer = f"{read.pointer(row)}/values"
+            ledger.ignore(pointer, "implausible_value", detail, wrong[row])
+        if early[row]:
+            ledger.ignore(f"{read.pointer(row)}/times", "before_window", window, early[row])
+    return usable
+
+
+def _note_given_more_than_once(
+    read: Observations, usable: Mask, spec: FeatureSpec, ledger: Ledger
+) -> None:
+    times_given = np.bincount(read.index)
+    if times_given.max() < 2:
+        return
+    used = np.bincount(read.variable[usable], minlength=len(times_given))
+    for index in dict.fromkeys(read.index.tolist()):
+        if times_given[index] > 1:
+            ledger.merged.append(
+                Merged(
+                    variable=spec.variables[index].name,
+                    reason="given_more_than_once",
+                    pointers=_pointers(read, index),
+                    observations=int(used[index]),
+                )
+            )
+
+
+def _pointers(read: Observations, index: int) -> tuple[str, ...]:
+    """Where the series of a variable are; the first ones, if they are many."""
+    rows = np.flatnonzero(read.index == index)[:MOST_POINTERS]
+    return tuple(map(read.pointer, rows.tolist()))
 
 
 def _merge_duplicates(
-    variable: npt.NDArray[np.intp],
-    hours: npt.NDArray[np.float64],
-    value: npt.NDArray[np.float64],
-    pointers: dict[int, list[str]],
-    spec: FeatureSpec,
-    ledger: Ledger,
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """One value for each variable and time: repeats count once, then the mean, or for amounts
-    the sum.
+    read: Observations, usable: Mask, spec: FeatureSpec, ledger: Ledger
+) -> tuple[Indices, Numbers, Numbers]:
+    """One value for each variable and time: the sum of amounts, the mean of other values.
+
+    A value of a level that is repeated counts once. Amounts of one time add up, equal ones too: two
+    drains of 100 mL are 200 mL.
     """
+    variable, hours, value = read.variable[usable], read.hours[usable], read.value[usable]
     order = np.lexsort((value, -hours, variable))
     variable, hours, value = variable[order], hours[order], value[order]
     if not len(value):
@@ -160,16 +136,18 @@ def _merge_duplicates(
     same_time = (np.diff(variable) == 0) & (np.diff(hours) == 0)
     if not same_time.any():
         return variable, hours, value
-    for index, count in Counter(variable[1:][same_time].tolist()).items():
+    repeats = np.bincount(variable[1:][same_time])
+    for index in np.flatnonzero(repeats).tolist():
         ledger.merged.append(
             Merged(
                 variable=spec.variables[index].name,
                 reason="duplicate_times",
-                pointers=tuple(pointers[index]),
-                observations=count + 1,
+                pointers=_pointers(read, index),
+                observations=int(repeats[index]) + 1,
             )
         )
-    first = np.append(True, ~(same_time & (np.diff(value) == 0)))
+    repeated = same_time & (np.diff(value) == 0) & ~spec.adds_up[variable[1:]]
+    first = np.append(True, ~repeated)
     variable, hours, value = variable[first], hours[first], value[first]
     start = np.flatnonzero(
         (np.diff(variable, prepend=-1) != 0) | (np.diff(hours, prepend=np.nan) != 0)
@@ -181,9 +159,9 @@ def _merge_duplicates(
 
 
 def _statistics(
-    variable: npt.NDArray[np.intp],
-    hours: npt.NDArray[np.float64],
-    value: npt.NDArray[np.float64],
+    variable: Indices,
+    hours: Numbers,
+    value: Numbers,
     spec: FeatureSpec,
 ) -> Floats:
     """[V, S] by STATISTICS; NaN where a variable was not measured (log_count: 0).
@@ -218,16 +196,16 @@ def _statistics(
 
 
 def _summary(
-    variable: npt.NDArray[np.intp],
-    value: npt.NDArray[np.float64],
+    variable: Indices,
+    value: Numbers,
     window: float,
     spec: FeatureSpec,
 ) -> tuple[
-    npt.NDArray[np.intp],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.intp],
+    Indices,
+    Numbers,
+    Numbers,
+    Numbers,
+    Indices,
 ]:
     """Variable index, mean, minimum, maximum and first row, for each variable that is there."""
     start = np.flatnonzero(np.diff(variable, prepend=-1))

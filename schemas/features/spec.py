@@ -9,12 +9,15 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from schemas.units import Conversion, conversion, readings
 from schemas.variables import (
     Treatment,
     Variable,
     load_spellings,
     load_treatments,
     load_variables,
+    name_key,
+    with_declared,
 )
 
 Array = npt.NDArray[np.generic]
@@ -37,6 +40,8 @@ STATISTICS = (
 )
 TREATMENT_FEATURES = ("given", "running", "hours_since_start", "rate")
 NUMERIC_TABULAR = ("age", "height_cm", "weight_kg", "body_mass_index", "hours_since_admission")
+
+_MOST_KEPT = 4096  # conversions of units as they were spelled
 
 
 class FeatureSpec(BaseModel):
@@ -107,10 +112,53 @@ class FeatureSpec(BaseModel):
         return (*NUMERIC_TABULAR, *hot)
 
     @cached_property
+    def known(self) -> tuple[Variable, ...]:
+        """[V] the variables, with what the dictionary of this software adds to each."""
+        return with_declared(self.variables)
+
+    @cached_property
     def variable_index(self) -> dict[str, int]:
         """Index of a variable by its name and by each `loinc:` code."""
         index = {v.name: i for i, v in enumerate(self.variables)}
-        return index | {f"loinc:{c}": i for i, v in enumerate(self.variables) for c in v.loinc}
+        return index | {f"loinc:{c}": i for i, v in enumerate(self.known) for c in v.loinc}
+
+    @cached_property
+    def _names(self) -> dict[str, int]:
+        """Index of a variable by whatever else it is called."""
+        called = ((i, name) for i, v in enumerate(self.known) for name in (v.display, *v.aliases))
+        names = {name_key(name): i for i, name in called}
+        return names | {name_key(name): i for name, i in self.variable_index.items()}
+
+    def find_variable(self, name: str) -> int | None:
+        """Index of the variable with this name or LOINC, however it is written."""
+        index = self.variable_index.get(name)
+        return self._names.get(name_key(name)) if index is None else index
+
+    def conversion(self, index: int, name: str, unit: str | None) -> Conversion | None:
+        """How values of a variable become canonical; None if the unit as spelled is not known.
+
+        `name`: what the variable was called; some codes are of another substance if in mass units.
+        """
+        known = self.known[index]
+        if unit is None:
+            return Conversion(known.unit, 1.0) if known.dimensionless else None
+        if (index, unit) not in self._conversions:
+            if len(self._conversions) >= _MOST_KEPT:
+                self._conversions.clear()
+            self._conversions[index, unit] = self._conversion(known, unit.strip())
+        found = self._conversions.get((index, unit))
+        if found is None or not known.moles_only or "mol" in found.unit:
+            return found
+        return None if name_key(name).removeprefix("loinc:") in known.moles_only else found
+
+    def _conversion(self, known: Variable, unit: str) -> Conversion | None:
+        own = self.spellings.get(unit, unit)
+        declared = known.conversion(own)
+        return conversion(known, unit) if declared is None else Conversion(own, *declared)
+
+    @cached_property
+    def _conversions(self) -> dict[tuple[int, str], Conversion | None]:
+        return {}
 
     @cached_property
     def treatment_index(self) -> dict[str, int]:
@@ -120,6 +168,18 @@ class FeatureSpec(BaseModel):
     def plausible(self) -> npt.NDArray[np.float64]:
         """[V, 2] lowest and highest plausible value, canonical units."""
         return np.array([v.plausible for v in self.variables], dtype=np.float64)
+
+    @cached_property
+    def typical(self) -> npt.NDArray[np.float64]:
+        """[V, 2] lowest and highest typical value, canonical units; else infinite."""
+        everything = (-np.inf, np.inf)
+        return np.array([v.typical or everything for v in self.known], dtype=np.float64)
+
+    @cached_property
+    def sensor_off(self) -> npt.NDArray[np.float64]:
+        """[V] what a detached sensor gives, canonical units; NaN where nothing is known."""
+        off = [np.nan if v.sensor_off is None else v.sensor_off for v in self.known]
+        return np.array(off, dtype=np.float64)
 
     @cached_property
     def adds_up(self) -> npt.NDArray[np.bool_]:
@@ -136,5 +196,14 @@ class FeatureSpec(BaseModel):
         return self.tokenizer.get_vocab_size() + self.phrases
 
     def ucum(self, unit: str | None) -> str | None:
-        """The UCUM code of a unit as it was spelled."""
-        return None if unit is None else self.spellings.get(unit.strip(), unit.strip())
+        """The UCUM code of a treatment's rate as it was spelled."""
+        if unit is None:
+            return None
+        spelled = unit.strip()
+        own = self.spellings.get(spelled, spelled)
+        codes = (code for code in (own, *readings(spelled)) if code in self._rates)
+        return next(codes, own)
+
+    @cached_property
+    def _rates(self) -> frozenset[str]:
+        return frozenset(unit for known in self.treatments for unit in known.accepted)

@@ -147,17 +147,23 @@ def test_the_receipt_names_what_was_converted():
 
 
 @pytest.mark.parametrize(
-    ("variable", "unit", "rule"),
+    ("variable", "unit", "reason"),
     [
-        ("creatinine", "zebra", "unit"),
-        ("creatinine", "mmHg", "unit"),
+        ("creatinine", "zebra", "unknown_unit"),
+        ("creatinine", "mmHg", "unknown_unit"),
         ("creatinine", None, "unit_required"),
-        ("temperature", "mg/dL", "unit"),
-        ("gcs_eye", "mg/dL", "unit"),
+        ("temperature", "mg/dL", "unknown_unit"),
+        ("gcs_eye", "mg/dL", "unknown_unit"),
     ],
 )
-def test_a_unit_that_cannot_be_converted_is_refused(variable, unit, rule):
-    assert refused(series=[series(variable, unit, (1, 1.0))]) == {("/series/0/unit", rule)}
+def test_a_series_whose_unit_cannot_be_converted_is_left_out_and_named(variable, unit, reason):
+    found = read(series=[series(variable, unit, (2, 1.0), (1, 1.0)), series("ph", None, (1, 7.4))])
+    assert statistic(found, "ph", "last") == pytest.approx(7.4)
+    assert np.isnan(statistic(found, variable, "last"))
+    (entry,) = found.receipt.ignored
+    assert (entry.pointer, entry.reason, entry.observations) == ("/series/0/unit", reason, 2)
+    assert SPEC.variables[SPEC.variable_index[variable]].unit in entry.detail
+    assert "zebra" not in entry.detail
 
 
 def test_a_value_outside_the_plausible_range_is_missing_and_named():
@@ -198,7 +204,7 @@ def test_duplicate_times_become_one_value_and_are_named():
     )
     assert statistic(found, "heart_rate", "last") == 85
     assert statistic(found, "heart_rate", "log_count") == pytest.approx(np.log(3))
-    assert statistic(found, "urine_output", "last") == 150  # sent twice, and from two sources
+    assert statistic(found, "urine_output", "last") == 250  # amounts add up, equal ones too
     assert {entry.reason for entry in found.receipt.merged} == {"duplicate_times"}
 
 

@@ -107,17 +107,34 @@ def test_a_name_that_stands_twice_is_refused_instead_of_losing_one(service, payl
 
 
 @pytest.mark.parametrize("unit", [CANARY, "mmol/L", "m"])
-def test_a_unit_that_cannot_be_converted_is_refused(service, payload, unit):
+def test_a_series_in_an_unknown_unit_is_left_out_and_strict_refuses_it(service, payload, unit):
     payload["series"][0]["unit"] = unit
-    problem = refused(service, post(service, payload), 422, ("/series/0/unit", "unit"))
+    receipt = service.predict(payload)["receipt"]
+    (entry,) = [e for e in receipt["ignored"] if e["pointer"] == "/series/0/unit"]
+    assert entry["reason"] == "unknown_unit"
+    assert "/min" in entry["detail"]
+    assert CANARY not in service.written() + json.dumps(receipt)
+    answer = post(service, payload, strict="true")
+    problem = refused(service, answer, 422, ("/series/0/unit", "unknown_unit"))
     assert "/min" in problem["errors"][0]["detail"]
 
 
-def test_a_missing_unit_is_refused_where_the_variable_has_one(service, payload):
+def test_a_series_without_the_unit_that_it_needs_is_left_out(service, payload):
     del payload["series"][0]["unit"]
-    refused(service, post(service, payload), 422, ("/series/0/unit", "unit_required"))
+    ignored = service.predict(payload)["receipt"]["ignored"]
+    assert ("/series/0/unit", "unit_required") in {(e["pointer"], e["reason"]) for e in ignored}
+    answer = post(service, payload, strict="true")
+    refused(service, answer, 422, ("/series/0/unit", "unit_required"))
     payload["series"][0] |= {"variable": "ph", "values": [7.2, 7.3, 7.4]}
     assert post(service, payload).status_code == 200
+
+
+def test_a_request_of_which_no_unit_is_known_is_answered_and_says_so(service, payload):
+    payload = {"as_of": payload["as_of"], "series": [payload["series"][0] | {"unit": "zebra"}]}
+    answer = service.predict(payload)
+    assert answer["receipt"]["modalities"]["series"]["status"] == "absent"
+    assert [e["reason"] for e in answer["receipt"]["ignored"]] == ["unknown_unit"]
+    assert all(p["based_on"] == [] for p in answer["predictions"])
 
 
 def test_a_rate_in_a_unit_that_cannot_be_converted_is_refused(service, payload):

@@ -1,0 +1,120 @@
+"""The series of a request as arrays: variables found, units converted."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.features.ledger import Ledger
+from schemas.features.spec import FeatureSpec
+from schemas.payload import Payload, Series
+from schemas.response import Converted, Reason
+from schemas.units import Conversion
+
+Indices = npt.NDArray[np.intp]
+Numbers = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# Pairs of a name and a unit that are read in one request: reading one may take a millisecond.
+MOST_SPELLINGS = 300
+
+
+@dataclass(frozen=True)
+class Observations:
+    """The series whose variable and unit are known, and what was observed.
+
+    [series] `number` in the payload, `index` of the variable, `conversions`, `length`;
+    [observations] `row` of these, `variable` index, `hours` before `as_of`, canonical `value`.
+    """
+
+    number: Indices
+    index: Indices
+    conversions: tuple[Conversion, ...]
+    length: Indices
+    row: Indices
+    variable: Indices
+    hours: Numbers
+    value: Numbers
+
+    def pointer(self, row: int) -> str:
+        return f"/series/{self.number[row]}"
+
+
+def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Observations | None:
+    """None if no series has a known variable and a unit that converts to its canonical one."""
+    number, index, conversions = _read_series(payload.series, spec, ledger)
+    if not number:
+        return None
+    given = [payload.series[i] for i in number]
+    length = np.fromiter((len(series.values) for series in given), np.intp, len(given))
+    times = itertools.chain.from_iterable(series.times for series in given)
+    seconds = np.fromiter(map(datetime.timestamp, times), np.float64)
+    value = np.fromiter(itertools.chain.from_iterable(s.values for s in given), np.float64)
+    factor = np.fromiter((c.factor for c in conversions), np.float64, len(given))
+    offset = np.fromiter((c.offset for c in conversions), np.float64, len(given))
+    row = np.repeat(np.arange(len(given)), length)
+    indices = np.array(index, np.intp)
+    return Observations(
+        number=np.array(number, np.intp),
+        index=indices,
+        conversions=tuple(conversions),
+        length=length,
+        row=row,
+        variable=indices[row],
+        hours=(payload.as_of.timestamp() - seconds) / 3600,
+        value=value * factor[row] + offset[row],
+    )
+
+
+def _read_series(
+    given: Sequence[Series], spec: FeatureSpec, ledger: Ledger
+) -> tuple[list[int], list[int], list[Conversion]]:
+    """Place, variable index and conversion of each series that can be read."""
+    number: list[int] = []
+    index: list[int] = []
+    conversions: list[Conversion] = []
+    read: dict[tuple[str, str | None], tuple[int | None, Conversion | None]] = {}
+    for i, series in enumerate(given):
+        spelled = (series.variable, series.unit)
+        if spelled not in read:
+            read[spelled] = _look_up(*spelled, spec, readable=len(read) < MOST_SPELLINGS)
+        variable, conversion = read[spelled]
+        if variable is None:
+            detail = "the model knows no such variable; see GET /variables"
+            ledger.ignore(f"/series/{i}", "unknown_variable", detail, len(series.values))
+            continue
+        known = spec.known[variable]
+        if conversion is None:
+            reason: Reason = "unit_required" if series.unit is None else "unknown_unit"
+            verb = "needs a unit" if series.unit is None else "cannot be converted"
+            detail = f"{verb}; accepted for {known.name}: {', '.join(known.accepted)}"
+            ledger.ignore(f"/series/{i}/unit", reason, detail, len(series.values))
+            continue
+        if conversion.unit != known.unit:
+            ledger.converted.append(
+                Converted(
+                    pointer=f"/series/{i}",
+                    variable=known.name,
+                    from_unit=conversion.unit,
+                    to_unit=known.unit,
+                )
+            )
+        number.append(i)
+        index.append(variable)
+        conversions.append(conversion)
+    return number, index, conversions
+
+
+def _look_up(
+    name: str, unit: str | None, spec: FeatureSpec, *, readable: bool
+) -> tuple[int | None, Conversion | None]:
+    """Index of a variable and conversion of its unit, None where either is not known."""
+    index = spec.find_variable(name)
+    if index is None:
+        return None, None
+    if readable or unit in spec.known[index].accepted:
+        return index, spec.conversion(index, name, unit)
+    return index, None

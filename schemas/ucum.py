@@ -1,0 +1,101 @@
+"""Conversions that UCUM gives (unitsofmeasure.org), parsed and computed by ucumvert and pint.
+
+Loaded at the first unit that no table knows.
+"""
+
+import re
+import threading
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from schemas.variables import Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pint import Quantity
+
+_LONGEST = 32
+_READABLE = re.compile(r"[A-Za-z0-9\[\]*^./()+-]+")
+_EXPONENT = re.compile(r"(?<=[A-Za-z\]*^+-])\d+")
+_FACTOR = re.compile(r"(?<![A-Za-z\]*^+\d-])\d+")
+# Of a hormone, U are international units; of an enzyme, international units are U.
+_UNITS = re.compile(r"(?<![A-Za-z\[])([munk]?)U(?![A-Za-z\]])")
+_INTERNATIONAL = re.compile(r"\[[iI]U\]")
+
+_loading = threading.Lock()
+
+
+def factor(variable: Variable, code: str) -> float | None:
+    """What a value in this UCUM unit is multiplied by to be in the variable's canonical unit.
+
+    None if the dimensions differ. Mass and amount of substance are converted by the variable's
+    molar mass, equivalents by its valence.
+    """
+    if "[IU]" in variable.unit:
+        code = _UNITS.sub(r"\1[IU]", code)
+    elif _UNITS.search(variable.unit):
+        code = _INTERNATIONAL.sub("U", code)
+    given, canonical = _quantity(code), _quantity(variable.unit)
+    if given is None or canonical is None:
+        return None
+    ratio = (given / canonical).to_base_units()
+    match dict(ratio.dimensionality):
+        case {"[equivalent]": 1, "[substance]": -1}:
+            scale = variable.valence and 1 / variable.valence
+        case {"[equivalent]": 1, "[mass]": -1}:
+            scale = (
+                variable.valence and variable.molar_mass and variable.molar_mass / variable.valence
+            )
+        case {"[substance]": 1, "[mass]": -1}:
+            scale = variable.molar_mass
+        case {"[mass]": 1, "[substance]": -1}:
+            scale = variable.molar_mass and 1 / variable.molar_mass
+        case _:
+            scale = 1.0 if ratio.dimensionless else None
+    return None if not scale else float(ratio.magnitude) * scale
+
+
+@lru_cache(maxsize=1024)
+def _quantity(code: str) -> "Quantity[float] | None":
+    """One of a unit; None if it is no UCUM, or of nothing that is measured in a patient.
+
+    Numbers are powers of ten ("109/L" has lost a superscript, and is not 109 of something), and
+    exponents have two digits: more would take long to compute.
+    """
+    if len(code) > _LONGEST or not _READABLE.fullmatch(code) or code.count("(") > 2:
+        return None
+    if any(len(digits) > 2 for digits in _EXPONENT.findall(code)):
+        return None
+    if any(len(d) > 9 or d.strip("0") != "1" or d[0] == "0" for d in _FACTOR.findall(code)):
+        return None
+    return _reader()(code)
+
+
+def _reader() -> "Callable[[str], Quantity[float] | None]":
+    with _loading:  # once, whoever asks first
+        return _loaded()
+
+
+@cache
+def _loaded() -> "Callable[[str], Quantity[float] | None]":
+    # A quarter second and 18 MB, for those who need them.
+    from lark.exceptions import LarkError  # noqa: PLC0415
+    from pint import PintError, UnitRegistry  # noqa: PLC0415
+    from ucumvert import InvalidUcumError, UcumToPintTransformer, get_ucum_parser  # noqa: PLC0415
+
+    registry: Any = UnitRegistry(None)
+    for line in files("schemas").joinpath("ucum_units.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            registry.define(line)
+    parser, transformer = get_ucum_parser(), UcumToPintTransformer(ureg=registry)
+
+    def read(code: str) -> "Quantity[float] | None":
+        try:
+            quantity: Quantity[float] = registry.Quantity(transformer.transform(parser.parse(code)))
+        except (LarkError, PintError, InvalidUcumError, ArithmeticError, TypeError):
+            return None
+        return quantity
+
+    return read
