@@ -203,6 +203,9 @@ class _Part(_Answer):
     name: str
     display: str
     pointers: tuple[str, ...]
+    further_pointers: int | None = Field(
+        default=None, description="how many pointers are left out; not there if none is"
+    )
     contribution: float
 
 
@@ -234,12 +237,15 @@ class TreatmentPart(_Part):
 
 
 class NotePart(_Part):
-    """A passage of a note: from the character `start` to before `end` of the text."""
+    """A passage of a note: from the character `start` to before `end` of the text.
+
+    Without `start` and `end`: several whole notes, if there are many; `time` is the latest of them.
+    """
 
     kind: Literal["note"]
     time: str
-    start: int
-    end: int
+    start: int | None = None
+    end: int | None = None
 
 
 class ImagePart(_Part):

@@ -6,9 +6,9 @@ What the prediction loses without it is what it contributed (leave one covariate
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,19 @@ from schemas.features import (
     Array,
     FeatureSpec,
     Floats,
+    NoteText,
+    NoteTokens,
     features,
+    note_text,
+    notes_in_window,
+    unlimited,
 )
-from schemas.payload import Note, Payload, Tabular
+from schemas.payload import Payload, Tabular
 from schemas.response import Modality
 
-# Of all notes. Each costs a reading of the notes without it.
+# Of all notes. Each costs a run of the notes' encoder.
 MOST_PASSAGES = 16
+MOST_POINTERS = 100  # of a part; an answer must not grow with what is said a thousand times
 
 _SENTENCE = re.compile(r".+?(?:[.;](?=\s)|\n|$)", re.DOTALL)
 _LAST, _LOWEST, _HIGHEST, _SINCE_LAST = (
@@ -58,23 +64,29 @@ class Part:
 
 
 def parts(
-    payload: Payload, arrays: Mapping[Modality, dict[str, Array]], spec: FeatureSpec
+    payload: Payload,
+    arrays: Mapping[Modality, dict[str, Array]],
+    spec: FeatureSpec,
+    encode: Callable[[str], NoteTokens],
+    check: Callable[[], None] = unlimited,
 ) -> list[Part]:
     """All parts of a request whose features are `arrays`.
 
-    The weight is left out of the tabular data alone: rates that it converted stay.
+    The weight is left out of the tabular data alone: rates that it converted stay. `encode`: one
+    note. `check` is called before each part; what it raises ends the search.
     """
-    of_modality: dict[Modality, Callable[..., Iterator[Part]]] = {
-        "tabular": _tabular,
-        "series": _series,
-        "notes": _notes,
-        "image": _image,
+    of_modality: dict[Modality, Callable[[], Iterator[Part]]] = {
+        "tabular": lambda: _tabular(payload, spec),
+        "series": lambda: _series(payload, arrays["series"], spec),
+        "notes": lambda: _notes(payload, spec, encode),
+        "image": lambda: _image(payload),
     }
-    return [
-        part
-        for modality, found in arrays.items()
-        for part in of_modality[modality](payload, found, spec)
-    ]
+    found = []
+    for modality in arrays:
+        for part in of_modality[modality]():
+            check()
+            found.append(part)
+    return found
 
 
 def _alone(payload: Payload, spec: FeatureSpec, **parts: Any) -> Any:
@@ -89,7 +101,7 @@ def _alone(payload: Payload, spec: FeatureSpec, **parts: Any) -> Any:
     return features(payload.model_copy(update=empty | parts), spec).arrays
 
 
-def _tabular(payload: Payload, _: dict[str, Array], spec: FeatureSpec) -> Iterator[Part]:
+def _tabular(payload: Payload, spec: FeatureSpec) -> Iterator[Part]:
     given = payload.tabular or Tabular()
     whole = _alone(payload, spec, tabular=given)["tabular"]["values"]
     for name, (display, unit) in _TABULAR.items():
@@ -125,7 +137,7 @@ def _series(payload: Payload, arrays: dict[str, Array], spec: FeatureSpec) -> It
             "kind": "series",
             "name": variable.name,
             "display": variable.display,
-            "pointers": series[i],
+            **_pointed(series[i]),
             "unit": variable.unit,
             "last": row[_LAST],
             "lowest": row[_LOWEST],
@@ -141,7 +153,7 @@ def _series(payload: Payload, arrays: dict[str, Array], spec: FeatureSpec) -> It
             "kind": "treatment",
             "name": treatment.name,
             "display": treatment.display,
-            "pointers": courses[i],
+            **_pointed(courses[i]),
             "running": bool(row[_RUNNING]),
             "since": _before(payload.as_of, row[_SINCE_START]),
         }
@@ -161,6 +173,14 @@ def _pointers(field: str, indices: Sequence[int | None]) -> dict[int, list[str]]
     return found
 
 
+def _pointed(pointers: Iterable[str]) -> dict[str, Any]:
+    """The fields of a part that say what of the request it is."""
+    found = list(pointers)
+    return {"pointers": found[:MOST_POINTERS]} | _told(
+        "further_pointers", max(0, len(found) - MOST_POINTERS) or None
+    )
+
+
 def _blanked(rows: Array, i: int, zeros: Sequence[int]) -> Floats:
     """A copy in which row `i` is that of something that is not there: NaN, and some columns 0."""
     out = rows.astype(np.float32)
@@ -175,49 +195,114 @@ def _shown(row: Array) -> list[float]:
 
 
 def _before(as_of: datetime, hours: float) -> str:
-    """The time so many hours before, to the second: hours are kept in single precision."""
-    seconds = round(hours * 3600)
-    return (as_of - timedelta(seconds=seconds)).isoformat()
+    """The time so many hours before, to the second: hours are kept in single precision.
 
-
-def _notes(payload: Payload, _: dict[str, Array], spec: FeatureSpec) -> Iterator[Part]:
-    for number, start, end in _passages(payload.notes):
-        text = payload.notes[number].text
-        rest = text[:start] + text[end:]
-        kept = list(payload.notes)
-        kept[number : number + 1] = (
-            [kept[number].model_copy(update={"text": rest})] if rest.strip() else []
-        )
-        fields = {
-            "kind": "note",
-            "name": payload.notes[number].kind,
-            "display": f"Note, {payload.notes[number].kind}",
-            "pointers": [f"/notes/{number}/text"],
-            "time": payload.notes[number].time.isoformat(),
-            "start": start,
-            "end": end,
-        }
-        yield Part("notes", fields, _alone(payload, spec, notes=kept).get("notes"))
-
-
-def _passages(notes: Sequence[Note]) -> Iterator[tuple[int, int, int]]:
-    """Number of the note, first character and the one after the last, of whole sentences.
-
-    A passage holds as many as make a MOST_PASSAGES-th of all text, and ends with its note.
+    In the zone of `as_of`, unless it is before year 1 there.
     """
-    enough = sum(len(note.text) for note in notes) / MOST_PASSAGES
-    for number, note in enumerate(notes):
-        start = 0
-        for found in _SENTENCE.finditer(note.text):
-            last = not note.text[found.end() :].strip()
-            if note.text[start : found.end()].strip() and (last or found.end() - start >= enough):
-                yield number, start, len(note.text) if last else found.end()
-                start = found.end()
-            if last:
-                break
+    ago = timedelta(seconds=round(hours * 3600))
+    try:
+        return (as_of - ago).isoformat()
+    except OverflowError:
+        east = timezone(timedelta(hours=23, minutes=59))  # where year 1 begins first
+        earliest = datetime.min.replace(tzinfo=east)
+        return (earliest + max(as_of - earliest - ago, timedelta())).isoformat()
 
 
-def _image(payload: Payload, _: dict[str, Array], __: FeatureSpec) -> Iterator[Part]:
+# ------------------------------------------------------------------------------------------- notes
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """The characters [start, stop) of a note. `whole`: nothing else is in the note."""
+
+    note: int
+    start: int
+    stop: int
+    whole: bool
+
+
+def _notes(
+    payload: Payload, spec: FeatureSpec, encode: Callable[[str], NoteTokens]
+) -> Iterator[Part]:
+    """Passages of notes; what is left is not read anew (`NoteTokens.without`)."""
+    texts = {i: note_text(payload.notes[i].text) for i in notes_in_window(payload, spec)}
+    texts = {i: one for i, one in texts.items() if one.text.strip()}
+    tokens = {i: encode(one.text) for i, one in texts.items()}
+    for group in _groups({i: texts[i].text for i in sorted(texts)}):
+        gone = {one.note: one for one in group}
+        left = [
+            found.ids if i not in gone else found.without(gone[i].start, gone[i].stop)
+            for i, found in tokens.items()
+            if i not in gone or not gone[i].whole
+        ]
+        arrays: dict[str, Array] | None = {"tokens": np.concatenate(left)} if left else None
+        yield Part("notes", _note_fields(payload, group, texts), arrays)
+
+
+def _note_fields(
+    payload: Payload, group: Sequence[_Passage], texts: Mapping[int, NoteText]
+) -> dict[str, Any]:
+    notes = [payload.notes[one.note] for one in group]
+    kinds = {note.kind for note in notes}
+    fields = {
+        "kind": "note",
+        "name": kinds.pop() if len(kinds) == 1 else "note",
+        **_pointed(f"/notes/{one.note}/text" for one in group),
+        "time": max(note.time for note in notes).isoformat(),
+    }
+    if len(group) > 1:
+        return fields | {"display": f"{len(group)} notes, {fields['name']}"}
+    start, end = texts[group[0].note].as_sent(group[0].start, group[0].stop)
+    return fields | {"display": f"Note, {fields['name']}", "start": start, "end": end}
+
+
+def _groups(texts: Mapping[int, str]) -> list[list[_Passage]]:
+    """At most MOST_PASSAGES groups, which hold all of all notes: a passage, or whole notes.
+
+    A passage has as many sentences as make a MOST_PASSAGES-th of all text, and ends with its note.
+    If these are too many, a short rest joins the passage before it, and short notes are together.
+    """
+    enough = sum(map(len, texts.values())) / MOST_PASSAGES
+    of_note = [list(_passages(i, text, enough)) for i, text in texts.items()]
+    if sum(map(len, of_note)) <= MOST_PASSAGES:
+        return [[one] for passages in of_note for one in passages]
+    groups: list[list[_Passage]] = []
+    short: list[_Passage] = []
+    for passages in of_note:
+        last = passages.pop()
+        if last.stop - last.start >= enough:
+            passages.append(last)
+        elif passages:
+            before = passages.pop()
+            passages.append(replace(before, stop=last.stop, whole=not passages))
+        else:
+            short.append(last)
+            if sum(one.stop for one in short) >= enough:
+                groups.append(short)
+                short = []
+        groups += [[one] for one in passages]
+    return [*groups, short] if short else groups
+
+
+def _passages(note: int, text: str, enough: float) -> Iterator[_Passage]:
+    """Whole sentences that together have `enough` characters, to the end of the note."""
+    end = len(text.rstrip())
+    start, blank = 0, True
+    for found in _SENTENCE.finditer(text):
+        blank = blank and not found[0].strip()
+        last = found.end() >= end
+        if not blank and (last or found.end() - start >= enough):
+            stop = len(text) if last else found.end()
+            yield _Passage(note, start, stop, whole=last and start == 0)
+            start, blank = stop, True
+        if last:
+            break
+
+
+# ------------------------------------------------------------------------------------------- image
+
+
+def _image(payload: Payload) -> Iterator[Part]:
     """The one that is read: the latest chest X-ray."""
     shown = [i for i, image in enumerate(payload.images) if image.kind == "chest_xray"]
     latest = max(shown, key=lambda i: (payload.images[i].time, i))

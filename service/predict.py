@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from schemas.features import Array, Features, Floats, features
+from schemas.features import Array, Features, Floats, features, note_tokens
 from schemas.payload import (
     FieldError,
     InvalidPayload,
@@ -145,7 +145,8 @@ class Predictor:
         encoders = self._engine.bundle.encoders
         keys = {m: k for m, k in self._keys.of_content(payload).items() if m in encoders}
         known = self._known(keys, stage)
-        found = features(payload, self._manifest.spec, known)
+        encode = functools.cache(functools.partial(note_tokens, spec=self._manifest.spec))
+        found = features(payload, self._manifest.spec, known, encode=encode)
         if "series" in found.arrays and "series" in encoders:
             keys["series"] = self._keys.of_series(found.arrays["series"])
             known |= self._known({"series": keys["series"]}, stage)
@@ -154,7 +155,7 @@ class Predictor:
             _insist(receipt)
         parts = []
         if job.options.explain == "full":
-            parts = occlusion.parts(payload, found.arrays, self._manifest.spec)
+            parts = occlusion.parts(payload, found.arrays, self._manifest.spec, encode)
         times.append(time.perf_counter())
         spent = (after - before for before, after in pairwise(times))
         stages = dict(zip(("queue", "parse", "features"), spent, strict=True))

@@ -12,8 +12,9 @@ import numpy as np
 
 from schemas.features.image import image_features
 from schemas.features.ledger import Ledger
+from schemas.features.note_encoding import NoteTokens, note_tokens, phrases_of, unlimited
 from schemas.features.note_text import NoteText, note_text
-from schemas.features.notes import note_features, note_tokens, notes_in_window, phrases_of
+from schemas.features.notes import note_features, notes_in_window
 from schemas.features.series import series_features
 from schemas.features.spec import (
     NUMERIC_TABULAR,
@@ -36,12 +37,14 @@ __all__ = [
     "Features",
     "Floats",
     "NoteText",
+    "NoteTokens",
     "features",
     "note_text",
     "note_tokens",
     "notes_in_window",
     "phrases_of",
     "stack",
+    "unlimited",
 ]
 
 
@@ -53,24 +56,34 @@ class Features:
     receipt: Receipt
 
 
-def features(payload: Payload, spec: FeatureSpec, known: Container[Modality] = ()) -> Features:
+def features(
+    payload: Payload,
+    spec: FeatureSpec,
+    known: Container[Modality] = (),
+    *,
+    check: Callable[[], None] = unlimited,
+    encode: Callable[[str], NoteTokens] | None = None,
+) -> Features:
     """Arrays and receipt of a payload.
 
     `known`: notes or images whose very content was read before. They are not read again: they have
-    no arrays, and the same receipt.
+    no arrays, and the same receipt. `check` is called now and then; what it raises ends the
+    reading. `encode`: for who keeps what `note_tokens` says of a text.
 
     Raises InvalidPayload for a unit that cannot be converted, a rate or a series without the unit
     that it needs, and an image that cannot be read or is too large.
     """
+    encode = encode or partial(note_tokens, spec=spec, check=check)
     ledger = Ledger({}, {}, [], [], [], [], [])
     arrays: dict[Modality, dict[str, Array]] = {}
     readers: dict[Modality, Callable[..., dict[str, Array] | None]] = {
         "tabular": tabular_features,
         "series": series_features,
-        "notes": partial(note_features, read="notes" not in known),
+        "notes": partial(note_features, read="notes" not in known, encode=encode),
         "image": partial(image_features, read="image" not in known),
     }
     for modality in MODALITIES:
+        check()
         found = readers[modality](payload, spec, ledger)
         if found is not None:
             arrays[modality] = found

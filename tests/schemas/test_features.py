@@ -409,8 +409,39 @@ def tokens_of(text, spec=SPEC):
 def test_the_tokens_of_a_request_are_those_of_its_notes_from_old_to_new():
     texts = ["Pneumonia. No fever.", "History: heart failure: systolic"]
     notes = [{"time": at(2 - i), "text": text} for i, text in enumerate(texts)]
-    expected = [token for text in texts for token in note_tokens(text, SPEC)]
+    expected = [token for text in texts for token in note_tokens(text, SPEC).ids.tolist()]
     assert read(notes=notes).arrays["notes"]["tokens"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Fever, cough for three days.\n\tNo gout; " * 40, id="prose"),
+        pytest.param("x" * 300 + " fever " + "y" * 200, id="words longer than a piece"),
+        pytest.param(" \n\t" * 100 + "fever", id="spaces"),
+        pytest.param("résumé naïve 胸片 " * 30, id="accents and Chinese"),
+    ],
+)
+def test_a_long_note_is_read_in_pieces_as_if_at_once(text, monkeypatch):
+    whole = note_tokens(text, SPEC)
+    monkeypatch.setattr("schemas.features.note_encoding._PIECE", 50)
+    pieces = note_tokens(text, SPEC)
+    for name in ("ids", "first", "last"):
+        np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
+
+
+def test_reading_ends_with_what_the_check_raises(monkeypatch):
+    monkeypatch.setattr("schemas.features.note_encoding._PIECE", 50)
+    asked = []
+
+    def check():
+        asked.append(True)
+        if len(asked) == 3:
+            raise TimeoutError
+
+    payload = as_payload({"as_of": AS_OF, "notes": [{"time": at(1), "text": "fever " * 100}]})
+    with pytest.raises(TimeoutError):
+        features(payload, SPEC, check=check)
 
 
 def test_a_word_that_is_denied_is_another_word():

@@ -2,20 +2,24 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime
+from functools import cache, partial
 from itertools import chain, combinations, permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from schemas.features import features
+from schemas.features import FeatureSpec, NoteTokens, features, note_tokens
 from schemas.payload import as_payload
 from schemas.response import MODALITIES, Answer
-from service import explanation
+from service import explanation, occlusion
 from service.bundle import Bundle
 from service.engine import Engine, coalitions
-from service.occlusion import MOST_PASSAGES, Part, parts
+from service.occlusion import MOST_PASSAGES, MOST_POINTERS, Part, parts
 from tests.service.test_predict import without
 
 SETS = [set(some) for k in range(len(MODALITIES)) for some in combinations(MODALITIES, k)]
@@ -198,7 +202,8 @@ def test_a_task_that_abstains_is_not_explained(serve, changed_bundle, payload):
 def found_parts(payload: dict[str, Any], bundle: Bundle) -> tuple[list[Part], Any]:
     read = as_payload(payload)
     arrays = features(read, bundle.manifest.spec).arrays
-    return parts(read, arrays, bundle.manifest.spec), arrays
+    spec = bundle.manifest.spec
+    return parts(read, arrays, spec, partial(note_tokens, spec=spec)), arrays
 
 
 def cut(payload: dict[str, Any], part: Part) -> dict[str, Any]:
@@ -257,16 +262,126 @@ def test_what_was_not_used_is_no_part(bundle, payload):
     assert not names & {"age", "unit_type", "shoe_size", "leeches"}
 
 
-def test_passages_are_whole_sentences_that_make_up_all_notes(bundle, payload):
-    texts = ["One. Two; three\nfour", "x" * 500, "  \n Lone. ", "A sentence. " * 200]
+TEXTS = {
+    "few": ["One. Two; three\nfour", "x" * 500, "  \n Lone. ", "A sentence. " * 200],
+    "one long among short": ["Short note. "] * 40 + ["A sentence. " * 500] + ["Another."] * 30,
+    "200 alike": ["Patient stable. Plan: continue.\n" * 20] * 200,
+    "1,000 short": [f"Note {i}." for i in range(1000)],
+    "long with short ends": ["A sentence of many words. " * 30 + "End."] * 20,
+    "no sentence": ["word " * 5000] * 3,
+    "one character each": ["a"] * 17,
+    "of growing length": ["A b. " * i for i in range(1, 60)],
+}
+
+
+@pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS.keys())
+def test_passages_are_few_and_make_up_all_notes(bundle, payload, texts):
     payload["notes"] = [{**payload["notes"][0], "text": text} for text in texts]
-    found = [p.fields for p in found_parts(payload, bundle)[0] if p.fields["kind"] == "note"]
-    assert len(found) <= MOST_PASSAGES + len(texts)
+    found, arrays = found_parts(payload, bundle)
+    notes = [part for part in found if part.modality == "notes"]
+    assert len(notes) <= MOST_PASSAGES
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for fields in (part.fields for part in notes):
+        for pointer in fields["pointers"]:
+            number = int(pointer.split("/")[2])
+            whole = (0, len(texts[number]))
+            span = (fields["start"], fields["end"]) if "start" in fields else whole
+            spans.setdefault(pointer, []).append(span)
+    assert len(spans) == len(texts)
     for number, text in enumerate(texts):
-        spans = [
-            (f["start"], f["end"]) for f in found if f["pointers"] == [f"/notes/{number}/text"]
-        ]
-        assert "".join(text[start:end] for start, end in spans) == text
+        told = spans[f"/notes/{number}/text"]
+        assert "".join(text[start:end] for start, end in told) == text
+    # Each token is missing in the one part that it is of.
+    whole = np.bincount(arrays["notes"]["tokens"])
+    lost = [whole - np.bincount(n.left["tokens"], minlength=len(whole)) for n in notes if n.left]
+    assert all((one >= 0).all() for one in lost)
+
+
+def test_each_note_is_read_once_however_many_passages_there_are(bundle, payload):
+    payload["notes"] = [
+        {**payload["notes"][0], "text": f"Note {i}. Stable. " * 20} for i in range(100)
+    ]
+    read = as_payload(payload)
+    spec = bundle.manifest.spec
+    texts: list[str] = []
+
+    def encode(text: str) -> NoteTokens:
+        texts.append(text)
+        return note_tokens(text, spec)
+
+    encode = cache(encode)
+    arrays = features(read, spec, encode=encode).arrays
+    assert parts(read, arrays, spec, encode)
+    assert sorted(texts) == sorted(note.text for note in read.notes)
+
+
+SAID = [" Fever.", " Gout;", "\nHistory: cardiac: heart failure.", " Cough for days.", "\n\n", "  "]
+
+
+@given(st.lists(st.sampled_from(SAID), min_size=2, max_size=12), st.data())
+def test_a_passage_is_left_out_as_if_the_note_were_read_without_it(said, data):
+    spec = FeatureSpec.default()
+    start = data.draw(st.integers(0, len(said) - 1))
+    stop = data.draw(st.integers(start + 1, len(said)))
+    text, rest = "".join(said), "".join(said[:start] + said[stop:])
+    at = len("".join(said[:start]))
+    left = note_tokens(text, spec).without(at, at + len("".join(said[start:stop])))
+    np.testing.assert_array_equal(np.sort(left), np.sort(note_tokens(rest, spec).ids))
+
+
+def test_what_is_denied_stays_denied_if_the_denial_is_left_out(bundle):
+    spec = FeatureSpec.default()
+    text = "The following were not found: gout\nand asthma."
+    read = note_tokens(text, spec)
+    assert set(read.without(0, 35)) < set(read.ids)
+    assert not set(read.without(0, 35)) & set(note_tokens("and asthma.", spec).ids[:1])
+
+
+def test_the_passages_of_a_note_with_markup_are_found_in_what_was_sent(bundle, payload):
+    text = "<p>Fever &amp; cough.</p><p>Septic <b>shock</b>, on pressors.</p>"
+    payload["notes"] = [{**payload["notes"][0], "text": text}]
+    notes = [p.fields for p in found_parts(payload, bundle)[0] if p.modality == "notes"]
+    assert [text[one["start"] : one["end"]].count("shock") for one in notes].count(1) == 1
+    assert len(notes) == 2
+
+
+def test_a_part_that_is_said_a_thousand_times_has_few_pointers(bundle, payload):
+    payload["series"] = [payload["series"][0]] * 1000
+    (part,) = [p for p in found_parts(payload, bundle)[0] if p.fields["name"] == "heart_rate"]
+    assert len(part.fields["pointers"]) == MOST_POINTERS
+    assert part.fields["further_pointers"] == 1000 - MOST_POINTERS
+
+
+EARLIEST = ["0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00-23:59"]
+LATEST = ["9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59+23:59"]
+SOMETIME = [*EARLIEST, "0001-01-02T12:00:00.6Z", "0001-01-03T00:00:00-12:00", *LATEST]
+
+
+@pytest.mark.parametrize("as_of", SOMETIME)
+@pytest.mark.parametrize("time", SOMETIME)
+def test_every_time_that_is_accepted_gets_an_answer(service, payload, as_of, time):
+    late = datetime.fromisoformat(time) > datetime.fromisoformat(as_of)
+    payload["as_of"] = as_of
+    payload["tabular"]["admitted_at"] = time
+    payload["notes"][0]["time"] = payload["images"][0]["time"] = time
+    payload["treatments"] = [{"name": "norepinephrine", "start": time, "end": time}]
+    payload["treatments"].append({"name": "propofol", "start": time})
+    for series in payload["series"]:
+        series |= {"times": [time], "values": series["values"][:1]}
+    answer = service.client.post("/predict?explain=full", json=payload)
+    assert answer.status_code == (422 if late else 200), answer.text
+    if not late:
+        for one in answer.json()["explanation"]["variables"]:
+            for part in one["because"]:
+                told = part.get("time") or part.get("since")
+                assert told is None or datetime.fromisoformat(told).tzinfo is not None
+
+
+@pytest.mark.parametrize("hours", [0.0, 5.5, 48.0])
+def test_a_time_before_year_1_in_the_zone_of_as_of_is_told_in_another(hours):
+    as_of = datetime.fromisoformat("0001-01-01T05:00:00-12:00")
+    told = datetime.fromisoformat(occlusion._before(as_of, hours))
+    assert abs((as_of - told).total_seconds() / 3600 - min(hours, 41 - 1 / 60)) < 1 / 60
 
 
 def test_variables_are_named_with_what_the_model_saw_and_what_the_number_loses(

@@ -246,6 +246,9 @@ function seen(part: api.Part, { payload }: Visit): string {
       return `${rate}${part.running ? "running, since" : "ended, begun"} ${before(payload.as_of, part.since)}`;
     }
     case "note": {
+      if (part.start == null || part.end == null) {
+        return `${part.pointers.length + (part.further_pointers ?? 0)} notes, the latest ${before(payload.as_of, part.time)}`;
+      }
       const text = payload.notes?.[Number(part.pointers[0]?.split("/")[2])]?.text ?? "";
       return `“${[...text].slice(part.start, part.end).join("").trim()}”, ${before(payload.as_of, part.time)}`;
     }

@@ -16,7 +16,7 @@ export function NotesRead({ payload, because }: { payload: Payload; because: Par
           <h3>
             {note.kind ?? "note"} <span class="quiet">{before(payload.as_of, note.time)}</span>
           </h3>
-          <p class="text">{marked(note.text, passages.filter((one) => one.pointers[0] === `/notes/${i}/text`))}</p>
+          <p class="text">{marked(note.text, passages.filter((one) => one.pointers.includes(`/notes/${i}/text`)))}</p>
         </article>
       ))}
     </section>
@@ -28,7 +28,9 @@ function marked(text: string, passages: Passage[]) {
   const characters = [...text];
   const found = [];
   let end = 0;
-  for (const one of passages.toSorted((a, b) => a.start - b.start)) {
+  // Without a place, a passage is the whole note.
+  const placed = passages.map((one) => ({ ...one, start: one.start ?? 0, end: one.end ?? characters.length }));
+  for (const one of placed.toSorted((a, b) => a.start - b.start)) {
     found.push(characters.slice(end, one.start).join(""));
     found.push(
       <mark class={one.contribution > 0 ? "more" : "less"}>
