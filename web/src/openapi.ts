@@ -433,7 +433,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "unknown_variable" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "hidden_modality";
+            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "hidden_modality";
             /** Detail */
             detail: string;
             /** Observations */
@@ -447,6 +447,11 @@ export interface components {
             display: string;
             /** Pointers */
             pointers: string[];
+            /**
+             * Further Pointers
+             * @description how many pointers are left out; not there if none is
+             */
+            further_pointers?: number | null;
             /** Contribution */
             contribution: number;
             /**
@@ -562,6 +567,8 @@ export interface components {
         /**
          * NotePart
          * @description A passage of a note: from the character `start` to before `end` of the text.
+         *
+         *     Without `start` and `end`: several whole notes, if there are many; `time` is the latest of them.
          */
         NotePart: {
             /** Name */
@@ -570,6 +577,11 @@ export interface components {
             display: string;
             /** Pointers */
             pointers: string[];
+            /**
+             * Further Pointers
+             * @description how many pointers are left out; not there if none is
+             */
+            further_pointers?: number | null;
             /** Contribution */
             contribution: number;
             /**
@@ -580,9 +592,9 @@ export interface components {
             /** Time */
             time: string;
             /** Start */
-            start: number;
+            start?: number | null;
             /** End */
-            end: number;
+            end?: number | null;
         };
         /**
          * Phenotype
@@ -834,6 +846,11 @@ export interface components {
             display: string;
             /** Pointers */
             pointers: string[];
+            /**
+             * Further Pointers
+             * @description how many pointers are left out; not there if none is
+             */
+            further_pointers?: number | null;
             /** Contribution */
             contribution: number;
             /**
@@ -860,6 +877,11 @@ export interface components {
             display: string;
             /** Pointers */
             pointers: string[];
+            /**
+             * Further Pointers
+             * @description how many pointers are left out; not there if none is
+             */
+            further_pointers?: number | null;
             /** Contribution */
             contribution: number;
             /**
@@ -1032,6 +1054,11 @@ export interface components {
             display: string;
             /** Pointers */
             pointers: string[];
+            /**
+             * Further Pointers
+             * @description how many pointers are left out; not there if none is
+             */
+            further_pointers?: number | null;
             /** Contribution */
             contribution: number;
             /**
