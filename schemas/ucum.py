@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pint import Quantity
 
 _LONGEST = 32
-_READABLE = re.compile(r"[A-Za-z0-9\[\]*^./()+-]+")
+_READABLE = re.compile(r"[A-Za-z0-9_\[\]*^./()+-]+")
 _EXPONENT = re.compile(r"(?<=[A-Za-z\]*^+-])\d+")
 _FACTOR = re.compile(r"(?<![A-Za-z\]*^+\d-])\d+")
 # Of a hormone, U are international units; of an enzyme, international units are U.
@@ -41,20 +41,21 @@ def factor(variable: Variable, code: str) -> float | None:
     if given is None or canonical is None:
         return None
     ratio = (given / canonical).to_base_units()
-    match dict(ratio.dimensionality):
-        case {"[equivalent]": 1, "[substance]": -1}:
-            scale = variable.valence and 1 / variable.valence
-        case {"[equivalent]": 1, "[mass]": -1}:
-            scale = (
-                variable.valence and variable.molar_mass and variable.molar_mass / variable.valence
-            )
-        case {"[substance]": 1, "[mass]": -1}:
-            scale = variable.molar_mass
-        case {"[mass]": 1, "[substance]": -1}:
-            scale = variable.molar_mass and 1 / variable.molar_mass
-        case _:
-            scale = 1.0 if ratio.dimensionless else None
-    return None if not scale else float(ratio.magnitude) * scale
+    by = _scales(variable).get(frozenset(ratio.dimensionality.items()))
+    return float(ratio.magnitude) * by if by else None
+
+
+def _scales(variable: Variable) -> dict[frozenset[tuple[str, int]], float | None]:
+    """By the dimensions of a unit in canonical units: what brings it to the canonical dimension."""
+    mass, valence = variable.molar_mass, variable.valence
+    per_charge = valence and 1 / valence
+    return {
+        frozenset(): 1.0,
+        frozenset({("[substance]", 1), ("[mass]", -1)}): mass,
+        frozenset({("[mass]", 1), ("[substance]", -1)}): mass and 1 / mass,
+        frozenset({("[equivalent]", 1), ("[substance]", -1)}): per_charge,
+        frozenset({("[equivalent]", 1), ("[mass]", -1)}): mass and per_charge and mass * per_charge,
+    }
 
 
 @lru_cache(maxsize=1024)

@@ -111,6 +111,8 @@ def _readings(folded: str) -> tuple[str, ...]:
 
 def _composed(folded: str) -> Iterator[str]:
     """Codes of a product of parts: `x10^3 cells/ul`, `umol/l`, `l/(min*m2)`, `mg.dl-1`."""
+    if folded.count("(") != folded.count(")"):
+        return
     flat = _GROUP.sub(lambda m: "/" + _PRODUCT.sub("/", m[1]), folded)
     numerator, *denominators = re.sub(r"[()]", "", flat).split("/")
     below = [(part, -1) for group in denominators for part in _PRODUCT.split(group)]
@@ -150,11 +152,9 @@ def _heads(numerator: str, *, counts: bool) -> Iterator[tuple[str, str]]:
     if counts:
         if numerator == "1":
             yield "", ""
-        for power, spellings in _tables().powers.items():
-            if any(
-                numerator.startswith(word) and numerator[len(word) :] in counted
-                for word in spellings
-            ):
+        bare = numerator.lstrip("x*")
+        for power, words in _tables().powers.items():
+            if any(bare.startswith(word) and bare[len(word) :] in counted for word in words):
                 yield power, ""
     yield "", "" if numerator in counted else numerator
 

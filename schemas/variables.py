@@ -157,6 +157,16 @@ def load_treatments() -> tuple[Treatment, ...]:
 
 
 @cache
+def load_not_read() -> dict[str, str]:
+    """Names and codes that are no declared variable's though hospitals send them, with the reason.
+
+    By `name_key`.
+    """
+    declared: dict[str, str] = _toml("variables.toml")["not_read"]
+    return {name_key(name): reason for name, reason in declared.items()}
+
+
+@cache
 def load_spellings() -> dict[str, str]:
     """Unit spellings met in the wild, each with the UCUM code that it stands for."""
     spellings: dict[str, str] = _toml("variables.toml")["spellings"]

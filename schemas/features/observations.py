@@ -13,6 +13,7 @@ from schemas.features.spec import FeatureSpec
 from schemas.payload import Payload, Series
 from schemas.response import Converted, Reason
 from schemas.units import Conversion
+from schemas.variables import load_not_read, name_key
 
 Indices = npt.NDArray[np.intp]
 Numbers = npt.NDArray[np.float64]
@@ -20,6 +21,7 @@ Mask = npt.NDArray[np.bool_]
 
 # Pairs of a name and a unit that are read in one request: reading one may take a millisecond.
 MOST_SPELLINGS = 300
+_UNKNOWN = "the model knows no such variable; see GET /variables"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def _read_series(
             read[spelled] = _look_up(*spelled, spec, readable=len(read) < MOST_SPELLINGS)
         variable, conversion = read[spelled]
         if variable is None:
-            detail = "the model knows no such variable; see GET /variables"
+            detail = load_not_read().get(name_key(series.variable), _UNKNOWN)
+            if detail != _UNKNOWN and detail not in ledger.warnings:
+                ledger.warnings.append(detail)
             ledger.ignore(f"/series/{i}", "unknown_variable", detail, len(series.values))
             continue
         known = spec.known[variable]

@@ -152,7 +152,7 @@ class FeatureSpec(BaseModel):
         return None if name_key(name).removeprefix("loinc:") in known.moles_only else found
 
     def _conversion(self, known: Variable, unit: str) -> Conversion | None:
-        own = self.spellings.get(unit, unit)
+        own = self.spellings.get(unit) or load_spellings().get(unit, unit)
         declared = known.conversion(own)
         return conversion(known, unit) if declared is None else Conversion(own, *declared)
 

@@ -10,6 +10,8 @@ from schemas.features.ledger import Ledger
 from schemas.features.observations import Observations
 from schemas.features.spec import FeatureSpec
 
+_ALIKE = 1.5  # two units whose ratio is smaller cannot be told apart
+
 
 def warn_of_suspect_units(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
     """A warning for each variable and unit, where the median of a series is typical of another."""
@@ -41,8 +43,9 @@ def _looks_like(
     low, high = spec.typical[index]
     number = (median - sent.offset) / sent.factor
     for unit in known.accepted:
-        converted = known.conversion(unit)
-        if converted is not None and low <= converted[0] * number + converted[1] <= high:
+        factor, offset = known.conversion(unit) or (sent.factor, 0.0)
+        differs = not 1 / _ALIKE < factor / sent.factor < _ALIKE or offset != sent.offset
+        if differs and low <= factor * number + offset <= high:
             return unit
     return None
 

@@ -64,6 +64,7 @@ BY_CONVENTION = {
     ("U/L", "[IU]/L"),
     ("u[IU]/mL", "mU/L"),
     ("u[IU]/mL", "uU/mL"),
+    ("g/dL", "%"),
 }
 # HbA1c: the NGSP master equation, % = 0.09148 * mmol/mol + 2.152 (ngsp.org).
 MASTER_EQUATION = {("hemoglobin_a1c", "mmol/mol")}
