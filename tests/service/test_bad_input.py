@@ -402,7 +402,7 @@ def test_a_header_that_is_no_safe_id_is_replaced(service, payload):
 def test_an_unexpected_error_is_500_and_repeats_nothing(serve, engine, payload, monkeypatch):
     service = serve(engine)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"cannot digest {CANARY}")
 
     monkeypatch.setattr("service.predict.features", fail)
