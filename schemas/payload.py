@@ -4,10 +4,9 @@ Every part is optional and at least one must be there. What is wrong is said by 
 (`InvalidPayload`), never by echoing a value: a value may be a patient's.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+import math
+from collections.abc import Iterable, Mapping
+from itertools import compress, islice
 from typing import Annotated, Any, Literal, Self
 
 import pybase64
@@ -16,37 +15,34 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
 
+from schemas.faults import LISTED, FieldError, InvalidPayload
+from schemas.json_body import read_json, refuse_repeated_names
+from schemas.readings import ReadingList, Readings
+from schemas.times import Time, Times
+from schemas.validation import count_names, faults
 
-class FieldError(BaseModel):
-    """One thing that is wrong with a request: where (RFC 6901 pointer), which rule, what to do."""
-
-    model_config = ConfigDict(frozen=True)
-
-    pointer: str
-    rule: str
-    detail: str
-
-
-class InvalidPayload(ValueError):
-    """A request that cannot be understood. Holds every fault found, and no value of the request."""
-
-    def __init__(self, errors: Sequence[FieldError]) -> None:
-        super().__init__(f"{len(errors)} fault(s) in the payload")
-        self.errors = tuple(errors)
-
-    @property
-    def is_json(self) -> bool:
-        return all(error.rule != "json" for error in self.errors)
+__all__ = [
+    "FieldError",
+    "Image",
+    "InvalidPayload",
+    "Note",
+    "Payload",
+    "Series",
+    "Tabular",
+    "TreatmentGiven",
+    "as_payload",
+    "check",
+    "parse_payload",
+]
 
 
 class _Part(BaseModel):
@@ -83,47 +79,6 @@ def _not_empty(value: str) -> str:
 Text = Annotated[str, AfterValidator(_not_empty)]
 
 
-_TIME = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?([Zz]|[+-]\d{2}:?\d{2})?$"
-
-
-def _time(text: str) -> datetime:
-    """In Python's own time zones: with pydantic's, to compare two times takes ten times as long."""
-    try:
-        time = datetime.fromisoformat(text.upper())
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise PydanticCustomError("time_zone", "no time with a zone")
-    return time
-
-
-class _Rfc3339:
-    """A time with a zone, as RFC 3339 text; a number is not taken for one, its unit is unknown."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        aware = core_schema.datetime_schema(strict=True, tz_constraint="aware")
-        text = core_schema.chain_schema(
-            [
-                core_schema.str_schema(pattern=_TIME, strict=True),
-                core_schema.no_info_plain_validator_function(_time),
-            ]
-        )
-        in_memory = core_schema.union_schema(
-            [aware, text], custom_error_type="time_zone", custom_error_message="no time"
-        )
-        return core_schema.json_or_python_schema(json_schema=text, python_schema=in_memory)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _: CoreSchema, __: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"type": "string", "format": "date-time"}
-
-
-Time = Annotated[datetime, _Rfc3339]
-
-
 class Tabular(_Part):
     """What is known of the patient and the admission. `admitted_at`: admission to the unit."""
 
@@ -139,20 +94,37 @@ class Tabular(_Part):
 class Series(_Part):
     """Measurements of one variable, by name (`heart_rate`) or by LOINC (`loinc:8867-4`).
 
-    `unit` may be left out for variables without one (scores, pH, INR).
+    `unit` may be left out for variables without one (scores, pH, INR). A null among the values is
+    left out with its time (`nulls` counts them); a bound such as "<0.01" is read as the
+    number in it (`bounds`).
     """
 
     variable: Text
     unit: Text | None = None
-    times: list[Time]
-    values: list[Number]
+    times: Times
+    values: ReadingList
+
+    @property
+    def bounds(self) -> int:
+        """How many of the values were sent as bounds."""
+        return self.values.bounds if isinstance(self.values, Readings) else 0
+
+    @property
+    def nulls(self) -> int:
+        """How many values were sent as null; they are not among the values."""
+        return self.values.nulls if isinstance(self.values, Readings) else 0
 
     @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        if len(self.times) != len(self.values):
+    def _usable(self) -> Self:
+        times, values = self.times, self.values
+        if len(times) != len(values):
             raise PydanticCustomError("same_length", "times and values must have the same length")
-        if not self.times:
+        if not times:
             raise PydanticCustomError("empty", "times and values must not be empty")
+        if isinstance(values, Readings):
+            there = [not math.isnan(value) for value in values]
+            self.__dict__["times"] = [*compress(times, there)]
+            self.__dict__["values"] = Readings(compress(values, there), values.nulls)
         return self
 
 
@@ -190,6 +162,12 @@ class Image(_Part):
     data: Base64
 
 
+# Each element takes a few microseconds and up to 1.5 KB: measurements of one variable belong
+# together in one series.
+MAX_ITEMS = 100_000
+_AT_MOST = Field(max_length=MAX_ITEMS)
+
+
 class Payload(_Part):
     """One patient at `as_of`, the moment that the prediction is for.
 
@@ -200,78 +178,43 @@ class Payload(_Part):
     patient_id: str | None = None
     as_of: Time
     tabular: Tabular | None = None
-    series: list[Series] = []
-    treatments: list[TreatmentGiven] = []
-    notes: list[Note] = []
-    images: list[Image] = []
+    series: Annotated[list[Series], FailFast(), _AT_MOST] = []
+    treatments: Annotated[list[TreatmentGiven], FailFast(), _AT_MOST] = []
+    notes: Annotated[list[Note], FailFast(), _AT_MOST] = []
+    images: Annotated[list[Image], FailFast(), _AT_MOST] = []
 
 
 def parse_payload(body: bytes | str) -> Payload:
     """The payload in a JSON document.
 
-    Raises InvalidPayload with every fault found, and with rule `json` alone if it is no JSON.
+    Raises InvalidPayload with its faults, and with rule `json` alone if it is no JSON.
     """
-    try:
-        payload = Payload.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidPayload([_fault(e) for e in error.errors(include_url=False)]) from None
-    reject_repeated_names(body)
+    document, names = read_json(body)
+    payload = _validated(document, names, body)
     check(payload)
     return payload
 
 
 def as_payload(value: Mapping[str, Any]) -> Payload:
     """The payload in a mapping of Python values. Raises InvalidPayload as `parse_payload` does."""
-    try:
-        payload = Payload.model_validate(value)
-    except ValidationError as error:
-        raise InvalidPayload([_fault(e) for e in error.errors(include_url=False)]) from None
+    payload = _validated(value)
     check(payload)
     return payload
 
 
-class _Repeated(dict[str, Any]):
-    """An object that holds a name twice."""
-
-
-def reject_repeated_names(body: bytes | str) -> None:
-    """Refuses a valid JSON document in which an object holds a name twice.
-
-    Readers differ in which one counts (RFC 8259, section 4): half of a record would be lost in
-    silence. Raises InvalidPayload.
-    """
-    found = False
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal found
-        fields = dict(pairs)
-        if len(fields) == len(pairs):
-            return fields
-        found = True
-        return _Repeated(fields)
-
-    # Numbers stay text: they are not looked at here.
-    document = json.loads(body, object_pairs_hook=keep, parse_int=str, parse_float=str)
-    if found:
-        detail = "this object holds a name twice"
-        errors = [
-            FieldError(pointer=pointer, rule="repeated_name", detail=detail)
-            for pointer in _repeated("", document)
-        ]
-        raise InvalidPayload(errors)
-
-
-def _repeated(pointer: str, value: Any) -> Iterable[str]:
-    """Pointers to objects that hold a name twice. Names that a patient's might be are withheld."""
-    if isinstance(value, _Repeated):
-        yield pointer
-    if isinstance(value, dict):
-        for name, part in value.items():
-            shown = name if _FIELD_NAME.fullmatch(name) else "(name withheld)"
-            yield from _repeated(f"{pointer}/{shown}", part)
-    elif isinstance(value, list):
-        for i, part in enumerate(value):
-            yield from _repeated(f"{pointer}/{i}", part)
+def _validated(value: Any, names: int | None = None, body: bytes | str = b"") -> Payload:
+    """`names`: how many the objects of `body` hold, from which the value was read."""
+    known = count_names(Payload, value)
+    if known is not None:
+        try:
+            payload = Payload.model_validate(value, extra="ignore")
+        except ValidationError:
+            pass
+        else:
+            if names is not None and names != known:
+                refuse_repeated_names(body)
+            return payload
+    raise InvalidPayload([*islice(faults(Payload, value), LISTED + 1)])
 
 
 def check(payload: Payload) -> None:
@@ -286,7 +229,8 @@ def check(payload: Payload) -> None:
         raise InvalidPayload([FieldError(pointer="", rule="not_empty", detail=detail)])
 
     times = _latest_times(payload)
-    late = [pointer for pointer, time in times if time is not None and time > payload.as_of]
+    after = (pointer for pointer, time in times if time is not None and time > payload.as_of)
+    late = [*islice(after, LISTED + 1)]
     if late:
         detail = "must not be after as_of; a treatment that still runs has a null end"
         raise InvalidPayload(
@@ -298,7 +242,7 @@ def _latest_times(payload: Payload) -> Iterable[tuple[str, Time | None]]:
     if payload.tabular is not None:
         yield "/tabular/admitted_at", payload.tabular.admitted_at
     for i, series in enumerate(payload.series):
-        yield f"/series/{i}/times", max(series.times)
+        yield f"/series/{i}/times", max(series.times, default=None)
     for i, treatment in enumerate(payload.treatments):
         yield f"/treatments/{i}/start", treatment.start
         yield f"/treatments/{i}/end", treatment.end
@@ -306,39 +250,3 @@ def _latest_times(payload: Payload) -> Iterable[tuple[str, Time | None]]:
         yield f"/notes/{i}/time", note.time
     for i, image in enumerate(payload.images):
         yield f"/images/{i}/time", image.time
-
-
-# Pydantic's error types, as rules of this interface. Its messages are not used: some of them
-# quote the input.
-_RULES = {
-    "missing": ("required", "is required"),
-    "extra_forbidden": ("unknown_field", "is no field of this document; see GET /openapi.json"),
-    "time_zone": ("time_zone", "must be an RFC 3339 time with a time zone or Z"),
-    "finite_number": ("finite_number", "must be a finite number"),
-    "float_type": ("number", "must be a number"),
-    "string_type": ("string", "must be a string"),
-    "list_type": ("array", "must be an array"),
-    "model_type": ("object", "must be an object"),
-    "literal_error": ("allowed_values", "must be one of the allowed values"),
-    "base64": ("base64", "must be base64 (RFC 4648, section 4)"),
-    "same_length": ("same_length", "times and values must have the same length"),
-    "empty": ("not_empty", "must not be empty"),
-    "ordered": ("ordered", "end must not be before start"),
-    "json_invalid": ("json", "the body is not a JSON document in UTF-8"),
-}
-
-# A name that a program would give; anything else might be a patient's name in the wrong place.
-_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
-
-
-def _fault(error: ErrorDetails) -> FieldError:
-    kind = error["type"]
-    location = [str(part) for part in error["loc"]]
-    if kind.startswith(("datetime", "timezone", "string_pattern")):
-        kind = "time_zone"
-    if kind == "extra_forbidden" and not _FIELD_NAME.fullmatch(location[-1]):
-        location[-1] = "(name withheld)"
-    rule, detail = _RULES.get(kind, ("invalid", "is not valid here"))
-    if kind == "literal_error":
-        detail = f"must be one of {error.get('ctx', {}).get('expected', '')}"
-    return FieldError(pointer="".join(f"/{part}" for part in location), rule=rule, detail=detail)

@@ -10,17 +10,12 @@ from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import from_json
 
 from schemas.features import Array, Features, Floats, features, note_tokens
-from schemas.payload import (
-    FieldError,
-    InvalidPayload,
-    as_payload,
-    parse_payload,
-    reject_repeated_names,
-)
+from schemas.json_body import read_json, refuse_repeated_names
+from schemas.payload import FieldError, InvalidPayload, Payload, as_payload, parse_payload
 from schemas.response import SCHEMA_VERSION, Answer, Modality, ModelReference, Reason, Receipt
+from schemas.validation import count_names
 from service import explanation, occlusion, problems, respond
 from service.bundle import ATTENTION
 from service.cache import Cache, Key, Keys
@@ -313,12 +308,7 @@ def _insist(receipt: Receipt) -> None:
 
 def items(body: bytes, limit: int) -> list[Any]:
     """The payloads of `{"items": [payload, …]}`. Raises InvalidPayload for the whole."""
-    try:
-        document = from_json(body)
-    except ValueError:
-        detail = "the body is not a JSON document in UTF-8"
-        raise InvalidPayload([FieldError(pointer="", rule="json", detail=detail)]) from None
-    reject_repeated_names(body)
+    document, names = read_json(body)
     if not isinstance(document, dict) or document.keys() != {"items"}:
         detail = "must be an object with the one field items"
         raise InvalidPayload([FieldError(pointer="", rule="object", detail=detail)])
@@ -329,4 +319,7 @@ def items(body: bytes, limit: int) -> list[Any]:
     if not 1 <= len(items) <= limit:
         detail = f"must hold 1 to {limit} payloads (M3H_MAX_BATCH)"
         raise InvalidPayload([FieldError(pointer="/items", rule="item_count", detail=detail)])
+    known = [count_names(Payload, item) for item in items]
+    if sum(count or 0 for count in known) + 1 != names:
+        refuse_repeated_names(body)
     return items

@@ -15,10 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from schemas.payload import FieldError, InvalidPayload
+from schemas.faults import LISTED, FieldError, InvalidPayload
 
 MEDIA_TYPE = "application/problem+json"
-LISTED = 100  # faults that one problem lists
 
 # A name that a program would give; anything else might be a patient's.
 _PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -70,7 +69,7 @@ def problem(
     slug: str, title: str, status: int, detail: str, errors: Sequence[Fault] = ()
 ) -> Problem:
     if len(errors) > LISTED:
-        detail = f"{detail}; {len(errors)} faults, of which the first {LISTED} are listed"
+        detail = f"{detail}; more than {LISTED} faults, of which the first {LISTED} are listed"
     return Problem(
         type=f"urn:m3h:problem:{slug}",
         title=title,
