@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,15 +20,16 @@ from schemas.payload import InvalidPayload
 from schemas.response import Answer
 from schemas.tim import Tim
 from service import catalog, dashboard, documentation, metrics, problems
-from service.batcher import Batcher, Call, Priority
+from service.batcher import ALONE_BYTES, Batcher, Call, Priority
 from service.bundle import Bundle
 from service.cache import Cache
 from service.documents import CSV, JSON, MARKDOWN, Document
 from service.engine import Engine
+from service.lane import COLLECTION
 from service.log import make_log, where
 from service.metrics import Metrics
 from service.middleware import Observed
-from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, items
+from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, Read, items
 from service.problems import Refused
 from service.request import Terms, body_size, options_of, read_body, terms_of
 from service.settings import Settings
@@ -94,7 +96,7 @@ def create_app(
 
 async def _watch(
     engine: Engine,
-    batcher: Batcher[Job, Prepared],
+    batcher: Batcher[Job, Read, Prepared],
     settings: Settings,
     log: FilteringBoundLogger,
     counted: Metrics,
@@ -121,12 +123,13 @@ async def _watch(
 def _predict(
     app: FastAPI,
     engine: Engine,
-    batcher: Batcher[Job, Prepared],
+    batcher: Batcher[Job, Read, Prepared],
     settings: Settings,
     log: FilteringBoundLogger,
 ) -> None:
     """Routes of the app itself: what FastAPI does for others would be felt here."""
     parameters = documentation.parameters(query=Options, header=Terms)
+    one_at_a_time = anyio.CapacityLimiter(1)
 
     def admitted(request: Request, usual: Priority) -> Call:
         """A place in the house. Refuses before it reads what it cannot serve."""
@@ -177,7 +180,11 @@ def _predict(
         with admitted(request, "bulk") as call:
             stage = _traced(request, options, call, engine.bundle)
             body = await read_body(request, settings.max_body_bytes, call.deadline)
-            payloads = await anyio.to_thread.run_sync(items, body, settings.max_batch)
+            reading = partial(_items, body, settings.max_batch, call.deadline)
+            if len(body) <= ALONE_BYTES:
+                payloads = reading()
+            else:
+                payloads = await anyio.to_thread.run_sync(reading, limiter=one_at_a_time)
             jobs = [Job.waiting(payload, options, stage) for payload in payloads]
             found = await batcher.answer(call, jobs, request.receive)
         answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
@@ -191,6 +198,14 @@ def _predict(
             return error.problem.json_bytes()
         log.error("unexpected", error=type(error).__name__, at=where(error))
         return problems.unexpected().json_bytes()
+
+
+def _items(body: bytes, limit: int, deadline: float) -> list[Any]:
+    """The payloads of a batch. Raises InvalidPayload, and Refused (504) after the deadline."""
+    if time.monotonic() > deadline:
+        raise problems.late()
+    with COLLECTION.paused():
+        return items(body, limit)
 
 
 def _traced(request: Request, options: Options, call: Call, bundle: Bundle) -> Stage | None:

@@ -9,6 +9,7 @@ import hashlib
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from schemas.features import Array, FeatureSpec, notes_in_window
@@ -26,7 +27,7 @@ _OVERHEAD = 500
 
 
 class Cache:
-    """Least recently used goes first, beyond `most_bytes`. For one thread.
+    """Least recently used goes first, beyond `most_bytes`. Safe to call from several threads.
 
     `shared`: whether Redis is asked for what is not in memory.
     """
@@ -35,13 +36,18 @@ class Cache:
         self._most_bytes, self._shared, self._metrics = most_bytes, shared, metrics
         self._entries: OrderedDict[Key, Embedded] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()
         self.shared = shared is not None
 
     def get(self, keys: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
         """What is known of these."""
-        found = {modality: self._entries[key] for modality, key in keys.items() if key in self}
+        found = {}
+        with self._lock:
+            for modality, key in keys.items():
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    found[modality] = self._entries[key]
         for modality in found:
-            self._entries.move_to_end(keys[modality])
             self._metrics.cached(modality, "memory")
         missing = {modality: key for modality, key in keys.items() if modality not in found}
         if missing and self._shared is not None:
@@ -58,12 +64,13 @@ class Cache:
             self._shared.put(key, made)
 
     def _keep(self, key: Key, made: Embedded) -> None:
-        if key not in self._entries:
-            self._bytes += made.embedding.nbytes + _OVERHEAD
-        self._entries[key] = made
-        while self._bytes > self._most_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.embedding.nbytes + _OVERHEAD
+        with self._lock:
+            if key not in self._entries:
+                self._bytes += made.embedding.nbytes + _OVERHEAD
+            self._entries[key] = made
+            while self._bytes > self._most_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.embedding.nbytes + _OVERHEAD
 
     def __contains__(self, key: Key) -> bool:
         return key in self._entries

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json, to_json
 
-from schemas.features import Array, Floats, features, stack
+from schemas.features import Array, Floats, features, stack, unlimited
 from schemas.manifest import GOLDEN, BundleError
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
+from service.costs import Pace
+from service.problems import Refused
 from service.stages import ROWS, Stage
 
 # Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
 MOST_TOKENS = 16_384
 FUSION = "fusion"
-RECENT = 0.2  # the weight of the latest run in how long one takes
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ class Engine:
         self.failing = False
         self.hanging = False
         self.difference = math.inf
-        self._pace: dict[str, float] = {}  # seconds of a row; of notes, of a token
+        # Of a row; of notes, of a token.
+        self._pace: dict[str, Pace] = {name: Pace() for name in (FUSION, *MODALITIES)}
+        self._pace["notes"].large = MOST_TOKENS
         fusion = bundle.manifest.fusion.inputs
         self.widths: dict[Modality, int] = {
             modality: int(tensor.axes[-1])
@@ -92,16 +95,18 @@ class Engine:
         samples: Sequence[Sample],
         explained: Container[int] = (),
         batch: Stage | None = None,
+        check: Callable[[], None] = unlimited,
     ) -> list[Outputs]:
         """The outputs of each sample, in order. Encoders run on the rows that have the modality.
 
         `explained`: the samples, by their place, whose coalitions are asked for. `batch`: gets the
-        runs of graphs as its parts, if it is traced.
+        runs of graphs as its parts, if it is traced. `check` is called before each run of an
+        encoder; what it raises ends the rest.
         """
         if not samples:
             return []
         with self._watched():
-            inputs, unusual = self._inputs(samples, batch)
+            inputs, unusual = self._inputs(samples, batch, check)
             present = inputs[PRESENT]
             sets = [
                 coalitions(tuple(row))[1:] if i in explained and any(row) else present[i : i + 1]
@@ -138,13 +143,20 @@ class Engine:
         return self.bundle.fusion.run(self._inputs([{}])[0])
 
     def embed(
-        self, modality: Modality, rows: Sequence[dict[str, Array]], batch: Stage | None = None
+        self,
+        modality: Modality,
+        rows: Sequence[dict[str, Array]],
+        batch: Stage | None = None,
+        check: Callable[[], None] = unlimited,
     ) -> list[Embedded]:
-        """What the modality's encoder makes of each of the rows, in order. `batch`: as of `run`."""
+        """What the modality's encoder makes of each of the rows, in order. `batch`, `check`: as of
+        `run`.
+        """
         found: list[Embedded | None] = [None] * len(rows)
         encoder = self.bundle.encoders[modality]
         with self._watched():
             for some in _together(rows) if modality == "notes" else [range(len(rows))]:
+                check()
                 stacked = stack([rows[i] for i in some])
                 count = stacked["tokens"].size if modality == "notes" else len(some)
                 with self._paced(modality, count, batch, len(some)):
@@ -160,20 +172,20 @@ class Engine:
         """Whether the latest run failed."""
         try:
             yield
+        except Refused:  # no fault of the graphs
+            raise
         except Exception:
             self.failing = True
             raise
         self.failing = False
 
-    def seconds(self, sample: Sample, *, explained: bool = False) -> float:
-        """How long a sample takes in a batch, by what the latest took."""
-        rows = max(2 ** len(sample) - 1, 1) if explained else 1
-        found = rows * self._pace.get(FUSION, 0.0)
-        for modality, one in sample.items():
-            if not isinstance(one, Embedded):
-                count = len(one["tokens"]) if modality == "notes" else 1
-                found += count * self._pace.get(modality, 0.0)
-        return found
+    def expected(self, rows: int, runs: Mapping[Modality, int]) -> float:
+        """How many seconds so many rows of fusion take, and encoders for so many rows or tokens."""
+        return self._pace[FUSION].seconds(rows) + sum(
+            self._pace[modality].seconds(count)
+            for modality, count in runs.items()
+            if modality in self.bundle.encoders
+        )
 
     @contextmanager
     def _paced(
@@ -183,14 +195,16 @@ class Engine:
         started = time.perf_counter()
         yield
         ended = time.perf_counter()
-        each = (ended - started) / max(count, 1)
-        self._pace[name] = each + (1 - RECENT) * (self._pace.get(name, each) - each)
+        self._pace[name].learn(count, ended - started)
         if batch is not None:
             graph = name if name == FUSION else f"encoder {name}"
             batch.inside.append(Stage(graph, started, ended, {ROWS: rows or count}))
 
     def _inputs(
-        self, samples: Sequence[Sample], batch: Stage | None = None
+        self,
+        samples: Sequence[Sample],
+        batch: Stage | None = None,
+        check: Callable[[], None] = unlimited,
     ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
         """The fusion's inputs, and how unusual each sample's modalities are.
 
@@ -203,21 +217,25 @@ class Engine:
             inputs[modality] = np.zeros((len(samples), self.widths[modality]), dtype=np.float32)
             if modality not in self.bundle.encoders:
                 continue
-            for i, made in self._embedded(modality, samples, batch):
+            for i, made in self._embedded(modality, samples, batch, check):
                 present[i, column] = True
                 inputs[modality][i] = made.embedding
                 unusual[i][modality] = made.unusual
         return inputs, unusual
 
     def _embedded(
-        self, modality: Modality, samples: Sequence[Sample], batch: Stage | None
+        self,
+        modality: Modality,
+        samples: Sequence[Sample],
+        batch: Stage | None,
+        check: Callable[[], None],
     ) -> Iterator[tuple[int, Embedded]]:
         """Of each sample that has the modality."""
         there = [(i, sample[modality]) for i, sample in enumerate(samples) if modality in sample]
         yield from ((i, one) for i, one in there if isinstance(one, Embedded))
         arrays = [(i, one) for i, one in there if not isinstance(one, Embedded)]
         if arrays:
-            made = self.embed(modality, [one for _, one in arrays], batch)
+            made = self.embed(modality, [one for _, one in arrays], batch, check)
             yield from zip((i for i, _ in arrays), made, strict=True)
 
     @cached_property

@@ -89,6 +89,18 @@ def parts(
     return found
 
 
+def most_parts(payload: Payload, spec: FeatureSpec) -> dict[Modality, int]:
+    """No more parts than these, by modality: known before features are made."""
+    treatments = min(len(payload.treatments), len(spec.treatments))
+    passages = min(MOST_PASSAGES, sum(len(note.text) for note in payload.notes) // 2 + 1)
+    return {
+        "tabular": 0 if payload.tabular is None else len(_TABULAR),
+        "series": min(len(payload.series), len(spec.variables)) + treatments,
+        "notes": passages if payload.notes else 0,
+        "image": min(len(payload.images), 1),
+    }
+
+
 def _alone(payload: Payload, spec: FeatureSpec, **parts: Any) -> Any:
     """The arrays of a payload that has nothing but these parts, by modality."""
     empty: dict[str, Any] = {

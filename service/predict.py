@@ -3,15 +3,16 @@
 import functools
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice
 from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.features import Array, Features, Floats, features, note_tokens
+from schemas.features import Array, Features, Floats, NoteTokens, features, note_tokens, unlimited
 from schemas.json_body import read_json, refuse_repeated_names
 from schemas.payload import FieldError, InvalidPayload, Payload, as_payload, parse_payload
 from schemas.response import SCHEMA_VERSION, Answer, Modality, ModelReference, Reason, Receipt
@@ -19,6 +20,7 @@ from schemas.validation import count_names
 from service import explanation, occlusion, problems, respond
 from service.bundle import ATTENTION
 from service.cache import Cache, Key, Keys
+from service.costs import ReadingPace, Size
 from service.engine import Embedded, Engine, Outputs, Sample
 from service.explanation import Explain
 from service.metrics import Metrics
@@ -38,6 +40,8 @@ STRICT: frozenset[Reason] = frozenset(
         "hidden_modality",
     }
 )
+_PARTS_AT_ONCE = 64
+_NOTHING = nullcontext()
 
 
 class Options(BaseModel):
@@ -79,12 +83,30 @@ class Job:
 
 
 @dataclass
+class Read:
+    """A job whose payload is read, at the time `at`.
+
+    `keys` of its content in the cache, of which `known` need not be read again. `stage`: the part
+    of a trace that `prepare` ends.
+    """
+
+    job: Job
+    payload: Payload
+    keys: dict[Modality, Key]
+    known: set[Modality]
+    size: Size
+    seconds: dict[str, float]
+    stage: Stage | None
+    at: float
+
+
+@dataclass
 class Prepared:
     """One patient on the way from payload to answer.
 
     `keys` of content in the cache; `sample`: what the engine gets; `parts` that are left out of it
-    in turn; `seconds` by stage; `stage` of the request; `attention` [task, task], once there is an
-    answer.
+    in turn; `seconds` by stage; `stage` of the request; `check` raises once the answer is not
+    wanted; `attention` [task, task], once there is an answer.
     """
 
     options: Options
@@ -95,6 +117,7 @@ class Prepared:
     parts: list[Part]
     seconds: dict[str, float]
     stage: Stage | None
+    check: Callable[[], None]
     attention: Floats | None = None
 
 
@@ -121,43 +144,90 @@ class Predictor:
             if explanation.has_one_number(facts)
         }
         self._phenotypes = respond.phenotypes_in_words(self._manifest)
+        self._reading = ReadingPace()
         self._metrics = metrics
 
-    def prepare(self, job: Job) -> Prepared:
-        """Raises InvalidPayload and Refused."""
-        times = [job.since, time.perf_counter()]
-        if job.queue is not None:
-            job.queue.ended = times[-1]
-        with within(job.stage, "prepare") as stage:
-            return self._prepared(job, times, stage)
+    def kind(self, job: Job) -> str:
+        return job.options.explain
 
-    def _prepared(self, job: Job, times: list[float], stage: Stage | None) -> Prepared:
-        """`times`: when it came, and when it was taken."""
-        self._check_task(job.options)
-        content = job.content
-        payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
-        times.append(time.perf_counter())
-        encoders = self._engine.bundle.encoders
-        keys = {m: k for m, k in self._keys.of_content(payload).items() if m in encoders}
-        known = self._known(keys, stage)
-        encode = functools.cache(functools.partial(note_tokens, spec=self._manifest.spec))
-        found = features(payload, self._manifest.spec, known, encode=encode)
-        if "series" in found.arrays and "series" in encoders:
+    def read(self, job: Job) -> Read:
+        """Raises InvalidPayload and Refused."""
+        began = time.perf_counter()
+        if job.queue is not None:
+            job.queue.ended = began
+        stage = None if job.stage is None else job.stage.begin("prepare")
+        with _lasting_if_it_fails(stage):
+            self._check_task(job.options)
+            content = job.content
+            payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
+            ended = time.perf_counter()
+            encoders = self._engine.bundle.encoders
+            keys = {m: k for m, k in self._keys.of_content(payload).items() if m in encoders}
+        known = {m for m, key in keys.items() if key in self._cache}
+        if job.options.explain == "full":
+            known.discard("notes")  # they are read for their passages
+        size = Size.of(payload, known)
+        seconds = {"queue": began - job.since, "parse": ended - began}
+        return Read(job, payload, keys, known, size, seconds, stage, ended)
+
+    def expected(self, read: Read) -> float:
+        """How many seconds the rest takes, explanation and all."""
+        explain = read.job.options.explain
+        modalities = _named(read.payload)
+        rows = 2 ** len(modalities) - 1 if explain != "none" else 1
+        runs = {m: 1 for m in modalities if m not in read.known}
+        if "notes" in runs:
+            runs["notes"] = read.size.tokens
+        if explain == "full":
+            parts = occlusion.most_parts(read.payload, self._manifest.spec)
+            rows += sum(parts.values())
+            runs["series"] = 1 + parts["series"]
+            runs["notes"] = (1 + parts["notes"]) * read.size.tokens
+        return self._reading.seconds(read.size) + self._engine.expected(rows, runs)
+
+    def prepare(self, read: Read, check: Callable[[], None]) -> Prepared:
+        """Raises InvalidPayload and Refused."""
+        with _NOTHING if read.stage is None else read.stage.lasting():
+            return self._prepared(read, check)
+
+    def _prepared(self, read: Read, check: Callable[[], None]) -> Prepared:
+        began = time.perf_counter()
+        payload, keys, options = read.payload, read.keys, read.job.options
+        known = self._known(keys, read.stage)
+        in_notes = 0.0
+
+        @functools.cache
+        def encode(text: str) -> NoteTokens:
+            nonlocal in_notes
+            started = time.perf_counter()
+            tokens = note_tokens(text, self._manifest.spec, check)
+            took = time.perf_counter() - started
+            in_notes += took
+            self._reading.learn_note(len(text), took)
+            return tokens
+
+        found = features(payload, self._manifest.spec, known, check=check, encode=encode)
+        self._reading.learn_rest(read.size, time.perf_counter() - began - in_notes)
+        if "series" in found.arrays and "series" in self._engine.bundle.encoders:
             keys["series"] = self._keys.of_series(found.arrays["series"])
-            known |= self._known({"series": keys["series"]}, stage)
+            known |= self._known({"series": keys["series"]}, read.stage)
         receipt = respond.receipt(found, self._manifest)
-        if job.options.strict:
+        if options.strict:
             _insist(receipt)
         parts = []
-        if job.options.explain == "full":
-            parts = occlusion.parts(payload, found.arrays, self._manifest.spec, encode)
-        times.append(time.perf_counter())
-        spent = (after - before for before, after in pairwise(times))
-        stages = dict(zip(("queue", "parse", "features"), spent, strict=True))
+        if options.explain == "full":
+            parts = occlusion.parts(payload, found.arrays, self._manifest.spec, encode, check)
         sample: dict[Modality, dict[str, Array] | Embedded] = {**found.arrays, **known}
-        if stage is not None:
-            stage.attributes["m3h.modalities"] = [*sample]
-        return Prepared(job.options, found, receipt, keys, sample, parts, stages, job.stage)
+        if read.stage is not None:
+            read.stage.attributes["m3h.modalities"] = [*sample]
+        seconds = {
+            "queue": read.seconds["queue"] + began - read.at,  # it may have been passed on
+            "parse": read.seconds["parse"],
+            "features": time.perf_counter() - began,
+        }
+        return Prepared(
+            options, found, receipt, keys, sample, parts, seconds, read.job.stage, check
+        )
 
     def _known(self, keys: Mapping[Modality, Key], stage: Stage | None) -> dict[Modality, Embedded]:
         """What the cache has of these."""
@@ -181,32 +251,40 @@ class Predictor:
             detail = "no task with one number that the model gives; GET /tasks lists all"
             raise problems.parameter("task", "unknown_task", detail)
 
-    def seconds(self, prepared: Prepared) -> float:
-        """How long it takes in a batch, explanation and all."""
-        explained = prepared.options.explain != "none"
-        found = self._engine.seconds(prepared.sample, explained=explained)
-        return found + sum(self._engine.seconds(one) for one in _without(prepared))
-
-    def run(self, prepared: Sequence[Prepared]) -> list[bytes]:
+    def run(self, prepared: Sequence[Prepared]) -> list[bytes | Exception]:
         started = time.perf_counter()
+        alone = prepared[0].check if len(prepared) == 1 else unlimited
         with together((one.stage for one in prepared), "batch", len(prepared)) as batch:
-            self._embed(prepared, batch)
+            self._embed(prepared, batch, alone)
             explained = {i for i, one in enumerate(prepared) if one.options.explain != "none"}
             outputs = self._engine.run([one.sample for one in prepared], explained, batch)
             without = [self._occluded(one, batch) for one in prepared]
         seconds = time.perf_counter() - started
         for one in prepared:
             one.seconds["model"] = seconds
-        return [self._answer(*one) for one in zip(prepared, outputs, without, strict=True)]
+        return [
+            lost if isinstance(lost, Refused) else self._answer(one, found, lost)
+            for one, found, lost in zip(prepared, outputs, without, strict=True)
+        ]
 
-    def _occluded(self, prepared: Prepared, batch: Stage | None) -> list[Outputs]:
-        """The outputs without each of the parts."""
+    def _occluded(self, prepared: Prepared, batch: Stage | None) -> list[Outputs] | Refused:
+        """The outputs without each of the parts; or why nobody wants them any more."""
         if not prepared.parts:
             return []
-        with together([batch], "occlusion", len(prepared.parts)):
-            return self._engine.run(list(_without(prepared)))
+        found: list[Outputs] = []
+        without = _without(prepared)
+        try:
+            with together([batch], "occlusion", len(prepared.parts)):
+                while some := list(islice(without, _PARTS_AT_ONCE)):
+                    prepared.check()
+                    found += self._engine.run(some, check=prepared.check)
+        except Refused as refused:
+            return refused
+        return found
 
-    def _embed(self, prepared: Sequence[Prepared], batch: Stage | None) -> None:
+    def _embed(
+        self, prepared: Sequence[Prepared], batch: Stage | None, check: Callable[[], None]
+    ) -> None:
         """Content that several patients of a batch have is computed once, and kept."""
         for modality in self._engine.bundle.encoders:
             new: dict[Key, dict[str, Array]] = {}
@@ -217,7 +295,7 @@ class Predictor:
                     new.setdefault(one.keys[modality], arrays)
                     waiting.append(one)
             if new:
-                rows = self._engine.embed(modality, [*new.values()], batch)
+                rows = self._engine.embed(modality, [*new.values()], batch, check)
                 made = dict(zip(new, rows, strict=True))
                 for key, embedded in made.items():
                     self._cache.put(modality, key, embedded)
@@ -227,7 +305,7 @@ class Predictor:
                 arrays = one.sample.get(modality)
                 # Not once more for each of its parts.
                 if one.parts and arrays is not None and not isinstance(arrays, Embedded):
-                    (one.sample[modality],) = self._engine.embed(modality, [arrays], batch)
+                    (one.sample[modality],) = self._engine.embed(modality, [arrays], batch, check)
 
     def _answer(self, prepared: Prepared, outputs: Outputs, without: Sequence[Outputs]) -> bytes:
         """`without`: the outputs without each of the parts."""
@@ -284,6 +362,28 @@ class Predictor:
                 for stage, seconds in one.seconds.items():
                     self._metrics.stage(stage, seconds)
                 self._metrics.prediction(one.receipt, one.attention)
+
+
+def _named(payload: Payload) -> list[Modality]:
+    """The modalities that the payload speaks of."""
+    named: dict[Modality, bool] = {
+        "tabular": payload.tabular is not None,
+        "series": bool(payload.series or payload.treatments),
+        "notes": bool(payload.notes),
+        "image": bool(payload.images),
+    }
+    return [modality for modality, there in named.items() if there]
+
+
+@contextmanager
+def _lasting_if_it_fails(stage: Stage | None) -> Iterator[None]:
+    """The stage ends with what is raised, and else goes on."""
+    try:
+        yield
+    except Exception as error:
+        if stage is not None:
+            stage.fault, stage.ended = type(error).__name__, time.perf_counter()
+        raise
 
 
 def _without(prepared: Prepared) -> Iterator[Sample]:

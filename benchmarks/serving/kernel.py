@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from schemas.features import unlimited
 from service.bundle import Bundle
 from service.cache import Cache
 from service.engine import Engine
@@ -24,7 +25,10 @@ class Model:
 
     def answer(self, content: bytes | dict[str, Any]) -> bytes:
         """Of a body, or of what a framework has made of it."""
-        prepared = [self.predictor.prepare(Job(content, Options()))]
+        read = self.predictor.read(Job(content, Options()))
+        prepared = [self.predictor.prepare(read, unlimited)]
         (answer,) = self.predictor.run(prepared)
         self.predictor.count(prepared)
+        if isinstance(answer, Exception):
+            raise answer
         return answer

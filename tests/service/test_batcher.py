@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from service.batcher import ALONE_BYTES, ALONE_SECONDS, BATCH_SECONDS, Batcher, Priority
+from service.batcher import (
+    ALONE_BYTES,
+    ALONE_SECONDS,
+    BATCH_SECONDS,
+    SHORT_BYTES,
+    SHORT_SECONDS,
+    Batcher,
+    Priority,
+)
 from service.metrics import Metrics
 from service.problems import Refused
 
@@ -25,7 +33,8 @@ Found = list[bytes | Exception]
 class Kernel:
     """Answers a job with its own name. `open`: it may compute; `costs`: what each job takes.
 
-    While it is not open, a job takes too long for the event loop.
+    A job is of the kind of its first word. While it is not open, a job takes too long for the event
+    loop. One that is called "endless" runs until its check ends it.
     """
 
     open: Event = field(default_factory=Event)
@@ -34,16 +43,28 @@ class Kernel:
     counted: list[str] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
     busy: Event = field(default_factory=Event)
+    endless: Event = field(default_factory=Event)
 
-    def prepare(self, job: str) -> str:
-        if job.startswith("malformed"):
+    def kind(self, job: str) -> str:
+        return job.split(maxsplit=1)[0]
+
+    def read(self, job: str) -> str:
+        if job.startswith("unreadable"):
             raise ValueError(job)
         return job
 
-    def seconds(self, prepared: str) -> float:
-        return self.costs.get(prepared, 0.0 if self.open.is_set() else 2 * ALONE_SECONDS)
+    def expected(self, read: str) -> float:
+        return self.costs.get(read, 0.0 if self.open.is_set() else 2 * ALONE_SECONDS)
 
-    def run(self, prepared: Sequence[str]) -> list[bytes]:
+    def prepare(self, read: str, check: Callable[[], None]) -> str:
+        if read.startswith("malformed"):
+            raise ValueError(read)
+        while read == "endless":
+            self.endless.set()
+            check()
+        return read
+
+    def run(self, prepared: Sequence[str]) -> list[bytes | Exception]:
         self.busy.set()
         assert self.open.wait(10)
         self.batches.append(list(prepared))
@@ -65,7 +86,7 @@ class House:
 
     def __init__(self, metrics: Metrics, most_ms: int, most_bytes: int) -> None:
         self.kernel = Kernel()
-        self.batcher: Batcher[str, str] = Batcher(self.kernel, metrics, most_ms, most_bytes)
+        self.batcher: Batcher[str, str, str] = Batcher(self.kernel, metrics, most_ms, most_bytes)
 
     async def ask(
         self,
@@ -171,7 +192,7 @@ def test_those_that_come_while_it_computes_meet_in_one_batch(house):
 def test_a_batch_is_no_larger_than_its_cost_allows(house, priority: Priority):
     async def run() -> None:
         async with house() as one:
-            one.kernel.costs = dict.fromkeys("abcd", 0.6 * BATCH_SECONDS[priority]) | {"e": 9.0}
+            one.kernel.costs = dict.fromkeys("abcd", 0.6 * BATCH_SECONDS[priority]) | {"e": 0.09}
             first = await one.occupied()
             rest = await one.waits(*"abcde", priority=priority)
             one.kernel.open.set()
@@ -198,11 +219,12 @@ def test_one_bad_job_never_fails_its_neighbours(house):
     async def run() -> None:
         async with house() as one:
             first = await one.occupied()
-            rest = await one.waits("a", "malformed", "poison", "b")
+            rest = await one.waits("a", "unreadable", "malformed", "poison", "b")
             one.kernel.open.set()
             await first
-            a, malformed, poison, b = await rest
+            a, unreadable, malformed, poison, b = await rest
             assert (a, b) == (b"a", b"b")
+            assert isinstance(unreadable, ValueError)
             assert isinstance(malformed, ValueError)
             assert isinstance(poison, ArithmeticError)
 
@@ -229,14 +251,13 @@ def test_a_deadline_that_those_ahead_do_not_leave_room_for_is_refused_at_once(ho
     async def run() -> None:
         async with house() as one:
             one.kernel.open.set()
-            one.kernel.prepare = slow = lambda job: time.sleep(0.02) or job
-            await one.ask("a")
-            one.kernel.prepare = slow
+            one.kernel.prepare = lambda job, _: time.sleep(0.02) or job
+            await one.ask("a 0")
             one.kernel.open.clear()
             one.kernel.busy.clear()
-            tasks = [await one.occupied(), await one.waits(*"bcdefghij")]
+            tasks = [await one.occupied(), await one.waits(*[f"a {i}" for i in range(9)])]
             with pytest.raises(Refused) as error:
-                await one.ask("k", ms=100)
+                await one.ask("a 9", ms=100)
             assert refused(error.value) == 504
             one.kernel.open.set()
             await asyncio.gather(*tasks)
@@ -248,11 +269,11 @@ def test_beyond_its_bounds_the_queue_refuses_and_says_when_to_come_again(house):
     async def run() -> None:
         async with house(most_ms=50) as one:
             one.kernel.open.set()
-            one.kernel.prepare = lambda job: time.sleep(0.02) or job
-            await one.ask("a")  # now it knows how long one takes
+            one.kernel.prepare = lambda job, _: time.sleep(0.02) or job
+            await one.ask("a 0")  # now it knows how long one takes
             one.kernel.open.clear()
             one.kernel.busy.clear()
-            tasks = [await one.occupied(), await one.waits(*"bcd")]
+            tasks = [await one.occupied(), await one.waits("a 1", "a 2", "a 3")]
             with pytest.raises(Refused) as full:
                 await one.ask("e")
             assert refused(full.value) == 503
@@ -332,7 +353,11 @@ def test_other_work_is_done_between_batches_and_says_what_went_wrong(house):
 @given(
     callers=st.lists(
         st.tuples(
-            st.lists(st.sampled_from(["job", "malformed", "poison"]), min_size=1, max_size=4),
+            st.lists(
+                st.sampled_from(["job", "unreadable", "malformed", "poison"]),
+                min_size=1,
+                max_size=4,
+            ),
             st.sampled_from(["urgent", "bulk"]),
         ),
         min_size=1,
@@ -351,8 +376,12 @@ def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
         asked = [one.ask(*jobs, priority=priority) for jobs, priority in named]
         for (jobs, _), found in zip(named, await asyncio.gather(*asked), strict=True):
             for job, answer in zip(jobs, found, strict=True):
-                expected = {"malformed": ValueError, "poison": ArithmeticError}
-                kind = job.split()[0]
+                expected = {
+                    "unreadable": ValueError,
+                    "malformed": ValueError,
+                    "poison": ArithmeticError,
+                }
+                kind = job.split(maxsplit=1)[0]
                 if kind in expected:
                     assert isinstance(answer, expected[kind])
                 else:
@@ -374,5 +403,107 @@ def test_a_call_that_the_thread_was_faster_with_is_not_taken_for_the_one_that_wa
             # "b" is computed with the first two, before it is its turn to look who waits: "c".
             found = await asyncio.gather(one.ask("a", "a"), later(one), one.ask("b"))
             assert found == [[b"a", b"a"], [b"c"], [b"b"]]
+
+    asyncio.run(run())
+
+
+# ---------------------------------------------------------------------------- short and long jobs
+
+
+@pytest.mark.parametrize(
+    ("cost", "size"),
+    [
+        pytest.param(2 * SHORT_SECONDS, 1, id="expected to take long"),
+        pytest.param(0.0, SHORT_BYTES + 1, id="a large body"),
+    ],
+)
+def test_a_short_request_does_not_wait_for_a_long_one(house, cost, size):
+    async def run() -> None:
+        async with house(most_bytes=10 * SHORT_BYTES) as one:
+            one.kernel.open.set()
+            one.kernel.costs = {"endless": cost}
+            gone = asyncio.get_running_loop().create_future()
+            long = await one.waits("endless", size=size, gone=gone)
+            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            assert await one.ask("short") == [b"short"]
+            assert await one.ask("a", "b") == [b"a", b"b"]
+            assert not long.done()
+            gone.set_result(None)
+            with pytest.raises(ClientDisconnect):
+                await long
+
+    asyncio.run(run())
+
+
+def test_what_runs_at_its_deadline_is_answered_then_and_ends(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.costs = dict.fromkeys(["endless", "next"], 2 * SHORT_SECONDS)
+            (error,) = await one.ask("endless", ms=50)
+            assert refused(error) == 504
+            # The lane is free again: it would not compute the next one otherwise.
+            assert await one.ask("next") == [b"next"]
+            assert one.kernel.computed == ["next"]
+
+    asyncio.run(run())
+
+
+def test_what_runs_when_its_caller_hangs_up_ends(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.costs = dict.fromkeys(["endless", "rest", "next"], 2 * SHORT_SECONDS)
+            gone = asyncio.get_running_loop().create_future()
+            caller = await one.waits("endless", "rest", gone=gone)
+            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            gone.set_result(None)
+            with pytest.raises(ClientDisconnect):
+                await caller
+            assert await one.ask("next") == [b"next"]
+            assert one.kernel.computed == ["next"]
+
+    asyncio.run(run())
+
+
+def test_long_jobs_ahead_refuse_a_long_job_without_hope_and_no_short_one(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.costs = {"endless": 60.0, "hopeless": 1.0}
+            gone = asyncio.get_running_loop().create_future()
+            long = await one.waits("endless", gone=gone)
+            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            began = time.monotonic()
+            (error,) = await one.ask("hopeless", ms=30_000)
+            assert refused(error) == 504
+            assert time.monotonic() - began < 10
+            assert await one.ask("short", ms=30_000) == [b"short"]
+            gone.set_result(None)
+            with pytest.raises(ClientDisconnect):
+                await long
+
+    asyncio.run(run())
+
+
+def test_a_cheap_request_is_not_refused_for_what_another_kind_took(house):
+    async def run() -> None:
+        async with house(most_ms=80) as one:
+            one.kernel.open.set()
+            one.kernel.prepare = lambda job, _: (job.startswith("full") and time.sleep(0.05)) or job
+            await one.ask("full 0")
+            await one.ask("none 0")
+            one.kernel.open.clear()
+            one.kernel.busy.clear()
+            first = await one.waits("none 1")
+            await asyncio.to_thread(one.kernel.busy.wait, 10)
+            waiting = [await one.waits(f"none {i}") for i in range(2, 12)]
+            waiting.append(await one.waits("full 1"))
+            waiting.append(await one.waits("full 2"))
+            with pytest.raises(Refused) as full:
+                await one.ask("none 12")
+            assert refused(full.value) == 503
+            one.kernel.open.set()
+            await asyncio.gather(first, *waiting)
 
     asyncio.run(run())

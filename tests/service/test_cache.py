@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, unlimited
 from schemas.payload import as_payload
 from service.cache import Cache, Keys
 from service.engine import Embedded
@@ -237,7 +237,8 @@ def test_a_traced_request_says_where_each_came_from(engine, server, payload):
 
     def prepared(by: Predictor) -> Stage:
         request = Stage("HTTP")
-        by.run([by.prepare(Job.waiting(json.dumps(payload).encode(), Options(), request))])
+        read = by.read(Job.waiting(json.dumps(payload).encode(), Options(), request))
+        by.run([by.prepare(read, unlimited)])
         return next(part for part in request.inside if part.name == "prepare")
 
     def origins(prepare: Stage) -> set[Any]:
