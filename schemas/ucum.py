@@ -40,7 +40,10 @@ def factor(variable: Variable, code: str) -> float | None:
     given, canonical = _quantity(code), _quantity(variable.unit)
     if given is None or canonical is None:
         return None
-    ratio = (given / canonical).to_base_units()
+    try:
+        ratio = (given / canonical).to_base_units()
+    except ArithmeticError:  # an exponent that leaves no number
+        return None
     by = _scales(variable).get(frozenset(ratio.dimensionality.items()))
     return float(ratio.magnitude) * by if by else None
 

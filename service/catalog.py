@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.manifest import Cohort, Manifest, Phenotype, Recalibration, Reduction
 from schemas.response import Modality
 from schemas.tasks import Coding, Kind
-from schemas.variables import Treatment, Variable
+from schemas.variables import Treatment, Variable, load_spellings
 
 
 class _Entry(BaseModel):
@@ -61,14 +61,23 @@ class Model(_Entry):
 
 
 class VariableEntry(_Entry):
-    """A variable of `series`. `units`: accepted UCUM codes, the canonical one first."""
+    """A variable of `series`.
+
+    `aliases`: other names for it; case, spaces and hyphens of a name do not matter. `moles_only`:
+    codes of `loinc` that count in moles only. `units`: UCUM codes, the canonical one first; any
+    other UCUM unit of the same dimension is accepted too, as is another spelling of one.
+    `typical`: where nearly all patients are, in the canonical unit.
+    """
 
     name: str
     display: str
+    aliases: tuple[str, ...]
     loinc: tuple[str, ...]
+    moles_only: tuple[str, ...]
     units: tuple[str, ...]
     unit_required: bool
     plausible: tuple[float, float]
+    typical: tuple[float, float] | None = None
     aggregate: str
 
 
@@ -83,7 +92,7 @@ class TreatmentEntry(_Entry):
 
 
 class VariableList(_Entry):
-    """Everything that the model reads. `unit_spellings`: accepted for the UCUM code beside it."""
+    """Everything that the model reads. `unit_spellings`: examples, with the UCUM code they mean."""
 
     variables: tuple[VariableEntry, ...]
     treatments: tuple[TreatmentEntry, ...]
@@ -115,10 +124,10 @@ def model(manifest: Manifest, digest: str) -> Model:
 def variables(manifest: Manifest) -> VariableList:
     spec = manifest.spec
     return VariableList(
-        variables=tuple(map(_variable, spec.variables)),
+        variables=tuple(map(_variable, spec.known)),
         treatments=tuple(map(_treatment, spec.treatments)),
         categories=spec.categories,
-        unit_spellings=spec.spellings,
+        unit_spellings=load_spellings() | spec.spellings,
         window_hours=spec.window_hours,
         trained_hours=manifest.trained_hours,
     )
@@ -128,10 +137,13 @@ def _variable(known: Variable) -> VariableEntry:
     return VariableEntry(
         name=known.name,
         display=known.display,
+        aliases=known.aliases,
         loinc=known.loinc,
+        moles_only=known.moles_only,
         units=known.accepted,
         unit_required=not known.dimensionless,
         plausible=known.plausible,
+        typical=known.typical,
         aggregate=known.aggregate,
     )
 
