@@ -1089,15 +1089,24 @@ export interface components {
         };
         /**
          * VariableEntry
-         * @description A variable of `series`. `units`: accepted UCUM codes, the canonical one first.
+         * @description A variable of `series`.
+         *
+         *     `aliases`: other names for it; case, spaces and hyphens of a name do not matter. `moles_only`:
+         *     codes of `loinc` that count in moles only. `units`: UCUM codes, the canonical one first; any
+         *     other UCUM unit of the same dimension is accepted too, as is another spelling of one.
+         *     `typical`: where nearly all patients are, in the canonical unit.
          */
         VariableEntry: {
             /** Name */
             name: string;
             /** Display */
             display: string;
+            /** Aliases */
+            aliases: string[];
             /** Loinc */
             loinc: string[];
+            /** Moles Only */
+            moles_only: string[];
             /** Units */
             units: string[];
             /** Unit Required */
@@ -1107,12 +1116,17 @@ export interface components {
                 number,
                 number
             ];
+            /** Typical */
+            typical?: [
+                number,
+                number
+            ] | null;
             /** Aggregate */
             aggregate: string;
         };
         /**
          * VariableList
-         * @description Everything that the model reads. `unit_spellings`: accepted for the UCUM code beside it.
+         * @description Everything that the model reads. `unit_spellings`: examples, with the UCUM code they mean.
          */
         VariableList: {
             /** Variables */
@@ -1226,7 +1240,9 @@ export interface components {
          * Series
          * @description Measurements of one variable, by name (`heart_rate`) or by LOINC (`loinc:8867-4`).
          *
-         *     `unit` may be left out for variables without one (scores, pH, INR).
+         *     `unit` may be left out for variables without one (scores, pH, INR). A null among the values is
+         *     left out with its time (`nulls` counts them); a bound such as "<0.01" is read as the
+         *     number in it (`bounds`).
          */
         Series: {
             /** Variable */
@@ -1239,7 +1255,7 @@ export interface components {
             /** Times */
             times: string[];
             /** Values */
-            values: number[];
+            values: (number | string | null)[];
         };
         /**
          * Tabular

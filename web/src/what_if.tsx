@@ -166,7 +166,7 @@ function latest(payload: api.Payload, variables: api.Variable[]): Last[] {
     const times = one.times.map((time) => Date.parse(time));
     const at = times.indexOf(Math.max(...times));
     const value = one.values[at];
-    return known && value !== undefined ? [{ series, at, value, known }] : [];
+    return known && typeof value === "number" ? [{ series, at, value, known }] : [];
   });
 }
 
