@@ -13,6 +13,7 @@ from export.recalibrate import RecalibrationError, recalibrate
 from export.reduce import reduce_precision
 from model.cohort import CohortError
 from model.cohorts.synthetic import examples, patients
+from model.errors import UserError
 from schemas.manifest import BundleError
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -24,7 +25,7 @@ class PrecisionName(StrEnum):
     int8 = "int8"
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """A file that is no report of `m3h-model evaluate`."""
 
 
@@ -112,9 +113,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:
     # Imports torch, which recalibration does without.
-    from export.bundle import export_bundle  # noqa: PLC0415
-    from export.parity import ParityError  # noqa: PLC0415
-    from model.checkpoint import Checkpoint  # noqa: PLC0415
+    from export.bundle import export_bundle
+    from export.parity import ParityError
+    from model.checkpoint import Checkpoint
 
     golden = examples()
     for record in patients(GOLDEN_PATIENTS, seed=1):

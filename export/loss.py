@@ -8,6 +8,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from model.cohort import Cohort, Samples
+from model.errors import UserError
 from schemas.manifest import Change, HeldOut, Manifest, TaskFacts
 from schemas.response import MODALITIES
 from service.bundle import ATTENTION, UNUSUAL, Bundle
@@ -25,7 +26,7 @@ FEWEST = 20  # samples of each kind; of fewer, a change says more of chance
 CHUNK = 64
 
 
-class ReductionError(ValueError):
+class ReductionError(UserError):
     """A bundle or cohort that cannot be used, or what would be lost: every loss is named."""
 
 

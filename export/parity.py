@@ -20,6 +20,7 @@ from export.trace import (
     fusion_inputs,
     output_names,
 )
+from model.errors import UserError
 from model.net import M3H
 from schemas.features import FeatureSpec
 from schemas.manifest import Graph
@@ -42,7 +43,7 @@ class Parity:
     largest_difference: float
 
 
-class ParityError(RuntimeError):
+class ParityError(UserError):
     """A graph differs from the network; every difference found is named."""
 
 

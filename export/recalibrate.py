@@ -31,6 +31,7 @@ from scipy.special import expit, logit
 from export.seal import seal
 from model.calibrate import class_shift, conformal_sets, local_margin, prior_shift
 from model.cohort import Cohort, Samples
+from model.errors import UserError
 from schemas.manifest import Manifest, Recalibration, Sets, Steps, TaskFacts
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
@@ -50,7 +51,7 @@ SHORTEST = 1 / 24  # days, as in training
 CHUNK = 64
 
 
-class RecalibrationError(ValueError):
+class RecalibrationError(UserError):
     """A cohort or a bundle that cannot be used, and why."""
 
 

@@ -1,65 +1,25 @@
-"""`m3h-model`: cohort, train, score; tune, evaluate."""
+"""`m3h-model`: cohort, train, score; tune, evaluate, tim.
 
-import importlib
-import json
-import shlex
-import sys
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+What each command does is in `model.commands`, which is imported once a command runs: it imports
+torch, for which `--help` does not wait.
+"""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import (
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from model import cohort as cohort_store
-from model import labels, masking
-from model.checkpoint import Checkpoint
-from model.coalitions import TooFewError
-from model.cohort import Cohort, CohortError
-from model.device import Device, DeviceError
-from model.evaluate import (
-    HEADLINE_HOURS,
-    Score,
-    evaluate,
-    mean_auroc,
-)
-from model.jobs import claim, run_all
-from model.prepare import Prepared, RunError, TrainConfig
-from model.pretrained import EncoderError, tokenizer_of
-from model.processes import ProcessesError, join
-from model.signatures import signed, warnings
-from model.train import STATE, Trainer
-from schemas.features import FeatureSpec
-from schemas.response import MODALITIES, Modality
+from model.errors import line_of
 
-# What a user can mend.
-FAILURES = (
-    FileNotFoundError,
-    CohortError,
-    DeviceError,
-    EncoderError,
-    ProcessesError,
-    RunError,
-    TooFewError,
-    ValidationError,
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make cohorts, train and evaluate models, find out which task teaches which.",
 )
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-console = Console(stderr=True)
 
 
 class Source(StrEnum):
@@ -94,6 +54,25 @@ CohortFolders = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"m3h-model {version('m3h')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+]
+
+
+@app.callback()
+def main(*, version: Version = False) -> None:
+    pass
+
+
 @app.command()
 def cohort(
     source: Annotated[Source, typer.Argument(help="Which reader.")],
@@ -110,21 +89,10 @@ def cohort(
     ] = None,
 ) -> None:
     """Read a patient database; write the arrays that training reads."""
-    reader = importlib.import_module(f"model.cohorts.{source}")
-    with _failures(), _progress() as progress:
-        bar = progress.add_task(f"{source}: reading")
-        written = 0
-        records = reader.read(data)
-        for written in cohort_store.write(
-            masking.masked(records) if masked else records,
-            out,
-            name=f"{source}, masked" if masked else str(source),
-            source=reader.SOURCE,
-            made_by=(reader, labels, masking) if masked else (reader, labels),
-            spec=_spec(tokenizer, image_side),
-        ):
-            progress.update(bar, description=f"{source}: {written} records")
-        print(f"{written} records of {source} in {out}")
+    with _failures():
+        from model import commands
+
+        commands.make_cohort(source.value, data, out, masked, tokenizer, image_side)
 
 
 @app.command()
@@ -138,79 +106,33 @@ def train(
 ) -> None:
     """Train on one or more cohorts; the first one's prevalences are the ones that are served.
 
-    A run that was killed goes on where it was when the same command is given again. On several
+    A run that was killed goes on where it was when the same command is given again. Each epoch is
+    a line of epochs.csv in the folder, and goes to TensorBoard if that is installed. On several
     processes and GPUs: torchrun --no-python --nproc-per-node 5 m3h-model train …
     """
-    with _failures(), join() as processes:
-        settings = _config(config)
-        if tuned is not None:
-            from model import study as studying  # noqa: PLC0415 - slow to import
+    with _failures():
+        from model import commands
 
-            settings = studying.tuned(settings, _chosen(tuned))
-        where = Device.choose(device.value, processes)
-        loaded = [Cohort.load(folder) for folder in cohorts]
-        command = shlex.join(["m3h-model", *sys.argv[1:]])
-        prepared = Prepared(
-            loaded,
-            settings,
-            command=command,
-            modalities=_modalities(modality),
-            device=where,
-            processes=processes,
-        )
-        trainer = Trainer(prepared)
-        _watch(trainer, out, settings)
-        if processes.first:
-            checkpoint = signed(trainer)
-            checkpoint.save(out)
-            for sign in warnings(checkpoint.facts):
-                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
-            for k in range(settings.members):
-                (out / STATE.format(k)).unlink(missing_ok=True)
-            print(f"checkpoint of {settings.members} members in {out}")
-
-
-def _watch(trainer: Trainer, out: Path, settings: TrainConfig) -> None:
-    """Prints each epoch; of several processes each its own, without a bar."""
-    processes = trainer.processes
-    mine = [str(k + 1) for k in processes.mine(settings.members)]
-    with _progress(disable=processes.size > 1) as progress:
-        who = f"{processes}: " if processes.size > 1 else ""
-        what = f"{who}member {', '.join(mine)} of {settings.members} on {trainer.device}"
-        progress.console.print(what, soft_wrap=True)
-        bar = progress.add_task("training")
-        for epoch in trainer.run(out):
-            losses = "  ".join(
-                f"{kind} {epoch.training[kind]:.4f}/{value:.4f}"
-                for kind, value in epoch.validation.items()
-            )
-            mark = " *" if epoch.best else ""
-            where = f"member {epoch.member + 1}/{settings.members}, epoch {epoch.number:2d}"
-            line = f"{where}  (train/held out) {losses}{mark}"
-            progress.console.print(line, soft_wrap=True)
-            progress.update(bar, description=f"training: {where}")
+        modalities = [m.value for m in modality or ()]
+        commands.train(cohorts, out, config, tuned, modalities, device.value)
 
 
 @app.command()
 def score(
     checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort to test on.")],
-    hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = HEADLINE_HOURS,
+    hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = 24.0,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
 ) -> None:
     """Print how good one trained model is on a cohort, task by task."""
     with _failures():
-        loaded = Cohort.load(cohort_folder)
-        at = None if np.isnan(loaded.samples.landmark).all() else hours
-        tables = {"M3H": evaluate(Checkpoint.load(checkpoint), loaded, at)}
-        _print_tables(tables)
-        if out is not None:
-            scores = {name: [vars(s) for s in table] for name, table in tables.items()}
-            out.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+        from model import commands
+
+        commands.score(checkpoint, cohort_folder, hours, out)
 
 
-@app.command("evaluate")
-def evaluate_command(
+@app.command()
+def evaluate(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
     work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
@@ -225,27 +147,10 @@ def evaluate_command(
 
     A study that was killed goes on where it was when the same command is given again.
     """
-    from model import report as reporting  # noqa: PLC0415 - plots are slow to import
-    from model import study as studying  # noqa: PLC0415 - slow to import, too
-    from model import synthetic_study  # noqa: PLC0415 - the same
+    with _failures():
+        from model import studies
 
-    with _failures(), _progress_of_jobs() as progress:
-        jobs = studying.every_job(external=external is not None, masked=masked is not None)
-        bar = progress.add_task("study", total=len(jobs))
-        settings = _config(config)
-        chosen = {} if tuned is None else _chosen(tuned)
-        home, other, nameless = _cohorts(cohort_folder, external, masked)
-        claim(work, _of((home, other, nameless), settings, chosen))
-        opened = studying.Opened(cohort_folder, external, settings, chosen, masked)
-        for job, ran in run_all(jobs, work, opened):
-            progress.advance(bar)
-            if ran:
-                progress.console.print(job.file.removesuffix(".npz"))
-        one = settings.model_copy(update={"members": 1})
-        for seed in synthetic_study.run(work, config=one):
-            progress.update(bar, description=f"study: made patients, seed {seed}")
-        reporting.write(work, home, other, report, nameless)
-        print(f"report in {report / 'results.md'}")
+        studies.evaluate(cohort_folder, work, report, external, masked, config, tuned)
 
 
 @app.command()
@@ -260,20 +165,10 @@ def tune(
 
     A search that was killed goes on where it was when the same command is given again.
     """
-    from model import study as studying  # noqa: PLC0415 - slow to import
+    with _failures():
+        from model import studies
 
-    with _failures(), _progress_of_jobs() as progress:
-        trials = studying.every_trial(external=external is not None)
-        bar = progress.add_task("trials", total=len(trials))
-        settings = _config(config)
-        home, other, _ = _cohorts(cohort_folder, external, None)
-        claim(work, _of((home, other), settings, {}))
-        opened = studying.Opened(cohort_folder, external, settings, {})
-        for _ in run_all(trials, work, opened):
-            progress.advance(bar)
-        chosen = studying.choose(work, home)
-        out.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
-        print(f"choices in {out}")
+        studies.tune(cohort_folder, work, out, external, config)
 
 
 @app.command()
@@ -294,102 +189,10 @@ def tim(
     more coalitions adds to those that are there. On a CPU each core trains one network after the
     other, on a GPU many at once; with torchrun each process has its share.
     """
-    from model import games, groups  # noqa: PLC0415 - slow to import
-    from model.tim import Worth, check_enough, matrix  # noqa: PLC0415 - the same
+    with _failures():
+        from model import studies
 
-    with _failures(), join() as processes, _progress_of_jobs() as progress:
-        trained, loaded = Checkpoint.load(checkpoint), Cohort.load(cohort_folder)
-        facts = trained.facts
-        games.check(facts, loaded)
-        config = TrainConfig.model_validate({**facts.training, "net": facts.net.model_dump()})
-        config = games.settings(config)
-        claim(work, _of((loaded,), config, {}))
-        drawn = games.coalitions(len(loaded.tasks), coalitions)
-        check_enough(drawn, len(loaded.tasks))
-        jobs = games.every_job(len(loaded.tasks), coalitions)[processes.rank :: processes.size]
-        where = Device.choose(device.value, processes)
-        bar = progress.add_task("networks", total=len(jobs))
-        if where.where.type == "cuda":
-            running = games.Games(loaded, config, where).run_at_once(jobs, work)
-        else:
-            running = run_all(jobs, work, games.Opened(cohort_folder, config))
-        for _ in running:
-            progress.advance(bar)
-        processes.meet("has trained its networks")
-        if not processes.first:
-            return
-        progress.update(bar, description="the matrix")
-        command = shlex.join(["m3h-model", *sys.argv[1:]])
-        found = matrix(Worth(work, loaded), drawn, command)
-        replace(trained, tim=found).save(checkpoint)
-        sure = sum(map(sum, found.certain))
-        print(f"{sure} of {len(loaded.tasks) * (len(loaded.tasks) - 1)} cells are certain")
-        if suggest_groups is not None:
-            suggested = groups.suggest(found)
-            suggest_groups.write_text(groups.as_toml(suggested), encoding="utf-8")
-            print(f"{len(suggested)} groups in {suggest_groups}")
-
-
-def _print_tables(tables: dict[str, list[Score]]) -> None:
-    table = Table("task", "labelled", "positives", *tables)
-    for lines in zip(*tables.values(), strict=True):
-        first = lines[0]
-        positives = "" if first.positives is None else str(first.positives)
-        cells = ["  ".join(f"{k} {v:.3f}" for k, v in line.metrics.items()) for line in lines]
-        table.add_row(first.task, str(first.labelled), positives, *cells)
-    # A width that holds every column, so that nothing is folded when it goes to a file.
-    Console(width=max(console.width, 100 + 60 * len(tables))).print(table)
-    for name, lines_of in tables.items():
-        print(f"{name}: mean AUROC {mean_auroc(lines_of):.4f}")
-
-
-def _modalities(names: list[ModalityName] | None) -> tuple[Modality, ...]:
-    return tuple(m for m in MODALITIES if not names or m in names)
-
-
-def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
-    changed: dict[str, Any] = {}
-    if bert is not None:
-        changed |= {"tokenizer_json": tokenizer_of(bert), "phrases": 0}
-    if image_side is not None:
-        changed["image_side"] = image_side
-    return FeatureSpec.default().model_copy(update=changed)
-
-
-def _config(path: Path | None) -> TrainConfig:
-    fields = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
-    return TrainConfig.model_validate(fields)
-
-
-def _chosen(path: Path) -> dict[str, dict[str, dict[str, int]]]:
-    chosen: dict[str, dict[str, dict[str, int]]] = json.loads(path.read_text("utf-8"))
-    return chosen
-
-
-def _cohorts(
-    home: Path, external: Path | None, masked: Path | None
-) -> tuple[Cohort, Cohort | None, Cohort | None]:
-    other, nameless = (None if f is None else Cohort.load(f) for f in (external, masked))
-    return Cohort.load(home), other, nameless
-
-
-def _of(
-    cohorts: Sequence[Cohort | None], config: TrainConfig, chosen: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the jobs of a folder have in common."""
-    digests = [cohort.digest for cohort in cohorts if cohort is not None]
-    return {"cohorts": digests, "training": config.model_dump(mode="json"), "chosen": chosen}
-
-
-def _progress(*, disable: bool = False) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=disable)
-
-
-def _progress_of_jobs() -> Progress:
-    """With how many are done, and the time that is left."""
-    columns = (MofNCompleteColumn(), TextColumn("left:"), TimeRemainingColumn())
-    return Progress(*Progress.get_default_columns()[:2], *columns, console=console)
+        studies.tim(checkpoint, cohort_folder, work, coalitions, suggest_groups, device.value)
 
 
 @contextmanager
@@ -397,8 +200,11 @@ def _failures() -> Iterator[None]:
     """What a user can mend ends in one line on stderr, not in a traceback."""
     try:
         yield
-    except FAILURES as error:
-        console.print(f"m3h-model: {error}", style="red", markup=False)
+    except Exception as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        typer.echo(f"m3h-model: {line}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from model.errors import UserError
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -21,7 +23,7 @@ FEWEST = 5  # coalitions that a player is in, and that it is out of
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-class TooFewError(ValueError):
+class TooFewError(UserError):
     """Tasks or coalitions that are too few to tell tasks apart."""
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 import schemas
 from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
+from model.errors import UserError
 from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
@@ -34,7 +35,7 @@ COHORT = "cohort.json"
 SHARD_RECORDS = 1000
 
 
-class CohortError(ValueError):
+class CohortError(UserError):
     """A folder that is no cohort, or no longer the one that was made."""
 
 

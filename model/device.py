@@ -6,10 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from model.errors import UserError
 from model.processes import ALONE, Processes
 
+DeviceName = Literal["auto", "cpu", "cuda"]
 
-class DeviceError(ValueError):
+
+class DeviceError(UserError):
     """A device was asked for that is not there."""
 
 
@@ -27,7 +30,7 @@ class Device:
     sharers: int = 1
 
     @classmethod
-    def choose(cls, name: Literal["auto", "cpu", "cuda"], processes: Processes = ALONE) -> "Device":
+    def choose(cls, name: DeviceName, processes: Processes = ALONE) -> "Device":
         """`auto` takes a CUDA GPU if there is one; a machine's processes are dealt to its GPUs.
 
         Raises DeviceError if CUDA was asked for and is not there.

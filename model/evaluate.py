@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
@@ -47,6 +48,20 @@ def auroc(outcome: Floats, score: Floats, fold: Rows) -> float:
             areas.append(roc_auc_score(outcome[here], score[here]))
             weights.append(positives)
     return float(np.average(areas, weights=weights)) if areas else float("nan")
+
+
+def held_out_auroc(outcomes: npt.NDArray[np.float32], scores: Floats) -> float:
+    """The mean AUROC of tasks; NaN where none has both outcomes. Both arrays [N, tasks]."""
+    areas = []
+    for outcome, score in zip(outcomes.T, scores.T, strict=True):
+        known = ~np.isnan(outcome)
+        positive = outcome[known] == 1
+        pairs = positive.sum() * (~positive).sum()
+        if pairs:
+            # The rank sum of Mann and Whitney, ties shared.
+            ranks = rankdata(score[known])[positive].sum()
+            areas.append((ranks - positive.sum() * (positive.sum() + 1) / 2) / pairs)
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def score_tasks(

@@ -8,17 +8,21 @@ coherence), so that it is in the ONNX graphs.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.represent import Ordinary, Pixels
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Channels = Annotated[int, Field(ge=8, multiple_of=8)]  # eight groups are normalised
+_INPUT_DROPOUT: dict[Modality, float] = {"tabular": 0.1, "series": 0.3, "notes": 0.2, "image": 0.3}
 
 
 class NetConfig(BaseModel):
@@ -35,19 +39,20 @@ class NetConfig(BaseModel):
     # Tasks, by name, that learn together and apart from the others: each group has a trunk of its
     # own, and its tasks read each other alone. Every task is in one of them; none: all together.
     groups: tuple[tuple[str, ...], ...] = ()
-    width: int = 256
-    task_width: int = 32
-    image_channels: tuple[int, ...] = (8, 16, 32, 64)
+    width: int = Field(256, ge=1)
+    task_width: int = Field(32, ge=1)
+    image_channels: tuple[Channels, ...] = Field((8, 16, 32, 64), min_length=1)
     # Phenotypes: of 3 to 8, the number that bootstraps of hospitals agree on most (eICU, k-means).
-    clusters: int = 5
-    dropout: float = 0.3
-    # Of the representations' numbers, before anything is learned from them.
-    input_dropout: dict[Modality, float] = {
-        "tabular": 0.1,
-        "series": 0.3,
-        "notes": 0.2,
-        "image": 0.3,
-    }
+    clusters: int = Field(5, ge=1)
+    dropout: Share = 0.3
+    # Of the representations' numbers, before anything is learned from them. Modalities that are not
+    # named keep these.
+    input_dropout: dict[Modality, Share] = _INPUT_DROPOUT
+
+    @field_validator("input_dropout")
+    @classmethod
+    def _all_modalities(cls, shares: dict[Modality, float]) -> dict[Modality, float]:
+        return {**_INPUT_DROPOUT, **shares}
 
     @property
     def trunks(self) -> int:

@@ -6,12 +6,12 @@ Many cohorts together, each with its sampling; shared by all that learns from th
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from model.checkpoint import Facts, make_net
 from model.cohort import Cohort, Samples
 from model.data import Data, Represented, Rows
 from model.device import CPU, Device
+from model.errors import UserError
 from model.net import NetConfig
 from model.phenotypes import prototypes, standardised
 from model.pretrained import Pretrained, read_encoders
@@ -35,35 +36,46 @@ ENOUGH = 2000
 Floats = npt.NDArray[np.float64]
 
 
+_LOSS_WEIGHTS = {
+    "binary": 1.0,
+    "multiclass": 0.1,
+    "regression": 0.1,
+    "clustering": 0.1,
+}
+
+
 class TrainConfig(BaseModel):
     """How to train. A TOML file with these names changes any of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     net: NetConfig = NetConfig()
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     # Networks whose answers are averaged. Each learns from other hospitals than it is stopped by;
     # the hospitals that the members hold out are dealt like the folds of a cross-validation.
-    members: int = 8
-    epochs: int = 60
-    patience: int = 8
-    batch: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    members: int = Field(8, ge=1)
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(8, ge=1)
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    weight_decay: float = Field(0.1, ge=0, le=1)
     # What is validated and served is a running mean of the weights, kept at this rate.
-    averaging: float = 0.97
+    averaging: float = Field(0.97, ge=0, lt=1)
     # A patient keeps all modalities with this probability; else each is hidden at random, all of
     # them in one case of sixteen, so that any subset works and none at all gives the prevalence.
-    keep_all_modalities: float = 0.3
-    loss_weights: dict[str, float] = {
-        "binary": 1.0,
-        "multiclass": 0.1,
-        "regression": 0.1,
-        "clustering": 0.1,
-    }
+    keep_all_modalities: float = Field(0.3, ge=0, le=1)
+    # Kinds that are not named keep these.
+    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = _LOSS_WEIGHTS
+
+    @field_validator("loss_weights")
+    @classmethod
+    def _all_kinds(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not weights.keys() <= _LOSS_WEIGHTS.keys():
+            raise ValueError(f"the kinds of tasks are {', '.join(_LOSS_WEIGHTS)}")
+        return {**_LOSS_WEIGHTS, **weights}
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """A run that cannot be: cohorts that do not fit together, a folder that holds another run."""
 
 

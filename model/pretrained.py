@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.errors import UserError
 from model.net import NetConfig
 from model.represent import Normalise
 from schemas.features import FeatureSpec
@@ -45,7 +46,7 @@ IMAGE_SIDE = 224
 NAMED = 3  # names that an error tells
 
 
-class EncoderError(ValueError):
+class EncoderError(UserError):
     """An encoder that cannot be used: what is wrong with its files, or with the cohort."""
 
 

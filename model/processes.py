@@ -17,13 +17,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from model.errors import UserError
+
 # How long a process waits for one that has more to train. One that ends is noticed at once.
 LONGEST_WAIT = timedelta(days=7)
 
 Item = TypeVar("Item")
 
 
-class ProcessesError(RuntimeError):
+class ProcessesError(UserError):
     """Another process of this training ended, or does not answer."""
 
 

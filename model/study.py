@@ -302,6 +302,8 @@ def tuned(config: TrainConfig, chosen: Chosen) -> TrainConfig:
             "nothing was chosen for M3H with all inputs and all hospitals to learn from; "
             "'m3h-model tune' does so with --external"
         )
+    if not 0 <= number < len(CANDIDATES["m3h"]):
+        raise RunError(f"M3H has no candidate {number} to be trained as: choose anew")
     return _changed(config, CANDIDATES["m3h"][number])
 
 

@@ -3,8 +3,8 @@
 import copy
 import json
 import math
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,18 @@ from torch import Tensor
 from model import calibrate
 from model.checkpoint import Checkpoint, make_net, write_tensors
 from model.data import CHUNK, Rows, member_outputs
+from model.evaluate import held_out_auroc
 from model.losses import INTERVAL, Losses
 from model.net import Member
 from model.phenotypes import describe
 from model.prepare import Prepared, RunError
+from model.training_log import Epoch, TrainingLog
 from schemas.manifest import Phenotype, Sets, Steps
 from schemas.tasks import only
 
 STATE = "member-{}.safetensors"
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch of a member achieved: mean losses by kind, in training and where held out."""
-
-    member: int
-    number: int
-    training: dict[str, float]
-    validation: dict[str, float]
-    best: bool
 
 
 class Trainer:
@@ -76,12 +67,18 @@ class Trainer:
         """Trains this process's members, each until `patience` epochs bring nothing.
 
         Yields after each epoch. With a folder, the state is kept there after each epoch, and a run
-        that was killed goes on from it, with as many processes as it is then given. At the end the
-        ensemble is calibrated. Raises ProcessesError if another process ended.
+        that was killed goes on from it, with as many processes as it is then given; `TrainingLog`
+        says what is written beside it. At the end the ensemble is calibrated. Raises ProcessesError
+        if another process ended, RunError if the state is another run's or is damaged.
         """
-        for k in self.processes.mine(self.config.members):
+        mine = self.processes.mine(self.config.members)
+        log = None if folder is None else TrainingLog(folder, self.config.members)
+        for k in mine:
+            if folder is not None and log is not None and not (folder / STATE.format(k)).exists():
+                log.resume(k, 0)
+        for k in mine:
             run = MemberRun(self, k)
-            yield from run.epochs(None if folder is None else folder / STATE.format(k))
+            yield from run.epochs(None if folder is None else folder / STATE.format(k), log)
             _round(run.mean.cpu())
             self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
         self.processes.meet("has trained its members")
@@ -210,21 +207,36 @@ class MemberRun:
         self.epoch, self.best_loss, self.best_epoch = 0, math.inf, 0
         self.best = self._weights()
 
-    def epochs(self, state: Path | None) -> Iterator[Epoch]:
+    def epochs(self, state: Path | None = None, log: TrainingLog | None = None) -> Iterator[Epoch]:
         if state is not None:
             self._resume(state)
+        if log is not None:
+            log.resume(self.number, self.epoch)
         last, patience = self.config.epochs, self.config.patience
         while self.epoch < last and self.epoch - self.best_epoch < patience:
             self.epoch += 1
+            began = time.monotonic()
             training = self._one_epoch()
-            validation = self._validate()
+            validation, raw = self._validate()
             loss = sum(self.config.loss_weights[kind] * v for kind, v in validation.items())
             best = loss < self.best_loss
             if best:
                 self.best_loss, self.best_epoch, self.best = loss, self.epoch, self._weights()
+            done = Epoch(
+                member=self.number,
+                number=self.epoch,
+                training=training,
+                validation=validation,
+                best=best,
+                auroc=math.nan if log is None else self._auroc(raw),
+                seconds=time.monotonic() - began,
+                learning_rate=self.optimiser.param_groups[0]["lr"],
+            )
+            if log is not None:  # before the state: a resumed run drops what is later than that
+                log.write(done)
             if state is not None:
                 self._keep(state)
-            yield Epoch(self.number, self.epoch, training, validation, best)
+            yield done
         self.mean.load_state_dict(self.best)
 
     def _weights(self) -> dict[str, Tensor]:
@@ -275,16 +287,30 @@ class MemberRun:
         return present & (keep | (all_of_them < self.config.keep_all_modalities))
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """With everything that is there, the way that the model is served."""
+    def _validate(self) -> tuple[dict[str, float], list[dict[str, Tensor]]]:
+        """With everything that is there, the way that the model is served.
+
+        Gives the mean losses by kind, and the raw outputs of the samples held out, in parts.
+        """
         self.mean.eval()
         totals: dict[str, float] = {}
+        parts = []
         for rows in torch.from_numpy(self.stop).split(1024):
             raw = self._raw(self.mean, rows, self.prepared.data.present[rows])
+            parts.append(raw)
             for kind, value in self.trainer.losses_of(raw, rows).items():
                 share = len(rows) / len(self.stop)
                 totals[kind] = totals.get(kind, 0.0) + value.item() * share
-        return totals
+        return totals, parts
+
+    def _auroc(self, parts: list[dict[str, Tensor]]) -> float:
+        """The mean AUROC of the binary tasks on the samples held out."""
+        if "binary" not in parts[0]:
+            return math.nan
+        score = torch.cat([raw["binary"] for raw in parts]).cpu().double().numpy()
+        pairs = zip(self.trainer.columns, self.trainer.facts.tasks, strict=True)
+        columns = [column for column, task in pairs if task.kind == "binary"]
+        return held_out_auroc(self.prepared.data.samples.outcomes[self.stop][:, columns], score)
 
     def _keep(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

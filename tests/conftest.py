@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+# One thread for each process that trains. On a busy machine the threads of OpenMP spin while they
+# wait for each other, which makes small networks many times slower. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from schemas.manifest import sha256
 
 OpenData = Callable[..., Path]

@@ -1,0 +1,44 @@
+"""Errors that a user can mend, and the one line that a command prints of them. Imports no torch."""
+
+from pydantic import ValidationError
+
+# Faults of one file that are told; more would hide the first.
+_TOLD = 3
+
+
+class UserError(ValueError):
+    """A fault that the user can mend. Its text is one line that names the file or the option."""
+
+
+def line_of(error: BaseException) -> str | None:
+    """The line for a user, or None if the error is a fault of this program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return reason_of(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name} is not installed; install m3h with the extra 'train'"
+    return None
+
+
+def reason_of(error: BaseException) -> str:
+    """The fault alone, in one line, without the values that pydantic and others quote."""
+    if isinstance(error, ValidationError):
+        return _faults(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 (byte {error.start})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _faults(error: ValidationError) -> str:
+    faults = error.errors(include_input=False, include_url=False)
+    told = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+        for fault in faults[:_TOLD]
+    ]
+    more = len(faults) - len(told)
+    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
