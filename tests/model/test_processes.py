@@ -1,5 +1,6 @@
 """Several processes train the model that one would have trained, and none waits for a dead one."""
 
+import csv
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from model.cohorts import synthetic
 from model.prepare import Prepared, RunError
 from model.processes import Processes
 from model.train import STATE
+from model.training_log import EPOCHS as EPOCHS_FILE
 from schemas.features import FeatureSpec
 from tests.model.made import CONFIG, make_cohort
 
@@ -89,17 +91,24 @@ def assert_alike(one, other):
         assert getattr(one.facts, name) == getattr(other.facts, name), name
 
 
+def epochs(folder):
+    """Member and number of each epoch in the log of a run."""
+    with (folder / EPOCHS_FILE).open(newline="") as file:
+        return sorted((int(row["member"]), int(row["epoch"])) for row in csv.DictReader(file))
+
+
 def test_two_processes_train_the_model_that_one_trains(folder, alone, tmp_path):
     launch = [str(BIN / "torchrun"), "--standalone", "--no-python", "--nproc-per-node", "2"]
     ran = run(launch + train(folder, tmp_path))
     assert ran.stdout.count("checkpoint of 3 members") == 1
     for k in range(MEMBERS):
-        assert ran.stderr.count(f"member {k + 1}/{MEMBERS}, epoch  1 ") == 1
+        assert ran.stderr.count(f"member {k + 1}/{MEMBERS}, epoch  1/{EPOCHS} ") == 1
     assert "rank 1 of 2 has trained its members; it waits for the others" in ran.stderr
     # What one rank knows of its member is told by the other that writes the checkpoint.
     assert "warning: member 2 was still improving at epoch 3, its last" in ran.stderr
     assert_alike(Checkpoint.load(tmp_path), alone)
     assert not list(tmp_path.glob("member-*"))
+    assert epochs(tmp_path) == [(k + 1, n + 1) for k in range(MEMBERS) for n in range(EPOCHS)]
 
 
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_fewer(
@@ -119,6 +128,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_fewer(
     assert not (tmp_path / "checkpoint.json").exists()
     ran = run(command)
     assert "member 1/3" not in ran.stderr  # it was ready, and is not trained again
+    assert epochs(tmp_path) == [(k + 1, n + 1) for k in range(MEMBERS) for n in range(EPOCHS)]
     assert_alike(Checkpoint.load(tmp_path), alone)
 
 
