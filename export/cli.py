@@ -2,19 +2,14 @@
 
 import json
 from enum import StrEnum
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from export.card import SECTIONS
-from export.loss import ReductionError
-from export.recalibrate import RecalibrationError, recalibrate
-from export.reduce import reduce_precision
-from model.cohort import CohortError
-from model.cohorts.synthetic import examples, patients
-from model.errors import UserError
-from schemas.manifest import BundleError
+from model.errors import UserError, line_of
 
 app = typer.Typer(pretty_exceptions_enable=False)
 GOLDEN_PATIENTS = 4
@@ -29,7 +24,17 @@ class EvaluationError(UserError):
     """A file that is no report of `m3h-model evaluate`."""
 
 
-@app.command(help=__doc__)
+class _Command(TyperCommand):
+    """`--version` alone prints the tool's version; with a value it is the bundle's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args == ["--version"]:
+            print(f"m3h-export {version_of('m3h')}")
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_Command, help=__doc__)
 def main(
     source: Annotated[
         Path,
@@ -41,7 +46,8 @@ def main(
     version: Annotated[
         str | None,
         typer.Option(
-            help="The bundle's version; else 1.0.0, or the old one's and what was done to it."
+            help="The bundle's version; else 1.0.0, or the old one's and what was done to it. "
+            "Alone and without a value: print the version of m3h-export and exit."
         ),
     ] = None,
     evaluation: Annotated[
@@ -82,24 +88,28 @@ def main(
         else:
             results = {} if evaluation is None else read_evaluation(evaluation)
             said = _export(source, bundle, version or "1.0.0", results)
-    except (
-        FileNotFoundError,
-        BundleError,
-        CohortError,
-        EvaluationError,
-        RecalibrationError,
-        ReductionError,
-    ) as error:
-        typer.echo(f"m3h-export: {error}", err=True)
+    except Exception as error:
+        line = _line_of(error)
+        if line is None:
+            raise
+        typer.echo(f"m3h-export: {line}", err=True)
         raise typer.Exit(2) from None
     print(f"{bundle}: {said}")
 
 
+def _line_of(error: Exception) -> str | None:
+    from schemas.manifest import BundleError
+
+    return str(error) if isinstance(error, BundleError) else line_of(error)
+
+
 def read_evaluation(path: Path) -> dict[str, Any]:
     """A report's figures that a card tells. Raises EvaluationError if the file is no report."""
+    from export.card import SECTIONS
+
     try:
         results = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise EvaluationError(f"{path} is not JSON") from None
     known = results if isinstance(results, dict) else {}
     found = {name: known[name] for name in SECTIONS if name in known}
@@ -114,24 +124,20 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:
     # Imports torch, which recalibration does without.
     from export.bundle import export_bundle
-    from export.parity import ParityError
     from model.checkpoint import Checkpoint
+    from model.cohorts.synthetic import examples, patients
 
     golden = examples()
     for record in patients(GOLDEN_PATIENTS, seed=1):
         golden[f"synthetic-{record.patient}"] = record.payload
-    try:
-        digest, parity = export_bundle(
-            Checkpoint.load(checkpoint),
-            bundle,
-            name=bundle.resolve().name,
-            version=version,
-            golden=golden,
-            evaluation=results,
-        )
-    except ParityError as error:
-        typer.echo(f"m3h-export: {error}", err=True)
-        raise typer.Exit(2) from None
+    digest, parity = export_bundle(
+        Checkpoint.load(checkpoint),
+        bundle,
+        name=bundle.resolve().name,
+        version=version,
+        golden=golden,
+        evaluation=results,
+    )
     return (
         f"digest {digest}; graphs and torch agree to {parity.largest_difference:.1e} "
         f"in {parity.comparisons} comparisons"
@@ -139,6 +145,8 @@ def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any
 
 
 def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> str:
+    from export.recalibrate import recalibrate
+
     digest, found = recalibrate(old, cohort, bundle, version=version)
     least, most = min(found.shift.values()), max(found.shift.values())
     return (
@@ -150,6 +158,8 @@ def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> 
 def _reduce(
     old: Path, cohorts: list[Path], bundle: Path, precision: PrecisionName, version: str | None
 ) -> str:
+    from export.reduce import reduce_precision
+
     digest, found = reduce_precision(old, cohorts, bundle, precision.value, version=version)
     kept = ", ".join(name for name, graph in found.graphs.items() if graph.reason is None)
     lost = max((c.loss for c in found.tasks.values() if c.metric == "auroc"), default=0.0)

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from model.cohort import Cohort, Samples
+from model.cohort import Cohort
 from model.errors import UserError
+from model.samples import Samples
 from schemas.manifest import Change, HeldOut, Manifest, TaskFacts
 from schemas.response import MODALITIES
 from service.bundle import ATTENTION, UNUSUAL, Bundle

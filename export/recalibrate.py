@@ -30,8 +30,9 @@ from scipy.special import expit, logit
 
 from export.seal import seal
 from model.calibrate import class_shift, conformal_sets, local_margin, prior_shift
-from model.cohort import Cohort, Samples
+from model.cohort import Cohort
 from model.errors import UserError
+from model.samples import Samples
 from schemas.manifest import Manifest, Recalibration, Sets, Steps, TaskFacts
 from schemas.payload import as_payload
 from schemas.response import MODALITIES

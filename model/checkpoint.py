@@ -1,15 +1,17 @@
 """A trained model on disk: weights as safetensors, facts as JSON. No pickle is ever loaded."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from model.errors import UserError, naming, reason_of
 from model.net import M3H, NetConfig
 from model.pretrained import Pretrained, make
 from model.represent import make_representations
@@ -81,6 +83,10 @@ class Facts(BaseModel):
         return tuple(m for m in MODALITIES if self.labels[task.name].get(m, 0) > 0)
 
 
+class CheckpointError(UserError):
+    """A folder that holds no trained model, or a damaged one."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained model; and, where it was found out, which of its tasks teaches which."""
@@ -101,24 +107,46 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raises FileNotFoundError or ValueError if the folder holds no checkpoint."""
+        """Raises CheckpointError, whose text is one line, if the folder holds no checkpoint."""
         for name in (FACTS, WEIGHTS, TOKENIZER):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder} is no checkpoint: it has no {name}")
-        raw = json.loads((folder / FACTS).read_bytes())
-        raw["spec"]["tokenizer_json"] = (folder / TOKENIZER).read_text(encoding="utf-8")
-        tim = folder / TIM
-        return cls(
-            Facts.model_validate(raw),
-            load_file(folder / WEIGHTS),
-            Tim.model_validate_json(tim.read_bytes()) if tim.is_file() else None,
-        )
+                raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
+        with naming(folder / TOKENIZER, CheckpointError, Exception):
+            tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
+            Tokenizer.from_str(tokenizer)
+        with naming(folder / FACTS, CheckpointError, (OSError, ValueError, TypeError, KeyError)):
+            raw = from_json((folder / FACTS).read_bytes())
+            raw["spec"]["tokenizer_json"] = tokenizer
+            facts = Facts.model_validate(raw)
+        with naming(folder / WEIGHTS, CheckpointError, Exception):
+            weights = load_file(folder / WEIGHTS)
+            _check(facts, weights)
+        tim = None
+        if (folder / TIM).exists():
+            with naming(folder / TIM, CheckpointError, (OSError, ValueError)):
+                tim = Tim.model_validate_json((folder / TIM).read_bytes())
+        return cls(facts, weights, tim)
 
     def net(self) -> M3H:
-        """The network with its weights, ready to predict."""
-        net = make_net(self.facts)
-        net.load_state_dict(self.weights)
+        """The network with its weights, ready to predict. Raises CheckpointError."""
+        try:
+            net = make_net(self.facts)
+            net.load_state_dict(self.weights)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{FACTS} and {WEIGHTS} do not belong together: {reason_of(error)}"
+            ) from None
         return net.eval()
+
+
+def _check(facts: Facts, weights: dict[str, Tensor]) -> None:
+    """Raises ValueError for weights that no training gives this model."""
+    members = {name.split(".")[2] for name in weights if name.startswith("fusion.members.")}
+    if len(members) != facts.members:
+        raise ValueError(f"holds {len(members)} members, and {FACTS} tells of {facts.members}")
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def make_net(facts: Facts) -> M3H:

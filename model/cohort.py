@@ -5,30 +5,32 @@ A cohort is a folder: `cohort.json` (what it is, its spec, the digests of what m
 """
 
 import inspect
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import BaseModel, Field
+from tokenizers import Tokenizer
 
 import schemas
 from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
-from model.errors import UserError
+from model.errors import UserError, naming
+from model.samples import Samples
 from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
-    Array,
     Features,
     FeatureSpec,
     features,
 )
 from schemas.manifest import TOKENIZER, sha256
-from schemas.response import MODALITIES, Modality
+from schemas.response import MODALITIES
 from schemas.tasks import Task, load_tasks, only
 
 COHORT = "cohort.json"
@@ -39,70 +41,16 @@ class CohortError(UserError):
     """A folder that is no cohort, or no longer the one that was made."""
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Arrays of `n` records. Rows of an absent modality are zeros, and `present` says so.
+class _Described(BaseModel):
+    """What `cohort.json` says that is read back."""
 
-    patient, site, stay: [n] str; landmark: [n] hours, NaN without one; present: [n, 4] bool;
-    outcomes: [n, tasks] float32 (0 or 1; days; class index; NaN: no label);
-    groups: [n, GROUPS] str, "" where unknown; charted: [n, tasks] hours from `as_of` to when a
-    disease was first charted, NaN where it never was or nobody knows; masked: [n] phrases that were
-    taken out of the notes. These three are for reports and never learned from;
-    tabular [n, F]; statistics [n, V, S]; treatments [n, T, 4]; tokens [sum of lengths] int32;
-    lengths [n]; pixels [images, 1, side, side] uint8, in the order of the records that have one.
-    """
-
-    patient: npt.NDArray[np.str_]
-    site: npt.NDArray[np.str_]
-    stay: npt.NDArray[np.str_]
-    landmark: npt.NDArray[np.float32]
-    present: npt.NDArray[np.bool_]
-    outcomes: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.str_]
-    charted: npt.NDArray[np.float32]
-    masked: npt.NDArray[np.int32]
-    tabular: npt.NDArray[np.float32]
-    statistics: npt.NDArray[np.float32]
-    treatments: npt.NDArray[np.float32]
-    tokens: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int64]
-    pixels: npt.NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.patient)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        names = [f.name for f in fields(cls)]
-        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
-
-    def take(self, rows: npt.NDArray[np.intp]) -> "Samples":
-        """The records at `rows`, in that order."""
-        first = np.cumsum(self.lengths) - self.lengths
-        has_image = self.present[:, MODALITIES.index("image")]
-        image_of = np.cumsum(has_image) - 1
-        tokens = [self.tokens[first[r] : first[r] + self.lengths[r]] for r in rows]
-        plain = {
-            f.name: getattr(self, f.name)[rows]
-            for f in fields(self)
-            if f.name not in ("tokens", "pixels")
-        }
-        return Samples(
-            **plain,
-            tokens=np.concatenate([np.empty(0, np.int32), *tokens]),
-            pixels=self.pixels[image_of[rows[has_image[rows]]]],
-        )
-
-    def arrays(self, row: int) -> dict[Modality, dict[str, Array]]:
-        """The arrays of one record, as `features` returned them."""
-        one = self.take(np.array([row]))
-        found: dict[Modality, dict[str, Array]] = {
-            "tabular": {"values": one.tabular[0]},
-            "series": {"statistics": one.statistics[0], "treatments": one.treatments[0]},
-            "notes": {"tokens": one.tokens.astype(np.int64)},
-            "image": {"pixels": one.pixels[0] if len(one.pixels) else np.empty(0)},
-        }
-        return {m: found[m] for m, there in zip(MODALITIES, one.present[0], strict=True) if there}
+    name: str
+    source: str
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    spec: dict[str, Any]
+    # SHA-256 of the file, which earlier versions did not keep, and of each shard by its name.
+    tokenizer: str | None = None
+    shards: dict[Annotated[str, Field(pattern=r"^[\w-]+\.npz$")], str] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -118,32 +66,33 @@ class Cohort:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Reads a cohort. Raises CohortError if it is none, or was changed since it was made."""
-        described = folder / COHORT
-        if not described.is_file():
+        """Reads a cohort.
+
+        Raises CohortError, whose text is one line that names the file, if it is no cohort, was
+        changed since it was made, or holds what no cohort does. No Python object of a file is read.
+        """
+        if not (folder / COHORT).is_file():
             raise CohortError(f"{folder} is no cohort: it has no {COHORT}")
-        raw = described.read_bytes()
-        facts = json.loads(raw)
+        raw = _read(folder / COHORT)
+        with naming(folder / COHORT, CohortError, ValueError):
+            facts = _Described.model_validate_json(raw)
+        tokenizer = _read(folder / TOKENIZER)
+        if facts.tokenizer not in (None, sha256(tokenizer)):
+            raise CohortError(f"{folder / TOKENIZER} was changed since the cohort was made")
+        with naming(folder / TOKENIZER, CohortError, Exception):
+            Tokenizer.from_str(tokenizer.decode())
+        with naming(folder / COHORT, CohortError, ValueError):
+            spec = FeatureSpec(**facts.spec, tokenizer_json=tokenizer.decode())
         parts = []
-        for name, expected in facts["shards"].items():
-            if sha256((folder / name).read_bytes()) != expected:
+        for name, expected in facts.shards.items():
+            content = _read(folder / name)
+            if sha256(content) != expected:
                 raise CohortError(f"{folder / name} was changed since the cohort was made")
-            with np.load(folder / name, allow_pickle=False) as shard:
-                if missing := {f.name for f in fields(Samples)} - set(shard.files):
-                    raise CohortError(
-                        f"{folder} was made by an older version, which did not write "
-                        f"{', '.join(sorted(missing))}; make it anew with 'm3h-model cohort'"
-                    )
-                parts.append(Samples(**{f.name: shard[f.name] for f in fields(Samples)}))
-        tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
-        return cls(
-            name=facts["name"],
-            source=facts["source"],
-            tasks=tuple(Task.model_validate(task) for task in facts["tasks"]),
-            spec=FeatureSpec(**facts["spec"], tokenizer_json=tokenizer),
-            samples=Samples.concatenate(parts),
-            digest=sha256(raw),
-        )
+            parts.append(_shard(folder / name, content))
+            if fault := next(parts[-1].faults(spec, facts.tasks), None):
+                raise CohortError(f"{folder / name}: {fault}")
+        samples = Samples.concatenate(parts)
+        return cls(facts.name, facts.source, facts.tasks, spec, samples, sha256(raw))
 
     def of_tasks(self, names: Sequence[str]) -> "Cohort":
         """The same patients with some of their outcomes, in the cohort's order of tasks."""
@@ -154,6 +103,25 @@ class Cohort:
             tasks=only(self.tasks, names),
             samples=replace(self.samples, outcomes=outcomes, charted=charted),
         )
+
+
+def _read(path: Path) -> bytes:
+    with naming(path, CohortError):
+        return path.read_bytes()
+
+
+def _shard(path: Path, content: bytes) -> Samples:
+    # zipfile and numpy raise errors of many types for a damaged file.
+    with (
+        naming(path, CohortError, Exception),
+        np.load(io.BytesIO(content), allow_pickle=False) as shard,
+    ):
+        if missing := {f.name for f in fields(Samples)} - set(shard.files):
+            raise CohortError(
+                f"{path.parent} was made by an older version, which did not write "
+                f"{', '.join(sorted(missing))}; make it anew with 'm3h-model cohort'"
+            )
+        return Samples(**{f.name: shard[f.name] for f in fields(Samples)})
 
 
 def write(

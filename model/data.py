@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model.cohort import Cohort, Samples
+from model.cohort import Cohort
 from model.device import CPU, Device
 from model.net import M3H, Member
 from model.processes import ALONE, Processes
+from model.samples import Samples
 from schemas.response import MODALITIES, Modality
 
 CHUNK = 1024

@@ -1,13 +1,33 @@
 """Errors that a user can mend, and the one line that a command prints of them. Imports no torch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from pydantic import ValidationError
 
 # Faults of one file that are told; more would hide the first.
 _TOLD = 3
+_LONGEST = 300  # characters
 
 
 class UserError(ValueError):
     """A fault that the user can mend. Its text is one line that names the file or the option."""
+
+
+@contextmanager
+def naming(
+    path: Path,
+    raised: type[UserError],
+    caught: type[Exception] | tuple[type[Exception], ...] = OSError,
+) -> Iterator[None]:
+    """Raises an error of the type `raised` that names the file, if one of `caught` is raised."""
+    try:
+        yield
+    except raised:
+        raise
+    except caught as error:
+        raise raised(f"{path}: {reason_of(error)}") from None
 
 
 def line_of(error: BaseException) -> str | None:
@@ -31,7 +51,8 @@ def reason_of(error: BaseException) -> str:
         return error.strerror
     if isinstance(error, KeyError):
         return f"{error.args[0]} is missing"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _faults(error: ValidationError) -> str:

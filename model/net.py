@@ -21,7 +21,7 @@ from schemas.response import MODALITIES, Modality
 from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Channels = Annotated[int, Field(ge=8, multiple_of=8)]  # eight groups are normalised
+Channels = Annotated[int, Field(ge=8, le=4_096, multiple_of=8)]  # eight groups are normalised
 _INPUT_DROPOUT: dict[Modality, float] = {"tabular": 0.1, "series": 0.3, "notes": 0.2, "image": 0.3}
 
 
@@ -39,11 +39,11 @@ class NetConfig(BaseModel):
     # Tasks, by name, that learn together and apart from the others: each group has a trunk of its
     # own, and its tasks read each other alone. Every task is in one of them; none: all together.
     groups: tuple[tuple[str, ...], ...] = ()
-    width: int = Field(256, ge=1)
-    task_width: int = Field(32, ge=1)
+    width: int = Field(256, ge=1, le=65_536)
+    task_width: int = Field(32, ge=1, le=4_096)
     image_channels: tuple[Channels, ...] = Field((8, 16, 32, 64), min_length=1)
     # Phenotypes: of 3 to 8, the number that bootstraps of hospitals agree on most (eICU, k-means).
-    clusters: int = Field(5, ge=1)
+    clusters: int = Field(5, ge=1, le=1_000)
     dropout: Share = 0.3
     # Of the representations' numbers, before anything is learned from them. Modalities that are not
     # named keep these.

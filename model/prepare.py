@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from model.checkpoint import Facts, make_net
-from model.cohort import Cohort, Samples
+from model.cohort import Cohort
 from model.data import Data, Represented, Rows
 from model.device import CPU, Device
 from model.errors import UserError
@@ -25,6 +25,7 @@ from model.phenotypes import prototypes, standardised
 from model.pretrained import Pretrained, read_encoders
 from model.processes import ALONE, Processes
 from model.represent import kept_words
+from model.samples import Samples
 from schemas.manifest import Cohort as CohortFacts
 from schemas.response import MODALITIES, Modality
 

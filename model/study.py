@@ -18,12 +18,13 @@ import numpy.typing as npt
 import torch
 
 from model.baselines import Inputs, Settings, gradient_boosting, logistic_regression
-from model.cohort import Cohort, CohortError, Samples
+from model.cohort import Cohort, CohortError
 from model.data import Data, Represented, Rows, member_outputs, raw_outputs
 from model.evaluate import HEADLINE_HOURS, auroc, hospital_folds
 from model.jobs import Arrays
 from model.net import M3H
 from model.prepare import Prepared, RunError, TrainConfig, held_out
+from model.samples import Samples
 from model.train import Trainer
 from schemas.response import MODALITIES, Modality
 

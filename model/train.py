@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from model import calibrate
 from model.checkpoint import Checkpoint, make_net, write_tensors
 from model.data import CHUNK, Rows, member_outputs
+from model.errors import naming
 from model.evaluate import held_out_auroc
 from model.losses import INTERVAL, Losses
 from model.net import Member
@@ -339,16 +341,20 @@ class MemberRun:
         }
 
     def _resume(self, path: Path) -> None:
-        if not path.is_file():
+        if not os.path.lexists(path):
             return
-        with safe_open(path, framework="pt") as state_file:
-            progress = json.loads(state_file.metadata()["progress"])
-        if progress["of"] != self._identity():
-            raise RunError(
-                f"{path.parent} holds another run (other cohorts or another configuration); "
-                "take another folder, or remove it to start anew"
-            )
-        tensors = load_file(path)
+        # safetensors raises errors of its own for a damaged file.
+        with naming(path, RunError, Exception):
+            with safe_open(path, framework="pt") as state_file:
+                progress = json.loads(state_file.metadata()["progress"])
+            if progress["of"] != self._identity():
+                raise RunError(
+                    f"{path.parent} holds another run (other cohorts or another configuration); "
+                    "take another folder, or remove it to start anew"
+                )
+            self._take(load_file(path), progress)
+
+    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         self.mean.load_state_dict(_below("mean/", tensors))
         self.learning.load_state_dict(_below("learning/", tensors))
         self.best = _below("best/", tensors)

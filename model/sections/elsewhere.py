@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from model.cohort import Samples
 from model.data import Rows
 from model.kept import Kept, NotYet
 from model.measure import Floats, Found, interval, rank_correlation, recalibrated
+from model.samples import Samples
 from model.sections import FEWEST_FEW, Section
 from model.sections.words import figure, folded, percent, prose, table, with_interval
 from schemas.response import MODALITIES

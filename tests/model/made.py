@@ -5,9 +5,10 @@ from importlib.resources import files
 
 import numpy as np
 
-from model.cohort import COHORT, Cohort, Samples
+from model.cohort import COHORT, Cohort
 from model.net import NetConfig
 from model.prepare import TrainConfig
+from model.samples import Samples
 from schemas.features import STATISTICS, FeatureSpec
 from schemas.manifest import TOKENIZER, sha256
 from schemas.tasks import load_tasks
