@@ -28,24 +28,29 @@ SHORT_BYTES, SHORT_SECONDS = 2**20, 0.1
 
 
 class Call:
-    """One request's place in the house, from before its body is read until it is answered.
+    """An admitted request, from before its body is read until it is answered.
 
-    `taken`: the bytes of all bodies of each priority. `deadline`: by the monotonic clock.
+    `deadline`: by the monotonic clock. `size`: bytes of its body that have arrived and are held.
+    `hold`: adds to the bytes of all bodies of a priority, or raises Refused.
     """
 
     def __init__(
-        self, priority: Priority, size: int, deadline: float, taken: dict[Priority, int]
+        self, priority: Priority, deadline: float, hold: Callable[[Priority, int], None]
     ) -> None:
-        self.priority, self.size, self.deadline = priority, size, deadline
+        self.priority, self.size, self.deadline = priority, 0, deadline
         self.answers: list[asyncio.Future[bytes]] = []
-        self._taken = taken
+        self._hold = hold
 
     def __enter__(self) -> Self:
-        self._taken[self.priority] += self.size
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._taken[self.priority] -= self.size
+        self._hold(self.priority, -self.size)
+
+    def hold(self, size: int) -> None:
+        """Holds more bytes of the body. Raises Refused (503) if all bodies have too many."""
+        self._hold(self.priority, size)
+        self.size += size
 
     def end(self, error: Exception) -> None:
         """Whatever is not answered yet is not wanted any more."""
@@ -82,20 +87,27 @@ class Batcher(Generic[J, R, P]):
         self._long.close()
 
     def admitted(self, priority: Priority, size: int, milliseconds: int) -> Call:
-        """A place for a request with a body of `size` bytes, to be answered in so many ms.
+        """A place for a request whose body is to have `size` bytes, to be answered in so many ms.
 
-        Raises Refused: 503 if there is none, 504 if those ahead take longer than that.
+        The bytes are held as they arrive (`Call.hold`): a body that never comes takes no room.
+        Raises Refused: 503 if there is no room, 504 if those ahead take longer than that.
         """
         ahead = self._lane(size).ahead(priority)
-        urgent, bulk = self._bytes["urgent"], self._bytes["bulk"]
-        bytes_left = self._most_bytes - urgent - bulk
-        if priority == "bulk":
-            bytes_left = min(bytes_left, self._most_bytes // 2 - bulk)
-        if ahead * 1000 > self._most_ms or size > bytes_left:
+        if ahead * 1000 > self._most_ms or size > self._bytes_left(priority):
             raise problems.busy(max(1, math.ceil(ahead)))
         if ahead * 1000 >= milliseconds:
             raise problems.late()
-        return Call(priority, size, time.monotonic() + milliseconds / 1000, self._bytes)
+        return Call(priority, time.monotonic() + milliseconds / 1000, self._hold)
+
+    def _bytes_left(self, priority: Priority) -> int:
+        urgent, bulk = self._bytes["urgent"], self._bytes["bulk"]
+        left = self._most_bytes - urgent - bulk
+        return left if priority == "urgent" else min(left, self._most_bytes // 2 - bulk)
+
+    def _hold(self, priority: Priority, size: int) -> None:
+        if size > self._bytes_left(priority):
+            raise problems.busy(1)
+        self._bytes[priority] += size
 
     def _lane(self, size: int) -> Lane[J, R, P]:
         return self._short if size <= SHORT_BYTES else self._long

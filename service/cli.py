@@ -27,8 +27,12 @@ EXAMPLE = Path("examples/septic_shock.json")
 # Headings of `--help`. A setting that is not named here stands under "Options".
 _GROUPS = {
     "Model": ("bundle", "device", "workers", "graphs", "threads"),
-    "Network": ("host", "port", "admin_host", "admin_port"),
-    "Limits": ("max_body_bytes", "max_batch", "queue_ms", "queue_bytes", "deadline_ms"),
+    "Network": ("host", "port", "admin_host", "admin_port", "allowed_hosts", "cors_origins"),
+    "Limits": (
+        *("max_body_bytes", "max_header_bytes", "max_connections"),
+        *("head_seconds", "body_seconds", "write_seconds"),
+        *("max_batch", "queue_ms", "queue_bytes", "deadline_ms"),
+    ),
     "Cache": ("cache_bytes", "redis_secret", "redis_url", "redis_ms", "redis_keep_seconds"),
     "Observability": ("golden_seconds", "otlp_endpoint", "trace_ratio", "log_level"),
     "Shutdown": ("drain_seconds", "shutdown_seconds"),

@@ -141,6 +141,12 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self._registry,
         )
+        self._refused = Counter(
+            "m3h_connections_refused",
+            "Connections that the server refused or cut, by reason",
+            ("reason",),
+            registry=self._registry,
+        )
         self._bundle = Gauge(
             "m3h_bundle_info",
             "The bundle that is served: by how many workers",
@@ -165,6 +171,9 @@ class Metrics:
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def connection_refused(self, reason: str) -> None:
+        self._refused.labels(reason).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage).observe(seconds)

@@ -18,6 +18,8 @@ from starlette.responses import Response
 from schemas.faults import LISTED, FieldError, InvalidPayload
 
 MEDIA_TYPE = "application/problem+json"
+# Of every answer that may be about a patient: no cache keeps it, no browser takes it for a page.
+UNCACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 # A name that a program would give; anything else might be a patient's.
 _PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -61,7 +63,10 @@ class Refused(Exception):
 
 def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
-        problem.json_bytes(), problem.status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+        problem.json_bytes(),
+        problem.status,
+        headers=UNCACHED | dict(headers or {}),
+        media_type=MEDIA_TYPE,
     )
 
 
@@ -131,6 +136,62 @@ def busy(retry_after: int) -> Refused:
 def late() -> Refused:
     detail = "it cannot be answered within M3H-Deadline-Ms; it was not computed, or is not any more"
     return Refused(problem("late", "Too late", 504, detail))
+
+
+def malformed() -> Refused:
+    detail = "the request is not valid HTTP/1.1 (RFC 9112)"
+    return Refused(problem("malformed-request", "Malformed request", 400, detail))
+
+
+def http_version() -> Refused:
+    detail = "the service speaks HTTP/1.1 and HTTP/1.0"
+    return Refused(problem("http-version", "HTTP version not supported", 505, detail))
+
+
+def transfer_coding() -> Refused:
+    detail = "the only transfer coding is chunked"
+    return Refused(problem("transfer-coding", "Transfer coding not implemented", 501, detail))
+
+
+def no_tunnel() -> Refused:
+    detail = "no path answers CONNECT"
+    body = problem("method-not-allowed", "Method not allowed", 405, detail)
+    return Refused(body, {"Allow": "GET, HEAD, POST, OPTIONS"})
+
+
+def headers_too_large(limit: int) -> Refused:
+    detail = f"the headers are larger than {limit} bytes (M3H_MAX_HEADER_BYTES), or too many"
+    return Refused(problem("headers-too-large", "Request header fields too large", 431, detail))
+
+
+def target_too_long(limit: int) -> Refused:
+    detail = f"path and query are longer than {limit} bytes"
+    return Refused(problem("target-too-long", "URI too long", 414, detail))
+
+
+def invalid_host(what: str) -> Refused:
+    return Refused(problem("invalid-host", "Invalid host", 400, f"the Host header {what}"))
+
+
+def host_not_allowed() -> Refused:
+    detail = "the service is not known by the name in the Host header (M3H_ALLOWED_HOSTS)"
+    return Refused(problem("host-not-allowed", "Misdirected request", 421, detail))
+
+
+def too_slow(part: str, setting: str) -> Refused:
+    detail = f"the {part} of the request did not arrive in time ({setting})"
+    return Refused(problem("too-slow", "Request timeout", 408, detail))
+
+
+def too_many_connections() -> Refused:
+    detail = "as many connections as may be open are open (M3H_MAX_CONNECTIONS)"
+    body = problem("too-many-connections", "Too many connections", 503, detail)
+    return Refused(body, {"Retry-After": "1"})
+
+
+def ending() -> Refused:
+    detail = "the service ended before the request was answered (M3H_SHUTDOWN_SECONDS)"
+    return Refused(problem("ending", "Ending", 503, detail), {"Retry-After": "1"})
 
 
 def bundle_refused(detail: str) -> Refused:

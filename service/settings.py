@@ -1,13 +1,16 @@
 """Every setting of the service: one class, read from `M3H_*` in one place."""
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _NO_REDIS_URL = (
@@ -72,6 +75,36 @@ class Settings(BaseSettings):
         "shared by the workers",
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
+    max_header_bytes: int = Field(
+        32 * 2**10, ge=1024, description="largest head of a request; of at most 100 headers"
+    )
+    max_connections: int = Field(
+        1024,
+        ge=8,
+        description="connections of a worker, if it may open as many files; beyond, idle "
+        "connections are closed, then requests get 503",
+    )
+    head_seconds: float = Field(
+        10.0, gt=0, description="longest time for the head of a request to arrive"
+    )
+    body_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="longest time for the body of a request to arrive, whatever its deadline",
+    )
+    write_seconds: float = Field(
+        30.0, gt=0, description="longest time for a client to read 64 KiB of its answer"
+    )
+    allowed_hosts: Annotated[list[str] | None, NoDecode] = Field(
+        None,
+        description="names that the service may be addressed by, *.example.org for all below; "
+        "default: those of this machine if host is a loopback address, else all",
+    )
+    cors_origins: Annotated[list[Origin], NoDecode] = Field(
+        [],
+        description="pages of other sites that may ask from a browser; https://ehr.example, or * "
+        "for all",
+    )
     max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
     queue_ms: int = Field(
         2_000, ge=1, description="time that those who wait in a worker may take; beyond: 503"
@@ -127,6 +160,16 @@ class Settings(BaseSettings):
         if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
             raise ValueError(f"must have {SHORTEST_SECRET} characters or more; {_MAKE_ONE}")
         return secret
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        """Text is a JSON array, or names with commas between them."""
+        if not isinstance(value, str):
+            return value
+        with suppress(ValueError):  # [::1] is a name
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @field_validator("redis_url")
     @classmethod

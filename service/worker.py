@@ -143,7 +143,7 @@ class _Worker:
         return Told()
 
     def server(self, listens: Callable[[], None]) -> HttpServer:
-        return HttpServer(self, self._switch, self._settings, listens)
+        return HttpServer(self, self._switch, self._settings, self._log, self._counted, listens)
 
 
 def _traces(settings: Settings, log: FilteringBoundLogger) -> "Traces | None":

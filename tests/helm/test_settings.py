@@ -45,7 +45,8 @@ def sample(field):
         return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
     if "pattern" in schema:
         return "http://collector:4318"
-    return {"string": "127.0.0.9", "integer": 12_345, "number": 0.5}[schema["type"]]
+    samples = {"string": "127.0.0.9", "integer": 12_345, "number": 0.5}
+    return (samples | {"array": ["https://ehr.example"]})[schema["type"]]
 
 
 @pytest.mark.parametrize("field", FIELDS)

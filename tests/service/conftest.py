@@ -62,6 +62,24 @@ def started(
         process.communicate()
 
 
+@pytest.fixture(scope="session")
+def running_process(
+    bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`m3h-serve` with one worker and its default settings, and its URL."""
+    log = tmp_path_factory.mktemp("running") / "log.jsonl"
+    process, url = served.start(bundle_dir, log, M3H_WORKERS="1", M3H_DRAIN_SECONDS="0")
+    yield process, url
+    process.terminate()
+    process.communicate()
+
+
+@pytest.fixture(scope="session")
+def running(running_process: tuple[subprocess.Popen[str], str]) -> str:
+    """The URL of `m3h-serve` with one worker and its default settings."""
+    return running_process[1]
+
+
 @dataclass
 class Service:
     """A running app, and everything that it has written."""
