@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import json
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import anyio.to_thread
@@ -23,15 +24,24 @@ from service import catalog, dashboard, documentation, metrics, problems
 from service.batcher import ALONE_BYTES, Batcher, Call, Priority
 from service.bundle import Bundle
 from service.cache import Cache
-from service.documents import CSV, JSON, MARKDOWN, Document
+from service.documents import CSV, MARKDOWN, Document, json_response
 from service.engine import Engine
 from service.lane import COLLECTION
 from service.log import make_log, where
 from service.metrics import Metrics
-from service.middleware import Observed
+from service.middleware import CrossOrigin, HeadAsGet, Observed
+from service.negotiation import JSON
 from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, Read, items
 from service.problems import Refused
-from service.request import Terms, body_size, options_of, read_body, terms_of
+from service.request import (
+    StrictRoute,
+    Terms,
+    body_size,
+    options_of,
+    read_body,
+    refuse_repeated,
+    terms_of,
+)
 from service.settings import Settings
 from service.stages import STAGE, Stage
 from service.tim import Asked, TimDocuments
@@ -90,7 +100,11 @@ def create_app(
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
     app.include_router(dashboard.routes())
-    app.add_middleware(Observed, metrics=counted, log=log, traces=traces)
+    cross_origin = CrossOrigin.of(settings.cors_origins)
+    if cross_origin is not None:
+        app.add_middleware(cross_origin)
+    app.add_middleware(Observed, metrics=counted, log=log, traces=traces, cross_origin=cross_origin)
+    app.add_middleware(HeadAsGet)
     return app
 
 
@@ -156,15 +170,16 @@ def _predict(
         three tasks rest on that stand out most, or the one that `task` names. `none`: no reasons.
         `strict=true` refuses input that would otherwise be ignored and listed in the receipt.
         """
+        refuse_repeated(request)
         options = options_of(request)
         with admitted(request, "urgent") as call:
             stage = _traced(request, options, call, engine.bundle)
-            body = await read_body(request, settings.max_body_bytes, call.deadline)
+            body = await read_body(request, settings.max_body_bytes, call)
             job = Job.waiting(body, options, stage)
             (found,) = await batcher.answer(call, [job], request.receive)
         if isinstance(found, Exception):
             raise found
-        return Response(found, media_type=JSON)
+        return await json_response(request, found)
 
     @app.post(
         "/predict/batch",
@@ -176,10 +191,11 @@ def _predict(
     )
     async def predict_batch(request: Request) -> Response:
         """Items keep their order; each is answered by its Answer or by its own Problem."""
+        refuse_repeated(request)
         options = options_of(request)
         with admitted(request, "bulk") as call:
             stage = _traced(request, options, call, engine.bundle)
-            body = await read_body(request, settings.max_body_bytes, call.deadline)
+            body = await read_body(request, settings.max_body_bytes, call)
             reading = partial(_items, body, settings.max_batch, call.deadline)
             if len(body) <= ALONE_BYTES:
                 payloads = reading()
@@ -188,7 +204,7 @@ def _predict(
             jobs = [Job.waiting(payload, options, stage) for payload in payloads]
             found = await batcher.answer(call, jobs, request.receive)
         answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
-        return Response(b'{"items":[' + b",".join(answers) + b"]}", media_type=JSON)
+        return await json_response(request, b'{"items":[' + b",".join(answers) + b"]}")
 
     def problem_of(error: Exception) -> bytes:
         """What is wrong with one item; an error of the service is told to the log, too."""
@@ -221,7 +237,7 @@ def _traced(request: Request, options: Options, call: Call, bundle: Bundle) -> S
 
 
 def _documents(bundle: Bundle) -> APIRouter:
-    routes = APIRouter(tags=["model"])
+    routes = APIRouter(tags=["model"], route_class=StrictRoute)
     tasks = Document.of(catalog.tasks(bundle.manifest))
     variables = Document.of(catalog.variables(bundle.manifest))
     model = Document.of(catalog.model(bundle.manifest, bundle.digest))
@@ -270,17 +286,21 @@ def _documents(bundle: Bundle) -> APIRouter:
 
 
 def _descriptions(app: FastAPI) -> APIRouter:
-    routes = APIRouter(include_in_schema=False)
+    routes = APIRouter(include_in_schema=False, route_class=StrictRoute)
+
+    @cache
+    def document() -> Document:
+        return Document(json.dumps(app.openapi()).encode(), JSON)
 
     @routes.get("/openapi.json")
-    async def openapi() -> dict[str, Any]:
-        return app.openapi()
+    async def openapi(request: Request) -> Response:
+        return document().response(request)
 
     return routes
 
 
 def _health(engine: Engine, counted: Metrics) -> APIRouter:
-    routes = APIRouter(tags=["operations"])
+    routes = APIRouter(tags=["operations"], route_class=StrictRoute)
     one_at_a_time = anyio.CapacityLimiter(1)
 
     @routes.get("/health/live", summary="The process answers")

@@ -1,6 +1,5 @@
 """The dashboard: files that are built from `web/`, served from memory under a strict policy."""
 
-import gzip
 import mimetypes
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.documents import Document
+from service.request import StrictRoute
 
 # Content Security Policy Level 3: nothing but what this service itself serves, and no inline code.
 POLICY = (
@@ -25,28 +25,21 @@ POLICY = (
 _HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Vary": "Accept-Encoding",
 }
 _INDEX = "index.html"
 
 
 def routes() -> APIRouter:
     """`GET /`, and what it loads below `/page`."""
-    found = APIRouter(include_in_schema=False)
+    found = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
     def serve(path: str, entry: Traversable) -> None:
         media_type = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-        content = entry.read_bytes()
-        plain = Document(content, media_type, _HEADERS)
-        packed = Document(
-            gzip.compress(content, mtime=0), media_type, _HEADERS | {"Content-Encoding": "gzip"}
-        )
+        document = Document(entry.read_bytes(), media_type, _HEADERS)
 
         @found.get(path)
         async def get(request: Request) -> Response:
-            accepts = request.headers.get("accept-encoding", "")
-            return (packed if "gzip" in accepts else plain).response(request)
+            return document.response(request)
 
     def walk(folder: Traversable, path: str) -> None:
         for entry in folder.iterdir():

@@ -17,7 +17,7 @@ from service.negotiation import JSON, accepts_gzip
 
 CSV: Final = "text/csv"
 MARKDOWN: Final = "text/markdown"
-SMALL_BYTES = 1024  # an answer that is no larger is sent as it is
+_SMALL_BYTES = 1024  # what is made for one request and is no larger is sent as it is
 # Of an answer that is made once for many, and of one that is made for each request: 42 KB become
 # 11 KB in 0.1 ms; the best level would make 10 KB of it in 0.6 ms.
 _LEVEL, _FAST_LEVEL = 9, 1
@@ -33,7 +33,7 @@ class Document:
         self._media_type = media_type
         more = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"} | dict(headers or {})
         self._plain = (content, more | _tag(content))
-        packed = gzip.compress(content, _LEVEL, mtime=0) if len(content) > SMALL_BYTES else content
+        packed = gzip.compress(content, _LEVEL, mtime=0)
         self._packed = self._plain
         if len(packed) < len(content):
             self._packed = (packed, more | _tag(packed) | {"Content-Encoding": "gzip"})
@@ -60,7 +60,7 @@ def _tag(content: bytes) -> dict[str, str]:
 async def json_response(request: Request, content: bytes) -> Response:
     """What was made for one request."""
     headers = {"Vary": "Accept-Encoding"}
-    if len(content) > SMALL_BYTES and accepts_gzip(request.headers):
+    if len(content) > _SMALL_BYTES and accepts_gzip(request.headers):
         headers["Content-Encoding"] = "gzip"
         if len(content) > _LONG_BYTES:
             content = await anyio.to_thread.run_sync(_packed, content)

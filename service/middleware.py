@@ -1,17 +1,27 @@
-"""Around each request: its id and trace, its line in the log, its count, its last resort."""
+"""Around each request: its id and trace, its line in the log, its count, its last resort.
 
+No cache keeps an answer that does not say for how long; no browser takes one for what it is not.
+"""
+
+import asyncio
 import re
 import secrets
 import time
 import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service import problems
 from service.log import where
 from service.metrics import Metrics
+from service.problems import Problem
 from service.stages import STAGE
 
 if TYPE_CHECKING:
@@ -20,22 +30,33 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # W3C Trace Context, version 00. All-zero ids are invalid.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_UNCACHED = [(name.lower().encode(), value.encode()) for name, value in problems.UNCACHED.items()]
+# What a page of another site may send and read, besides what it always may (Fetch, section 2.2.2).
+_MAY_SEND = ("If-None-Match", "M3H-Deadline-Ms", "M3H-Priority", "traceparent", "X-Request-ID")
+_MAY_READ = ("Content-Encoding", "ETag", "Retry-After", "traceparent", "X-Request-ID")
 _QUIET = ("/health/live", "/health/ready", "/metrics")  # asked every few seconds by machines
 
 
 class Observed:
     """ASGI middleware. Nothing of a query string, a body or an unknown path is written down.
 
-    `traces`: None if nobody wants them.
+    `traces`: None if nobody wants them. `cross_origin`: what is around the app, if anything is, for
+    answers that the app does not give.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger, traces: "Traces | None"
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+        traces: "Traces | None",
+        cross_origin: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
         self._traces = traces
+        self._cross_origin = cross_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +79,9 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *ids]
+                names = {name for name, _ in message["headers"]}
+                more = (pair for pair in _UNCACHED if pair[0] not in names)
+                message["headers"] = [*message["headers"], *ids, *more]
             await send(message)
 
         try:
@@ -69,9 +92,9 @@ class Observed:
             )
             if traced is not None:
                 traced.stage.fault = type(error).__name__
-            if not status:
-                answer = problems.response(problems.unexpected())
-                await answer(scope, receive, send_with_ids)
+            await self._answer(problems.unexpected(), status, scope, send_with_ids)
+        except asyncio.CancelledError:  # the process ends
+            await self._answer(problems.ending().problem, status, scope, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
             path = getattr(scope.get("route"), "path", None)
@@ -89,6 +112,38 @@ class Observed:
             if traced is not None:
                 traced.end(scope["method"], path, status)
 
+    async def _answer(self, problem: Problem, status: int, scope: Scope, send: Send) -> None:
+        """`status`: of the answer that has begun, if one has."""
+        if status:
+            return
+        answer: ASGIApp = problems.response(problem)
+        if self._cross_origin is not None:
+            answer = self._cross_origin(answer)
+        await answer(scope, _nothing, send)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+class HeadAsGet:
+    """ASGI middleware. Answers HEAD as GET without the content (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
 
 def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:
     text = "" if given is None else given.decode("latin-1")
@@ -97,3 +152,26 @@ def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:
 
 def _new_trace() -> str:
     return f"00-{uuid.uuid4().hex}-{secrets.token_hex(8)}-00"
+
+
+class CrossOrigin(CORSMiddleware):
+    """Lets pages of other sites ask from a browser, without credentials (Fetch, section 3.3)."""
+
+    @classmethod
+    def of(cls, origins: Sequence[str]) -> Callable[[ASGIApp], ASGIApp] | None:
+        """What is put around an app. Nothing if there are no origins."""
+        if not origins:
+            return None
+        return partial(
+            cls,
+            allow_origins=[origin.lower() for origin in origins],
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=_MAY_SEND,
+            expose_headers=_MAY_READ,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        return problems.response(problems.origin_not_allowed(), {"Vary": "Origin"})

@@ -56,7 +56,8 @@ def preferred(headers: Headers, media_types: Sequence[str]) -> str:
 
 def _weights(headers: Headers, name: str) -> dict[str, float]:
     """What a header lists, in lower case, each with its weight. What has no valid weight is left
-    out, and so are parameters of media types."""
+    out, and so are parameters of media types.
+    """
     found = {}
     for part in ",".join(headers.getlist(name)).lower().split(","):
         entry, *parameters = (piece.strip() for piece in part.split(";"))

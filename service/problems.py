@@ -119,6 +119,18 @@ def parameter(name: str, rule: str, detail: str) -> Refused:
     return Refused(_invalid_parameter(faults))
 
 
+def repeated(names: Sequence[str]) -> Refused:
+    """Of query parameters, or of headers."""
+    detail = "is given more than once"
+    faults = [Fault(parameter=name, rule="repeated", detail=detail) for name in names]
+    return Refused(_invalid_parameter(faults))
+
+
+def parameter_name(name: str) -> str:
+    """A name that may be repeated in an answer, or a word in its place."""
+    return name if _PARAMETER_NAME.fullmatch(name) else "(name withheld)"
+
+
 def _invalid_parameter(faults: Sequence[Fault]) -> Problem:
     detail = "a parameter or a header does not keep the rule that is named"
     return problem("invalid-parameter", "Invalid parameter", 422, detail, faults)
@@ -189,6 +201,11 @@ def too_many_connections() -> Refused:
     return Refused(body, {"Retry-After": "1"})
 
 
+def origin_not_allowed() -> Problem:
+    detail = "no page of that site may ask so (M3H_CORS_ORIGINS)"
+    return problem("origin-not-allowed", "Origin not allowed", 400, detail)
+
+
 def ending() -> Refused:
     detail = "the service ended before the request was answered (M3H_SHUTDOWN_SECONDS)"
     return Refused(problem("ending", "Ending", 503, detail), {"Retry-After": "1"})
@@ -220,8 +237,15 @@ def install(app: FastAPI) -> None:
         return response(_invalid_parameter(faults))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        return response(_http_problem(error.status_code), error.headers)
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and request.scope["path"] == "*":  # the service as a whole
+            error = HTTPException(405, headers={"Allow": "GET, POST"})
+        if error.status_code != 405:
+            return response(_http_problem(error.status_code), error.headers)
+        allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": f"{allow}, OPTIONS"})
+        return response(_http_problem(405), {"Allow": allow})
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -235,8 +259,8 @@ def _parameter_fault(error: Mapping[str, object]) -> Fault:
     if isinstance(location, tuple):
         place, name = str(location[0]), str(location[-1])
     # A header is one that the service asks for; a query parameter might be anything.
-    if not (place == "header" or _PARAMETER_NAME.fullmatch(name)):
-        name = "(name withheld)"
+    if place != "header":
+        name = parameter_name(name)
     match error["type"]:
         case "extra_forbidden":
             rule, detail = "unknown_parameter", "is no parameter here"

@@ -1,20 +1,24 @@
 """What a request says, read before anything is computed: its options, its terms, its body."""
 
 import asyncio
-from typing import Annotated, TypeVar
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import problems
-from service.batcher import Priority
-from service.documents import JSON
+from service.batcher import Call, Priority
+from service.negotiation import is_json, is_uncoded
 from service.predict import Options
 from service.stages import STAGE, within
 
 LONGEST_MS = 600_000
 M = TypeVar("M", bound=BaseModel)
+N = TypeVar("N", bytes, str)
 
 
 class Terms(BaseModel):
@@ -38,6 +42,40 @@ class Terms(BaseModel):
 
 _OPTIONS, _TERMS = Options(), Terms()
 _TERM_NAMES = [field.alias for field in Terms.model_fields.values() if field.alias is not None]
+# Headers that mean one thing: of two of a name, one would be ignored.
+_SINGLE = {
+    name.lower().encode(): name for name in ("Host", "Content-Type", "Content-Length", *_TERM_NAMES)
+}
+
+
+class StrictRoute(APIRoute):
+    """A route that refuses what is given twice."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            refuse_repeated(request)
+            return await handler(request)
+
+        return strict
+
+
+def refuse_repeated(request: Request) -> None:
+    """Raises Refused (422) for a query parameter, or a header that means one thing, given twice."""
+    names = [name for name, _ in request.scope["headers"]]
+    if len(set(names)) < len(names):
+        single = [name for name in names if name in _SINGLE]
+        _refuse_second(single, lambda name: _SINGLE[name])
+    if request.scope["query_string"]:
+        given = [name for name, _ in request.query_params.multi_items()]
+        _refuse_second(given, problems.parameter_name)
+
+
+def _refuse_second(given: Sequence[N], named: Callable[[N], str]) -> None:
+    repeated = sorted(named(name) for name, count in Counter(given).items() if count > 1)
+    if repeated:
+        raise problems.repeated(repeated)
 
 
 def options_of(request: Request) -> Options:
@@ -68,34 +106,32 @@ def _valid(model: type[M], given: dict[str, str], place: str) -> M:
 
 
 def body_size(request: Request, limit: int) -> int:
-    """How large the body of a JSON request is, or at most may be. Raises Refused beyond `limit`."""
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.lower().replace(" ", "").replace('"', "")
-    coding = request.headers.get("content-encoding", "identity")
-    if (
-        media_type.strip().lower() != JSON
-        or charset not in ("", "charset=utf-8")
-        or coding.lower() != "identity"
-    ):
+    """How large the body of a JSON request is to be, or 0 if that is not known.
+
+    Raises Refused for another type, and beyond `limit`.
+    """
+    headers = request.headers
+    if not is_json(headers.get("content-type", "")) or not is_uncoded(headers):
         raise problems.unsupported_media_type()
-    stated = request.headers.get("content-length", "")
-    size = int(stated) if stated.isdecimal() else limit
+    stated = headers.get("content-length", "")
+    size = int(stated) if stated.isdecimal() else 0
     if size > limit:
         raise problems.too_large(limit)
     return size
 
 
-async def read_body(request: Request, limit: int, deadline: float) -> bytes:
-    """The whole body. `deadline`: by the monotonic clock.
+async def read_body(request: Request, limit: int, call: Call) -> bytes:
+    """The whole body, whose bytes `call` holds as they arrive.
 
-    Stops reading, and raises Refused, beyond `limit` bytes and when the time is over; raises
-    ClientDisconnect if the caller hangs up.
+    Stops reading, and raises Refused, beyond `limit` bytes, when the call's time is over, and if
+    all bodies together are too large; raises ClientDisconnect if the caller hangs up.
     """
     body = bytearray()
     with within(request.scope.get(STAGE), "read"):
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(call.deadline):
                 async for chunk in request.stream():
+                    call.hold(len(chunk))
                     body += chunk
                     if len(body) > limit:
                         raise problems.too_large(limit)

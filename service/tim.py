@@ -4,7 +4,7 @@ import csv
 import io
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from schemas.tim import Tim
 from service import problems
-from service.documents import CSV, JSON, Document
+from service.documents import CSV, Document
+from service.negotiation import JSON, preferred
 
 NEAR = 5  # names that a problem lists
 
@@ -44,22 +45,12 @@ class TimDocuments:
             near = get_close_matches(asked.source.lower(), self._tim.sources, NEAR, cutoff=0.4)
             detail = f"no such task; near it: {', '.join(near)}" if near else "no such task"
             raise problems.parameter("source", "unknown_task", f"{detail} (GET /tasks lists all)")
-        return self._document(asked, preferred(request.headers.get("accept"))).response(request)
+        return self._document(asked, preferred(request.headers, (JSON, CSV))).response(request)
 
-    def _make(self, asked: Asked, media_type: Literal["application/json", "text/csv"]) -> Document:
+    def _make(self, asked: Asked, media_type: str) -> Document:
         tim = self._tim if asked.source is None else self._tim.of(asked.source, asked.top)
         text = tim.model_dump_json() if media_type == JSON else table(tim)
-        return Document(text.encode(), media_type, {"Vary": "Accept"})
-
-
-def preferred(accept: str | None) -> Literal["application/json", "text/csv"]:
-    """CSV if the client asks for it, and not for JSON at least as much (RFC 9110, 12.5.1)."""
-    quality = {"*/*": 0.0, JSON: 0.0, CSV: 0.0}
-    for part in (accept or "*/*").split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        q = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
-        quality[name] = float(q) if q.replace(".", "", 1).isdecimal() else 0.0
-    return CSV if quality[CSV] > max(quality[JSON], quality["*/*"], 0.0) else JSON
+        return Document(text.encode(), media_type, {"Vary": "Accept, Accept-Encoding"})
 
 
 def table(tim: Tim) -> str:

@@ -97,6 +97,7 @@ class House:
         gone: Awaitable[object] | None = None,
     ) -> Found:
         with self.batcher.admitted(priority, size, ms) as call:
+            call.hold(size)
             forever = asyncio.get_running_loop().create_future()
             return await self.batcher.answer(call, jobs, lambda: gone or forever)
 

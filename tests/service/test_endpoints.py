@@ -317,10 +317,13 @@ def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
     payload["tabular"]["sex"] = "unheard of"
     before = service.client.get("/metrics").text
     service.predict(payload)
-    after = service.client.get("/metrics").text
 
     def more(name: str) -> float:
-        return scraped(after, name) - scraped(before, name)
+        return scraped(service.client.get("/metrics").text, name) - scraped(before, name)
+
+    # They are counted once the answer has left.
+    until(lambda: more("m3h_attention_entropy_count") == 1)
+    after = service.client.get("/metrics").text
 
     for stage in ("parse", "features", "model", "respond"):
         assert more(f'm3h_stage_seconds_count{{stage="{stage}"}}') == 1

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.datastructures import Headers
 
 from schemas.manifest import BundleError
 from schemas.tim import TIM, Tim
 from service.bundle import Bundle
 from service.engine import Engine
-from service.tim import preferred
+from service.negotiation import preferred
 from tests.made_tim import made_tim
 
 
@@ -74,7 +75,7 @@ def test_a_source_has_its_row_and_top_its_largest_cells(client):
 def test_whoever_has_it_is_not_sent_it_again(client):
     for accept in ("application/json", "text/csv"):
         first = client.get("/tim", headers={"Accept": accept})
-        assert first.headers["vary"] == "Accept"
+        assert first.headers["vary"] == "Accept, Accept-Encoding"
         again = {"Accept": accept, "If-None-Match": first.headers["etag"]}
         assert client.get("/tim", headers=again).status_code == 304
     other = client.get("/tim", headers={"Accept": "application/json", **again})
@@ -104,11 +105,18 @@ def test_a_spreadsheet_gets_one_line_for_each_cell(client):
         ("text/csv;q=0.5, application/json", "application/json"),
         ("text/csv;q=0", "application/json"),
         ("text/csv;q=oops", "application/json"),
+        ("TEXT/CSV", "text/csv"),
+        ("text/*", "text/csv"),
+        ("text/csv; Q=0.9, application/*;q=0.8", "text/csv"),
+        ("text/csv; q=0.9, */*; q=0.95", "application/json"),
+        ("application/json;q=0.5, text/csv;header=present;q=0.6", "text/csv"),
+        ("text/csv;q=2", "application/json"),
         ("text/html", "application/json"),
     ],
 )
 def test_the_form_is_the_one_that_the_client_prefers(accept, found):
-    assert preferred(accept) == found
+    headers = Headers({} if accept is None else {"Accept": accept})
+    assert preferred(headers, ("application/json", "text/csv")) == found
 
 
 def test_an_unknown_task_is_told_the_names_near_it_and_not_repeated(client):
