@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from service import problems
-from service.hosts import AllowedHosts
+from service.allowed_hosts import AllowedHosts
 from service.problems import Refused
 from service.refusals import Reason, Refusals
 from service.settings import Settings

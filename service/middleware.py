@@ -3,7 +3,6 @@
 No cache keeps an answer that does not say for how long; no browser takes one for what it is not.
 """
 
-import asyncio
 import re
 import secrets
 import time
@@ -21,7 +20,6 @@ from structlog.typing import FilteringBoundLogger
 from service import problems
 from service.log import where
 from service.metrics import Metrics
-from service.problems import Problem
 from service.stages import STAGE
 
 if TYPE_CHECKING:
@@ -92,9 +90,8 @@ class Observed:
             )
             if traced is not None:
                 traced.stage.fault = type(error).__name__
-            await self._answer(problems.unexpected(), status, scope, send_with_ids)
-        except asyncio.CancelledError:  # the process ends
-            await self._answer(problems.ending().problem, status, scope, send_with_ids)
+            if not status:
+                await self._answer(scope, receive, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
             path = getattr(scope.get("route"), "path", None)
@@ -112,18 +109,11 @@ class Observed:
             if traced is not None:
                 traced.end(scope["method"], path, status)
 
-    async def _answer(self, problem: Problem, status: int, scope: Scope, send: Send) -> None:
-        """`status`: of the answer that has begun, if one has."""
-        if status:
-            return
-        answer: ASGIApp = problems.response(problem)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: ASGIApp = problems.response(problems.unexpected())
         if self._cross_origin is not None:
             answer = self._cross_origin(answer)
-        await answer(scope, _nothing, send)
-
-
-async def _nothing() -> Message:
-    return {"type": "http.disconnect"}
+        await answer(scope, receive, send)
 
 
 class HeadAsGet:

@@ -206,11 +206,6 @@ def origin_not_allowed() -> Problem:
     return problem("origin-not-allowed", "Origin not allowed", 400, detail)
 
 
-def ending() -> Refused:
-    detail = "the service ended before the request was answered (M3H_SHUTDOWN_SECONDS)"
-    return Refused(problem("ending", "Ending", 503, detail), {"Retry-After": "1"})
-
-
 def bundle_refused(detail: str) -> Refused:
     return Refused(problem("bundle-refused", "Bundle refused", 422, detail))
 

@@ -13,8 +13,8 @@ import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from service import problems
+from service.allowed_hosts import AllowedHosts
 from service.connection import Connection, refusal
-from service.hosts import AllowedHosts
 from service.metrics import Metrics
 from service.refusals import Refusals
 from service.settings import Settings

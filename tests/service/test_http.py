@@ -12,7 +12,7 @@ from tests.service.http_client import PATIENT, connected, prediction, request
 
 GET = (
     *("/", "/page/app.js", "/tasks", "/variables", "/model", "/model-card", "/tim"),
-    *("/openapi.json", "/health/live", "/health/ready", "/metrics", "/usage"),
+    *("/openapi.json", "/health/live", "/health/ready", "/metrics"),
 )
 POST = ("/predict", "/predict/batch")
 JSON = {"Content-Type": "application/json"}
@@ -95,7 +95,7 @@ def test_an_answer_says_whether_a_cache_may_keep_it_and_is_taken_for_nothing_els
 ):
     answer = service.client.request(method, path)
     assert answer.headers["x-content-type-options"] == "nosniff"
-    documents = {*GET} - {"/health/live", "/health/ready", "/metrics", "/usage"}
+    documents = {*GET} - {"/health/live", "/health/ready", "/metrics"}
     kept = "no-cache" if path in documents else "no-store"
     assert answer.headers.get_list("cache-control") == [kept]
 
@@ -181,12 +181,6 @@ def test_a_header_that_is_a_list_may_come_in_parts(service):
     answer = service.client.get("/tasks", headers=headers)
     assert answer.status_code == 200
     assert answer.headers["content-encoding"] == "gzip"
-
-
-def test_an_id_that_is_given_twice_is_made_anew(service):
-    headers = [("X-Request-ID", "one"), ("X-Request-ID", "two")]
-    answer = service.client.get("/tasks", headers=headers)
-    assert answer.headers.get_list("x-request-id")[0] not in ("one", "two")
 
 
 # ---------------------------------------------------------------------------- types and codings

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 ANY = "*"
 LOOPBACK = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
-_HOST = re.compile(
-    rb"(\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
-)
+# Without the characters that RFC 3986 allows in a name and no name has.
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]*)(?::[0-9]*)?")
 _REMEMBERED = 64  # values of the header whose verdict is kept
 
 

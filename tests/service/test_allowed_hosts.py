@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.hosts import AllowedHosts
+from service.allowed_hosts import AllowedHosts
 from service.settings import Settings
 
 
