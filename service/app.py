@@ -95,7 +95,7 @@ def create_app(
 
     app = documentation.Documented(engine.bundle.manifest, lifespan)
     problems.install(app)
-    _predict(app, engine, batcher, settings, log)
+    _predict(app, engine, batcher, settings, log, counted)
     app.include_router(_documents(engine.bundle))
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
@@ -140,6 +140,7 @@ def _predict(
     batcher: Batcher[Job, Read, Prepared],
     settings: Settings,
     log: FilteringBoundLogger,
+    counted: Metrics,
 ) -> None:
     """Routes of the app itself: what FastAPI does for others would be felt here."""
     parameters = documentation.parameters(query=Options, header=Terms)
@@ -209,11 +210,14 @@ def _predict(
     def problem_of(error: Exception) -> bytes:
         """What is wrong with one item; an error of the service is told to the log, too."""
         if isinstance(error, InvalidPayload):
-            return problems.invalid_payload(error.errors).json_bytes()
-        if isinstance(error, Refused):
-            return error.problem.json_bytes()
-        log.error("unexpected", error=type(error).__name__, at=where(error))
-        return problems.unexpected().json_bytes()
+            problem = problems.invalid_payload(error.errors)
+        elif isinstance(error, Refused):
+            problem = error.problem
+        else:
+            log.error("unexpected", error=type(error).__name__, at=where(error))
+            problem = problems.unexpected()
+        counted.item_failed(problem.status)
+        return problem.json_bytes()
 
 
 def _items(body: bytes, limit: int, deadline: float) -> list[Any]:

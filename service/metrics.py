@@ -95,6 +95,12 @@ class Metrics:
         self._predictions = Counter(
             "m3h_predictions", "Predictions answered, each of a batch", registry=self._registry
         )
+        self._items_failed = Counter(
+            "m3h_batch_item_failures",
+            "Items of batches that were answered by a problem; the batch itself was answered 200",
+            ("status",),
+            registry=self._registry,
+        )
         measured = Counter(
             "m3h_variable_present",
             "Predictions whose request held a usable value of the variable",
@@ -174,6 +180,9 @@ class Metrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
+
+    def item_failed(self, status: int) -> None:
+        self._items_failed.labels(str(status)).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage).observe(seconds)
