@@ -17,16 +17,20 @@ _TOKEN = 3  # characters, at least
 
 @dataclass
 class Pace:
-    """Seconds of a unit. `large`: so many units of a call tell it; fewer tell less."""
+    """Seconds of a unit. `large`: so many units of a call tell it; fewer tell less.
+
+    A call takes `call` seconds whatever its size.
+    """
 
     unit: float | None = None
     large: float = 1.0
+    call: float = 0.0
 
     def seconds(self, count: float) -> float:
         return count * (self.unit or 0.0)
 
     def learn(self, count: float, seconds: float) -> None:
-        each = seconds / max(count, 1)
+        each = max(0.0, seconds - self.call) / max(count, 1)
         if self.unit is None:
             self.unit = each
         self.unit += RECENT * min(1.0, count / self.large) * (each - self.unit)

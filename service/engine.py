@@ -81,7 +81,7 @@ class Engine:
         self.difference = math.inf
         # Of a row; of notes, of a token.
         self._pace: dict[str, Pace] = {name: Pace() for name in (FUSION, *MODALITIES)}
-        self._pace["notes"].large = MOST_TOKENS
+        self._pace["notes"] = Pace(large=MOST_TOKENS, call=0.001)
         fusion = bundle.manifest.fusion.inputs
         self.widths: dict[Modality, int] = {
             modality: int(tensor.axes[-1])

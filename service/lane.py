@@ -205,7 +205,7 @@ class Lane(Generic[J, R, P]):
                 if seconds > self._longest and self._pass_on is not None:
                     self._pass_on(work)
                     continue
-                self._ends = time.monotonic() + expected + seconds
+                self._ends = min(time.monotonic() + expected + seconds, work.deadline)
                 prepared = self._prepare(work)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
                 answered.append((work.answer, error))
