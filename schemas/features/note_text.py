@@ -23,6 +23,7 @@ _TYPED = {
     **dict.fromkeys("\u2010\u2011\u2212\ufe63\uff0d", "-"),
     **dict.fromkeys("\x0b\x0c\x85\u2028\u2029", "\n"),
 }
+_LONGEST_FORM = 4
 
 
 @dataclass(frozen=True)
@@ -104,4 +105,6 @@ def _plain_character(character: str) -> str:
             return ""
         case "Cs":
             return "\ufffd"
-    return unicodedata.normalize("NFKC", character)
+    form = unicodedata.normalize("NFKC", character)
+    # One character stands for 18 others: a text must not grow without bound.
+    return form if len(form) <= _LONGEST_FORM else character

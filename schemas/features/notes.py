@@ -1,7 +1,7 @@
 """Note features: the tokens and phrases of all notes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -46,27 +46,39 @@ def _hours_old(payload: Payload, index: int) -> float:
 
 
 def _texts(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> list[str]:
-    """The text of each note that is read, from old to new, and the receipt of the others."""
+    """The text of each note that is read, from old to new, and the receipt of all."""
     inside = notes_in_window(payload, spec)
-    if sum(len(payload.notes[i].text) for i in inside) > spec.max_characters:
-        detail = f"more than {spec.max_characters} characters in all notes together"
-        ledger.fail("/notes", "text_limit", detail)
-        return []
     for i in sorted(set(range(len(payload.notes))) - set(inside)):
         detail = f"the model reads notes of the last {spec.note_window_hours:g} hours"
         ledger.ignore(f"/notes/{i}", "before_window", detail)
-    texts: list[str] = []
-    old = 0
-    for i in inside:
-        text = note_text(payload.notes[i].text).text
-        if text.strip():
-            texts.append(text)
-            old += _hours_old(payload, i) >= spec.window_hours
-        else:
-            ledger.ignore(f"/notes/{i}/text", "no_text", "holds no text that can be read")
+    texts: dict[int, str] = {}
+    room = spec.max_characters - sum(len(payload.notes[i].text) for i in inside)
+    for i in inside if room >= 0 else ():
+        texts[i] = note_text(payload.notes[i].text).text
+        # A character may stand for several.
+        room -= max(0, len(texts[i]) - len(payload.notes[i].text))
+    if room < 0:
+        detail = f"more than {spec.max_characters} characters in all notes together"
+        ledger.fail("/notes", "text_limit", detail)
+        return []
+    for i in [i for i, text in texts.items() if not text.strip()]:
+        ledger.ignore(f"/notes/{i}/text", "no_text", "holds no text that can be read")
+        del texts[i]
+    _warn(payload, texts, spec, ledger)
+    return list(texts.values())
+
+
+def _warn(payload: Payload, texts: Mapping[int, str], spec: FeatureSpec, ledger: Ledger) -> None:
+    """Warnings of what the model cannot know: how old a note is, and words of other languages."""
+    old = sum(_hours_old(payload, i) >= spec.window_hours for i in texts)
     if old:
         ledger.warnings.append(
             f"{old} of {len(texts)} notes are older than {spec.window_hours:g} hours: "
             "the model does not know how old a note is"
         )
-    return texts
+    unlike = sum(map(spec.word_check.unlike, texts.values()))
+    if unlike:
+        ledger.unlike["notes"] = (
+            f"{unlike} of {len(texts)} notes are unlike the notes that the model was trained on: "
+            "few of their words are known"
+        )

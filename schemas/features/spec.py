@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from schemas.features.note_words import WordCheck
 from schemas.units import Conversion, conversion, readings
 from schemas.variables import (
     Treatment,
@@ -189,6 +190,10 @@ class FeatureSpec(BaseModel):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_str(self.tokenizer_json)
+
+    @cached_property
+    def word_check(self) -> WordCheck:
+        return WordCheck(self.tokenizer)
 
     @cached_property
     def vocabulary(self) -> int:

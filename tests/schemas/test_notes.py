@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from schemas.features import FeatureSpec, features
-from schemas.payload import as_payload
+from schemas.payload import InvalidPayload, as_payload
 
 SPEC = FeatureSpec.default()
 AS_OF = datetime(2026, 11, 23, 10, tzinfo=UTC)
+CHINESE = "患者72岁。发热。咳嗽。低血压。诊断肺炎、脓毒症休克。既往慢性阻塞性肺病。"
 OLDER = "the model does not know how old a note is"
 
 
@@ -64,3 +65,21 @@ def test_a_note_without_text_in_its_markup_is_not_read_and_the_receipt_says_so(k
     assert "notes" not in found.arrays
     reasons = {(entry.pointer, entry.reason) for entry in found.receipt.ignored}
     assert reasons == {("/notes/0/text", "no_text"), ("/notes/1/text", "no_text")}
+
+
+def test_characters_that_stand_for_several_count_for_as_many():
+    spec = SPEC.model_copy(update={"max_characters": 40})
+    with pytest.raises(InvalidPayload) as caught:
+        read(note(1, "\u2167" * 20), spec=spec)
+    assert [error.rule for error in caught.value.errors] == ["text_limit"]
+
+
+@pytest.mark.parametrize("known", [(), ("notes",)], ids=["read", "known"])
+def test_notes_of_which_few_words_are_known_are_marked_and_warned_of(known):
+    found = read(note(1, CHINESE), note(2), known=known)
+    assert found.receipt.modalities["notes"].unusual == 1.0
+    unlike = "unlike the notes that the model was trained on: few of their words are known"
+    assert found.receipt.warnings == (f"1 of 2 notes are {unlike}",)
+    usual = read(note(1), known=known).receipt
+    assert usual.modalities["notes"].unusual is None
+    assert usual.warnings == ()
