@@ -175,30 +175,29 @@ class Lane(Generic[J, R, P]):
     def _compute_batch(self) -> None:
         with self._computing, nullcontext() if self._pass_on else COLLECTION.paused():
             began = time.monotonic()
-            batch, answered = self._gather(began)
-            answered += self._computed(batch)
+            batch = self._gather(began)
+            answered = self._computed(batch)
             self._ends = 0.0
         seconds = time.monotonic() - began
         self._deliver(answered)
         self._count(batch, seconds)
 
-    def _gather(self, began: float) -> tuple[Batch[J, R, P], list[Answered]]:
-        """Those that are computed now, prepared; and those that were answered by that."""
+    def _gather(self, began: float) -> Batch[J, R, P]:
+        """Those that are computed now, prepared. What needs no model is answered meanwhile."""
         batch: Batch[J, R, P] = []
-        answered: list[Answered] = []
         expected = 0.0
         starts_with: Priority | None = None
         while True:
             priority = next((p for p in PRIORITIES if self._waiting[p]), None)
             if priority is None or (starts_with == "urgent" and priority == "bulk"):
-                return batch, answered
+                return batch
             work = self._waiting[priority].popleft()
             if work.answer.done():
                 continue
             try:
                 work.check()
                 if callable(work.job):
-                    answered.append((work.answer, work.job()))
+                    self._deliver([(work.answer, work.job())])
                     continue
                 seconds = self._read(work)
                 work.check()
@@ -208,13 +207,13 @@ class Lane(Generic[J, R, P]):
                 self._ends = min(time.monotonic() + expected + seconds, work.deadline)
                 prepared = self._prepare(work)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-                answered.append((work.answer, error))
+                self._deliver([(work.answer, error)])
                 continue
             starts_with = starts_with or priority
             batch.append((work, prepared))
             expected += seconds
             if max(time.monotonic() - began, expected) >= BATCH_SECONDS[priority]:
-                return batch, answered
+                return batch
 
     def _read(self, work: Work[J, R]) -> float:
         """How long the work is expected to take."""

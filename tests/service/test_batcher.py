@@ -508,3 +508,24 @@ def test_a_cheap_request_is_not_refused_for_what_another_kind_took(house):
             await asyncio.gather(first, *waiting)
 
     asyncio.run(run())
+
+
+def test_a_job_that_is_refused_is_answered_before_the_next_one_is_computed(house):
+    async def run() -> None:
+        async with house() as one:
+            one.kernel.open.set()
+            one.kernel.costs = dict.fromkeys(["first", "malformed", "endless"], 2 * SHORT_SECONDS)
+            one.kernel.open.clear()
+            first = await one.occupied()
+            refused = await one.waits("malformed")
+            gone = asyncio.get_running_loop().create_future()
+            endless = await one.waits("endless", gone=gone)
+            one.kernel.open.set()
+            await first
+            assert isinstance((await refused)[0], ValueError)
+            assert not endless.done()
+            gone.set_result(None)
+            with pytest.raises(ClientDisconnect):
+                await endless
+
+    asyncio.run(run())
