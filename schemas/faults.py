@@ -53,6 +53,7 @@ RULES = {
     "model_type": ("object", "must be an object"),
     "literal_error": ("allowed_values", "must be one of the allowed values"),
     "base64": ("base64", "must be base64 (RFC 4648, section 4)"),
+    "data_url": ("base64", "must be the base64 alone, without the beginning of a data: URL"),
     "same_length": ("same_length", "times and values must have the same length"),
     "empty": ("not_empty", "must not be empty"),
     "ordered": ("ordered", "end must not be before start"),

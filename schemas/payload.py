@@ -58,7 +58,8 @@ def _from_base64(value: object) -> object:
     try:
         return pybase64.b64decode(value, validate=True)
     except ValueError:
-        raise PydanticCustomError("base64", "must be base64 (RFC 4648, section 4)") from None
+        kind = "data_url" if value[:5].lower() == "data:" else "base64"
+        raise PydanticCustomError(kind, "must be base64 (RFC 4648, section 4)") from None
 
 
 # Bytes in memory (a cohort reader), base64 in JSON (a hospital).
@@ -152,13 +153,25 @@ class Note(_Part):
     text: Text
 
 
+def _media_type(value: object) -> object:
+    """In lower case, without parameters (RFC 9110, section 8.3.1); `jpg` is often sent."""
+    if not isinstance(value, str):
+        return value
+    name = value.partition(";")[0].strip().lower()
+    return "image/jpeg" if name == "image/jpg" else name
+
+
 class Image(_Part):
-    """A chest X-ray, PNG or JPEG. `data`: base64 in JSON, bytes in memory."""
+    """A chest X-ray, PNG or JPEG. `data`: base64 in JSON, bytes in memory.
+
+    `view`: PA, AP supine, lateral and so on, in any case. Only the latest film of a view that the
+    model reads is used; one without a view counts as such.
+    """
 
     kind: Text = "chest_xray"
     view: str | None = None
     time: Time
-    media_type: Literal["image/png", "image/jpeg"]
+    media_type: Annotated[Literal["image/png", "image/jpeg"], BeforeValidator(_media_type)]
     data: Base64
 
 
@@ -166,6 +179,7 @@ class Image(_Part):
 # together in one series.
 MAX_ITEMS = 100_000
 _AT_MOST = Field(max_length=MAX_ITEMS)
+MAX_IMAGES = 1000
 
 
 class Payload(_Part):
@@ -181,7 +195,7 @@ class Payload(_Part):
     series: Annotated[list[Series], FailFast(), _AT_MOST] = []
     treatments: Annotated[list[TreatmentGiven], FailFast(), _AT_MOST] = []
     notes: Annotated[list[Note], FailFast(), _AT_MOST] = []
-    images: Annotated[list[Image], FailFast(), _AT_MOST] = []
+    images: Annotated[list[Image], FailFast(), Field(max_length=MAX_IMAGES)] = []
 
 
 def parse_payload(body: bytes | str) -> Payload:

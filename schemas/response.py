@@ -54,6 +54,7 @@ Reason = Literal[
     "weight_needed_for_rate",
     "rate_not_read",
     "not_the_latest_image",
+    "view_not_read",
     "hidden_modality",
 ]
 

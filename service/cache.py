@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from schemas.features import Array, FeatureSpec, notes_in_window
+from schemas.features import Array, FeatureSpec, film_read, notes_in_window
 from schemas.payload import Payload
 from schemas.response import Modality
 from service.engine import Embedded
@@ -86,16 +86,14 @@ class Keys:
             self._of[modality] = hashlib.sha256(f"{bundle} {modality}".encode())
 
     def of_content(self, payload: Payload) -> dict[Modality, Key]:
-        """Of the notes that are read and of images, as they were sent: all they depend on."""
+        """Of the notes and the film that are read, as they were sent: all they depend on."""
         found: dict[Modality, Key] = {}
         if notes := notes_in_window(payload, self._spec):
             found["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
-        if payload.images:
-            parts = []
-            for one in payload.images:
-                facts = f"{one.kind} {one.media_type} {one.time.isoformat()}"
-                parts += [facts.encode(), one.data]
-            found["image"] = self._key("image", parts)
+        film = film_read(payload, self._spec)
+        if film is not None:
+            image = payload.images[film]
+            found["image"] = self._key("image", (image.media_type.encode(), image.data))
         return found
 
     def of_series(self, arrays: Mapping[str, Array]) -> Key:

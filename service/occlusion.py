@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from schemas.features import (
+    CHEST_XRAY,
     STATISTICS,
     TREATMENT_FEATURES,
     Array,
@@ -22,6 +23,7 @@ from schemas.features import (
     NoteText,
     NoteTokens,
     features,
+    film_read,
     note_text,
     notes_in_window,
     unlimited,
@@ -79,7 +81,7 @@ def parts(
         "tabular": lambda: _tabular(payload, spec),
         "series": lambda: _series(payload, arrays["series"], spec),
         "notes": lambda: _notes(payload, spec, encode),
-        "image": lambda: _image(payload),
+        "image": lambda: _image(payload, spec),
     }
     found = []
     for modality in arrays:
@@ -314,16 +316,17 @@ def _passages(note: int, text: str, enough: float) -> Iterator[_Passage]:
 # ------------------------------------------------------------------------------------------- image
 
 
-def _image(payload: Payload) -> Iterator[Part]:
-    """The one that is read: the latest chest X-ray."""
-    shown = [i for i, image in enumerate(payload.images) if image.kind == "chest_xray"]
-    latest = max(shown, key=lambda i: (payload.images[i].time, i))
+def _image(payload: Payload, spec: FeatureSpec) -> Iterator[Part]:
+    """The film that is read."""
+    film = film_read(payload, spec)
+    if film is None:
+        return
     fields = {
         "kind": "image",
-        "name": "chest_xray",
+        "name": CHEST_XRAY,
         "display": "Chest X-ray",
-        "pointers": [f"/images/{latest}"],
-        "time": payload.images[latest].time.isoformat(),
+        "pointers": [f"/images/{film}"],
+        "time": payload.images[film].time.isoformat(),
     }
     yield Part("image", fields, None)
 

@@ -208,6 +208,9 @@ class Predictor:
 
         found = features(payload, self._manifest.spec, known, check=check, encode=encode)
         self._reading.learn_rest(read.size, time.perf_counter() - began - in_notes)
+        if found.receipt.modalities["image"].unusual is not None:
+            # Found when it was decoded: what is kept would not say so again.
+            keys.pop("image", None)
         if "series" in found.arrays and "series" in self._engine.bundle.encoders:
             keys["series"] = self._keys.of_series(found.arrays["series"])
             known |= self._known({"series": keys["series"]}, read.stage)

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from schemas.features.image import image_features
+from schemas.features.image import CHEST_XRAY, film_read, image_features
 from schemas.features.ledger import Ledger
 from schemas.features.note_encoding import NoteTokens, note_tokens, phrases_of, unlimited
 from schemas.features.note_text import NoteText, note_text
@@ -29,6 +29,7 @@ from schemas.payload import InvalidPayload, Payload
 from schemas.response import MODALITIES, Modality, ModalityUse, Receipt
 
 __all__ = [
+    "CHEST_XRAY",
     "NUMERIC_TABULAR",
     "STATISTICS",
     "TREATMENT_FEATURES",
@@ -39,6 +40,7 @@ __all__ = [
     "NoteText",
     "NoteTokens",
     "features",
+    "film_read",
     "note_text",
     "note_tokens",
     "notes_in_window",

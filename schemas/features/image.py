@@ -1,84 +1,86 @@
-"""Image features: the pixels of the chest X-ray."""
-
-import io
+"""Image features: the pixels of the chest X-ray that is read, and why others are not."""
 
 import numpy as np
 import PIL.Image
 
+from schemas.features.chest_film import unlike_chest_film
 from schemas.features.ledger import Ledger
+from schemas.features.pixels import ImageError, check_signature, decode
 from schemas.features.spec import Array, FeatureSpec
+from schemas.features.view import is_stated, preference, view_of
 from schemas.payload import Image, Payload
 
-_IMAGE_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG"}
+CHEST_XRAY = "chest_xray"
+
+
+def film_read(payload: Payload, spec: FeatureSpec) -> int | None:
+    """Index of the film that the model reads: the latest chest X-ray of a view that it knows.
+
+    A film whose view is unknown counts as one of them. Of several films of one time it is PA before
+    AP before others before unknown, then the largest file, whatever their order in the payload.
+    """
+    films = [
+        (film.time, -preference(film.view), len(film.data), film.data, -i)
+        for i, film in enumerate(payload.images)
+        if film.kind == CHEST_XRAY and _is_read(film, spec)
+    ]
+    return -max(films)[-1] if films else None
+
+
+def _is_read(film: Image, spec: FeatureSpec) -> bool:
+    view = view_of(film.view)
+    return view is None or view in spec.views
 
 
 def image_features(
     payload: Payload, spec: FeatureSpec, ledger: Ledger, *, read: bool
 ) -> dict[str, Array] | None:
-    """Pixels of the latest chest X-ray, centred on a black square."""
-    latest: int | None = None
+    """Pixels of the film that is read, centred on a black square: [1, side, side] uint8.
+
+    Only that film is decoded. Of the others the first bytes must be those of their media type.
+    """
+    chosen = film_read(payload, spec)
+    valid = True
     for i, film in enumerate(payload.images):
-        if film.kind != "chest_xray":
-            detail = "not one of chest_xray; not used"
+        if film.kind != CHEST_XRAY:
+            detail = f"not one of {CHEST_XRAY}; not used"
             ledger.ignore(f"/images/{i}/kind", "unknown_category", detail)
-        elif latest is None or film.time >= payload.images[latest].time:
-            latest = i
-    # Every image is read, so that a broken one is never passed over because a newer one came.
-    pixels: dict[str, Array] = {}
-    budget = spec.max_pixels
-    for i, film in enumerate(payload.images):
-        if film.kind != "chest_xray":
             continue
-        if read:
-            opened = _open(f"/images/{i}/data", film, budget, spec, ledger)
-            if opened is None:
-                continue
-            budget -= opened.width * opened.height
-            if i == latest:
-                pixels["pixels"] = _pixels(opened, spec.image_side)
-        if i != latest:
-            detail = "the model reads the latest chest X-ray only"
+        try:
+            check_signature(film.data, film.media_type)
+        except ImageError as error:
+            ledger.fail(f"/images/{i}/data", error.rule, error.detail)
+            valid = valid and i != chosen
+        if not _is_read(film, spec):
+            detail = f"the model reads views of these kinds only: {', '.join(spec.views)}"
+            ledger.ignore(f"/images/{i}", "view_not_read", detail)
+        elif i != chosen:
+            detail = f"the model reads one chest X-ray, the latest: /images/{chosen}"
             ledger.ignore(f"/images/{i}", "not_the_latest_image", detail)
-    return None if latest is None else pixels
+    if chosen is None:
+        if any(film.kind == CHEST_XRAY for film in payload.images):
+            views = " or ".join(spec.views)
+            ledger.warnings.append(f"no chest X-ray is read: none has a {views} view")
+        return None
+    film, pointer = payload.images[chosen], f"/images/{chosen}"
+    if view_of(film.view) is None and is_stated(film.view):
+        detail = f"no view that is known; the film is read as {' or '.join(spec.views)}"
+        ledger.ignore(f"{pointer}/view", "unknown_category", detail)
+    return _pixels(pointer, film, spec, ledger) if read and valid else {}
 
 
-def _open(
-    pointer: str, image: Image, budget: int, spec: FeatureSpec, ledger: Ledger
-) -> PIL.Image.Image | None:
-    """The decoded image; None, with an error noted, if it cannot be read or is too large."""
-    over = f"more than {spec.max_pixels} pixels in all images together"
+def _pixels(pointer: str, film: Image, spec: FeatureSpec, ledger: Ledger) -> dict[str, Array]:
+    """The film's pixels; none, with an error noted, if it cannot be read or is too large."""
+    side = spec.image_side
     try:
-        opened = PIL.Image.open(io.BytesIO(image.data), formats=tuple(_IMAGE_FORMATS.values()))
-        if opened.format != _IMAGE_FORMATS[image.media_type]:
-            ledger.fail(pointer, "media_type", "the data are not of the media_type that is given")
-            return None
-        if opened.width * opened.height > budget:
-            ledger.fail(pointer, "pixel_limit", over)
-            return None
-        opened.load()
-    except PIL.Image.DecompressionBombError:
-        ledger.fail(pointer, "pixel_limit", over)
-        return None
-    except (OSError, SyntaxError, ValueError, EOFError):
-        ledger.fail(pointer, "image", "is no readable PNG or JPEG image, or is truncated")
-        return None
-    return opened
-
-
-def _pixels(image: PIL.Image.Image, side: int) -> Array:
-    """[1, side, side] uint8: grey, its proportions kept."""
-    grey = _greyscale(image)
-    scale = side / max(grey.size)
-    size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-    small = grey.resize(size, PIL.Image.Resampling.BILINEAR)
+        picture = decode(film.data, film.media_type, side, spec.max_pixels)
+    except ImageError as error:
+        ledger.fail(f"{pointer}/data", error.rule, error.detail)
+        return {}
+    reason = unlike_chest_film(picture, frontal=spec.views == ("frontal",))
+    if reason is not None:
+        ledger.unlike["image"] = f"the image is unlike the chest X-rays of the training: {reason}"
     canvas = PIL.Image.new("L", (side, side))
-    canvas.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
-    return np.asarray(canvas, dtype=np.uint8)[None]
-
-
-def _greyscale(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, of which an X-ray often uses only 12
-        deep = np.asarray(image).astype(np.float64)
-        span = max(float(deep.max() - deep.min()), 1.0)
-        return PIL.Image.fromarray(((deep - deep.min()) / span * 255).astype(np.uint8))
-    return image.convert("L")
+    width, height = picture.grey.size
+    canvas.paste(picture.grey, ((side - width) // 2, (side - height) // 2))
+    return {"pixels": np.asarray(canvas, dtype=np.uint8)[None]}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from schemas.features.note_words import WordCheck
+from schemas.features.view import View
 from schemas.units import Conversion, conversion, readings
 from schemas.variables import (
     Treatment,
@@ -84,7 +85,9 @@ class FeatureSpec(BaseModel):
     # Notes of this time and older are not read; None: however old a note is, it is.
     note_window_hours: float | None = Field(default=720.0, gt=0)
     image_side: int = 128
-    # Of all images, and of all notes, of one request: what is read is read whole, or refused.
+    # Views of chest X-rays that the model was trained on; films of other views are not read.
+    views: tuple[View, ...] = ("frontal",)
+    # Of the image that is read, and of all notes: what is read is read whole, or refused.
     max_pixels: int = 40_000_000
     max_characters: int = 1_000_000
     # Ids beside the tokenizer's, onto which whole phrases are hashed. A BERT's notes have none.

@@ -1,12 +1,9 @@
 """From a payload to arrays: units, order, duplicates, missing values, and a receipt of it all."""
 
-import io
 import json
-import zlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +19,7 @@ from schemas.features import (
     stack,
 )
 from schemas.payload import InvalidPayload, as_payload, parse_payload
+from tests.films import encoded, film
 
 SPEC = FeatureSpec.default()
 AS_OF = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -63,21 +61,6 @@ def refused(**parts):
 
 def ignored(found):
     return {(entry.pointer, entry.reason) for entry in found.receipt.ignored}
-
-
-def png(size=(64, 64), mode="L"):
-    buffer = io.BytesIO()
-    noise = PIL.Image.effect_noise(size, 50)
-    if mode == "I;16":
-        twelve_bits = PIL.Image.fromarray(np.asarray(noise).astype(np.uint16) * 16)
-        twelve_bits.save(buffer, "PNG")
-    else:
-        noise.convert(mode).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def image(data, media_type="image/png", hours_before=1.0, **more):
-    return {"time": at(hours_before), "media_type": media_type, "data": data, **more}
 
 
 # --- series -----------------------------------------------------------------------------------
@@ -465,74 +448,6 @@ def test_phrases_have_ids_of_their_own():
     assert (tokens >= SPEC.vocabulary - SPEC.phrases).sum() == 1
 
 
-# --- images -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "I;16"])
-def test_an_image_of_any_mode_becomes_grey_pixels(mode):
-    found = read(images=[image(png((300, 200), mode))])
-    pixels = found.arrays["image"]["pixels"]
-    assert pixels.shape == (1, SPEC.image_side, SPEC.image_side)
-    assert pixels.dtype == np.uint8
-    assert pixels.std() > 0
-
-
-def test_the_latest_image_is_read_and_the_others_are_named():
-    early, late = png(), png()
-    found = read(images=[image(late, hours_before=1), image(early, hours_before=9)])
-    alone = read(images=[image(late)])
-    np.testing.assert_array_equal(found.arrays["image"]["pixels"], alone.arrays["image"]["pixels"])
-    assert ignored(found) == {("/images/1", "not_the_latest_image")}
-
-
-def bomb():
-    """A PNG of 40,000 by 40,000 pixels in a few hundred bytes."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-
-    header = (40_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
-    data = zlib.compress(bytes(100_000))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
-
-
-@pytest.mark.parametrize(
-    ("data", "media_type", "rule"),
-    [
-        (b"no image at all", "image/png", "image"),
-        (b"", "image/png", "image"),
-        (png((512, 512))[:3000], "image/png", "image"),
-        (png(), "image/jpeg", "media_type"),
-        (bomb(), "image/png", "pixel_limit"),
-    ],
-)
-def test_an_image_that_cannot_be_read_is_refused(data, media_type, rule):
-    assert refused(images=[image(data, media_type)]) == {("/images/0/data", rule)}
-
-
-def test_a_broken_image_is_refused_even_when_a_newer_one_is_whole():
-    both = [image(b"broken", hours_before=9), image(png(), hours_before=1)]
-    assert refused(images=both) == {("/images/0/data", "image")}
-
-
-@pytest.mark.parametrize(("limit", "images"), [(4095, 1), (3 * 4096 - 1, 3)])
-def test_images_over_the_pixel_limit_are_refused(limit, images):
-    spec = SPEC.model_copy(update={"max_pixels": limit})
-    payload = as_payload({"as_of": AS_OF, "images": [image(png())] * images})
-    with pytest.raises(InvalidPayload) as caught:
-        features(payload, spec)
-    assert caught.value.errors[0].rule == "pixel_limit"
-
-
-def test_an_image_of_another_kind_is_not_taken_for_a_chest_xray():
-    found = read(tabular={"age": 5}, images=[image(png(), kind="photograph")])
-    assert "image" not in found.arrays
-    assert ignored(found) == {("/images/0/kind", "unknown_category")}
-
-
 # --- the whole --------------------------------------------------------------------------------
 
 
@@ -544,7 +459,7 @@ def test_the_same_sample_in_memory_and_as_json_gives_the_same_arrays():
             "series": [series("heart_rate", "/min", (1 / 3, 80.1), (0.7, 1e2))],
             "treatments": [given_treatment(rate=0.123, unit="ug/kg/min")],
             "notes": [{"time": at(1), "text": "Fièvre, toux."}],
-            "images": [image(png())],
+            "images": [{"time": at(1), "media_type": "image/png", "data": encoded(film())}],
         }
     )
     one, other = features(payload, SPEC), features(parse_payload(payload.model_dump_json()), SPEC)

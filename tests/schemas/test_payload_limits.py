@@ -8,7 +8,14 @@ import textwrap
 import pytest
 
 from schemas.json_body import MAX_CONTAINERS, MAX_NAMES, MAX_VALUES
-from schemas.payload import MAX_ITEMS, InvalidPayload, Payload, as_payload, parse_payload
+from schemas.payload import (
+    MAX_IMAGES,
+    MAX_ITEMS,
+    InvalidPayload,
+    Payload,
+    as_payload,
+    parse_payload,
+)
 from service.predict import items
 
 AS_OF = '"as_of":"2026-11-23T10:00:00Z"'
@@ -160,14 +167,22 @@ def test_commas_and_brackets_in_a_text_are_no_values():
     assert parse_payload(body).tabular.age == 3
 
 
-@pytest.mark.parametrize("part", ["series", "treatments", "notes", "images"])
-def test_a_list_has_at_most_as_many_elements_as_openapi_says(part):
+@pytest.mark.parametrize(
+    ("part", "most"),
+    [
+        ("series", MAX_ITEMS),
+        ("treatments", MAX_ITEMS),
+        ("notes", MAX_ITEMS),
+        ("images", MAX_IMAGES),
+    ],
+)
+def test_a_list_has_at_most_as_many_elements_as_openapi_says(part, most):
     with pytest.raises(InvalidPayload) as caught:
-        parse_payload(f'{{{AS_OF},"{part}":[{"1," * MAX_ITEMS}1]}}')
+        parse_payload(f'{{{AS_OF},"{part}":[{"1," * most}1]}}')
     first, second, *_ = caught.value.errors
     assert (first.pointer, first.rule) == (f"/{part}", "max_items")
     assert (second.pointer, second.rule) == (f"/{part}/0", "object")
-    assert Payload.model_json_schema()["properties"][part]["maxItems"] == MAX_ITEMS
+    assert Payload.model_json_schema()["properties"][part]["maxItems"] == most
 
 
 @pytest.mark.parametrize("padding", ["", " " * 100_000], ids=["short", "long"])

@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,7 +18,7 @@ from service.bundle import Bundle
 from service.engine import Engine
 from service.log import make_log
 from service.settings import Settings
-from tests import served
+from tests import films, served
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
 MAX_BODY = 300_000
@@ -157,12 +155,9 @@ def full_payload() -> dict[str, Any]:
         ],
         "treatments": [{"name": "norepinephrine", "start": ago(5)}],
         "notes": [{"kind": "nursing", "time": ago(4), "text": "Patient febrile and hypotensive."}],
-        "images": [{"time": ago(6), "media_type": "image/png", "data": png(64, 48)}],
+        "images": [{"time": ago(6), "media_type": "image/png", "data": png(96, 80)}],
     }
 
 
 def png(width: int, height: int) -> str:
-    shades = np.random.default_rng(0).integers(0, 255, (height, width), dtype=np.uint8)
-    out = io.BytesIO()
-    PIL.Image.fromarray(shades).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
+    return base64.b64encode(films.encoded(films.film((width, height)))).decode()

@@ -84,7 +84,7 @@ def test_only_what_changed_is_computed(serve, engine, payload, changed):
         case "notes":
             payload["notes"][0]["text"] += "!"
         case "image":
-            payload["images"][0]["data"] = png(64, 49)
+            payload["images"][0]["data"] = png(96, 81)
     answer = service.predict(payload)
     assert counts(service, "computed") == dict.fromkeys(KEPT, 1) | {changed: 2}
     alike(answer, serve(engine).predict(payload))

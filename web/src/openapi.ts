@@ -433,7 +433,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "hidden_modality";
+            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "view_not_read" | "hidden_modality";
             /** Detail */
             detail: string;
             /** Observations */
@@ -1152,6 +1152,9 @@ export interface components {
         /**
          * Image
          * @description A chest X-ray, PNG or JPEG. `data`: base64 in JSON, bytes in memory.
+         *
+         *     `view`: PA, AP supine, lateral and so on, in any case. Only the latest film of a view that the
+         *     model reads is used; one without a view counts as such.
          */
         Image: {
             /**
