@@ -45,6 +45,7 @@ from service.request import (
 from service.settings import Settings
 from service.stages import STAGE, Stage
 from service.tim import Asked, TimDocuments
+from service.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -160,7 +161,7 @@ def _predict(
         tags=["predict"],
         summary="Predict all tasks for one patient",
         response_model=Answer,
-        responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
+        responses=documentation.problems(400, 408, 413, 415, 422, 500, 503, 504),
         openapi_extra=documentation.body("Payload") | parameters,
     )
     async def predict(request: Request) -> Response:
@@ -187,7 +188,7 @@ def _predict(
         tags=["predict"],
         summary="Predict all tasks for several patients",
         response_model=BatchAnswer,
-        responses=documentation.problems(400, 413, 415, 422, 500, 503, 504),
+        responses=documentation.problems(400, 408, 413, 415, 422, 500, 503, 504),
         openapi_extra=documentation.body("Batch") | parameters,
     )
     async def predict_batch(request: Request) -> Response:
@@ -327,6 +328,10 @@ def _health(engine: Engine, counted: Metrics) -> APIRouter:
                 counted.canary("failed", engine.difference)
                 raise problems.not_ready(str(error)) from None
         return {"status": "ready"}
+
+    @routes.get("/usage", summary="What the service has seen since it started")
+    async def get_usage() -> Usage:
+        return await anyio.to_thread.run_sync(lambda: usage_of(counted.text()))
 
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def get_metrics() -> Response:

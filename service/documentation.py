@@ -17,6 +17,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _MEANING = {
     400: "The body is no JSON",
     404: "Not in this bundle",
+    408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is not application/json",
     422: "A rule is not kept; `errors` says where and which",

@@ -340,6 +340,27 @@ def test_predictions_are_counted_by_stage_modality_and_reason(service, payload):
     assert 0 < more("m3h_attention_entropy_sum") <= 1
 
 
+def test_usage_counts_as_the_metrics_do(service, payload, bundle):
+    del payload["notes"]
+    payload["tabular"]["sex"] = "unheard of"
+    before = service.client.get("/usage").json()
+    service.predict(payload)
+    predictions = before["predictions"] + 1
+    until(lambda: service.client.get("/usage").json()["predictions"] == predictions)
+    after = service.client.get("/usage").json()
+    assert set(after["variables"]) == {v.name for v in bundle.manifest.spec.variables}
+
+    def more(group: str) -> dict[str, int]:
+        found = {name: n - before[group].get(name, 0) for name, n in after[group].items()}
+        return {name: n for name, n in found.items() if n}
+
+    assert more("modalities") == {"tabular": 1, "series": 1, "image": 1}
+    assert more("variables").items() >= {("heart_rate", 1), ("creatinine", 1)}
+    assert more("ignored")["unknown_category"] == 1
+    assert more("requests")["200"] >= 2
+    assert set(after["modalities"]) == {"tabular", "series", "notes", "image"}
+
+
 def test_metrics_name_the_bundle(service, bundle):
     text = service.client.get("/metrics").text
     assert f'digest="{bundle.digest}"' in text
@@ -384,7 +405,7 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
     assert body == {"$ref": "#/components/schemas/Payload"}
     ok = operation["responses"]["200"]["content"]["application/json"]["schema"]
     assert ok == {"$ref": "#/components/schemas/Answer"}
-    for status in ("400", "413", "415", "422", "503", "504"):
+    for status in ("400", "408", "413", "415", "422", "503", "504"):
         problem = operation["responses"][status]["content"]
         assert problem == {
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -394,6 +415,7 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
     assert set(document["paths"]) == {
         "/predict",
         "/predict/batch",
+        "/usage",
         "/tasks",
         "/model",
         "/variables",

@@ -12,7 +12,7 @@ from tests.service.http_client import PATIENT, connected, prediction, request
 
 GET = (
     *("/", "/page/app.js", "/tasks", "/variables", "/model", "/model-card", "/tim"),
-    *("/openapi.json", "/health/live", "/health/ready", "/metrics"),
+    *("/openapi.json", "/health/live", "/health/ready", "/metrics", "/usage"),
 )
 POST = ("/predict", "/predict/batch")
 JSON = {"Content-Type": "application/json"}
@@ -31,8 +31,8 @@ def test_head_has_the_headers_of_get_and_no_content(running, path):
             got = client.send(request(f"GET {path}", accept)).receive()
         assert head.status == got.status == 200
         given = ("x-request-id", "traceparent", "date")
-        if path == "/metrics":
-            given = (*given, "content-length")  # it counts itself
+        if path in ("/metrics", "/usage"):
+            given = (*given, "content-length")  # they count themselves
         assert {k: v for k, v in head.headers.items() if k not in given} == {
             k: v for k, v in got.headers.items() if k not in given
         }
@@ -95,7 +95,7 @@ def test_an_answer_says_whether_a_cache_may_keep_it_and_is_taken_for_nothing_els
 ):
     answer = service.client.request(method, path)
     assert answer.headers["x-content-type-options"] == "nosniff"
-    documents = {*GET} - {"/health/live", "/health/ready", "/metrics"}
+    documents = {*GET} - {"/health/live", "/health/ready", "/metrics", "/usage"}
     kept = "no-cache" if path in documents else "no-store"
     assert answer.headers.get_list("cache-control") == [kept]
 

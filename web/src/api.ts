@@ -15,6 +15,7 @@ export type Problem = Schemas["Problem"];
 export type Tim = Schemas["Tim"];
 export type Model = Schemas["Model"];
 export type Task = Schemas["TaskEntry"];
+export type Usage = Schemas["Usage"];
 export type Variable = Schemas["VariableEntry"];
 
 /** In the order of the service, in words. */
@@ -57,7 +58,7 @@ export const tasks = async () => (await json<Schemas["TaskList"]>("tasks")).task
 export const variables = async () => (await json<Schemas["VariableList"]>("variables")).variables;
 export const model = () => json<Model>("model");
 export const modelCard = async () => (await ask("model-card")).text();
-export const metrics = async () => (await ask("metrics")).text();
+export const usage = () => json<Usage>("usage");
 export const example = async (name: string) => (await ask(`page/examples/${name}.json`)).text();
 
 /** The matrix, or null if the bundle has none. */

@@ -176,6 +176,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the service has seen since it started */
+        get: operations["get_usage_usage_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/metrics": {
         parameters: {
             query?: never;
@@ -1076,6 +1093,45 @@ export interface components {
             unit?: string | null;
         };
         /**
+         * Usage
+         * @description Counts since the service started, of all workers.
+         */
+        Usage: {
+            /**
+             * Predictions
+             * @description Predictions answered, each of a batch
+             */
+            predictions: number;
+            /**
+             * Requests
+             * @description Requests answered, by HTTP status
+             */
+            requests: {
+                [key: string]: number;
+            };
+            /**
+             * Modalities
+             * @description Predictions whose request had it
+             */
+            modalities: {
+                [key: string]: number;
+            };
+            /**
+             * Variables
+             * @description Predictions whose request had a usable value, by variable of the bundle
+             */
+            variables: {
+                [key: string]: number;
+            };
+            /**
+             * Ignored
+             * @description Input that was not used, by reason
+             */
+            ignored: {
+                [key: string]: number;
+            };
+        };
+        /**
          * Used
          * @description Observations of one variable that the model has read, in its canonical unit.
          */
@@ -1387,6 +1443,15 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too large */
             413: {
                 headers: {
@@ -1477,6 +1542,15 @@ export interface operations {
             };
             /** @description The body is no JSON */
             400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1722,6 +1796,26 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_usage_usage_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
                 };
             };
         };

@@ -1,47 +1,26 @@
-// What the service has seen since it started: its counters, of /metrics.
+// What the service has seen since it started: its counters, of /usage.
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { MODALITIES, metrics, type Problem, Refused } from "./api";
+import { MODALITIES, type Problem, Refused, type Usage, usage } from "./api";
 import { type Known, Panel } from "./app";
 import { share } from "./numbers";
 import { ProblemNote } from "./problem";
 
 const MISSING = 12; // variables that are listed
 
-interface Sample {
-  name: string;
-  labels: Record<string, string>;
-  value: number;
-}
-
-/** The Prometheus text format, version 0.0.4. */
-function parse(text: string): Sample[] {
-  return text.split("\n").flatMap((line) => {
-    const [, name, labels = "", value] = /^([a-z_:]\w*)(?:\{(.*)\})? (\S+)/i.exec(line) ?? [];
-    if (name === undefined) return [];
-    const pairs = [...labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, told]) => [key, told]);
-    return [{ name, labels: Object.fromEntries(pairs), value: Number(value) }];
-  });
-}
-
-/** The sum of a counter by one of its labels, the largest first. */
-function by(samples: Sample[], name: string, label: string): [string, number][] {
-  const sums = new Map<string, number>();
-  for (const sample of samples) {
-    const key = sample.labels[label];
-    if (sample.name === name && key !== undefined) sums.set(key, (sums.get(key) ?? 0) + sample.value);
-  }
-  return [...sums].sort((a, b) => b[1] - a[1]);
+/** Counts, the largest first. */
+function largest(counts: Record<string, number>): [string, number][] {
+  return Object.entries(counts).sort((a, b) => b[1] - a[1]);
 }
 
 export function Seen({ known }: { known: Known }) {
-  const [samples, show] = useState<Sample[]>();
+  const [counts, show] = useState<Usage>();
   const [problem, fail] = useState<Problem>();
   const [asked, ask] = useState<Date>();
   const refresh = () =>
-    metrics().then(
-      (text) => {
-        show(parse(text));
+    usage().then(
+      (counts) => {
+        show(counts);
         ask(new Date());
         fail(undefined);
       },
@@ -61,18 +40,15 @@ export function Seen({ known }: { known: Known }) {
         </span>
       </p>
       {problem && <ProblemNote problem={problem} />}
-      {samples && <Counts known={known} samples={samples} />}
+      {counts && <Counts known={known} counts={counts} />}
     </Panel>
   );
 }
 
-function Counts({ known, samples }: { known: Known; samples: Sample[] }) {
-  const predictions = samples.find((sample) => sample.name === "m3h_predictions_total")?.value ?? 0;
-  const requests = by(samples, "m3h_requests_total", "status");
-  const ignored = by(samples, "m3h_input_ignored_total", "reason");
-  const held = new Map(by(samples, "m3h_modality_present_total", "modality"));
+function Counts({ known, counts }: { known: Known; counts: Usage }) {
+  const predictions = counts.predictions;
   const display = new Map(known.variables.map((variable) => [variable.name, variable.display]));
-  const present = by(samples, "m3h_variable_present_total", "variable").reverse();
+  const present = largest(counts.variables).reverse();
   return (
     <>
       <p>
@@ -87,12 +63,12 @@ function Counts({ known, samples }: { known: Known; samples: Sample[] }) {
         It counts; it keeps no value of a patient.
       </p>
       <div class="counts">
-        <Tallies title="Requests by status" rows={requests} />
+        <Tallies title="Requests by status" rows={largest(counts.requests)} />
         {predictions > 0 && (
           <>
             <Tallies
               title="Predictions with"
-              rows={MODALITIES.map(([modality, title]) => [title, held.get(modality) ?? 0])}
+              rows={MODALITIES.map(([modality, title]) => [title, counts.modalities[modality] ?? 0])}
               of={predictions}
             />
             <Tallies
@@ -102,7 +78,7 @@ function Counts({ known, samples }: { known: Known; samples: Sample[] }) {
             />
             <Tallies
               title="Input not used, by reason"
-              rows={ignored.map(([reason, count]) => [reason.replaceAll("_", " "), count])}
+              rows={largest(counts.ignored).map(([reason, count]) => [reason.replaceAll("_", " "), count])}
               none="All input was used."
             />
           </>
