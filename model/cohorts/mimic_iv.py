@@ -137,10 +137,8 @@ _HEIGHT = "height"
 _HEIGHT_ITEMS = {226730: ("cm", "cm"), 226707: ("Inch", "[in_i]")}
 _CENTIMETRES = {"cm": 1.0, "[in_i]": 2.54}
 
-# "units" is what MIMIC writes where there is none (pH). In item 51249 (mean corpuscular hemoglobin
-# concentration) "%" is grams in 100 mL, the declared unit by an older name.
+# "units" is what MIMIC writes where there is none (pH).
 _NO_UNIT = ("", "UNK", "units")
-_OLDER_NAMES = {(51249, "%")}
 
 _FIRST_ICU_ITEM = 220_000
 
@@ -438,7 +436,6 @@ def _accepted_units() -> tuple[pl.DataFrame, list[int]]:
             unit = spellings.get(declared, declared)
             rows += [(item, spelled, variable.name, u) for spelled, u in taken.items()]
             rows += [(item, "", variable.name, unit)]
-            rows += [(item, uom, variable.name, unit) for i, uom in _OLDER_NAMES if i == item]
     for item, (spelled, unit) in _HEIGHT_ITEMS.items():
         rows += [(item, spelled, _HEIGHT, unit), (item, "", _HEIGHT, unit)]
     schema = {"itemid": ID, "uom": TEXT, "variable": TEXT, "unit": TEXT}
