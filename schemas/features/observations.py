@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 # Pairs of a name and a unit that are read in one request: reading one may take a millisecond.
 MOST_SPELLINGS = 300
+MOST_POINTERS = 100  # in one entry of the receipt
 _UNKNOWN = "the model knows no such variable; see GET /variables"
 
 
@@ -44,6 +46,16 @@ class Observations:
     def pointer(self, row: int) -> str:
         return f"/series/{self.number[row]}"
 
+    @cached_property
+    def pointers(self) -> dict[int, tuple[str, ...]]:
+        """By variable index, where its series are; the first MOST_POINTERS if they are many."""
+        found: dict[int, list[str]] = {}
+        for index, number in zip(self.index.tolist(), self.number.tolist(), strict=True):
+            of_variable = found.setdefault(index, [])
+            if len(of_variable) < MOST_POINTERS:
+                of_variable.append(f"/series/{number}")
+        return {index: tuple(pointers) for index, pointers in found.items()}
+
 
 def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Observations | None:
     """None if no series has a known variable and a unit that converts to its canonical one."""
@@ -51,12 +63,12 @@ def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Ob
     if not number:
         return None
     given = [payload.series[i] for i in number]
-    length = np.fromiter((len(series.values) for series in given), np.intp, len(given))
+    length = np.array([len(series.values) for series in given], np.intp)
     times = itertools.chain.from_iterable(series.times for series in given)
     seconds = np.fromiter(map(datetime.timestamp, times), np.float64)
     value = np.fromiter(itertools.chain.from_iterable(s.values for s in given), np.float64)
-    factor = np.fromiter((c.factor for c in conversions), np.float64, len(given))
-    offset = np.fromiter((c.offset for c in conversions), np.float64, len(given))
+    factor = np.array([c.factor for c in conversions])
+    offset = np.array([c.offset for c in conversions])
     row = np.repeat(np.arange(len(given)), length)
     indices = np.array(index, np.intp)
     return Observations(
@@ -81,9 +93,10 @@ def _read_series(
     read: dict[tuple[str, str | None], tuple[int | None, Conversion | None]] = {}
     for i, series in enumerate(given):
         spelled = (series.variable, series.unit)
-        if spelled not in read:
-            read[spelled] = _look_up(*spelled, spec, readable=len(read) < MOST_SPELLINGS)
-        variable, conversion = read[spelled]
+        found = read.get(spelled)
+        if found is None:
+            found = read[spelled] = _look_up(*spelled, spec, many=len(read) >= MOST_SPELLINGS)
+        variable, conversion = found
         if variable is None:
             detail = load_not_read().get(name_key(series.variable), _UNKNOWN)
             if detail != _UNKNOWN and detail not in ledger.warnings:
@@ -113,12 +126,11 @@ def _read_series(
 
 
 def _look_up(
-    name: str, unit: str | None, spec: FeatureSpec, *, readable: bool
+    name: str, unit: str | None, spec: FeatureSpec, *, many: bool
 ) -> tuple[int | None, Conversion | None]:
-    """Index of a variable and conversion of its unit, None where either is not known."""
+    """Index of a variable and conversion of its unit; of `many`, plain units alone are read."""
+    if not many:
+        return spec.look_up(name, unit)
     index = spec.find_variable(name)
-    if index is None:
-        return None, None
-    if readable or unit in spec.known[index].accepted:
-        return index, spec.conversion(index, name, unit)
-    return index, None
+    plain = index is not None and unit in spec.known[index].accepted
+    return spec.look_up(name, unit) if plain else (index, None)

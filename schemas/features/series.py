@@ -11,16 +11,10 @@ from schemas.features.observations import (
     read_observations,
 )
 from schemas.features.spec import STATISTICS, Array, FeatureSpec, Floats
-from schemas.features.suspect import (
-    warn_of_repeated_amounts,
-    warn_of_sensors_off,
-    warn_of_suspect_units,
-)
+from schemas.features.suspect import warn_of_repeated_amounts, warn_of_suspect_values
 from schemas.features.treatments import treatment_features
 from schemas.payload import Payload
 from schemas.response import Merged, Used
-
-MOST_POINTERS = 100  # in one entry of the receipt
 
 
 def series_features(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> dict[str, Array] | None:
@@ -44,8 +38,8 @@ def _observations(
     read = read_observations(payload, spec, ledger)
     if read is None:
         return np.empty(0, np.intp), np.empty(0), np.empty(0)
-    for warn in (warn_of_suspect_units, warn_of_sensors_off, warn_of_repeated_amounts):
-        warn(read, spec, ledger)
+    warn_of_suspect_values(read, spec, ledger)
+    warn_of_repeated_amounts(read, spec, ledger)
     _note_unsorted(read, spec, ledger)
     usable = _usable(read, spec, ledger)
     _note_given_more_than_once(read, usable, spec, ledger)
@@ -108,16 +102,10 @@ def _note_given_more_than_once(
                 Merged(
                     variable=spec.variables[index].name,
                     reason="given_more_than_once",
-                    pointers=_pointers(read, index),
+                    pointers=read.pointers[index],
                     observations=int(used[index]),
                 )
             )
-
-
-def _pointers(read: Observations, index: int) -> tuple[str, ...]:
-    """Where the series of a variable are; the first ones, if they are many."""
-    rows = np.flatnonzero(read.index == index)[:MOST_POINTERS]
-    return tuple(map(read.pointer, rows.tolist()))
 
 
 def _merge_duplicates(
@@ -142,7 +130,7 @@ def _merge_duplicates(
             Merged(
                 variable=spec.variables[index].name,
                 reason="duplicate_times",
-                pointers=_pointers(read, index),
+                pointers=read.pointers[index],
                 observations=int(repeats[index]) + 1,
             )
         )

@@ -43,7 +43,8 @@ STATISTICS = (
 TREATMENT_FEATURES = ("given", "running", "hours_since_start", "rate")
 NUMERIC_TABULAR = ("age", "height_cm", "weight_kg", "body_mass_index", "hours_since_admission")
 
-_MOST_KEPT = 4096  # conversions of units as they were spelled
+# Names and units, as they were spelled, that are kept with what they mean.
+_MOST_KEPT, _LONGEST_KEPT = 4096, 200  # pairs; characters of one
 
 
 class FeatureSpec(BaseModel):
@@ -138,30 +139,34 @@ class FeatureSpec(BaseModel):
         index = self.variable_index.get(name)
         return self._names.get(name_key(name)) if index is None else index
 
-    def conversion(self, index: int, name: str, unit: str | None) -> Conversion | None:
-        """How values of a variable become canonical; None if the unit as spelled is not known.
+    def look_up(self, name: str, unit: str | None) -> tuple[int | None, Conversion | None]:
+        """Index of a variable, and how its values in a unit become canonical, both as spelled.
 
-        `name`: what the variable was called; some codes are of another substance if in mass units.
+        None where either is not known.
         """
+        found = self._looked_up.get((name, unit))
+        if found is None:
+            index = self.find_variable(name)
+            found = index, None if index is None else self._conversion(index, name, unit)
+            if len(self._looked_up) >= _MOST_KEPT:
+                self._looked_up.clear()
+            if len(name) + len(unit or "") <= _LONGEST_KEPT:
+                self._looked_up[name, unit] = found
+        return found
+
+    def _conversion(self, index: int, name: str, unit: str | None) -> Conversion | None:
         known = self.known[index]
         if unit is None:
             return Conversion(known.unit, 1.0) if known.dimensionless else None
-        if (index, unit) not in self._conversions:
-            if len(self._conversions) >= _MOST_KEPT:
-                self._conversions.clear()
-            self._conversions[index, unit] = self._conversion(known, unit.strip())
-        found = self._conversions.get((index, unit))
-        if found is None or not known.moles_only or "mol" in found.unit:
-            return found
-        return None if name_key(name).removeprefix("loinc:") in known.moles_only else found
-
-    def _conversion(self, known: Variable, unit: str) -> Conversion | None:
-        own = self.spellings.get(unit) or load_spellings().get(unit, unit)
+        spelled = unit.strip()
+        own = self.spellings.get(spelled) or load_spellings().get(spelled, spelled)
         declared = known.conversion(own)
-        return conversion(known, unit) if declared is None else Conversion(own, *declared)
+        found = conversion(known, spelled) if declared is None else Conversion(own, *declared)
+        other_substance = name_key(name).removeprefix("loinc:") in known.moles_only
+        return None if found and other_substance and "mol" not in found.unit else found
 
     @cached_property
-    def _conversions(self) -> dict[tuple[int, str], Conversion | None]:
+    def _looked_up(self) -> dict[tuple[str, str | None], tuple[int | None, Conversion | None]]:
         return {}
 
     @cached_property

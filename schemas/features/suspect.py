@@ -13,11 +13,16 @@ from schemas.features.spec import FeatureSpec
 _ALIKE = 1.5  # two units whose ratio is smaller cannot be told apart
 
 
-def warn_of_suspect_units(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
-    """A warning for each variable and unit, where the median of a series is typical of another."""
+def warn_of_suspect_values(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
+    """Warnings of values that are not typical, and look like another unit or a detached sensor."""
     low, high = spec.typical[read.variable].T
-    if not ((read.value < low) | (read.value > high)).any():
-        return
+    if ((read.value < low) | (read.value > high)).any():
+        _warn_of_units(read, spec, ledger)
+        _warn_of_sensors_off(read, spec, ledger)
+
+
+def _warn_of_units(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
+    """A warning for each variable and unit, where the median of a series is typical of another."""
     order = np.lexsort((read.value, read.row))
     start = np.cumsum(read.length) - read.length
     median = read.value[order][start + (read.length - 1) // 2]
@@ -50,7 +55,7 @@ def _looks_like(
     return None
 
 
-def warn_of_sensors_off(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
+def _warn_of_sensors_off(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
     """A warning for each variable with a value that a detached sensor gives."""
     off = read.value == spec.sensor_off[read.variable]
     for index in np.unique(read.variable[off]).tolist():
@@ -63,9 +68,9 @@ def warn_of_sensors_off(read: Observations, spec: FeatureSpec, ledger: Ledger) -
 
 def warn_of_repeated_amounts(read: Observations, spec: FeatureSpec, ledger: Ledger) -> None:
     """A warning for each variable whose amounts were added though a series came twice, alike."""
-    adds_up = np.flatnonzero(spec.adds_up[read.index] & (read.length > 1))
-    if len(adds_up) < 2:
+    if len(read.number) < 2:
         return
+    adds_up = np.flatnonzero(spec.adds_up[read.index] & (read.length > 1))
     stop = np.cumsum(read.length)
     seen: set[tuple[int, bytes, bytes]] = set()
     repeated: dict[int, list[int]] = {}

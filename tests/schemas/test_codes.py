@@ -182,9 +182,9 @@ def test_what_a_bundle_says_itself_goes_first(bundle_dir):
     others = tuple(v for v in spec.variables if v.name != "creatinine")
     fields = spec.model_dump() | {"tokenizer_json": spec.tokenizer_json}
     changed = FeatureSpec(**fields | {"variables": (*others, own)})
-    index = changed.variable_index["creatinine"]
-    assert changed.conversion(index, "creatinine", "mg/L").factor == 0.2
-    assert changed.conversion(index, "creatinine", "umol/L").factor == 0.011312
+    index, own_conversion = changed.look_up("creatinine", "mg/L")
+    assert own_conversion.factor == 0.2
+    assert changed.look_up("creatinine", "umol/L")[1].factor == 0.011312
     assert np.array_equal(changed.plausible[index], (0, 9))
     other_unit = own.model_copy(update={"unit": "umol/L", "units": {}})
     foreign = FeatureSpec(**fields | {"variables": (other_unit,)})

@@ -114,6 +114,7 @@ def test_what_is_typical_is_plausible():
         if variable.typical is not None:
             low, high = variable.typical
             assert variable.plausible[0] <= low < high <= variable.plausible[1], variable.name
+            assert variable.sensor_off is None or variable.sensor_off < low, variable.name
 
 
 # --- amounts ----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_a_unit_is_read_however_it_is_spelled(specs, variable):
     for spec in specs:
         wrong = []
         for unit, expected in SPELLINGS[variable]:
-            read = spec.conversion(spec.variable_index[variable], variable, unit)
+            _, read = spec.look_up(variable, unit)
             same = (
                 read is None
                 if expected is None
@@ -167,7 +167,7 @@ def test_the_unit_of_a_rate_is_read_however_it_is_spelled(spelled, code):
 def test_the_library_is_not_loaded_for_what_the_tables_know():
     code = (
         "import sys; from schemas.features import FeatureSpec; s = FeatureSpec.default();"
-        "read = [s.conversion(s.variable_index[n], n, u).factor for n, u in"
+        "read = [s.look_up(n, u)[1].factor for n, u in"
         " (('creatinine', 'µmol/l'), ('heart_rate', 'beats per minute'), ('sodium', 'MMOL/L'))];"
         "assert 'pint' not in sys.modules; print(read)"
     )
