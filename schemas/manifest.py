@@ -16,6 +16,8 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
 
+_LINE = 500  # characters of a fault
+
 
 class _Fact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -259,6 +261,12 @@ def write_manifest(bundle: Path, manifest: Manifest) -> str:
     raw = manifest.model_dump_json(indent=1).encode()
     (bundle / MANIFEST).write_bytes(raw)
     return sha256(raw)
+
+
+def one_line(text: str) -> str:
+    """A text as one line of at most 500 characters, for a log or an answer."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
 
 
 def sha256(content: bytes) -> str:

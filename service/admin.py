@@ -4,10 +4,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
-from service.worker import Told
+from service.hosts import is_allowed
+from service.messages import WorkerReply
+from service.settings import Settings
+
+_BODY_BYTES = 64 * 2**10
 
 
 class Reload(BaseModel):
@@ -15,7 +21,7 @@ class Reload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bundle: Path | None = None
+    bundle: str | None = Field(None, max_length=4096)
 
 
 class Reloaded(BaseModel):
@@ -25,10 +31,13 @@ class Reloaded(BaseModel):
     digest: str
 
 
-def create_admin(reload: Callable[[Path | None], Awaitable[Told]]) -> FastAPI:
+def create_admin(
+    reload: Callable[[Path | None], Awaitable[WorkerReply]], settings: Settings
+) -> FastAPI:
     """`reload` has all workers serve another bundle."""
     app = FastAPI(title="M3H administration", openapi_url=None)
     problems.install(app)
+    app.add_middleware(AdminGuard, allowed=(settings.admin_host.lower(),))
 
     @app.post("/admin/reload")
     async def post_reload(asked: Reload | None = None) -> Reloaded:
@@ -36,9 +45,53 @@ def create_admin(reload: Callable[[Path | None], Awaitable[Told]]) -> FastAPI:
 
         One that fails is refused, and the old one goes on.
         """
-        told = await reload(None if asked is None else asked.bundle)
-        if told.fault:
-            raise problems.bundle_refused(told.fault)
-        return Reloaded(model=told.model, digest=told.digest)
+        bundle = None if asked is None else asked.bundle
+        reply = await reload(None if bundle is None else Path(bundle))
+        if reply.fault and reply.retry:
+            raise problems.not_ready(reply.fault)
+        if reply.fault:
+            raise problems.bundle_refused(reply.fault)
+        return Reloaded(model=reply.model, digest=reply.digest)
 
     return app
+
+
+class AdminGuard:
+    """ASGI middleware that refuses what a page in a browser on this machine could send.
+
+    A page of another site can post a form, or anything without a content type, without asking
+    first; and by a name of its own that leads to 127.0.0.1 it can post anything.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
+        self._app, self._allowed = app, allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused = self._refused(scope)
+        if refused is None:
+            await self._app(scope, receive, send)
+        else:
+            answer = problems.response(refused.problem, refused.headers)
+            await answer(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> problems.Refused | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        server = scope.get("server") or ("",)
+        if len(hosts) != 1 or not is_allowed(hosts[0], {*self._allowed, server[0]}):
+            return problems.other_host()
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2].lower() != hosts[0].lower():
+            return problems.other_origin()
+        if scope["method"] == "POST":
+            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if media_type != "application/json":
+                return problems.unsupported_media_type()
+            if "transfer-encoding" in headers:
+                return problems.length_required()
+            if int(headers.get("content-length", "0")) > _BODY_BYTES:
+                return problems.command_too_large(_BODY_BYTES)
+        return None

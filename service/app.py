@@ -335,6 +335,7 @@ def _health(engine: Engine, counted: Metrics) -> APIRouter:
 
     @routes.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def get_metrics() -> Response:
-        return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
+        text = await anyio.to_thread.run_sync(counted.text)
+        return Response(text, media_type=metrics.CONTENT_TYPE)
 
     return routes

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from schemas.manifest import BundleError
-from service.log import make_log
+from service.log import make_log, take_over
 from service.settings import Settings, variable_of
 from service.supervisor import Supervisor
 
@@ -56,6 +56,7 @@ def serve(context: typer.Context, **options: str | None) -> None:
     }
     settings = _settings(given)
     log = make_log(settings.log_level, sys.stderr)
+    take_over(log)
     for name, nearest in unknown_variables(os.environ):
         log.warning("unknown setting", variable=name, nearest=nearest)
     try:

@@ -210,6 +210,25 @@ def bundle_refused(detail: str) -> Refused:
     return Refused(problem("bundle-refused", "Bundle refused", 422, detail))
 
 
+def other_host() -> Refused:
+    detail = "the Host header must name this machine: localhost, or the address that it listens on"
+    return Refused(problem("other-host", "Other host", 421, detail))
+
+
+def other_origin() -> Refused:
+    detail = "pages of other origins may not administer this service"
+    return Refused(problem("other-origin", "Other origin", 403, detail))
+
+
+def length_required() -> Refused:
+    return Refused(problem("length-required", "Length required", 411, "Content-Length is needed"))
+
+
+def command_too_large(limit: int) -> Refused:
+    detail = f"the body is larger than {limit} bytes"
+    return Refused(problem("body-too-large", "Body too large", 413, detail))
+
+
 def unexpected() -> Problem:
     detail = "an error of the service, not of the request; its log has more under the X-Request-ID"
     return problem("unexpected", "Unexpected error", 500, detail)

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         description="own: each worker has the weights; shared: one process, for all of them; auto: "
         "shared on CUDA",
     )
+    graphs_seconds: float = Field(
+        5.0, gt=0, description="longest silence of the process of shared graphs before it is killed"
+    )
+    load_seconds: float = Field(
+        300.0, gt=0, description="time that a process has to load and verify a bundle"
+    )
     threads: int | None = Field(
         None,
         ge=1,

@@ -6,18 +6,22 @@ ask for at one moment is computed together. A bundle stays as long as somebody i
 
 import os
 import signal
+import socket
+import struct
 import sys
+import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import current_process
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing import AuthenticationError, current_process
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +29,16 @@ from schemas.features import Array, Floats
 from schemas.manifest import BundleError, Graph
 from service import problems
 from service.bundle import Bundle
-from service.log import make_log, quote_nothing_uncaught
+from service.child_process import ignore_terminal_signals
+from service.log import make_log, run_child
+from service.messages import GraphServerReply
 from service.settings import Device, Settings
 
 MOST_ROWS = 64  # that are computed together
+LONGEST_RUN_SECONDS = 120.0  # of one run of a graph; the server is replaced beyond
+_MESSAGE_SECONDS = 5.0  # for the rest of a message whose start is there, and to send one
+_BACKLOG = 128
+_ACCEPT_PAUSE = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,14 @@ class _Fault:
 
 
 class SharedGraphs:
-    """The graphs of one bundle, in the process that holds them. Safe to call from many threads."""
+    """The graphs of one bundle, in the process that holds them. Safe to call from many threads.
 
-    def __init__(self, address: str, bundle: Path, digest: str) -> None:
+    `load_seconds`: how long that process may take to load the bundle.
+    """
+
+    def __init__(self, address: str, bundle: Path, digest: str, load_seconds: float) -> None:
         self._address, self._open = address, _Open(bundle.resolve(), digest)
+        self._load_seconds = load_seconds
         self._connection: Connection | None = None
         self._lock = Lock()
 
@@ -73,36 +87,83 @@ class SharedGraphs:
         with self._lock:
             try:
                 return self._asked(_Run(file, inputs))
-            except (OSError, EOFError):
-                self._connection = None
+            except (OSError, EOFError, AuthenticationError):
+                self._hang_up()
                 detail = "the process that holds the graphs has ended; another is being started"
                 raise problems.not_ready(detail) from None
+            except BundleError as error:  # it was started anew, and has another bundle or none
+                raise problems.not_ready(str(error)) from None
 
     def open(self) -> None:
         """Raises BundleError if the process cannot be reached or has not this bundle."""
         with self._lock:
             try:
                 self._connected()
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, AuthenticationError) as error:
                 raise BundleError(f"the process of the graphs does not answer: {error}") from None
 
     def _asked(self, run: _Run) -> dict[str, Floats]:
         connection = self._connected()
         connection.send(run)
-        answer: dict[str, Floats] | _Fault = connection.recv()
+        answer: dict[str, Floats] | _Fault = _received(connection, LONGEST_RUN_SECONDS)
         if isinstance(answer, _Fault):
             raise RuntimeError(answer.text)  # noqa: TRY004 - no fault of a caller
         return answer
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            connection = Client(self._address, "AF_UNIX", authkey=current_process().authkey)
-            connection.send(self._open)
-            answer: _Fault | None = connection.recv()
+            connection = _connect(self._address)
+            try:
+                connection.send(self._open)
+                answer: _Fault | None = _received(connection, self._load_seconds)
+            except (OSError, EOFError):
+                connection.close()
+                raise
             if answer is not None:
+                connection.close()
                 raise BundleError(answer.text)
             self._connection = connection
         return self._connection
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _connect(address: str) -> Connection:
+    """Raises OSError, EOFError and AuthenticationError."""
+    with socket.socket(socket.AF_UNIX) as plain:
+        _limit(plain)
+        plain.connect(address)
+        connection = Connection(plain.detach())
+    try:
+        answer_challenge(connection, current_process().authkey)
+        deliver_challenge(connection, current_process().authkey)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _limit(plain: socket.socket) -> None:
+    """No message that has begun may keep a thread for ever: beyond, BlockingIOError."""
+    seconds = struct.pack("ll", int(_MESSAGE_SECONDS), 0)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        plain.setsockopt(socket.SOL_SOCKET, option, seconds)
+
+
+def _shut(connection: Connection) -> None:
+    """Ends it for both sides; the thread that hears it closes it."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as plain:
+        plain.shutdown(socket.SHUT_RDWR)
+
+
+def _received(connection: Connection, seconds: float | None) -> Any:
+    """The next message. Raises EOFError, OSError, and TimeoutError, which is one of these."""
+    if not connection.poll(seconds):
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return connection.recv()
 
 
 @dataclass(frozen=True)
@@ -117,9 +178,11 @@ class SharedGraph:
         return self.graphs.run(self.graph.file, asked)
 
 
-def opened(address: str, bundle: Path, digest: str) -> Callable[[Graph], SharedGraph]:
+def opened(
+    address: str, load_seconds: float, bundle: Path, digest: str
+) -> Callable[[Graph], SharedGraph]:
     """What gives the graphs of a bundle. Raises BundleError as `SharedGraphs.open` does."""
-    graphs = SharedGraphs(address, bundle, digest)
+    graphs = SharedGraphs(address, bundle, digest, load_seconds)
     graphs.open()
     return partial(SharedGraph, graphs)
 
@@ -134,24 +197,35 @@ class _Asked:
     run: _Run
 
 
-def hold(address: str, settings: Settings, supervisor: Connection) -> None:
-    """The process: serves graphs until nobody is there to end it."""
-    quote_nothing_uncaught(make_log(settings.log_level, sys.stderr))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the workers still need it
-    holder = _Holder(settings.device, settings.threads or 1)
-    Path(address).unlink(missing_ok=True)  # of one that died
-    listener = Listener(address, "AF_UNIX", backlog=128, authkey=current_process().authkey)
-    Thread(target=_end_with, args=(supervisor,), daemon=True).start()
-    Thread(target=holder.accept, args=(listener,), daemon=True).start()
-    supervisor.send(None)  # it listens
-    while True:
-        holder.turn()
+def run_graph_server(address: str, settings: Settings, supervisor: Connection) -> None:
+    """Serves graphs until nobody is there to end it."""
+    ignore_terminal_signals()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers still need it
+
+    def main() -> None:
+        holder = _Holder(settings.device, settings.threads or 1)
+        with socket.socket(socket.AF_UNIX) as listening:
+            try:
+                listening.bind(address)
+            except OSError as error:
+                fault = f"it cannot listen: {error.strerror}"
+                supervisor.send(GraphServerReply(fault=fault))
+                return
+            listening.listen(_BACKLOG)
+            Thread(target=holder.accept, args=(listening,), daemon=True).start()
+            Thread(target=_answer, args=(supervisor, holder), daemon=True).start()
+            while True:
+                holder.turn()
+
+    run_child(make_log(settings.log_level, sys.stderr), main)
 
 
-def _end_with(supervisor: Connection) -> None:
+def _answer(supervisor: Connection, holder: "_Holder") -> None:
+    """Says that it listens, and at each ping that it lives; ends with the supervisor."""
     with suppress(EOFError, OSError):
-        supervisor.recv()
+        while True:
+            supervisor.send(GraphServerReply(run_seconds=holder.run_seconds()))
+            supervisor.recv()
     os._exit(0)
 
 
@@ -162,17 +236,30 @@ class _Holder:
         self._bundles: dict[str, Bundle] = {}
         self._connected: dict[str, int] = defaultdict(int)
         self._opening = Lock()
+        self._run_began: float | None = None  # by the monotonic clock; of the run that goes on
 
-    def accept(self, listener: Listener) -> None:
+    def run_seconds(self) -> float:
+        """How long the run of a graph takes that is computed now; 0 if there is none."""
+        began = self._run_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def accept(self, listening: socket.socket) -> None:
         while True:
-            # Whoever is no worker is turned away, and the next is heard.
-            with suppress(Exception):
-                Thread(target=self._hear, args=(listener.accept(),), daemon=True).start()
+            try:
+                plain, _ = listening.accept()
+            except OSError:  # too many open files
+                time.sleep(_ACCEPT_PAUSE)
+                continue
+            _limit(plain)
+            connection = Connection(plain.detach())
+            Thread(target=self._hear, args=(connection,), daemon=True).start()
 
     def _hear(self, connection: Connection) -> None:
-        """Takes what one worker asks for, until it hangs up."""
-        with connection, suppress(EOFError, OSError):  # it hung up
-            opened: _Open = connection.recv()
+        """Takes what one worker asks for, until it hangs up. Whoever is no worker is not heard."""
+        with connection, suppress(EOFError, OSError, AuthenticationError):
+            deliver_challenge(connection, current_process().authkey)
+            answer_challenge(connection, current_process().authkey)
+            opened: _Open = _received(connection, _MESSAGE_SECONDS)
             try:
                 bundle = self._opened(opened)
             except BundleError as error:
@@ -181,7 +268,7 @@ class _Holder:
             try:
                 connection.send(None)
                 while True:
-                    self._asked.put(_Asked(connection, bundle, connection.recv()))
+                    self._asked.put(_Asked(connection, bundle, _received(connection, None)))
             finally:
                 self._leave(opened.digest)
 
@@ -217,6 +304,7 @@ class _Holder:
                 self._answer(together)
 
     def _answer(self, asked: Sequence[_Asked]) -> None:
+        self._run_began = time.monotonic()
         try:
             answers: list[dict[str, Floats] | _Fault] = [*_run(asked)]
         except Exception as error:  # noqa: BLE001 - its errors have no common base
@@ -227,9 +315,13 @@ class _Holder:
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__} in {asked[0].run.file}, {where.filename}:{where.lineno}"
             answers = [_Fault(text)]
+        finally:
+            self._run_began = None
         for one, answer in zip(asked, answers, strict=True):
-            with suppress(OSError):  # a worker that died
+            try:
                 one.connection.send(answer)
+            except OSError:  # a worker that died, or hangs: a part of an answer is none
+                _shut(one.connection)
 
 
 def _rows(asked: _Asked) -> int:

@@ -6,55 +6,32 @@ On a CPU the weights of each are its own (20 MB); on a GPU one process has them 
 """
 
 import asyncio
-import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import uvicorn
-from prometheus_client.multiprocess import mark_process_dead
 from structlog.typing import FilteringBoundLogger
 
 from service.admin import create_admin
 from service.bundle import chosen_device
-from service.metrics import COUNTED_IN
+from service.child_process import Backoff, ChildEnded, ChildProcess
+from service.graph_supervisor import GraphSupervisor
+from service.messages import WorkerCommand, WorkerReply
 from service.settings import Settings, available_cpus
-from service.shared_graphs import hold
+from service.shared_counters import SharedCounters
 from service.sockets import ListenError, listen, listen_for_admin
-from service.worker import FLUSH_SECONDS, Order, Told, work
+from service.worker import FLUSH_SECONDS, run_worker
 
 # Beyond those for draining and shutting down, before a process is killed.
 _SPARE_SECONDS = 5.0 + FLUSH_SECONDS
-_AGAIN_SECONDS = 1.0  # before a process that died is started again
-_LOOK_SECONDS = 0.1  # from one look to the next whether the process of the graphs is there
-
-
-@dataclass(eq=False)
-class _Worker:
-    process: BaseProcess
-    orders: Connection
-
-    async def told(self) -> Told:
-        """What it says next."""
-        try:
-            told: Told = await asyncio.to_thread(self.orders.recv)
-        except (EOFError, OSError):
-            return Told(fault="a worker ended before it served")
-        return told
-
-    async def obey(self, order: Order) -> Told:
-        try:
-            self.orders.send(order)
-        except OSError:
-            return Told(fault="a worker has just ended; try again")
-        return await self.told()
+_ANSWER_SECONDS = 20.0  # for a worker to serve, or to drop, what it has loaded
+_ENDING = WorkerReply(fault="the service is ending", retry=True)
 
 
 class Supervisor:
@@ -70,106 +47,179 @@ class Supervisor:
         self._log = log
         self._context = get_context("spawn")
         self._stop = asyncio.Event()
+        # Loading takes a processor: more at once would only make each of them late.
+        self._loading = asyncio.Semaphore(max(2, cpus))
+        # Held while a bundle is changed, and while a worker joins those that serve.
         self._changing = asyncio.Lock()
-        self._workers: set[_Worker] = set()
-        self._served = Order("load", settings.bundle)
-        self._address: str | None = None  # of the process of the graphs
+        self._workers: set[ChildProcess] = set()
+        self._children: set[ChildProcess] = set()  # these, and those that do not serve yet
+        self._served = WorkerCommand("load", settings.bundle)
+        self._reloaded = asyncio.Event()  # replaced when it is set
+        self._counters = SharedCounters.create(self._count)
+        self._graphs: str | None = None  # the address of the graph server
 
     async def run(self, announce: Callable[[str, int], None]) -> str | None:
-        """Serves until SIGTERM or SIGINT. Gives what was wrong if it could not begin.
+        """Serves until SIGTERM, SIGINT, SIGHUP or SIGQUIT. Gives the fault if it could not begin.
 
         `announce` is called once all listen, with what is served and on which port.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        self._handle_signals()
         settings = self._settings
         try:
             listening = listen(settings)
             admin = listen_for_admin(settings, self._log)
         except ListenError as error:
             return str(error)
-        with listening, admin, TemporaryDirectory(prefix="m3h-") as counted:
-            os.environ[COUNTED_IN] = counted
-            async with self._graphs(Path(counted)), asyncio.TaskGroup() as group:
-                begun: list[asyncio.Future[Told]] = []
-                for _ in range(self._count):
-                    begun.append(loop.create_future())
-                    group.create_task(self._keep(listening, begun[-1], Path(counted)))
-                for told in await asyncio.gather(*begun):
-                    if told.fault:
-                        self._stop.set()
-                        return told.fault
-                self._served = replace(self._served, digest=told.digest)
-                if not self._stop.is_set():
-                    group.create_task(self._administer(admin))
-                    self._log.info("admin", port=admin.getsockname()[1])
-                    announce(told.model, listening.getsockname()[1])
-        return None
+        with listening, admin:
+            try:
+                async with self._graph_server() as fault:
+                    return fault or await self._serve(listening, admin, announce)
+            finally:
+                for child in tuple(self._children):
+                    await self._discard(child)
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has SIGHUP
+                loop.add_signal_handler(number, self._stop.set)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            loop.add_signal_handler(number, self._log_signal, number.name)
+
+    def _log_signal(self, name: str) -> None:
+        self._log.warning("signal ignored", signal=name)
 
     @asynccontextmanager
-    async def _graphs(self, folder: Path) -> AsyncIterator[None]:
-        """The process of the graphs, if they are shared, for longer than the workers need it."""
+    async def _graph_server(self) -> AsyncIterator[str]:
+        """The process of the graphs, if they are shared, for longer than the workers need it.
+
+        Gives the fault if it cannot start.
+        """
         if not self._shared:
-            yield
+            yield ""
             return
-        listens = asyncio.Event()
-        self._address = str(folder / "graphs")
-        holding = asyncio.create_task(self._hold(self._address, listens))
-        await listens.wait()
-        yield
-        holding.cancel()
-        with suppress(asyncio.CancelledError):
-            await holding
+        graphs = GraphSupervisor(self._settings, self._log, self._context)
+        self._graphs = graphs.address
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(graphs.run())
+            try:
+                yield await graphs.first_fault
+            finally:
+                keeping.cancel()
 
-    async def _hold(self, address: str, listens: asyncio.Event) -> None:
-        """The process of the graphs, and another whenever it dies."""
-        while True:
-            ours, its = self._context.Pipe()
-            with ours:  # it ends when this is closed
-                process = self._context.Process(
-                    target=hold,
-                    args=(address, self._settings, its),
-                    name="m3h-graphs",
-                    daemon=True,
-                )
-                process.start()
-                its.close()
-                with suppress(EOFError, OSError):
-                    await asyncio.to_thread(ours.recv)
-                    listens.set()
-                while process.is_alive():  # noqa: ASYNC110 - a thread would hold the end up
-                    await asyncio.sleep(_LOOK_SECONDS)
-            self._log.error("graphs died", pid=process.pid, exit=process.exitcode)
-            await asyncio.sleep(_AGAIN_SECONDS)
+    async def _serve(
+        self, listening: socket.socket, admin: socket.socket, announce: Callable[[str, int], None]
+    ) -> str | None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._close_when_stopped(listening))
+            first: list[asyncio.Future[WorkerReply]] = []
+            for number in range(self._count):
+                first.append(loop.create_future())
+                group.create_task(self._supervise_worker(number, listening, first[-1]))
+            for started in asyncio.as_completed(first):
+                reply = await started
+                if self._stop.is_set():
+                    return None
+                if reply.fault:
+                    self._stop.set()
+                    return reply.fault
+            group.create_task(self._administer(admin))
+            self._log.info("admin", port=admin.getsockname()[1])
+            announce(reply.model, listening.getsockname()[1])
+        return None
 
-    async def reload(self, bundle: Path | None) -> Told:
+    async def _close_when_stopped(self, listening: socket.socket) -> None:
+        """What is still open here when the workers close it would let callers in to nobody."""
+        await self._stop.wait()
+        listening.close()
+
+    # ---- another bundle --------------------------------------------------------------------------
+
+    async def reload(self, bundle: Path | None) -> WorkerReply:
         """Has all workers load a bundle beside the one that is served, then serve it.
 
         With a fault, of any worker, all go on with the one that they have.
         """
         async with self._changing:
-            order = Order("load", bundle or self._served.bundle)
-            found = await self._all_obey(order) or [Told(fault="no worker is there; try again")]
-            told = next((told for told in found if told.fault), found[0])
-            if len({told.digest for told in found}) > 1 and not told.fault:
-                told = Told(fault=f"{order.bundle} changed while it was read; try again")
-            if told.fault:
-                await self._all_obey(Order("drop"))
-                self._log.error("bundle refused", fault=told.fault)
-                return told
-            # Whatever lies in the folder later: a worker that is started anew serves this one.
-            self._served = replace(order, digest=told.digest)
-            await self._all_obey(Order("serve"))
-            self._log.info("bundle served", model=told.model, digest=told.digest)
-            return told
+            if self._stop.is_set():
+                return _ENDING
+            await self._ask_all(WorkerCommand("drop"))  # ends workers that hang
+            command = WorkerCommand("load", bundle or self._served.bundle)
+            reply = await self._tried(command)
+            if not reply.fault:
+                # Whatever lies in the folder later: this one is loaded and served.
+                command = replace(command, digest=reply.digest)
+                replies = await self._ask_all(command)
+                reply = next((one for one in replies if one.fault), reply)
+            if reply.fault:
+                await self._ask_all(WorkerCommand("drop"))
+                self._log.error("bundle refused", fault=reply.fault)
+                return reply
+            self._served = command
+            await asyncio.gather(*(self._serve_or_end(worker) for worker in self._workers))
+            self._reloaded.set()  # workers that wait to be started anew need wait no longer
+            self._reloaded = asyncio.Event()
+            self._log.info("bundle served", model=reply.model, digest=reply.digest)
+            return reply
 
-    async def _all_obey(self, order: Order) -> list[Told]:
-        return await asyncio.gather(*(worker.obey(order) for worker in self._workers))
+    async def _tried(self, command: WorkerCommand) -> WorkerReply:
+        """Loads a bundle in a process of its own: whatever it does there, no worker is harmed."""
+        try:
+            child = self._start(None, ())
+        except OSError as error:
+            return WorkerReply(fault=f"no process can be started: {error.strerror}", retry=True)
+        child.end_first()
+        reply = await self._ask(child, command)
+        await self._discard(child)
+        if reply.retry and not self._stop.is_set():
+            return WorkerReply(fault=f"{command.bundle} was tried, and {reply.fault}")
+        return reply
+
+    async def _serve_or_end(self, worker: ChildProcess) -> None:
+        reply = await self._ask(worker, WorkerCommand("serve"))
+        if reply.fault and not self._stop.is_set():
+            await worker.kill()  # none goes on with another bundle
+
+    async def _ask_all(self, command: WorkerCommand) -> list[WorkerReply]:
+        return await asyncio.gather(*(self._ask(worker, command) for worker in self._workers))
+
+    async def _ask(self, worker: ChildProcess, command: WorkerCommand) -> WorkerReply:
+        """The reply; a worker that has ended, or that gives none in time and is killed, is a fault.
+
+        Does not wait once the service is to end.
+        """
+        if command.action != "load":
+            return await self._ask_within(worker, command, _ANSWER_SECONDS)
+        async with self._loading:
+            return await self._ask_within(worker, command, self._settings.load_seconds)
+
+    async def _ask_within(
+        self, worker: ChildProcess, command: WorkerCommand, seconds: float
+    ) -> WorkerReply:
+        asking = asyncio.create_task(_exchange(worker, command, seconds))
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else _ENDING
+        except ChildEnded:
+            exit_code = await worker.exit_code_soon()
+            return WorkerReply(fault=f"a process ended (exit {exit_code})", retry=True)
+        except TimeoutError:
+            await worker.kill()
+            limit = " (M3H_LOAD_SECONDS)" if command.action == "load" else ""
+            fault = f"a process did not {command.action} within {seconds:g} s{limit}"
+            return WorkerReply(fault=f"{fault} and was killed", retry=True)
+        finally:
+            stopped.cancel()
+            asking.cancel()
 
     async def _administer(self, listening: socket.socket) -> None:
         config = uvicorn.Config(
-            create_admin(self.reload), log_config=None, access_log=False, server_header=False
+            create_admin(self.reload, self._settings),
+            log_config=None,
+            access_log=False,
+            server_header=False,
         )
         server = _Quiet(config)
         serving = asyncio.create_task(server.serve([listening]))
@@ -177,62 +227,107 @@ class Supervisor:
         server.should_exit = True
         await serving
 
-    async def _keep(
-        self, listening: socket.socket, begun: "asyncio.Future[Told]", counted: Path
+    # ---- one worker after another ----------------------------------------------------------------
+
+    async def _supervise_worker(
+        self, number: int, listening: socket.socket, first: "asyncio.Future[WorkerReply]"
     ) -> None:
-        """One worker, and another whenever it dies, until all are to stop."""
-        stopped = asyncio.create_task(self._stop.wait())
-        # What is still open here when the workers close it would let callers in to nobody.
-        stopped.add_done_callback(lambda _: listening.close())
+        """A worker, and another whenever it dies, until all are to stop."""
+        backoff = Backoff()
         while not self._stop.is_set():
-            worker = await self._started(listening)
-            ended = asyncio.create_task(asyncio.to_thread(worker.process.join))
-            telling = asyncio.create_task(worker.told())
-            await asyncio.wait({telling, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            told = telling.result() if telling.done() else Told()
-            if not begun.done():
-                begun.set_result(told)
-                if told.fault:
-                    await self._stop.wait()
-            elif told.fault:
-                self._log.error("worker does not serve", fault=told.fault)
-            if not told.fault:
-                self._workers.add(worker)
-            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            self._workers.discard(worker)
+            began = time.monotonic()
+            worker, reply = await self._join(number, listening)
+            if not first.done():
+                first.set_result(reply)
+            if worker is not None:
+                await self._until_stopped(worker.ended)
+                self._workers.discard(worker)
+                if self._stop.is_set():
+                    await self._end(worker)
+                    return
+                await self._discard(worker)
+                self._counters.clear_gauges(number)
             if self._stop.is_set():
-                worker.process.terminate()
-                await self._joined(worker.process, ended)
-            await telling
-            worker.orders.close()
-            mark_process_dead(worker.process.pid, str(counted))  # type: ignore[no-untyped-call]  # it has no types
-            if not self._stop.is_set():
-                exit_code = worker.process.exitcode
-                self._log.error("worker died", pid=worker.process.pid, exit=exit_code)
-                await asyncio.sleep(_AGAIN_SECONDS)
+                return
+            again_in = backoff.next(time.monotonic() - began if worker else 0.0)
+            if worker is None:
+                self._log.error("worker does not serve", fault=reply.fault, again_in=again_in)
+            else:
+                exit_code = worker.exit_code
+                self._log.error("worker died", pid=worker.pid, exit=exit_code, again_in=again_in)
+            reloaded = self._reloaded
+            await self._until_stopped(reloaded, again_in)
+            if reloaded.is_set():
+                backoff.reset()
 
-    async def _started(self, listening: socket.socket) -> _Worker:
-        async with self._changing:  # so that it begins with what the others serve
-            orders, its = self._context.Pipe()
-            process = self._context.Process(
-                target=work,
-                args=(self._settings, self._served, [listening], its, self._address),
-                name="m3h-worker",
-                daemon=True,
-            )
-            process.start()
-            its.close()
-            return _Worker(process, orders)
+    async def _join(
+        self, number: int, listening: socket.socket
+    ) -> tuple[ChildProcess | None, WorkerReply]:
+        """Starts a worker. It serves only what all others serve at the moment that it joins them;
+        what it has loaded meanwhile may have been replaced.
+        """
+        async with self._loading:
+            if self._stop.is_set():
+                return None, _ENDING
+            try:
+                worker = self._start(self._graphs, (listening,), number)
+            except OSError as error:
+                return None, WorkerReply(fault=f"no process can be started: {error.strerror}")
+            limit = self._settings.load_seconds
+            reply = await self._ask_within(worker, self._served, limit)
+        while not reply.fault:
+            async with self._changing:
+                if self._served.digest in (None, reply.digest):
+                    reply = await self._ask(worker, WorkerCommand("serve"))
+                    if not reply.fault:
+                        self._served = replace(self._served, digest=reply.digest)
+                        self._workers.add(worker)
+                        return worker, reply
+            if not reply.fault:
+                reply = await self._ask(worker, self._served)
+        await self._discard(worker)
+        return None, reply
 
-    async def _joined(self, process: BaseProcess, ended: "asyncio.Task[None]") -> None:
+    def _start(
+        self, graphs: str | None, sockets: tuple[socket.socket, ...], number: int | None = None
+    ) -> ChildProcess:
+        """A process that loads and serves what it is told. Raises OSError."""
+        counters = None if number is None else (self._counters, number)
+        child = ChildProcess(
+            self._context, "m3h-worker", run_worker, self._settings, sockets, graphs, counters
+        )
+        self._children.add(child)
+        return child
+
+    async def _end(self, worker: ChildProcess) -> None:
+        """Lets it answer those that it has; kills it if it does not end in time."""
         settings = self._settings
         patience = settings.drain_seconds + settings.shutdown_seconds + _SPARE_SECONDS
+        worker.process.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(ended), patience)
+            async with asyncio.timeout(patience):
+                await worker.ended.wait()
         except TimeoutError:
-            self._log.error("worker did not stop", pid=process.pid)
-            process.kill()
-            await ended
+            self._log.error("worker did not stop", pid=worker.pid)
+        await self._discard(worker)
+
+    async def _discard(self, child: ChildProcess) -> None:
+        await child.kill()
+        child.close()
+        self._children.discard(child)
+
+    async def _until_stopped(self, event: asyncio.Event, seconds: float | None = None) -> None:
+        """Returns once the event is set, all are to stop, or the time is over."""
+        waiting = {asyncio.create_task(one.wait()) for one in (event, self._stop)}
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+
+async def _exchange(worker: ChildProcess, command: WorkerCommand, seconds: float) -> WorkerReply:
+    worker.send(command)
+    reply: WorkerReply = await worker.receive(seconds)
+    return reply
 
 
 class _Quiet(uvicorn.Server):

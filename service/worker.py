@@ -1,31 +1,31 @@
 """One of the processes that serve: it verifies a bundle, serves it, and takes another when told."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.manifest import BundleError
+from schemas.manifest import BundleError, one_line
 from service import shared_graphs
 from service.app import create_app
 from service.bundle import Bundle
+from service.child_process import ignore_terminal_signals
 from service.engine import Engine
-from service.log import FromLibraries, make_log, quote_nothing_uncaught
+from service.log import log_uncaught_in, make_log, run_child, where
+from service.messages import WorkerCommand, WorkerReply
 from service.metrics import Metrics
 from service.server import HttpServer
 from service.settings import Settings
-from service.switch import Switch
+from service.shared_counters import SharedCounters
+from service.switch import Switch, settle
 
 if TYPE_CHECKING:
     from service.traces import Traces
@@ -33,88 +33,93 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = 2.0  # that a worker's last traces have, once all is answered
 
 
-@dataclass(frozen=True)
-class Order:
-    """What the supervisor wants: a bundle loaded beside the one that is served; that one served, or
-    dropped.
-
-    `digest`: the bundle that it must be, if that is known.
-    """
-
-    what: Literal["load", "serve", "drop"]
-    bundle: Path = Path()
-    digest: str | None = None
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a worker has loaded or serves; or the fault that it has with it."""
-
-    model: str = ""
-    digest: str = ""
-    fault: str = ""
-
-
-def work(
+def run_worker(
     settings: Settings,
-    first: Order,
     sockets: Sequence[socket.socket],
-    supervisor: Connection,
     graphs: str | None,
+    counters: tuple[SharedCounters, int] | None,
+    supervisor: Connection,
 ) -> None:
-    """Serves until SIGTERM, or until nobody is there to send it.
+    """Obeys the supervisor; serves from its first "serve" until SIGTERM, or until it is gone.
 
-    `graphs`: where the process is that holds them, if there is one.
+    `graphs`: the address of the graph server, if there is one. `counters`: those of all workers,
+    and which of them this one is.
     """
-    # Control and C is for the supervisor.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal_signals()
     log = make_log(settings.log_level, sys.stderr)
-    logging.basicConfig(handlers=[FromLibraries(log)], level=logging.WARNING, force=True)
-    logging.captureWarnings(capture=True)
-    quote_nothing_uncaught(log)
-    worker = _Worker(settings, log, graphs)
-    told = worker.load(first)
-    if told.fault:
-        supervisor.send(told)
-        return
 
-    def listen() -> None:
-        supervisor.send(told)
-        Thread(target=worker.obey, args=(supervisor,), daemon=True).start()
+    def main() -> None:
+        worker = _Worker(settings, log, graphs, Metrics(*(counters or ())))
+        if worker.await_serve(supervisor):
+            worker.server(partial(worker.listens, supervisor)).run(list(sockets))
 
-    worker.server(listen).run(list(sockets))
+    run_child(log, main)
 
 
 class _Worker:
-    def __init__(self, settings: Settings, log: FilteringBoundLogger, graphs: str | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        log: FilteringBoundLogger,
+        graphs: str | None,
+        counted: Metrics,
+    ) -> None:
         self._settings, self._log = settings, log
-        self._elsewhere = None if graphs is None else partial(shared_graphs.opened, graphs)
-        self._counted = Metrics()
+        self._elsewhere = None
+        if graphs is not None:
+            self._elsewhere = partial(shared_graphs.opened, graphs, settings.load_seconds)
+        self._counted = counted
         self._traces = _traces(settings, log)
         self._switch = Switch()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loaded = WorkerReply(fault="nothing was loaded", retry=True)
 
-    def load(self, order: Order) -> Told:
-        """Verifies a bundle and replays its golden answers, which also warms it up."""
+    def await_serve(self, supervisor: Connection) -> bool:
+        """Loads what the supervisor wants until it wants that served. False if it is gone."""
+        try:
+            while (command := supervisor.recv()).action != "serve":
+                supervisor.send(self._executed(command))
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def listens(self, supervisor: Connection) -> None:
+        """It serves: says so, and obeys from now on in a thread."""
+        supervisor.send(self._loaded)
+        Thread(target=self._obey, args=(supervisor,), name="m3h-commands", daemon=True).start()
+
+    def load(self, command: WorkerCommand) -> WorkerReply:
+        """Verifies a bundle and replays its golden answers, which also warms it up.
+
+        Whatever is wrong with it is a fault in one line, and what is served goes on.
+        """
         settings = self._settings
         try:
             bundle = Bundle.load(
-                order.bundle, settings.device, settings.threads or 1, self._elsewhere
+                command.bundle, settings.device, settings.threads or 1, self._elsewhere
             )
-            if order.digest not in (None, bundle.digest):
-                return Told(fault=f"{order.bundle} is not the bundle that is served any more")
+            if command.digest not in (None, bundle.digest):
+                fault = f"{command.bundle} is not the bundle that is served any more"
+                return WorkerReply(fault=fault)
             engine = Engine(bundle)
             engine.replay_golden()
+            app = create_app(engine, settings, self._log, self._counted, self._traces)
         except BundleError as error:
-            return Told(fault=str(error))
-        self._switch.next = create_app(engine, settings, self._log, self._counted, self._traces)
+            return WorkerReply(fault=one_line(str(error)))
+        except Exception as error:  # noqa: BLE001 - no bundle may end the worker
+            name = type(error).__name__
+            self._log.error("bundle does not load", error=name, at=where(error))
+            return WorkerReply(fault=one_line(f"{command.bundle} does not load: {name}"))
+        self._switch.next = app
         facts = bundle.manifest
         model = f"{facts.name} {facts.version} ({len(facts.tasks)} tasks, {bundle.device})"
-        return Told(model, bundle.digest)
+        self._loaded = WorkerReply(model, bundle.digest)
+        return self._loaded
 
     async def serve(self) -> None:
         """What was loaded is served from now on."""
         self._loop = asyncio.get_running_loop()
+        log_uncaught_in(self._loop, self._log)
         await self._switch.swap()
 
     async def close(self) -> None:
@@ -123,24 +128,24 @@ class _Worker:
         if self._traces is not None:
             self._traces.close(FLUSH_SECONDS)
 
-    def obey(self, supervisor: Connection) -> None:
-        """In a thread. A worker whose supervisor was killed would hold the port for ever."""
-        while True:
-            try:
-                order: Order = supervisor.recv()
-            except (EOFError, OSError):
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            supervisor.send(self._obeyed(order))
+    def _obey(self, supervisor: Connection) -> None:
+        """A worker whose supervisor was killed would hold the port for ever."""
+        try:
+            while True:
+                supervisor.send(self._executed(supervisor.recv()))
+        except (EOFError, OSError):
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def _obeyed(self, order: Order) -> Told:
-        if order.what == "load":
-            return self.load(order)
-        if order.what == "drop":
-            self._switch.next = None
+    def _executed(self, command: WorkerCommand) -> WorkerReply:
+        if command.action == "load":
+            return self.load(command)
+        if command.action == "drop":
+            if self._switch.next is not None:
+                self._switch.next = None
+                settle()  # an app is full of cycles, and holds its graphs until they are collected
         elif self._loop is not None:
             asyncio.run_coroutine_threadsafe(self.serve(), self._loop).result()
-        return Told()
+        return WorkerReply()
 
     def server(self, listens: Callable[[], None]) -> HttpServer:
         return HttpServer(self, self._switch, self._settings, self._log, self._counted, listens)

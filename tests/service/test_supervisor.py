@@ -376,7 +376,7 @@ def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
     os.kill(workers_of(process)[0], signal.SIGKILL)
     time.sleep(4)  # long enough for a worker to begin
     assert versions(url, payload) == {"2.0.0"}
-    until(lambda: httpx.post(admin, timeout=60).status_code == 200)
+    until(lambda: httpx.post(admin, json={}, timeout=60).status_code == 200)
     assert versions(url, payload) == {"3.0.0"}
     until(lambda: len(workers_of(process)) == 2)
 
