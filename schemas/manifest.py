@@ -1,26 +1,43 @@
 """What a bundle says of itself: its tasks, its inputs, its graphs, its origin, its digests."""
 
-import hashlib
 from bisect import bisect_left, bisect_right
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import from_json
 
+from schemas.bundle_files import (
+    MANIFEST_BYTES,
+    MOST_FILES,
+    TOKENIZER_BYTES,
+    BundleError,
+    one_line,
+    read_file,
+    read_verified,
+    sha256,
+    verify,
+)
 from schemas.features import FeatureSpec
 from schemas.response import Modality
 from schemas.tasks import Task
+
+__all__ = ["BundleError", "sha256"]  # from below, for those who read a manifest
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.jsonl"
 
-_LINE = 500  # characters of a fault
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Hours = Annotated[float, Field(ge=0, le=10**6)]
+Number = Annotated[float, Field(ge=-(10**9), le=10**9)]  # log-odds, log-days, spreads, metrics
+Tolerance = Annotated[float, Field(ge=0, le=0.1)]
+Axis = Annotated[int, Field(ge=1, le=10**8)] | Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Tensor(_Fact):
@@ -28,15 +45,22 @@ class Tensor(_Fact):
 
     name: str
     dtype: Literal["float32", "int64", "uint8", "bool"]
-    axes: tuple[int | str, ...]
+    axes: tuple[Axis, ...] = Field(max_length=8)
 
 
 class Graph(_Fact):
     """One ONNX graph: an encoder of a modality, or the fusion of all."""
 
     file: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1000)
+    outputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1000)
+
+    @field_validator("inputs", "outputs")
+    @classmethod
+    def _names_differ(cls, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if len({tensor.name for tensor in tensors}) < len(tensors):
+            raise ValueError("two have one name")
+        return tensors
 
 
 class Steps(_Fact):
@@ -45,9 +69,9 @@ class Steps(_Fact):
     Between two scores the lower end is that of the left one, the upper end that of the right one.
     """
 
-    scores: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    scores: tuple[Share, ...]
+    low: tuple[Share, ...]
+    high: tuple[Share, ...]
 
     def at(self, probability: float) -> tuple[float, float]:
         """The interval around a probability; the probability itself is always inside."""
@@ -61,7 +85,7 @@ class Steps(_Fact):
 class Sets(_Fact):
     """By class the smallest probability that puts it into a set; or why there are no sets."""
 
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, Share] = {}
     reason: str | None = None
 
 
@@ -77,11 +101,11 @@ class TaskFacts(_Fact):
 
     task: Task
     output: str
-    column: int | None = None
+    column: Count | None = None
     seen: tuple[Modality, ...]
-    labels: dict[Modality, int]
-    positives: int | None = None
-    prevalence: float | None = None
+    labels: dict[Modality, Count]
+    positives: Count | None = None
+    prevalence: Share | None = None
     abstains: str | None = None
     interval: Steps | None = None
     sets: Sets | None = None
@@ -94,11 +118,11 @@ class Cohort(_Fact):
     """
 
     name: str
-    patients: int
-    samples: int
-    landmarks_hours: tuple[float, ...]
-    log_odds_offset: dict[str, float] = {}
-    with_notes_and_image: int = 0
+    patients: Count
+    samples: Count
+    landmarks_hours: tuple[Hours, ...]
+    log_odds_offset: dict[str, Number] = {}
+    with_notes_and_image: Count = 0
     source: str
     digest: str
 
@@ -110,10 +134,10 @@ class Phenotype(_Fact):
     ratio of their rate here to that of all patients.
     """
 
-    cluster: int
-    share: float
-    distinguished_by: dict[str, float]
-    more_often: dict[str, float] = {}
+    cluster: Count
+    share: Share
+    distinguished_by: dict[str, Number]
+    more_often: dict[str, Number] = {}
 
 
 class Recalibration(_Fact):
@@ -125,21 +149,21 @@ class Recalibration(_Fact):
     """
 
     cohort: str
-    patients: int
+    patients: Count
     source: str
     digest: str
     bundle: str
-    shift: dict[str, float]
-    classes: dict[str, dict[str, float]] = {}
-    ends: dict[str, tuple[float, float]] = {}
+    shift: dict[str, Number]
+    classes: dict[str, dict[str, Number]] = {}
+    ends: dict[str, tuple[Number, Number]] = {}
 
 
 class HeldOut(_Fact):
     """Patients that a model never learned from, by whom something was measured."""
 
     cohort: str
-    patients: int
-    samples: int
+    patients: Count
+    samples: Count
     source: str
     digest: str
 
@@ -153,7 +177,7 @@ class ReducedGraph(_Fact):
 
     precision: Literal["fp32", "fp16", "int8"]
     reason: str | None = None
-    time: dict[int, float] = {}
+    time: dict[Count, Annotated[float, Field(ge=0)]] = {}
 
 
 class Change(_Fact):
@@ -164,9 +188,9 @@ class Change(_Fact):
     """
 
     metric: Literal["auroc", "mae_days", "agreement"]
-    before: float
-    after: float
-    samples: int
+    before: Number
+    after: Number
+    samples: Count
     judged: bool
 
     @property
@@ -188,8 +212,8 @@ class Reduction(_Fact):
     held_out: tuple[HeldOut, ...]
     graphs: dict[str, ReducedGraph]
     tasks: dict[str, Change]
-    limits: dict[str, float]
-    largest_difference: float
+    limits: dict[str, Number]
+    largest_difference: Number
 
 
 class Manifest(_Fact):
@@ -206,28 +230,31 @@ class Manifest(_Fact):
     created: str
     command: str
     network: dict[str, Any] = {}
-    tasks: tuple[TaskFacts, ...]
+    tasks: tuple[TaskFacts, ...] = Field(min_length=1, max_length=1000)
     spec: FeatureSpec
     encoders: dict[Modality, Graph]
     fusion: Graph
-    trained_hours: tuple[float, float]
+    trained_hours: tuple[Hours, Hours]
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
     reduction: Reduction | None = None
     phenotypes: tuple[Phenotype, ...] = ()
     evaluation: dict[str, Any] = {}
-    golden_tolerance: float
-    golden_tolerances: dict[Literal["cpu", "cuda"], float] = {}
+    golden_tolerance: Tolerance
+    golden_tolerances: dict[Literal["cpu", "cuda"], Tolerance] = {}
     files: dict[str, str]
+
+    @field_validator("trained_hours")
+    @classmethod
+    def _from_to(cls, hours: tuple[float, float]) -> tuple[float, float]:
+        if hours[0] > hours[1]:
+            raise ValueError("the first hour must not be after the last")
+        return hours
 
     def on(self, device: Literal["cpu", "cuda"]) -> Self:
         """As it holds on a device: its golden tolerance is that device's."""
         tolerance = self.golden_tolerances.get(device, self.golden_tolerance)
         return self.model_copy(update={"golden_tolerance": tolerance})
-
-
-class BundleError(ValueError):
-    """A bundle that cannot be trusted: what is wrong with it, and where."""
 
 
 def read_manifest(bundle: Path) -> tuple[Manifest, str]:
@@ -236,23 +263,29 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
     Raises BundleError if a file is missing or was changed, or the manifest is not understood.
     """
     path = bundle / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"{bundle} is no bundle: it has no {MANIFEST}")
-    raw = path.read_bytes()
+    try:
+        raw = read_file(path, MANIFEST_BYTES)
+    except BundleError as error:
+        raise BundleError(f"{bundle} is no bundle: {error}") from None
     fields = _json_object(raw, path)
     files = fields.get("files")
     if not isinstance(files, dict) or TOKENIZER not in files:
         raise BundleError(f"{path}: 'files' must list the digest of each file")
-    _verify(bundle, files)
-    tokenizer = (bundle / TOKENIZER).read_text(encoding="utf-8")
+    if len(files) > MOST_FILES:
+        raise BundleError(f"{path}: 'files' must list at most {MOST_FILES} files")
+    for name, digest in files.items():
+        verify(bundle, name, digest)
+    tokenizer = read_verified(bundle, TOKENIZER, files, TOKENIZER_BYTES)
     spec = fields.get("spec")
     if not isinstance(spec, dict):
         raise BundleError(f"{path}: 'spec' must be an object")
-    fields["spec"] = {**spec, "tokenizer_json": tokenizer}
     try:
+        fields["spec"] = {**spec, "tokenizer_json": tokenizer.decode("utf-8")}
         manifest = Manifest.model_validate(fields)
-    except ValueError as error:
-        raise BundleError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise BundleError(f"{bundle / TOKENIZER} is not UTF-8") from None
+    except ValidationError as error:
+        raise BundleError(f"{path}: {faults_of(error)}") from None
     return manifest, sha256(raw)
 
 
@@ -263,32 +296,19 @@ def write_manifest(bundle: Path, manifest: Manifest) -> str:
     return sha256(raw)
 
 
-def one_line(text: str) -> str:
-    """A text as one line of at most 500 characters, for a log or an answer."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def faults_of(error: ValidationError) -> str:
+    """What is wrong, by place, without a value: the first three."""
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:3]]
+    more = len(errors) - len(said)
+    return one_line("; ".join(said) + (f"; and {more} more" if more else ""))
 
 
 def _json_object(raw: bytes, path: Path) -> dict[str, Any]:
     try:
-        fields = from_json(raw)
+        fields = from_json(raw, allow_inf_nan=False)
     except ValueError:
         raise BundleError(f"{path} is not JSON") from None
     if not isinstance(fields, dict):
         raise BundleError(f"{path} is not a JSON object")
     return fields
-
-
-def _verify(bundle: Path, files: dict[str, str]) -> None:
-    for name, expected in files.items():
-        path = bundle / name
-        if not path.resolve().is_relative_to(bundle.resolve()):
-            raise BundleError(f"{name!r} lies outside the bundle")
-        if not path.is_file():
-            raise BundleError(f"{path} is missing")
-        if sha256(path.read_bytes()) != expected:
-            raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's")

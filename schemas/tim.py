@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TIM = "tim.json"
 
@@ -28,7 +28,7 @@ DEFINITION = (
 class Agreement(BaseModel):
     """A correlation, and its 95 % confidence interval."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     value: float
     lower: float
@@ -38,7 +38,7 @@ class Agreement(BaseModel):
 class Tim(BaseModel):
     """The matrix and how sure it is. Rows are `sources`, the tasks helped; columns are `tasks`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     definition: str = DEFINITION
     bundle: str | None = Field(None, description="SHA-256 of the bundle's manifest")
@@ -61,10 +61,24 @@ class Tim(BaseModel):
     attention_agreement: Agreement | None = Field(
         None, description="Rank correlation of mean_attention with the matrix, within rows"
     )
-    coalitions: int
-    patients: int
+    coalitions: int = Field(ge=0)
+    patients: int = Field(ge=0)
     cohort: str = Field("", description="Digest of the cohort that was learned from and tested on")
     command: str = ""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        rows, columns = len(self.sources), len(self.tasks)
+        if len(set(self.sources)) < rows or len(set(self.tasks)) < columns:
+            raise ValueError("a task stands twice")
+        for name in ("matrix", "lower", "upper", "certain", "mean_attention"):
+            table = getattr(self, name)
+            if len(table) != rows or any(len(row) != columns for row in table):
+                raise ValueError(f"{name} must be {rows} rows of {columns} cells")
+        for name in ("multitask_gain", "gain_lower", "gain_upper", "metric"):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(f"{name} must have {rows} entries")
+        return self
 
     def of(self, source: str, top: int | None = None) -> Self:
         """The row of one source; of its columns the `top` largest by absolute value, in that order.

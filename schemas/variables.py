@@ -35,7 +35,7 @@ class Variable(BaseModel):
     `eicu` and `mimic_iv` map a source's column or item id to the unit that it is recorded in there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     display: str
@@ -83,7 +83,7 @@ class Treatment(BaseModel):
     names of the open databases.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     display: str

@@ -4,47 +4,43 @@ Whatever is not as the manifest says is a BundleError before the first request.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import onnxruntime
 from pydantic import ValidationError
 
-from schemas.features import Array, Floats
-from schemas.manifest import (
-    GOLDEN,
-    TOKENIZER,
+from schemas.bundle_files import (
+    DOCUMENT_BYTES,
+    FILE_BYTES,
     BundleError,
-    Graph,
-    Manifest,
-    TaskFacts,
-    Tensor,
-    read_manifest,
+    one_line,
+    read_verified,
 )
-from schemas.response import MODALITIES, Modality
+from schemas.features import Array, Floats
+from schemas.manifest import GOLDEN, Graph, Manifest, Tensor, faults_of, read_manifest
+from schemas.response import Modality
 from schemas.tim import TIM, Tim
+from service.bundle_checks import (
+    ATTENTION,
+    EMBEDDING,
+    PRESENT,
+    UNUSUAL,
+    YES_NO,
+    check,
+)
+from service.log import where
 from service.settings import Device
+
+__all__ = ["ATTENTION", "EMBEDDING", "PRESENT", "UNUSUAL", "YES_NO"]  # for those who run a bundle
 
 MODEL_CARD = "MODEL_CARD.md"
 NOTICE = "NOTICE"
-ATTENTION = "attention"
-EMBEDDING = "embedding"
-UNUSUAL = "unusual"
-PRESENT = "present"
 
-YES_NO = ("no", "yes")  # the classes of a binary task
-
-# The names of each modality's arrays, as `schemas.features` makes them.
-_INPUTS: dict[Modality, set[str]] = {
-    "tabular": {"values"},
-    "series": {"statistics", "treatments"},
-    "notes": {"tokens"},
-    "image": {"pixels"},
-}
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(int64)": "int64",
@@ -54,6 +50,7 @@ _DTYPES = {
 _SILENT = 4  # fatal only: its lines about a failed run quote input values
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Runnable(Protocol):
@@ -108,6 +105,23 @@ class Bundle:
         Raises BundleError for whatever is missing, was changed, or is not as the manifest says,
         and for a device that was asked for and is not there.
         """
+        try:
+            return cls._load(path, device, threads, elsewhere)
+        except BundleError:
+            raise
+        except Exception as error:
+            at = where(error)[-1]
+            fault = f"{one_line(str(path))} cannot be loaded: {type(error).__name__} at {at}"
+            raise BundleError(fault) from error
+
+    @classmethod
+    def _load(
+        cls,
+        path: Path,
+        device: Device,
+        threads: int,
+        elsewhere: Callable[[Path, str], Callable[[Graph], Runnable]] | None,
+    ) -> Self:
         manifest, digest = read_manifest(path)
         graphs = (*manifest.encoders.values(), manifest.fusion)
         for file in (graph.file for graph in graphs):
@@ -115,7 +129,9 @@ class Bundle:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
         found = chosen_device(device)
         if elsewhere is None:
-            ready: Callable[[Graph], Runnable] = partial(_session, path, found, threads)
+            ready: Callable[[Graph], Runnable] = partial(
+                _session, path, manifest.files, found, threads
+            )
         else:
             ready = elsewhere(path, digest)
         bundle = cls(
@@ -129,13 +145,7 @@ class Bundle:
             model_card=_document(path, manifest, MODEL_CARD),
             notice=_document(path, manifest, NOTICE),
         )
-        _check_tokenizer(manifest)
-        _check_encoders(manifest)
-        _check_fusion(manifest)
-        for facts in manifest.tasks:
-            _check_task(facts, manifest)
-            _check_uncertainty(facts)
-        _check_phenotypes(manifest)
+        check(manifest)
         if bundle.tim and bundle.tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
             raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
         return bundle
@@ -148,7 +158,9 @@ class Bundle:
 
 def _document(path: Path, manifest: Manifest, name: str) -> bytes | None:
     """A file that a bundle need not have; one without a digest is not served."""
-    return (path / name).read_bytes() if name in manifest.files else None
+    if name not in manifest.files:
+        return None
+    return read_verified(path, name, manifest.files, DOCUMENT_BYTES)
 
 
 def _tim(path: Path, manifest: Manifest) -> Tim | None:
@@ -158,7 +170,7 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
     try:
         return Tim.model_validate_json(content)
     except ValidationError as error:
-        raise BundleError(f"{path / TIM} is no TIM: {error}") from None
+        raise BundleError(f"{path / TIM} is no TIM: {faults_of(error)}") from None
 
 
 def chosen_device(asked: Device) -> Literal["cpu", "cuda"]:
@@ -183,8 +195,16 @@ def _cuda_devices() -> int:
     return count.value
 
 
-def _session(path: Path, device: Literal["cpu", "cuda"], threads: int, graph: Graph) -> Session:
+def _session(
+    path: Path,
+    files: Mapping[str, str],
+    device: Literal["cpu", "cuda"],
+    threads: int,
+    graph: Graph,
+) -> Session:
     options = onnxruntime.SessionOptions()
+    # A graph's weights are in its own file, whose digest is known: there is no folder of others.
+    options.add_session_config_entry(_WEIGHTS_FOLDER, os.devnull)
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads
     # Requests share the processors: a thread that spins for work takes them from another request.
@@ -194,12 +214,11 @@ def _session(path: Path, device: Literal["cpu", "cuda"], threads: int, graph: Gr
         # TF32 keeps 10 bits of the fraction: too few for the golden answers.
         providers = [(_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), _CPU]
         onnxruntime.preload_dlls()
-    content = (path / graph.file).read_bytes()
+    content = read_verified(path, graph.file, files, FILE_BYTES)
     try:
         session = onnxruntime.InferenceSession(content, options, providers)
     except Exception as error:  # noqa: BLE001 - its errors have no common base
-        first_line = str(error).partition("\n")[0]
-        raise BundleError(f"{path / graph.file} does not load: {first_line}") from None
+        raise BundleError(f"{path / graph.file} does not load: {one_line(str(error))}") from None
     if device == "cuda" and _CUDA not in session.get_providers():
         raise BundleError(
             "a CUDA device is there, and ONNX Runtime cannot use it: "
@@ -228,96 +247,3 @@ def _check_tensors(file: Path, kind: str, stated: tuple[Tensor, ...], real: list
             raise BundleError(
                 f"{file}: {kind} {tensor.name} has axes {found.shape}, not {list(tensor.axes)}"
             )
-
-
-def _check_tokenizer(manifest: Manifest) -> None:
-    try:
-        separator = manifest.spec.tokenizer.token_to_id("[SEP]")
-    except Exception:  # noqa: BLE001 - it raises plain Exception
-        raise BundleError(f"{TOKENIZER} is no tokenizer") from None
-    if separator is None:
-        raise BundleError(f"{TOKENIZER} has no [SEP]")
-
-
-def _check_encoders(manifest: Manifest) -> None:
-    widths = {tensor.name: tensor.axes[-1] for tensor in manifest.fusion.inputs}
-    for modality, graph in manifest.encoders.items():
-        inputs = {tensor.name for tensor in graph.inputs}
-        if not inputs <= _INPUTS[modality]:
-            unknown = ", ".join(sorted(inputs - _INPUTS[modality]))
-            raise BundleError(f"encoder {modality}: no feature is named {unknown}")
-        outputs = {tensor.name: (tensor.dtype, len(tensor.axes)) for tensor in graph.outputs}
-        if outputs != {EMBEDDING: ("float32", 2), UNUSUAL: ("float32", 1)}:
-            raise BundleError(
-                f"encoder {modality}: its outputs must be {EMBEDDING} [batch, width] and "
-                f"{UNUSUAL} [batch], of float32; a bundle of an older format must be exported again"
-            )
-        (width,) = (tensor.axes[-1] for tensor in graph.outputs if tensor.name == EMBEDDING)
-        if modality in widths and width != widths[modality]:
-            raise BundleError(f"encoder {modality}: its width is not that of the fusion's input")
-
-
-def _check_fusion(manifest: Manifest) -> None:
-    inputs = {tensor.name: tensor for tensor in manifest.fusion.inputs}
-    if set(inputs) != {*MODALITIES, PRESENT}:
-        expected = ", ".join((*MODALITIES, PRESENT))
-        raise BundleError(f"fusion: its inputs must be {expected}")
-    if any(not isinstance(inputs[modality].axes[-1], int) for modality in MODALITIES):
-        raise BundleError("fusion: the width of an embedding must be a number")
-    outputs = {tensor.name: tensor for tensor in manifest.fusion.outputs}
-    for tensor in manifest.fusion.outputs:
-        if tensor.dtype != "float32":
-            raise BundleError(f"fusion: output {tensor.name} must be float32")
-    tasks = len({facts.task.name for facts in manifest.tasks})
-    if tasks != len(manifest.tasks):
-        raise BundleError("two tasks have one name")
-    if ATTENTION not in outputs or outputs[ATTENTION].axes[1:] != (tasks, tasks):
-        raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
-
-
-def _check_task(facts: TaskFacts, manifest: Manifest) -> None:
-    name = facts.task.name
-    outputs = {tensor.name: tensor.axes for tensor in manifest.fusion.outputs}
-    axes = outputs.get(facts.output)
-    if axes is None:
-        raise BundleError(f"task {name}: the fusion has no output {facts.output}")
-    whole_row = facts.task.kind in ("multiclass", "clustering")
-    if whole_row != (facts.column is None):
-        raise BundleError(f"task {name}: a {facts.task.kind} task reads one column or a whole row")
-    width = axes[-1]
-    if facts.column is not None and isinstance(width, int) and not 0 <= facts.column < width:
-        raise BundleError(f"task {name}: {facts.output} has no column {facts.column}")
-    if facts.task.kind == "regression" and (facts.column, axes[1:]) != (0, (3,)):
-        raise BundleError(
-            f"task {name}: {facts.output} must be [batch, 3], the value and its interval's ends, "
-            "and the column 0"
-        )
-    if facts.task.kind == "multiclass" and width != len(facts.task.classes):
-        raise BundleError(f"task {name}: {facts.output} is not as wide as its classes are many")
-    missing = set(facts.seen) - set(manifest.encoders)
-    if missing:
-        raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")
-
-
-def _check_uncertainty(facts: TaskFacts) -> None:
-    name, interval, sets = facts.task.name, facts.interval, facts.sets
-    if interval is not None and (
-        not len(interval.scores) == len(interval.low) == len(interval.high)
-        or any(left >= right for left, right in pairwise(interval.scores))
-    ):
-        raise BundleError(f"task {name}: its interval needs both ends at each of rising scores")
-    classes = YES_NO if facts.task.kind == "binary" else facts.task.classes
-    if sets is not None and sets.reason is None and set(sets.thresholds) != set(classes):
-        raise BundleError(f"task {name}: its sets need a threshold for each of {list(classes)}")
-
-
-def _check_phenotypes(manifest: Manifest) -> None:
-    variables = {variable.name for variable in manifest.spec.variables}
-    tasks = {facts.task.name for facts in manifest.tasks}
-    for phenotype in manifest.phenotypes:
-        unknown = (set(phenotype.distinguished_by) - variables) | (
-            set(phenotype.more_often) - tasks
-        )
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise BundleError(f"phenotype {phenotype.cluster}: nothing is named {names}")

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json, to_json
 
+from schemas.bundle_files import BundleError, one_line
 from schemas.features import Array, Floats, features, stack, unlimited
-from schemas.manifest import GOLDEN, BundleError
+from schemas.manifest import GOLDEN
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
@@ -246,13 +247,16 @@ class Engine:
         """Runs the bundle's golden requests through all of serving.
 
         Raises BundleError, naming the output that is furthest from the golden one, if that is
-        beyond the manifest's tolerance; `verified` is whether none is.
+        beyond the manifest's tolerance; `verified` is whether none is, once that is known.
         """
-        self.verified = False
         if not self._golden:
             raise BundleError(f"{GOLDEN} holds no answer, or the manifest has no digest of it")
-        for number in range(len(self._golden)):
-            self.replay(number)
+        try:
+            for number in range(len(self._golden)):
+                self.replay(number)
+        except BundleError:
+            self.verified = False
+            raise
         self.verified = True
 
     def replay(self, number: int) -> None:
@@ -284,13 +288,13 @@ class Engine:
             }
             payload = parse_payload(to_json(golden["request"]))
             sample = features(payload, self.bundle.manifest.spec)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             raise BundleError(f"{GOLDEN}, line {number}: not a request with its outputs") from None
         try:
             found = self.run([sample.arrays])[0].fusion
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
-            first_line = str(error).partition("\n")[0]
-            raise BundleError(f"{GOLDEN}, line {number}: does not run: {first_line}") from None
+            reason = one_line(str(error))
+            raise BundleError(f"{GOLDEN}, line {number}: does not run: {reason}") from None
         return found, expected
 
 
@@ -309,7 +313,7 @@ def _together(notes: Sequence[dict[str, Array]]) -> Iterator[list[int]]:
 
 def difference(values: Floats, golden: Floats) -> float:
     """The largest; of what is above 1 (days), as a share of it. NaN if one is."""
-    return float((np.abs(values - golden) / np.maximum(1.0, np.abs(golden))).max())
+    return float((np.abs(values - golden) / np.maximum(1.0, np.abs(golden))).max(initial=0.0))
 
 
 def _furthest(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.manifest import BundleError, one_line
+from schemas.bundle_files import BundleError, one_line
 from service import shared_graphs
 from service.app import create_app
 from service.bundle import Bundle

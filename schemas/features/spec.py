@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Tokenizer
 
 from schemas.features.note_words import WordCheck
@@ -41,6 +41,8 @@ STATISTICS = (
     "recent_maximum",
 )
 TREATMENT_FEATURES = ("given", "running", "hours_since_start", "rate")
+MOST_NAMES = 10_000  # variables, and treatments
+MOST_HOURS = 10_000.0  # more than a year
 NUMERIC_TABULAR = ("age", "height_cm", "weight_kg", "body_mass_index", "hours_since_admission")
 
 # Names and units, as they were spelled, that are kept with what they mean.
@@ -55,10 +57,10 @@ class FeatureSpec(BaseModel):
     notes `tokens` [L] int64, of tokens and of phrases; image `pixels` [1, side, side] uint8.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    variables: tuple[Variable, ...]
-    treatments: tuple[Treatment, ...]
+    variables: tuple[Variable, ...] = Field(max_length=MOST_NAMES)
+    treatments: tuple[Treatment, ...] = Field(max_length=MOST_NAMES)
     spellings: dict[str, str]
     categories: dict[str, tuple[str, ...]] = {
         "sex": ("female", "male"),
@@ -81,23 +83,33 @@ class FeatureSpec(BaseModel):
             "trauma_icu",
         ),
     }
-    window_hours: float = 48.0
-    recent_hours: float = 6.0
+    window_hours: float = Field(48.0, gt=0, le=MOST_HOURS)
+    recent_hours: float = Field(6.0, gt=0, le=MOST_HOURS)
     # Notes of this time and older are not read; None: however old a note is, it is.
-    note_window_hours: float | None = Field(default=720.0, gt=0)
-    image_side: int = 128
+    note_window_hours: float | None = Field(default=720.0, gt=0, le=10 * MOST_HOURS)
+    image_side: int = Field(128, ge=1, le=2048)
     # Views of chest X-rays that the model was trained on; films of other views are not read.
     views: tuple[View, ...] = ("frontal",)
     # Of the image that is read, and of all notes: what is read is read whole, or refused.
-    max_pixels: int = 40_000_000
-    max_characters: int = 1_000_000
+    max_pixels: int = Field(40_000_000, ge=1, le=200_000_000)
+    max_characters: int = Field(1_000_000, ge=1, le=20_000_000)
     # Ids beside the tokenizer's, onto which whole phrases are hashed. A BERT's notes have none.
-    phrases: int = 65_536
+    phrases: int = Field(65_536, ge=0, le=2**24)
     # Whether a word that is denied has an id among these, which is not that of the word.
     # Bundles and cohorts that do not say so were made before this was known.
     denied_apart: bool = False
     # A file of its own wherever a spec is stored, beside it.
     tokenizer_json: str = Field(exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for kind, names in (
+            ("variables", [variable.name for variable in self.variables]),
+            ("treatments", [treatment.name for treatment in self.treatments]),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"two {kind} have one name")
+        return self
 
     @classmethod
     def default(cls) -> Self:
