@@ -10,9 +10,20 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] >= limits[1]:
+        raise ValueError("the first must be below the second")
+    return limits
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Factor = Annotated[float, Field(gt=0, le=1e15)]
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 _LONGEST_NAME = 100  # characters; a longer name is that of no variable
 _LOINC = re.compile(
@@ -37,26 +48,28 @@ class Variable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
+    name: Name
     display: str
     loinc: tuple[str, ...] = ()
     moles_only: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     unit: str
-    units: dict[str, tuple[float, float]] = {}
+    units: dict[str, tuple[Factor, float]] = {}
     spellings: dict[str, str] = {}
-    plausible: tuple[float, float]
-    typical: tuple[float, float] | None = None
+    plausible: Range
+    typical: Range | None = None
     sensor_off: float | None = None
     aggregate: Literal["level", "sum"] = "level"
-    molar_mass: float | None = None
+    molar_mass: float | None = Field(None, gt=0)
     valence: int | None = None
     eicu: dict[str, str] = {}
     mimic_iv: dict[int, str] = {}
 
     @field_validator("units", mode="before")
     @classmethod
-    def _with_offset(cls, units: dict[str, Any]) -> dict[str, Any]:
+    def _with_offset(cls, units: Any) -> Any:
+        if not isinstance(units, dict):
+            return units
         return {u: c if isinstance(c, list | tuple) else (c, 0.0) for u, c in units.items()}
 
     @property
@@ -85,12 +98,12 @@ class Treatment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
+    name: Name
     display: str
     unit: str | None = None
-    units: dict[str, float] = {}
-    units_per_weight: dict[str, float] = {}
-    plausible: tuple[float, float] | None = None
+    units: dict[str, Factor] = {}
+    units_per_weight: dict[str, Factor] = {}
+    plausible: Range | None = None
     pattern: str
     mimic_iv: tuple[int, ...] = ()
 

@@ -29,7 +29,7 @@ from service.engine import Engine
 from service.lane import COLLECTION
 from service.log import make_log, where
 from service.metrics import Metrics
-from service.middleware import CrossOrigin, HeadAsGet, Observed
+from service.middleware import AnswersCancelled, CrossOrigin, HeadAsGet, Observed
 from service.negotiation import JSON
 from service.predict import BatchAnswer, Job, Options, Predictor, Prepared, Read, items
 from service.problems import Refused
@@ -101,6 +101,7 @@ def create_app(
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
     app.include_router(dashboard.routes())
+    app.add_middleware(AnswersCancelled)
     cross_origin = CrossOrigin.of(settings.cors_origins)
     if cross_origin is not None:
         app.add_middleware(cross_origin)
@@ -116,23 +117,29 @@ async def _watch(
     log: FilteringBoundLogger,
     counted: Metrics,
 ) -> None:
-    """Replays a golden request now and then, the way that requests go."""
+    """Replays a golden request now and then, the way that requests go.
+
+    Whatever goes wrong in it is one failure of the canary: it never ends.
+    """
     result: metrics.Canary
+    at: list[str]
     for number in itertools.count():
         await asyncio.sleep(settings.golden_seconds)
         if not engine.verified:
             continue  # the readiness probe replays them all
-        fault, result = "", "passed"
+        fault, result, at = "", "passed", []
         try:
             await batcher.between(partial(engine.replay, number), settings.golden_seconds)
         except (TimeoutError, Refused):  # refused: those ahead leave no time for it
             fault, result = "no answer", "no_answer"
         except BundleError as error:
             fault, result = str(error), "failed"
+        except Exception as error:  # noqa: BLE001 - nobody would see this task end
+            fault, result, at = type(error).__name__, "failed", where(error)
         engine.hanging = result == "no_answer"
         counted.canary(result, engine.difference)
         if fault:
-            log.error("golden request failed", fault=fault)
+            log.error("golden request failed", fault=fault, at=at)
 
 
 def _predict(

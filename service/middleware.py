@@ -3,6 +3,7 @@
 No cache keeps an answer that does not say for how long; no browser takes one for what it is not.
 """
 
+import asyncio
 import re
 import secrets
 import time
@@ -133,6 +134,30 @@ class HeadAsGet:
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+class AnswersCancelled:
+    """ASGI middleware. A request that outlasts M3H_SHUTDOWN_SECONDS is cancelled by the server, by
+    which nothing else is, and is answered by a 503.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except asyncio.CancelledError:
+            if not started:
+                ended = problems.ended()
+                await problems.response(ended.problem, ended.headers)(scope, receive, send)
 
 
 def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:

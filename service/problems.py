@@ -140,6 +140,10 @@ def not_ready(detail: str) -> Refused:
     return Refused(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
 
 
+def ended() -> Refused:
+    return not_ready("this process has ended; M3H_SHUTDOWN_SECONDS were not enough for an answer")
+
+
 def busy(retry_after: int) -> Refused:
     detail = "as many requests as may wait are waiting (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
     return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(retry_after)})

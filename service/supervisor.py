@@ -30,7 +30,7 @@ from service.worker import FLUSH_SECONDS, run_worker
 
 # Beyond those for draining and shutting down, before a process is killed.
 _SPARE_SECONDS = 5.0 + FLUSH_SECONDS
-_ANSWER_SECONDS = 20.0  # for a worker to serve, or to drop, what it has loaded
+_ANSWER_SECONDS = 10.0  # for a worker to serve, or to drop, what it has loaded
 _ENDING = WorkerReply(fault="the service is ending", retry=True)
 
 

@@ -22,6 +22,7 @@ from service.engine import Engine
 from service.log import log_uncaught_in, make_log, run_child, where
 from service.messages import WorkerCommand, WorkerReply
 from service.metrics import Metrics
+from service.rehearsal import rehearse
 from service.server import HttpServer
 from service.settings import Settings
 from service.shared_counters import SharedCounters
@@ -103,6 +104,7 @@ class _Worker:
                 return WorkerReply(fault=fault)
             engine = Engine(bundle)
             engine.replay_golden()
+            rehearse(engine, self._counted)
             app = create_app(engine, settings, self._log, self._counted, self._traces)
         except BundleError as error:
             return WorkerReply(fault=one_line(str(error)))

@@ -78,6 +78,17 @@ def running(running_process: tuple[subprocess.Popen[str], str]) -> str:
     return running_process[1]
 
 
+@pytest.fixture
+def other_version(changed_bundle) -> Callable[[str], Path]:
+    def made(version: str) -> Path:
+        def edit(manifest: dict[str, Any], _: Path) -> None:
+            manifest["version"] = version
+
+        return changed_bundle(edit)
+
+    return made
+
+
 @dataclass
 class Service:
     """A running app, and everything that it has written."""

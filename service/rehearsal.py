@@ -1,0 +1,53 @@
+"""The golden requests, answered as requests are: a bundle that cannot is refused."""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from schemas.bundle_files import BundleError, one_line
+from schemas.manifest import GOLDEN
+from schemas.response import Answer, Modality
+from service.cache import Cache, Key
+from service.engine import Embedded, Engine
+from service.log import where
+from service.metrics import Metrics
+from service.predict import Job, Options, Predictor
+
+
+class _Forgetful(Cache):
+    """Keeps nothing and counts nothing."""
+
+    def get(self, _: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
+        return {}
+
+    def put(self, modality: Modality, key: Key, made: Embedded) -> None:
+        pass
+
+
+def rehearse(engine: Engine, metrics: Metrics) -> None:
+    """Answers each golden request, the longest of them with all reasons. Nothing is counted.
+
+    Raises BundleError if one cannot be answered, or the answer is not as the interface says.
+    """
+    predictor = Predictor(engine, _Forgetful(0, None, metrics), metrics)
+    lines = engine.bundle.golden.splitlines()
+    longest = max(range(len(lines)), key=lambda i: len(lines[i]))
+    for i, line in enumerate(lines):
+        if not line.strip():
+            continue
+        options = Options(explain="full" if i == longest else "default")
+        try:
+            job = Job.waiting(to_json(from_json(line)["request"]), options, None)
+            (answer,) = predictor.run([predictor.prepare(job)])
+            Answer.model_validate_json(answer)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise BundleError(
+                f"{GOLDEN}, line {i + 1}: its answer is not valid at {place}"
+            ) from None
+        except Exception as error:
+            fault = f"{type(error).__name__} at {where(error)[-1]}"
+            raise BundleError(
+                one_line(f"{GOLDEN}, line {i + 1}: cannot be answered: {fault}")
+            ) from error
