@@ -1,6 +1,7 @@
 """What tests do with the processes of a running `m3h-serve`."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -104,3 +105,15 @@ class Load:
             [p["probability"] for p in answer["predictions"] if "probability" in p]
             for answer in self.answers
         ]
+
+
+def logged(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """What it has logged since it was last asked. Every line is JSON, whatever went wrong."""
+    return [json.loads(line) for line in process.stderr]
+
+
+def serving(url: str) -> dict[str, float]:
+    """How many workers serve each version."""
+    text = httpx.get(f"{url}/metrics", timeout=30).text
+    found = re.findall(r'm3h_bundle_info\{.*version="(.*?)"\} (\S+)', text)
+    return {version: float(count) for version, count in found}

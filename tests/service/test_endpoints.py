@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from service import batcher
 from service.bundle import Bundle
 from service.engine import Engine
 from tests.scraped import scraped
+from tests.service.processes import until
 
 # ------------------------------------------------------------------------------------ the model
 
@@ -273,14 +274,6 @@ def test_canaries_go_on_after_one_that_had_no_answer(serve, bundle, payload, mon
     until(lambda: canaries(client)[0]["passed"] > 1 and not engine.hanging)
 
 
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if true():
-            return
-        time.sleep(0.02)
-    pytest.fail("it did not come to be")
-
-
 def other_golden(_: dict[str, Any], path: Path) -> None:
     first, *others = (path / "golden.jsonl").read_text().splitlines()
     golden = json.loads(first)
@@ -440,3 +433,39 @@ def test_every_reference_of_openapi_leads_somewhere(service):
     references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
     assert {"Payload", "Series", "Answer", "Problem", "Batch"} <= references
     assert references <= document["components"]["schemas"].keys()
+
+
+def test_readiness_that_looks_again_does_not_refuse_requests_meanwhile(bundle):
+    seen = []
+
+    class Watched(Engine):
+        def run(self, *given: Any) -> Any:
+            seen.append(self.verified)
+            return super().run(*given)
+
+    engine = Watched(bundle)
+    engine.replay_golden()
+    assert not any(seen)
+    seen.clear()
+    engine.replay_golden()
+    assert seen
+    assert all(seen)
+
+
+def test_a_canary_that_fails_unexpectedly_is_counted_and_goes_on(bundle, serve):
+    class Broken(Engine):
+        def replay(self, number: int) -> None:
+            if self.verified:
+                raise ZeroDivisionError("Jane Doe")
+            super().replay(number)
+
+    engine = Broken(bundle)
+    engine.replay_golden()
+    service = serve(engine, golden_seconds=0.05)
+
+    def failed() -> float:
+        return scraped(service.client.get("/metrics").text, 'm3h_canaries_total{result="failed"}')
+
+    until(lambda: failed() > 1)
+    assert "ZeroDivisionError" in service.log.getvalue()
+    assert "Jane" not in service.log.getvalue()
