@@ -26,7 +26,10 @@ EXAMPLE = Path("examples/septic_shock.json")
 
 # Headings of `--help`. A setting that is not named here stands under "Options".
 _GROUPS = {
-    "Model": ("bundle", "device", "workers", "graphs", "threads"),
+    "Model": (
+        *("bundle", "device", "workers", "threads"),
+        *("graphs", "graphs_seconds", "load_seconds"),
+    ),
     "Network": ("host", "port", "admin_host", "admin_port", "allowed_hosts", "cors_origins"),
     "Limits": (
         *("max_body_bytes", "max_header_bytes", "max_connections"),

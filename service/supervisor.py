@@ -239,6 +239,8 @@ class Supervisor:
             worker, reply = await self._join(number, listening)
             if not first.done():
                 first.set_result(reply)
+                if reply.fault:
+                    return  # the service does not begin
             if worker is not None:
                 await self._until_stopped(worker.ended)
                 self._workers.discard(worker)
