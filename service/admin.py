@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import problems
-from service.hosts import is_allowed
+from service.allowed_hosts import ANY, LOOPBACK, AllowedHosts
 from service.messages import WorkerReply
 from service.settings import Settings
 
@@ -37,7 +37,9 @@ def create_admin(
     """`reload` has all workers serve another bundle."""
     app = FastAPI(title="M3H administration", openapi_url=None)
     problems.install(app)
-    app.add_middleware(AdminGuard, allowed=(settings.admin_host.lower(),))
+    names = [name for name in settings.allowed_hosts or () if name != ANY]
+    hosts = AllowedHosts((*LOOPBACK, settings.admin_host, *names), settings.admin_host)
+    app.add_middleware(AdminGuard, hosts=hosts)
 
     @app.post("/admin/reload")
     async def post_reload(asked: Reload | None = None) -> Reloaded:
@@ -63,8 +65,8 @@ class AdminGuard:
     first; and by a name of its own that leads to 127.0.0.1 it can post anything.
     """
 
-    def __init__(self, app: ASGIApp, allowed: tuple[str, ...]) -> None:
-        self._app, self._allowed = app, allowed
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
+        self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,18 +82,28 @@ class AdminGuard:
     def _refused(self, scope: Scope) -> problems.Refused | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        server = scope.get("server") or ("",)
-        if len(hosts) != 1 or not is_allowed(hosts[0], {*self._allowed, server[0]}):
-            return problems.other_host()
+        try:
+            if len(hosts) != 1 or not self._allows(hosts[0].encode("latin-1"), scope):
+                return problems.host_not_allowed()
+        except ValueError:
+            return problems.invalid_host("is no name of a host")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2].lower() != hosts[0].lower():
             return problems.other_origin()
-        if scope["method"] == "POST":
-            media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if media_type != "application/json":
-                return problems.unsupported_media_type()
-            if "transfer-encoding" in headers:
-                return problems.length_required()
-            if int(headers.get("content-length", "0")) > _BODY_BYTES:
-                return problems.command_too_large(_BODY_BYTES)
-        return None
+        return _refused_body(headers) if scope["method"] == "POST" else None
+
+    def _allows(self, host: bytes, scope: Scope) -> bool:
+        """The address that was called is no name of another site. Raises ValueError."""
+        address = (scope.get("server") or ("localhost",))[0]
+        return self._hosts.allows(host) or AllowedHosts((address,), address).allows(host)
+
+
+def _refused_body(headers: Headers) -> problems.Refused | None:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return problems.unsupported_media_type()
+    if "transfer-encoding" in headers:
+        return problems.length_required()
+    if int(headers.get("content-length", "0")) > _BODY_BYTES:
+        return problems.command_too_large(_BODY_BYTES)
+    return None

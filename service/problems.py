@@ -214,11 +214,6 @@ def bundle_refused(detail: str) -> Refused:
     return Refused(problem("bundle-refused", "Bundle refused", 422, detail))
 
 
-def other_host() -> Refused:
-    detail = "the Host header must name this machine: localhost, or the address that it listens on"
-    return Refused(problem("other-host", "Other host", 421, detail))
-
-
 def other_origin() -> Refused:
     detail = "pages of other origins may not administer this service"
     return Refused(problem("other-origin", "Other origin", 403, detail))

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from schemas.bundle_files import BundleError, one_line
+from schemas.features import unlimited
 from schemas.manifest import GOLDEN
 from schemas.response import Answer, Modality
 from service.cache import Cache, Key
@@ -38,9 +39,7 @@ def rehearse(engine: Engine, metrics: Metrics) -> None:
             continue
         options = Options(explain="full" if i == longest else "default")
         try:
-            job = Job.waiting(to_json(from_json(line)["request"]), options, None)
-            (answer,) = predictor.run([predictor.prepare(job)])
-            Answer.model_validate_json(answer)
+            Answer.model_validate_json(_answer(predictor, line, options))
         except ValidationError as error:
             place = ".".join(map(str, error.errors()[0]["loc"]))
             raise BundleError(
@@ -51,3 +50,12 @@ def rehearse(engine: Engine, metrics: Metrics) -> None:
             raise BundleError(
                 one_line(f"{GOLDEN}, line {i + 1}: cannot be answered: {fault}")
             ) from error
+
+
+def _answer(predictor: Predictor, line: bytes, options: Options) -> bytes:
+    """Raises whatever stands in the way of an answer."""
+    job = Job.waiting(to_json(from_json(line)["request"]), options, None)
+    (answer,) = predictor.run([predictor.prepare(predictor.read(job), unlimited)])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

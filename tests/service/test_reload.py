@@ -140,17 +140,29 @@ def test_a_bundle_that_does_not_load_in_time_is_refused(started, changed_bundle,
     def endless(manifest: dict[str, Any], path: Path) -> None:
         file = path / manifest["encoders"]["tabular"]["file"]
         model = onnx.load(file)
-        value = onnx.helper.make_tensor_value_info
-        body = onnx.helper.make_graph(
-            [onnx.helper.make_node("Identity", ["on"], ["still"])],
-            "endless",
-            [value("turn", onnx.TensorProto.INT64, []), value("on", onnx.TensorProto.BOOL, [])],
-            [value("still", onnx.TensorProto.BOOL, [])],
+        node, tensor = onnx.helper.make_node, onnx.helper.make_tensor
+        value, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+        turn = onnx.helper.make_graph(
+            [node("Identity", ["on"], ["still_on"]), node("Identity", ["sum"], ["same_sum"])],
+            "turn",
+            [
+                value("i", kinds.INT64, []),
+                value("on", kinds.BOOL, []),
+                value("sum", kinds.FLOAT, []),
+            ],
+            [value("still_on", kinds.BOOL, []), value("same_sum", kinds.FLOAT, [])],
         )
-        true = onnx.helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
-        model.graph.initializer.append(true)
-        # Its outputs need what the loop gives, which therefore is not left out.
-        model.graph.node.insert(0, onnx.helper.make_node("Loop", ["", "true"], [], body=body))
+        (last,) = (one for one in model.graph.node if "unusual" in one.output)
+        last.output[[*last.output].index("unusual")] = "unusual_alone"
+        model.graph.initializer.extend(
+            [tensor("true", kinds.BOOL, [], [True]), tensor("zero", kinds.FLOAT, [], [0.0])]
+        )
+        model.graph.node.extend(
+            [
+                node("Loop", ["", "true", "zero"], ["total"], body=turn),
+                node("Add", ["unusual_alone", "total"], ["unusual"]),
+            ]
+        )
         onnx.save(model, file)
 
     process, url = started(M3H_WORKERS="1", M3H_LOAD_SECONDS="30")
@@ -177,7 +189,7 @@ def test_whatever_is_wrong_with_a_bundle_no_worker_ends(started, changed_bundle,
         manifest["fusion"]["outputs"] *= 2
 
     def name(manifest: dict[str, Any], _: Path) -> None:
-        manifest["files"] |= {"a\0b": "0", "n" * 4096: "0"}
+        manifest["files"]["a\0b"] = "0"
 
     def side(manifest: dict[str, Any], _: Path) -> None:
         manifest["spec"]["image_side"] = 1_000_000
