@@ -30,6 +30,7 @@ from schemas.features import (
     features,
 )
 from schemas.manifest import TOKENIZER, sha256
+from schemas.payload import InvalidPayload
 from schemas.response import MODALITIES
 from schemas.tasks import Task, load_tasks, only
 
@@ -136,7 +137,8 @@ def write(
     """Writes a cohort to `folder`; yields the number of records written so far.
 
     `made_by` are the modules whose code decides what is in it; their digests are kept beside
-    those of the payload and feature code. Raises CohortError if there is no record at all.
+    those of the payload and feature code. Raises CohortError if there is no record at all, or one
+    cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_text(spec.tokenizer_json, encoding="utf-8")
@@ -144,9 +146,9 @@ def write(
     shards: dict[str, str] = {}
     written = 0
     remaining = iter(records)
-    while chunk := list(islice(remaining, SHARD_RECORDS)):
+    while chunk := _next(remaining, name, written):
         path = folder / f"shard-{len(shards):05d}.npz"
-        np.savez(path, **vars(_samples(chunk, spec, tasks)))
+        np.savez(path, **vars(_samples(chunk, spec, tasks, name, written)))
         shards[path.name] = sha256(path.read_bytes())
         written += len(chunk)
         yield written
@@ -180,8 +182,35 @@ def _contract_code() -> dict[str, str]:
     }
 
 
-def _samples(records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task]) -> Samples:
-    made = [features(record.payload, spec) for record in records]
+def _next(records: Iterator[Record], name: str, written: int) -> list[Record]:
+    try:
+        return list(islice(records, SHARD_RECORDS))
+    except InvalidPayload as error:
+        where = f"{name}: a record after the first {written}"
+        raise CohortError(f"{where}: {_first_fault(error)}") from None
+
+
+def _features(record: Record, spec: FeatureSpec, where: str) -> Features:
+    try:
+        return features(record.payload, spec)
+    except InvalidPayload as error:
+        raise CohortError(f"{record.file or where}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: InvalidPayload) -> str:
+    """Its place and its rule; no fault of a payload holds a value."""
+    fault = error.errors[0]
+    return f"{fault.pointer or 'the whole record'}: {fault.detail}"
+
+
+def _samples(
+    records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task], name: str, before: int
+) -> Samples:
+    """The arrays of records of the cohort `name`, `before` of which were written before these."""
+    made = [
+        _features(record, spec, f"{name}: record {number}")
+        for number, record in enumerate(records, before + 1)
+    ]
     return Samples(
         patient=np.array([r.patient for r in records]),
         site=np.array([r.site for r in records]),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.errors import UserError
 from schemas.payload import Payload
 
 # Hours since admission to the unit at which each stay is read. A service is asked at any hour.
@@ -30,7 +31,8 @@ class Record:
     `groups`: of GROUPS, those that are known: ethnicity in few coarse groups, year of discharge (or
     the years that the source tells it by). `charted`: for each disease of the stay, how many hours
     after the payload's `as_of` it was first charted (negative: before), where the source tells.
-    `masked`: phrases that were taken out of its notes (`model.masking`).
+    `masked`: phrases that were taken out of its notes (`model.masking`). `file`: the file that
+    holds this record alone, where there is one; only an error tells it.
     """
 
     payload: Payload
@@ -42,6 +44,11 @@ class Record:
     groups: Mapping[str, str] = field(default_factory=dict)
     charted: Mapping[str, float] = field(default_factory=dict)
     masked: int = 0
+    file: str = ""
+
+
+class DataError(UserError):
+    """A file of a database that cannot be read; names it, and quotes no value."""
 
 
 class DataMissing(FileNotFoundError):

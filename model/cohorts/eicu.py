@@ -24,7 +24,8 @@ from typing import Any
 
 import polars as pl
 
-from model.cohorts import LANDMARKS_HOURS, DataMissing, Outcomes, Record
+from model.cohorts import LANDMARKS_HOURS, DataError, DataMissing, Outcomes, Record
+from model.cohorts.tables import check_columns, naming_table
 from model.labels import diseases_of
 from schemas.payload import as_payload
 from schemas.variables import load_spellings, load_treatments, load_variables
@@ -105,10 +106,10 @@ def read(data: Path) -> Iterator[Record]:
     """One record for each stay in the grid and each landmark that it was still in the unit.
 
     Reads the eICU tables of the first folder below `data` that has them, as `.csv.gz` or `.csv`.
-    Raises DataMissing for the first file that is not there.
+    Raises DataMissing for the first file that is not there, DataError for one that is damaged.
     """
     tables = _Tables(data)
-    grid = pl.read_parquet(_grid(data))
+    grid = _read_grid(_grid(data))
     stays = tables.read(
         "patient",
         text=(
@@ -117,7 +118,10 @@ def read(data: Path) -> Iterator[Record]:
         ),
         minutes=("hospitaldischargeyear", "hospitaldischargeoffset", "unitdischargeoffset"),
         numbers=("admissionheight", "admissionweight"),
-    ).join(grid.select(stay="stay_id").unique(), on="stay", how="semi")
+    ).join(
+        grid.select(pl.col("stay_id").cast(pl.Int64).alias("stay")).unique(), on="stay", how="semi"
+    )
+    _check_stays(tables.path("patient"), stays)
     first_charted = _first_charted(tables)
     exam = _exam(tables)
     series = _by_stay(_series(tables, grid, exam))
@@ -195,6 +199,13 @@ class _Tables:
     def _find(self, name: str) -> Path | None:
         return self._files.get(f"{name}.csv.gz") or self._files.get(f"{name}.csv")
 
+    def path(self, name: str) -> Path:
+        """Raises DataMissing."""
+        path = self._find(name)
+        if path is None:
+            raise DataMissing(f"{self._folder / name}.csv.gz is missing")
+        return path
+
     def read(
         self,
         name: str,
@@ -202,17 +213,20 @@ class _Tables:
         minutes: Sequence[str] = (),
         numbers: Sequence[str] = (),
     ) -> pl.DataFrame:
-        """These columns of a table, with the stay. What is no number where one is due is null."""
-        path = self._find(name)
-        if path is None:
-            raise DataMissing(f"{self._folder / name}.csv.gz is missing")
+        """These columns of a table, with the stay. What is no number where one is due is null.
+
+        Raises DataMissing or DataError.
+        """
+        path = self.path(name)
         columns = ["patientunitstayid", *text, *minutes, *numbers]
-        return pl.read_csv(path, columns=columns, infer_schema=False).select(
-            pl.col("patientunitstayid").cast(pl.Int64).alias("stay"),
-            pl.col(text),
-            pl.col(minutes).cast(pl.Int64, strict=False),
-            pl.col(numbers).cast(pl.Float64, strict=False),
-        )
+        check_columns(path, columns)
+        with naming_table(path):
+            return pl.read_csv(path, columns=columns, infer_schema=False).select(
+                pl.col("patientunitstayid").cast(pl.Int64).alias("stay"),
+                pl.col(text),
+                pl.col(minutes).cast(pl.Int64, strict=False),
+                pl.col(numbers).cast(pl.Float64, strict=False),
+            )
 
 
 def _grid(data: Path) -> Path:
@@ -220,6 +234,38 @@ def _grid(data: Path) -> Path:
     if not found:
         raise DataMissing(f"{data / 'yaib-eicu-demo' / _GRID} is missing")
     return found[0]
+
+
+def _read_grid(path: Path) -> pl.DataFrame:
+    with naming_table(path):
+        grid = pl.read_parquet(path)
+        # Raises where the columns are of other types.
+        numbers = [column for v in load_variables() for column in v.eicu if column in grid.columns]
+        grid.clear().select(
+            pl.col("stay_id").cast(pl.Int64),
+            pl.col("time").dt.total_hours(),
+            *(pl.col(column).cast(pl.Float64) for column in numbers),
+        )
+    return grid
+
+
+def _check_stays(path: Path, stays: pl.DataFrame) -> None:
+    """Raises DataError for a stay without what every stay has."""
+    age = pl.col("age")
+    valid = {
+        "hospitaldischargeyear": pl.col("hospitaldischargeyear").is_between(1, 9998),
+        "unitadmittime24": pl.col("unitadmittime24").str.to_time("%H:%M:%S", strict=False),
+        "unitdischargeoffset": pl.col("unitdischargeoffset"),
+        "hospitaldischargeoffset": pl.col("hospitaldischargeoffset"),
+        "age": age.is_null() | (age == "> 89") | age.cast(pl.Float64, strict=False).is_not_null(),
+        "uniquepid": pl.col("uniquepid").fill_null("") != "",
+        "hospitalid": pl.col("hospitalid").fill_null("") != "",
+    }
+    for column, is_valid in valid.items():
+        told = stays.select(is_valid).to_series()
+        wrong = len(told) - (told.sum() if told.dtype == pl.Boolean else told.count())
+        if wrong:
+            raise DataError(f"{path}: the column {column} of {wrong} stays holds no such value")
 
 
 def _by_stay(frame: pl.DataFrame) -> _Rows:

@@ -24,7 +24,8 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from model.cohorts import LANDMARKS_HOURS, DataMissing, Outcomes, Record
+from model.cohorts import LANDMARKS_HOURS, DataError, DataMissing, Outcomes, Record
+from model.cohorts.tables import FAULTS, check_columns, first_fault
 from model.labels import diseases_of
 from schemas.features import FeatureSpec
 from schemas.payload import as_payload
@@ -146,9 +147,19 @@ _FIRST_ICU_ITEM = 220_000
 def read(data: Path) -> Iterator[Record]:
     """Each stay in intensive care at each landmark at which the patient is still in the unit.
 
-    Raises DataMissing.
+    Raises DataMissing for files that are not there, DataError for one that is damaged.
     """
     source = _Source(data)
+    try:
+        yield from _records(source)
+    except FAULTS as error:
+        # polars does not tell in which of the tables, and quotes values.
+        if fault := first_fault(source.scanned):
+            raise fault from None
+        raise DataError(f"{data} cannot be read: {type(error).__name__}") from None
+
+
+def _records(source: "_Source") -> Iterator[Record]:
     stays = _stays(source)
     moments = _moments(stays)
     contradicting: Counter[tuple[int, str]] = Counter()
@@ -170,6 +181,8 @@ class _Source:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        # The tables that were scanned, for when one of them turns out to be damaged.
+        self.scanned: dict[Path, Mapping[str, pl.DataType]] = {}
         stays = self.find("icu/icustays.csv.gz", "icu/icustays.csv")
         if stays is None:
             raise DataMissing(f"MIMIC-IV: no icu/icustays.csv.gz in {data} or below")
@@ -198,11 +211,20 @@ class _Source:
 
     def scan(self, table: str, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
         """The named columns of a table of `hosp` or `icu`."""
-        return _scan(self._path(table), columns)
+        return self.scan_file(self._path(table), columns)
+
+    def scan_file(self, path: Path, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+        """The named columns of a table. Raises DataError if it has others."""
+        check_columns(path, columns)
+        self.scanned[path] = columns
+        table = pl.scan_csv(path, infer_schema=False, schema_overrides=columns).select(*columns)
+        return table.with_columns(cs.datetime().dt.replace_time_zone("UTC"))
 
     def meds(self) -> pl.LazyFrame:
         """The events of the demo's MEDS edition. It does not say when an event was stored."""
         assert self._meds is not None
+        columns = {"subject_id": ID, "code": TEXT, "time": TIME, "value": NUMBER}
+        self.scanned |= dict.fromkeys(self._meds.parent.glob("*.parquet"), columns)
         part = pl.col("code").str.split("//").list
         return pl.scan_parquet(self._meds.parent / "*.parquet").select(
             "subject_id",
@@ -216,11 +238,6 @@ class _Source:
     def _path(self, table: str) -> Path:
         packed = self.root / f"{table}.csv.gz"
         return packed if packed.exists() else self.root / f"{table}.csv"
-
-
-def _scan(path: Path, columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    table = pl.scan_csv(path, infer_schema=False, schema_overrides=columns).select(*columns)
-    return table.with_columns(cs.datetime().dt.replace_time_zone("UTC"))
 
 
 # --- Stays
@@ -563,7 +580,7 @@ def _radiology(source: _Source) -> Iterator[pl.LazyFrame]:
     if path is not None:
         columns = {"subject_id": ID, "charttime": TIME, "storetime": TIME, "text": TEXT}
         yield (
-            _scan(path, columns)
+            source.scan_file(path, columns)
             .filter(pl.col("text").str.strip_chars() != "")
             .with_columns(_known("charttime", "storetime"))
             .rename({"charttime": "time"})
@@ -604,7 +621,7 @@ def _images(source: _Source) -> Iterator[pl.LazyFrame]:
         "ViewPosition": TEXT,
     }
     yield (
-        _scan(path, columns)
+        source.scan_file(path, columns)
         .filter(pl.col("ViewPosition").is_in(["AP", "PA"]))
         .select("subject_id", path=file, view="ViewPosition", time=time)
     )

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from model.cohorts import DataMissing, Record
+from model.cohorts import DataError, DataMissing, Record
+from model.errors import naming
 from schemas.payload import as_payload
 
 SOURCE = (
@@ -29,11 +30,17 @@ _SEX = {"F": "female", "M": "male"}
 _MEDIA_TYPE = {".jpg": "image/jpeg", ".png": "image/png"}
 _TAKEN = datetime(2017, 1, 1, tzinfo=UTC)
 
+_COLUMNS = (
+    *("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender"),
+    "View Position",
+)
 _TABLES = ("nih-cxr/labels.csv", "labels.csv", "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 
 
 def read(data: Path) -> Iterator[Record]:
-    """One record for each image. Raises DataMissing if the table or all images are missing.
+    """One record for each image.
+
+    Raises DataMissing if the table or all images are missing, DataError if the table is damaged.
 
     Rows without an image are passed over: neither set comes whole in every download.
     """
@@ -44,10 +51,25 @@ def read(data: Path) -> Iterator[Record]:
     images = {path.stem: path for path in table.parent.rglob("*") if path.suffix in _MEDIA_TYPE}
     if not images:
         raise DataMissing(f"the images of {table} are missing: none is below {table.parent}")
-    with table.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if image := images.get(Path(row["Image Index"]).stem):
-                yield _record(row, image)
+    for row in _rows(table):
+        if image := images.get(Path(row["Image Index"]).stem):
+            yield _record(row, image)
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    """The lines of the table. Raises DataError if it is damaged."""
+    with (
+        naming(table, DataError, (OSError, ValueError, csv.Error)),
+        table.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or ()
+        if missing := [name for name in _COLUMNS if name not in names]:
+            raise DataError(f"{table} has no column {', '.join(missing)}")
+        for row in reader:
+            if any(row[name] is None for name in _COLUMNS):
+                raise DataError(f"{table}, line {reader.line_num}: it has too few columns")
+            yield row
 
 
 def _record(row: dict[str, str], image: Path) -> Record:
@@ -76,4 +98,5 @@ def _record(row: dict[str, str], image: Path) -> Record:
         site="nih",
         stay=image.stem,
         landmark_hours=None,
+        file=str(image),
     )
