@@ -70,8 +70,8 @@ def test_help_shows_every_setting_with_its_variable_and_its_default():
     for name, field in Settings.model_fields.items():
         block = blocks[name.replace("_", "-")]
         assert f"[env var: M3H_{name.upper()}]" in block
-        if field.default is not None:
-            assert f"[default: {field.default}]" in block
+        if field.default not in (None, []):
+            assert f"[default: {cli._text(field.default)}]" in block
         assert field.description.split()[0] in block
 
 
