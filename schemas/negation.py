@@ -33,7 +33,10 @@ _CLOSES = {
 _BEGINS_WITH_OR = re.compile(r"\s*(?:or|nor)\b")
 _CONJUNCTION = re.compile(r"\b(?:and|or)\b")
 _CUT_TITLE = re.compile(r"\s(?:and|with)\b")
-_TRIMMED = re.compile(r"(?:[\s,]++|(?<!\w)(?:and|or|nor|with|but)(?!\w))++$")
+_TRIMMED = re.compile(
+    r"(?:[\s,]++|(?<!\w)(?:and|or|nor|with|but|very|highly|most|extremely|felt to be"
+    r"|thought to be|felt|considered)(?!\w))++$"
+)
 _LED = re.compile(r"(?:[\s,&*\u2022-]++|(?:and|or|with)\s++)++")
 # Only as a capital letter it is an answer: "Diabetes: N".
 _LETTER_N = re.compile(r"\W+n")
@@ -47,7 +50,7 @@ _MOST_WORDS = 6  # of an item of a list that nothing closes
 _LONGEST_SUBJECT = 300  # characters
 
 
-@dataclass
+@dataclass(slots=True)
 class _Denial:
     """A denial that has not ended. `kind`: of its cue; `commas`: where its items end."""
 
@@ -70,16 +73,22 @@ class _Reader:
         self.lower = text.translate(_LOWER)
         self._clause = self._comma = self._and = 0
         self._denial: _Denial | None = None
+        self._signs: str | None = None
         self._outer: list[tuple[int, int, int, str | None]] = []
 
     def read(self, cue: re.Match[str]) -> None:
         start, end = cue.span()
         match cue.lastgroup:
-            case "list" | "no" | "not" | "signed":
-                self._deny(start, end, "list" if cue.lastgroup == "signed" else cue.lastgroup)
+            case "list" | "no" | "not":
+                self._deny(start, end, cue.lastgroup)
             case "answer" | "before" | "minus" | "copula":
                 self._before(cue)
-            case "end" | "plus":
+            case "signed":
+                if self._signs_follow(start):
+                    self._before(cue)
+                else:
+                    self._deny(start, end, "list")
+            case "end":
                 # "Not due to" is still the first thought.
                 denial = self._denial
                 if denial is None or _WORD.search(self._text, denial.start, start):
@@ -90,20 +99,33 @@ class _Reader:
                 item = max(self._comma, self._and)
                 within = self._denial is not None and item > self._denial.start
                 self._end_thought(item if within else start, end)
-            case "start":
-                self._clause = end
             case _:
                 self._boundary(cue)
 
     def _boundary(self, cue: re.Match[str]) -> None:
+        """What ends nothing, or not always."""
         start, end = cue.span()
         match cue.lastgroup:
+            case "start":
+                self._clause = end
             case "and" | "ampersand":
                 self._and = end
+            case "plus":
+                self._signs_follow(start)
+                self._end_thought(start, end)
             case "comma":
                 self._comma = end
                 if self._denial is not None:
                     self._denial.commas.append(start)
+            case "colon":
+                self._heading(start, end)
+            case _:
+                self._end(cue)
+
+    def _end(self, cue: re.Match[str]) -> None:
+        """A sentence's end, or a parenthesis."""
+        start, end = cue.span()
+        match cue.lastgroup:
             case "stop":
                 # A point within a word ends nothing: "1.5 mg", "e.g".
                 glued = self._text[start] == "." and self._text[end : end + 1].islower()
@@ -117,12 +139,19 @@ class _Reader:
                 self._end_thought(start, end)
             case "shut":
                 self._shut(start, end)
-            case "colon":
-                self._heading(start, end)
 
     def end_sentence(self, start: int, end: int) -> None:
         self._end_thought(start, end)
+        self._signs = None
         self._outer.clear()
+
+    def _signs_follow(self, start: int) -> bool:
+        """Whether signs stand after their words, as the first of a sentence does: "DVT (-)"."""
+        if self._signs is None:
+            before = self._text[max(self._clause, self._comma) : start]
+            led = VERB.search(before.translate(_LOWER)) or not _WORD.search(before)
+            self._signs = "first" if led else "last"
+        return self._signs == "last"
 
     def _end_thought(self, start: int, end: int) -> None:
         self._close(start)
@@ -205,7 +234,7 @@ class _Reader:
     def _close(self, end: int) -> int:
         """Ends the denial, if there is one, at `end` or before; gives where it ended."""
         denial, self._denial = self._denial, None
-        if denial is None:
+        if denial is None or not self._text[denial.start : end].strip():
             return end
         end = _end_of_list(self.lower, denial, max(end, denial.start))
         self._emit(denial.start, end)

@@ -51,8 +51,11 @@ _MAYBE = (
     "|reliably|safely|does|do|can|could|still|confidently|reason|absolutely|clinically|used|data)"
 )
 # An item ends here. "." of a number does not end it.
-_ENDS = r"(?=[ \t]{0,9}(?:[;,)\n\t]|\.(?:\s|$)|$|(?:except|but|other than|apart from)\b))"
-_LATER = r"(?=[ \t]{1,9}(?:by|on|with|via|using|per|at|after|given|as|because|today|in|this)\b)"
+_ENDS = r"(?=[ \t]{0,9}(?:[;,)\]\n\t]|\.(?:\s|$)|$|(?:except|but|other than|apart from)\b))"
+_LATER = (
+    r"(?=[ \t]{1,9}(?:by|on|with|via|using|per|at|after|given|as|because|today|in|this"
+    r"|times|to date|so far|x[ \t]?\d)\b)"
+)
 _NEGATIVE = r"(?:negative|neg|-ve)"
 _DENIED = (
     r"(?:no|none|nil|never|absent|denie[sd]|negative|neg|-ve|false|excluded|ruled out|unlikely)"
@@ -88,14 +91,14 @@ _WORDS: dict[str, tuple[str, ...]] = {
     # Looks like a denial, and is none.
     "pseudo": (
         rf"no (?:{_DEGREE} ){{0,3}}{_CHANGE}|without (?:{_DEGREE} ){{0,3}}{_CHANGE}",
-        rf"w/o (?:{_DEGREE} ){{0,3}}{_CHANGE}|{_NOT} (?:{_DEGREE} ){{0,3}}{_CHANGE}",
+        rf"w/o(?:ut)? (?:{_DEGREE} ){{0,3}}{_CHANGE}|{_NOT} (?:{_DEGREE} ){{0,3}}{_CHANGE}",
         rf"{_NOT} (?:{_FULLY} ){{0,3}}{_DONE}",
         (
             rf"{_NOT} (?:only|certain|clear|sure|necessarily|limited to|just|merely|simply|unusual"
             r"|unlike|unlikely|infrequent|infrequently|uncommon|uncommonly|know"
             r"|elsewhere classified"
             r"|otherwise specified|stated|able to (?:assess|evaluate|determine|tell)"
-            r"|without|w/o|absent|absence of|lack of|free of|deny|denies|denied|unremarkable"
+            r"|without|w/o(?:ut)?|absent|absence of|lack of|free of|deny|denies|denied|unremarkable"
             r"|negative)(?: for)?"
         ),
         (
@@ -114,7 +117,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         rf"ruled[ -]out(?:{_ENDS}|{_LATER})|excluded(?:{_ENDS}|{_LATER})",
         (
             rf"unlikely(?:{_ENDS}|{_LATER})|absent{_ENDS}|denied{_ENDS}|none{_ENDS}|nil{_ENDS}"
-            rf"|no{_ENDS}|neg(?:ative)?(?!\. for\b){_ENDS}"
+            rf"|no{_ENDS}|neg(?:ative)?(?!\. for\b)(?:{_ENDS}|{_LATER})"
         ),
     ),
     # Denies a list, whether or not something closes it.
@@ -133,7 +136,10 @@ _WORDS: dict[str, tuple[str, ...]] = {
     # Denies what follows, and a list of bare nouns.
     "no": (
         r"no longer|no|neither|nor|absence of|lack of|lacks|devoid of|free of|free from",
-        r"(?:without|w/o)(?= (?:any|evidence of|signs? of|symptoms? of|history of|associated)\b)",
+        (
+            r"(?:without|w/o(?:ut)?)"
+            r"(?= (?:any|evidence of|signs? of|symptoms? of|history of|associated)\b)"
+        ),
         (
             rf"{_NOT}(?= (?:have|had|having|report|endorse|complain|show|reveal|demonstrate"
             rf"|experience"
@@ -145,8 +151,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
     # Denies what follows, and no list that is not closed by "or".
     "not": (
         (
-            rf"{_NOT}|can not|without|w/o|unlikely to (?:be|have|represent|reflect)|rather than"
-            r"|instead of|as opposed to"
+            rf"{_NOT}|can not|without|w/o(?:ut)?|unlikely to (?:be|have|represent|reflect)"
+            r"|rather than|instead of|as opposed to"
         ),
     ),
     # Begins another thought.
@@ -166,7 +172,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"|status post"
         ),
         (
-            r"for|with (?:known|a history|history|h/o|hx|underlying|chronic|stable"
+            r"for|from|with (?:known|a history|history|h/o|hx|underlying|chronic|stable"
             r"|persistent|ongoing"
             r"|unchanged|residual|improv\w{2,4}|worsening|new)"
         ),
@@ -191,10 +197,10 @@ _WORDS: dict[str, tuple[str, ...]] = {
 _SIGNS = {
     # Answers what stands before it, as on a form.
     "answer": (
-        rf"(?:[:?=\t]|(?<=[ \t])--?|[\u2013\u2014]|\()[ \t]{{0,9}}"
+        rf"(?:[:?=\t]|(?<=[ \t])--?|-(?=[ \t])|[\u2013\u2014]|[(\[])[ \t]{{0,9}}"
         rf"(?:(?:{_DENIED}|not {_SEEN}|\(-\)|no (?:known |prior |past |significant )?"
         r"(?:history|hx|evidence))(?: (?:known|reported|noted|found|seen|documented|currently|today"
-        rf"|any|use|at this time))?|n){_ENDS}"
+        rf"|any|use|at this time))?{_ENDS}|n{_ENDS}|{_NEGATIVE}{_LATER})"
     ),
     # Affirms what stands before it.
     "yes": rf"[:?=\t][ \t]{{0,9}}(?:yes|y|true|positive|present|\(\+\)){_ENDS}",
@@ -232,13 +238,14 @@ AFFIRMED_FIRST = re.compile(
     r"|remains|appears|shows?|will|would|lives|drinks|uses|came|went|known|history|hx|h/o|s/p"
     r"|status post|pmh|pmhx|past|chronic|on|also|positive|pos|now|currently|likely|possible"
     r"|probable|presumed|suspect\w{0,3}|possibly|probably|stable|admitted|transferred|treated|given"
-    r"|received|underwent|with|then|so|which|who|plan|continue|admits|found|presumably)\b)"
+    r"|received|underwent|with|then|so|which|who|plan|continue|admits|found|presumably|stop|start|give|check"
+    r"|consider|repeat|obtain|monitor|follow|discharged?|admit)\b)"
 )
 AFFIRMED_WITHIN = re.compile(
     r"(?<!\w)(?=[a-gim-prsuwx])(?:normal|clear|regular|soft|stable|intact|positive|alert"
     r"|oriented|afebrile|unremarkable|present|improv\w+|resolv\w+|good|well|benign|supple"
     r"|symmetric\w*|reactive"
-    r"|unchanged|persist\w*|wors\w+|continu\w+|has|had|x\s?\d+|since|requir\w+|s/p|treated"
+    r"|unchanged|persist\w*|wors\w+|continu\w+|has|had|x\s?\d+|since|requir\w+|s/p|treated|baseline|controlled"
     r"|status|on (?:home|oxygen|o2|insulin|warfarin|coumadin|dialysis|hd|bipap|cpap)"
     r"|(?:is|are|was|were)(?!\s+(?:found|seen|present|identified|noted|appreciated)))\b"
 )
@@ -261,6 +268,6 @@ HEADING = re.compile(r"(?:[A-Z][\w/&'-]*\s+){0,4}[A-Z][\w/&'-]*\s*$|\S+\s*$")
 OTHER_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|showed)\b")
 # Those of whom a cue says something: not they are denied.
 PERSON = re.compile(
-    r"(?:\b(?:patient|pt|he|she|they|i|we|mother|father|infant|baby|child|wife|husband|family)|^)$",
+    r"(?:\b(?:patient|pt|he|she|they|it|this|i|we|mother|father|infant|baby|child|wife|husband|family)|^)$",
     re.IGNORECASE,
 )
