@@ -31,6 +31,7 @@ GOLDEN = "golden.jsonl"
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Hours = Annotated[float, Field(ge=0, le=10**6)]
+Years = Annotated[float, Field(ge=0, le=200)]
 Number = Annotated[float, Field(ge=-(10**9), le=10**9)]  # log-odds, log-days, spreads, metrics
 Tolerance = Annotated[float, Field(ge=0, le=0.1)]
 Axis = Annotated[int, Field(ge=1, le=10**8)] | Annotated[str, Field(min_length=1, max_length=200)]
@@ -235,6 +236,8 @@ class Manifest(_Fact):
     encoders: dict[Modality, Graph]
     fusion: Graph
     trained_hours: tuple[Hours, Hours]
+    # In years. The cohorts of this project are of adults.
+    trained_age: tuple[Years, Years] = (18.0, 120.0)
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
     reduction: Reduction | None = None

@@ -24,20 +24,44 @@ class Used(_Answer):
     observations: int
 
 
-class Converted(_Answer):
-    """A series or a rate that came in another unit."""
+class _Entry(_Answer):
+    """An entry of the receipt. Of more than LISTED entries, those that say the same are one."""
+
+    entries: int | None = Field(
+        default=None, description="how many entries this one stands for, if it is more than one"
+    )
+
+
+class _AtPointer(_Entry):
+    """`pointers`: the first places of an entry that stands for several."""
 
     pointer: str
+    pointers: tuple[str, ...] | None = None
+
+
+class Converted(_AtPointer):
+    """A series or a rate that came in another unit."""
+
     variable: str
     from_unit: str
     to_unit: str
 
 
-class Merged(_Answer):
-    """What was put in order or together: unsorted or duplicate times, one variable given twice."""
+class ReadAs(_AtPointer):
+    """Something that was not sent as this interface writes it, and what it was read as."""
+
+    read_as: str
+    detail: str
+    observations: int | None = None
+
+
+class Merged(_Entry):
+    """What was put in order or together: unsorted or duplicate times, one variable given twice,
+    one course of a treatment sent twice, or the rates of courses that run together.
+    """
 
     variable: str
-    reason: Literal["unsorted_times", "duplicate_times", "given_more_than_once"]
+    reason: Literal["unsorted_times", "duplicate_times", "given_more_than_once", "rates_added"]
     pointers: tuple[str, ...]
     observations: int
 
@@ -47,7 +71,9 @@ Reason = Literal[
     "unknown_unit",
     "unit_required",
     "unknown_treatment",
+    "ambiguous_treatment",
     "unknown_category",
+    "no_value",
     "implausible_value",
     "before_window",
     "no_text",
@@ -59,10 +85,9 @@ Reason = Literal[
 ]
 
 
-class Ignored(_Answer):
+class Ignored(_AtPointer):
     """Something that was understood and yet not used; implausible values count as missing."""
 
-    pointer: str
     reason: Reason
     detail: str
     observations: int | None = None
@@ -90,6 +115,7 @@ class Receipt(_Answer):
     used: tuple[Used, ...] = ()
     treatments: tuple[str, ...] = ()
     converted: tuple[Converted, ...] = ()
+    read_as: tuple[ReadAs, ...] = ()
     merged: tuple[Merged, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     warnings: tuple[str, ...] = ()

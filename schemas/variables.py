@@ -170,6 +170,13 @@ def load_treatments() -> tuple[Treatment, ...]:
 
 
 @cache
+def load_treatment_names() -> tuple[dict[str, str], dict[str, str]]:
+    """By treatment: a pattern of further names in a request, and one of names that are not its."""
+    names = _toml("treatments.toml")["names"]
+    return names["also"], names["never"]
+
+
+@cache
 def load_not_read() -> dict[str, str]:
     """Names and codes that are no declared variable's though hospitals send them, with the reason.
 

@@ -94,7 +94,7 @@ def create_app(
         if shared is not None:
             await anyio.to_thread.run_sync(shared.close)
 
-    app = documentation.Documented(engine.bundle.manifest, lifespan)
+    app = documentation.Documented(engine.bundle.manifest, lifespan, settings.max_batch)
     problems.install(app)
     _predict(app, engine, batcher, settings, log, counted)
     app.include_router(_documents(engine.bundle))

@@ -46,7 +46,10 @@ class Documented(FastAPI):
     Its own routes are Direct.
     """
 
-    def __init__(self, manifest: Manifest, lifespan: Lifespan[FastAPI]) -> None:
+    def __init__(
+        self, manifest: Manifest, lifespan: Lifespan[FastAPI], max_batch: int
+    ) -> None:
+        self._max_batch = max_batch
         super().__init__(
             lifespan=lifespan,
             title=f"M3H: {manifest.name}",
@@ -68,6 +71,7 @@ class Documented(FastAPI):
             for model in (Batch, Problem):
                 schema = model.model_json_schema(ref_template=_REFERENCE)
                 schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+            schemas["Batch"]["properties"]["items"] |= {"minItems": 1, "maxItems": self._max_batch}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             self.openapi_schema = document

@@ -228,7 +228,7 @@ class Metrics:
             if use.unusual is not None:
                 self._unusual.labels(modality).observe(use.unusual)
         for entry in receipt.ignored:
-            self._ignored.labels(entry.reason).inc()
+            self._ignored.labels(entry.reason).inc(entry.entries or 1)
         tasks = len(attention)
         if tasks > 1 and np.isfinite(attention).all():
             weights = attention.astype(np.float64)

@@ -28,6 +28,7 @@ from schemas.features import (
     notes_in_window,
     unlimited,
 )
+from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
 from schemas.response import Modality
 
@@ -142,9 +143,7 @@ def _series(payload: Payload, arrays: dict[str, Array], spec: FeatureSpec) -> It
     given = np.flatnonzero(treatments[:, _GIVEN])
     only_one = len(measured) + len(given) == 1
     series = _pointers("series", [spec.find_variable(s.variable) for s in payload.series])
-    courses = _pointers(
-        "treatments", [spec.treatment_index.get(t.name) for t in payload.treatments]
-    )
+    courses = _pointers("treatments", treatment_indices(payload.treatments, spec))
     for i in measured.tolist():
         variable, row = spec.variables[i], _shown(statistics[i])
         fields = {

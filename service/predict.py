@@ -35,6 +35,7 @@ STRICT: frozenset[Reason] = frozenset(
         "unknown_unit",
         "unit_required",
         "unknown_treatment",
+        "ambiguous_treatment",
         "unknown_category",
         "implausible_value",
         "hidden_modality",
@@ -400,13 +401,15 @@ def _without(prepared: Prepared) -> Iterator[Sample]:
 
 def _insist(receipt: Receipt) -> None:
     """Raises Refused if something of the sender's would not be used."""
-    faults = [
-        Fault(pointer=entry.pointer, rule=entry.reason, detail=entry.detail)
-        for entry in receipt.ignored
-        if entry.reason in STRICT
-    ]
-    if faults:
-        raise Refused(problems.input_ignored(faults))
+    refused = [entry for entry in receipt.ignored if entry.reason in STRICT]
+    if refused:
+        faults = [
+            Fault(pointer=pointer, rule=entry.reason, detail=entry.detail)
+            for entry in refused
+            for pointer in entry.pointers or (entry.pointer,)
+        ]
+        count = sum(entry.entries or 1 for entry in refused)
+        raise Refused(problems.input_ignored(faults, count))
 
 
 def items(body: bytes, limit: int) -> list[Any]:

@@ -93,8 +93,12 @@ def invalid_payload(errors: Sequence[FieldError]) -> Problem:
     return problem("invalid-payload", "Invalid payload", 422, detail, faults)
 
 
-def input_ignored(faults: Sequence[Fault]) -> Problem:
+def input_ignored(faults: Sequence[Fault], count: int) -> Problem:
+    """`count`: of all faults, of which these are the first."""
     detail = "strict=true, and part of the input would not be used"
+    if count > len(faults[:LISTED]):
+        detail = f"{detail}; {count} faults, of which the first {len(faults[:LISTED])} are listed"
+        faults = faults[:LISTED]
     return problem("input-ignored", "Input would be ignored", 422, detail, faults)
 
 

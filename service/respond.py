@@ -52,6 +52,7 @@ def receipt(found: Features, manifest: Manifest) -> Receipt:
         *found.receipt.warnings,
         *_nothing_warning(found, manifest),
         *_time_warning(found, manifest),
+        *_age_warning(found, manifest),
     )
     return found.receipt.model_copy(
         update={"modalities": modalities, "ignored": tuple(ignored), "warnings": warnings}
@@ -77,15 +78,30 @@ def _time_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
     """A warning if the patient is not as long in the unit as those that the model learnt from."""
     low, high = manifest.trained_hours
     trained = f"the model was trained {low:g} to {high:g} hours after admission to the unit"
-    hours = math.nan
-    if "tabular" in found.arrays:
-        column = manifest.spec.tabular_names.index("hours_since_admission")
-        hours = float(found.arrays["tabular"]["values"][column])
+    hours = _number("hours_since_admission", found, manifest)
     if math.isnan(hours):
-        return (f"tabular.admitted_at is absent and {trained}: whether this holds is not known",)
+        absent = "tabular.admitted_at is absent or not used"
+        return (f"{absent} and {trained}: whether this holds is not known",)
     if low <= hours <= high:
         return ()
     return (f"as_of is {hours:.4g} hours after admitted_at and {trained}: read with caution",)
+
+
+def _age_warning(found: Features, manifest: Manifest) -> tuple[str, ...]:
+    """A warning if nobody of this age was among the patients that the model learned from."""
+    low, high = manifest.trained_age
+    age = _number("age", found, manifest)
+    if math.isnan(age) or low <= age <= high:
+        return ()
+    learned = f"the model learned from patients of {low:g} years and older"
+    return (f"{learned}; this one is younger, so that no number is known to hold",)
+
+
+def _number(name: str, found: Features, manifest: Manifest) -> float:
+    """A number of the tabular data; NaN if it is not known."""
+    if "tabular" not in found.arrays:
+        return math.nan
+    return float(found.arrays["tabular"]["values"][manifest.spec.tabular_names.index(name)])
 
 
 def with_unusual(receipt: Receipt, outputs: Outputs) -> Receipt:

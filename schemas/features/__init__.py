@@ -15,6 +15,7 @@ from schemas.features.ledger import Ledger
 from schemas.features.note_encoding import NoteTokens, note_tokens, phrases_of, unlimited
 from schemas.features.note_text import NoteText, note_text
 from schemas.features.notes import note_features, notes_in_window
+from schemas.features.receipt import receipt_of
 from schemas.features.series import series_features
 from schemas.features.spec import (
     NUMERIC_TABULAR,
@@ -94,16 +95,8 @@ def features(
     uses = {m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES}
     unlike = {m: warning for m, warning in ledger.unlike.items() if m in arrays}
     uses |= {m: ModalityUse(status="used", unusual=1.0) for m in unlike}
-    receipt = Receipt(
-        modalities=uses,
-        used=tuple(ledger.used.values()),
-        treatments=tuple(ledger.treatments),
-        converted=tuple(ledger.converted),
-        merged=tuple(ledger.merged),
-        ignored=tuple(ledger.ignored),
-        warnings=(*ledger.warnings, *unlike.values()),
-    )
-    return Features(arrays, receipt)
+    ledger.warnings += unlike.values()
+    return Features(arrays, receipt_of(ledger, uses))
 
 
 def stack(samples: Sequence[dict[str, Array]]) -> dict[str, Array]:

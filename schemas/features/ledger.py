@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from schemas.payload import FieldError
-from schemas.response import Converted, Ignored, Merged, Modality, Reason, Used
+from schemas.response import Converted, Ignored, Merged, Modality, ReadAs, Reason, Used
 
 
 @dataclass
@@ -17,12 +17,18 @@ class Ledger:
     ignored: list[Ignored]
     warnings: list[str]
     errors: list[FieldError]
+    read_as: list[ReadAs] = field(default_factory=list)
     # Modalities that are unlike those of the training on sight, with the warning that says so.
     unlike: dict[Modality, str] = field(default_factory=dict)
 
     def ignore(self, pointer: str, reason: Reason, detail: str, count: int | None = None) -> None:
         self.ignored.append(
             Ignored(pointer=pointer, reason=reason, detail=detail, observations=count)
+        )
+
+    def read(self, pointer: str, read_as: str, detail: str, count: int | None = None) -> None:
+        self.read_as.append(
+            ReadAs(pointer=pointer, read_as=read_as, detail=detail, observations=count)
         )
 
     def fail(self, pointer: str, rule: str, detail: str) -> None:

@@ -119,6 +119,11 @@ def _read_series(
                     to_unit=known.unit,
                 )
             )
+        if series.nulls:
+            ledger.ignore(f"/series/{i}/values", "no_value", "null", series.nulls)
+        if series.bounds:
+            detail = "a bound that a laboratory reports, such as <0.01; used as that number"
+            ledger.read(f"/series/{i}/values", "the bound", detail, series.bounds)
         number.append(i)
         index.append(variable)
         conversions.append(conversion)

@@ -186,6 +186,10 @@ class FeatureSpec(BaseModel):
         return {t.name: i for i, t in enumerate(self.treatments)}
 
     @cached_property
+    def treatment_names(self) -> frozenset[str]:
+        return frozenset(self.treatment_index)
+
+    @cached_property
     def plausible(self) -> npt.NDArray[np.float64]:
         """[V, 2] lowest and highest plausible value, canonical units."""
         return np.array([v.plausible for v in self.variables], dtype=np.float64)

@@ -4,11 +4,28 @@ import math
 
 import numpy as np
 
+from schemas.categories import NOT_KNOWN, read_category
 from schemas.features.ledger import Ledger
 from schemas.features.spec import NUMERIC_TABULAR, Array, FeatureSpec
 from schemas.payload import Payload, Tabular
 
+ADULT = 18.0  # years
 PLAUSIBLE_TABULAR = {"age": (0.0, 120.0), "height_cm": (30.0, 250.0), "weight_kg": (1.0, 500.0)}
+_PLAUSIBLE_ADULT = PLAUSIBLE_TABULAR | {"height_cm": (100.0, 250.0), "weight_kg": (20.0, 500.0)}
+_PLAUSIBLE_INDEX = (5.0, 150.0)  # body mass index of a height and a weight that fit, kg/m2
+_USUAL_INDEX = (15.0, 60.0)
+_LONGEST_STAY_HOURS = 2 * 8_766.0  # an earlier admission is a date that stands for none
+# What a size that is out of range looks like: lowest, highest, unit.
+_LOOKS_LIKE = {
+    "height_cm": (
+        (1.0, 2.5, "metres"),
+        (3.0, 8.0, "feet"),
+        (36.0, 96.0, "inches"),
+        (1000.0, 2500.0, "millimetres"),
+    ),
+    "weight_kg": ((1000.0, 500_000.0, "grams"),),
+}
+_KG_PER_LB = 0.45359237
 
 
 def tabular_features(
@@ -17,41 +34,111 @@ def tabular_features(
     given = payload.tabular
     if given is None:
         return None
-    numbers = {
-        name: _plausible_tabular(given, name, limits, ledger)
-        for name, limits in PLAUSIBLE_TABULAR.items()
-    }
-    numbers["body_mass_index"] = numbers["weight_kg"] / (numbers["height_cm"] / 100) ** 2
-    numbers["hours_since_admission"] = (
-        math.nan
-        if given.admitted_at is None
-        else (payload.as_of - given.admitted_at).total_seconds() / 3600
-    )
-    hot = [0.0] * sum(map(len, spec.categories.values()))
-    start, known = 0, False
+    numbers = plausible_numbers(given, ledger)
+    numbers["body_mass_index"] = _body_mass_index(numbers)
+    numbers["hours_since_admission"] = _hours_since_admission(payload, ledger)
+    hot: list[float] = []
     for field, allowed in spec.categories.items():
-        value = getattr(given, field)
-        if value in allowed:
-            hot[start + allowed.index(value)] = 1.0
-            known = True
-        elif value is not None:
-            detail = f"not one of {', '.join(allowed)}; used as missing"
-            ledger.ignore(f"/tabular/{field}", "unknown_category", detail)
-        start += len(allowed)
-    if not known and all(map(math.isnan, numbers.values())):
+        category = _category(field, getattr(given, field), allowed, ledger)
+        hot += [float(one == category) for one in allowed]
+    if not any(hot) and all(map(math.isnan, numbers.values())):
         return None
     values = [numbers[name] for name in NUMERIC_TABULAR] + hot
     return {"values": np.array(values, dtype=np.float32)}
 
 
-def _plausible_tabular(
-    given: Tabular, name: str, limits: tuple[float, float], ledger: Ledger
+def usable_weight(given: Tabular | None) -> float | None:
+    """The weight in kg, if there is a plausible one."""
+    if given is None or given.weight_kg is None:
+        return None
+    weight = plausible_numbers(given)["weight_kg"]
+    return None if math.isnan(weight) else weight
+
+
+def plausible_numbers(given: Tabular, ledger: Ledger | None = None) -> dict[str, float]:
+    """Age, height and weight; NaN for what is absent, and for what an adult or anyone cannot be.
+
+    A number is never converted by guess: a height of 64 may be one in inches.
+    """
+    adult = given.age is not None and ADULT <= given.age <= PLAUSIBLE_TABULAR["age"][1]
+    limits = _PLAUSIBLE_ADULT if adult else PLAUSIBLE_TABULAR
+    numbers = {name: _plausible(given, name, limits, ledger, adult=adult) for name in limits}
+    low, high = _PLAUSIBLE_INDEX
+    index = _body_mass_index(numbers)
+    if not math.isnan(index) and not low <= index <= high:
+        for name in ("height_cm", "weight_kg"):
+            numbers[name] = math.nan
+            if ledger is not None:
+                detail = (
+                    f"height_cm and weight_kg make a body mass index outside {low:g} to {high:g} "
+                    "kg/m2; both are used as missing"
+                )
+                ledger.ignore(f"/tabular/{name}", "implausible_value", detail)
+    elif ledger is not None and _looks_like_pounds(index):
+        ledger.warnings.append(
+            "weight_kg is unusual for height_cm and would be usual in pounds; it was used as "
+            "kilograms: check the unit"
+        )
+    return numbers
+
+
+def _plausible(
+    given: Tabular,
+    name: str,
+    limits: dict[str, tuple[float, float]],
+    ledger: Ledger | None,
+    *,
+    adult: bool,
 ) -> float:
     value = getattr(given, name)
     if value is None:
         return math.nan
-    if limits[0] <= value <= limits[1]:
+    low, high = limits[name]
+    if low <= value <= high:
         return float(value)
-    detail = f"outside the plausible range {limits[0]:g} to {limits[1]:g}; used as missing"
-    ledger.ignore(f"/tabular/{name}", "implausible_value", detail)
+    if ledger is not None:
+        of_adult = " of an adult" if adult and limits[name] != PLAUSIBLE_TABULAR[name] else ""
+        detail = f"outside the plausible range{of_adult} {low:g} to {high:g}; used as missing"
+        for least, most, unit in _LOOKS_LIKE.get(name, ()):
+            if least <= value <= most:
+                detail = f"{detail}; it looks like {unit}"
+                ledger.warnings.append(f"{name} looks like {unit}; it was not used: check the unit")
+        ledger.ignore(f"/tabular/{name}", "implausible_value", detail)
     return math.nan
+
+
+def _body_mass_index(numbers: dict[str, float]) -> float:
+    return numbers["weight_kg"] / (numbers["height_cm"] / 100) ** 2
+
+
+def _looks_like_pounds(index: float) -> bool:
+    low, high = _USUAL_INDEX
+    return index > high and low <= index * _KG_PER_LB <= high
+
+
+def _hours_since_admission(payload: Payload, ledger: Ledger) -> float:
+    admitted_at = None if payload.tabular is None else payload.tabular.admitted_at
+    if admitted_at is None:
+        return math.nan
+    hours = (payload.as_of - admitted_at).total_seconds() / 3600
+    if hours <= _LONGEST_STAY_HOURS:
+        return hours
+    detail = "more than two years before as_of, as a date that stands for none; used as missing"
+    ledger.ignore("/tabular/admitted_at", "implausible_value", detail)
+    return math.nan
+
+
+def _category(field: str, text: str | None, allowed: tuple[str, ...], ledger: Ledger) -> str | None:
+    if text is None or text in allowed:
+        return text
+    category, pointer = read_category(field, text), f"/tabular/{field}"
+    if category in allowed:
+        ledger.read(pointer, category, f"another spelling of {category}")
+        return category
+    if category == NOT_KNOWN:
+        detail = f"says none of {', '.join(allowed)}; used as missing"
+        ledger.ignore(pointer, "no_value", detail)
+    else:
+        detail = f"not one of {', '.join(allowed)}; used as missing"
+        ledger.ignore(pointer, "unknown_category", detail)
+    return None

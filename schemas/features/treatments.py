@@ -1,86 +1,123 @@
 """Treatment features: whether each was given, whether it runs, since when, and at which rate."""
 
 import math
+from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 
+from schemas.faults import LISTED
 from schemas.features.ledger import Ledger
+from schemas.features.rates import Rates
 from schemas.features.spec import TREATMENT_FEATURES, FeatureSpec, Floats
-from schemas.features.tabular import PLAUSIBLE_TABULAR
-from schemas.payload import Payload
-from schemas.response import Converted
+from schemas.payload import Payload, TreatmentGiven
+from schemas.response import Merged
+from schemas.treatment_names import AMBIGUOUS, find_treatment
+
+_Course = tuple[datetime, datetime | None, float | None, str | None]
+MOST_NAMES = 200  # different names that are read in one request: one may take half a millisecond
 
 
 def treatment_features(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> tuple[Floats, bool]:
-    """[T, 4] by TREATMENT_FEATURES, and whether any treatment is in the window."""
+    """[T, 4] by TREATMENT_FEATURES, and whether any treatment is in the window.
+
+    A course without an end runs, unless its rate is 0. The rates of all courses of one treatment
+    that run at `as_of` add up, in whatever order they come; a course that is sent twice counts
+    once.
+    """
     out = np.zeros((len(spec.treatments), len(TREATMENT_FEATURES)), dtype=np.float32)
     out[:, 2:] = np.nan
-    as_of = payload.as_of
-    # From the earliest start to the latest, so that the latest rate stays.
-    for i in sorted(range(len(payload.treatments)), key=lambda i: (payload.treatments[i].start, i)):
-        given = payload.treatments[i]
-        pointer = f"/treatments/{i}"
-        index = spec.treatment_index.get(given.name)
-        if index is None:
-            detail = "the model knows no such treatment; see GET /variables"
-            ledger.ignore(pointer, "unknown_treatment", detail)
-            continue
-        rate = _rate(pointer, payload, i, spec, ledger)
-        started = (as_of - given.start).total_seconds() / 3600
-        ended = 0.0 if given.end is None else (as_of - given.end).total_seconds() / 3600
+    running: dict[int, list[tuple[int, float]]] = {}
+    rates = Rates(payload, spec, ledger)
+    indices = _indices(payload, spec, ledger)
+    for i, index in _distinct(payload, indices, spec, ledger):
+        given, pointer = payload.treatments[i], f"/treatments/{i}"
+        started = (payload.as_of - given.start).total_seconds() / 3600
+        ended = 0.0 if given.end is None else (payload.as_of - given.end).total_seconds() / 3600
         if ended >= spec.window_hours:
             detail = f"the model reads the last {spec.window_hours:g} hours"
             ledger.ignore(pointer, "before_window", detail)
             continue
-        ledger.treatments[given.name] = None
+        known = spec.treatments[index]
+        ledger.treatments[known.name] = None
         row = out[index]
         row[0] = 1.0
         row[2] = np.fmax(row[2], min(started, spec.window_hours))
+        if given.end is None and given.rate == 0:
+            ledger.read(f"{pointer}/rate", "not running", "a course without an end, at a rate of 0")
+            continue
+        rate = rates.canonical(i, known)
         if given.end is None:
             row[1] = 1.0
-            row[3] = row[3] if math.isnan(rate) else rate
+            if not math.isnan(rate):
+                running.setdefault(index, []).append((i, rate))
+    for index, courses in running.items():
+        out[index, 3] = math.fsum(rate for _, rate in courses)
+        if len(courses) > 1:
+            ledger.merged.append(
+                Merged(
+                    variable=spec.treatments[index].name,
+                    reason="rates_added",
+                    pointers=tuple(f"/treatments/{i}" for i, _ in courses[:LISTED]),
+                    observations=len(courses),
+                )
+            )
     return out, bool(out[:, 0].any())
 
 
-def _rate(pointer: str, payload: Payload, i: int, spec: FeatureSpec, ledger: Ledger) -> float:
-    """The rate in the treatment's canonical unit; NaN if there is none that can be used."""
-    given = payload.treatments[i]
-    known = spec.treatments[spec.treatment_index[given.name]]
-    if given.rate is None:
-        return math.nan
-    unit = spec.ucum(given.unit)
-    if known.unit is None:
-        detail = f"the model reads that {known.name} is given, not at which rate"
-        ledger.ignore(f"{pointer}/rate", "rate_not_read", detail)
-        return math.nan
-    weight = 1.0
-    if unit == known.unit:
-        factor = 1.0
-    elif unit in known.units:
-        factor = known.units[unit]
-    elif unit in known.units_per_weight:
-        factor = known.units_per_weight[unit]
-        kg = payload.tabular.weight_kg if payload.tabular is not None else None
-        limits = PLAUSIBLE_TABULAR["weight_kg"]
-        if kg is None or not limits[0] <= kg <= limits[1]:
-            detail = f"{unit} becomes {known.unit} only with a plausible weight_kg; rate not used"
-            ledger.ignore(f"{pointer}/rate", "weight_needed_for_rate", detail)
-            return math.nan
-        weight = kg
-    else:
-        rule = "unit_required" if unit is None else "unit"
-        verb = "a rate needs a unit" if unit is None else "cannot be converted"
-        detail = f"{verb}; accepted for {known.name}: {', '.join(known.accepted)}"
-        ledger.fail(f"{pointer}/unit", rule, detail)
-        return math.nan
-    rate = given.rate * factor / weight
-    low, high = known.plausible or (0.0, math.inf)
-    if not low <= rate <= high:
-        detail = f"outside the plausible range {low:g} to {high:g} {known.unit}; used as missing"
-        ledger.ignore(f"{pointer}/rate", "implausible_value", detail)
-        return math.nan
-    if unit is not None and unit != known.unit:
-        ledger.converted.append(
-            Converted(pointer=pointer, variable=known.name, from_unit=unit, to_unit=known.unit)
-        )
-    return rate
+def treatment_indices(given: Sequence[TreatmentGiven], spec: FeatureSpec) -> list[int | None]:
+    """Index of the treatment of each course; None where none, or more than one, has its name."""
+    read: dict[str, int | None] = dict(spec.treatment_index)
+    most = len(read) + MOST_NAMES
+    for course in given:
+        if course.name not in read and len(read) < most:
+            read[course.name] = spec.treatment_index.get(_found(course.name, spec))
+    return [read.get(course.name) for course in given]
+
+
+def _found(name: str, spec: FeatureSpec) -> str:
+    return find_treatment(name, spec.treatment_names) or ""
+
+
+def _indices(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> list[int | None]:
+    """The same, with what the receipt says of names."""
+    indices = treatment_indices(payload.treatments, spec)
+    looked_up = 0
+    for i, (given, index) in enumerate(zip(payload.treatments, indices, strict=True)):
+        pointer = f"/treatments/{i}"
+        if index is None:
+            looked_up += 1
+            if looked_up <= MOST_NAMES and _found(given.name, spec) == AMBIGUOUS:
+                detail = "the name fits more than one treatment; see GET /variables"
+                ledger.ignore(pointer, "ambiguous_treatment", detail)
+            else:
+                detail = "the model knows no such treatment; see GET /variables"
+                ledger.ignore(pointer, "unknown_treatment", detail)
+        elif given.name != spec.treatments[index].name:
+            known = spec.treatments[index]
+            detail = f"the name was read as that of {known.display}"
+            ledger.read(f"{pointer}/name", known.name, detail)
+    return indices
+
+
+def _distinct(
+    payload: Payload, indices: list[int | None], spec: FeatureSpec, ledger: Ledger
+) -> list[tuple[int, int]]:
+    """Place and treatment of each course that is known; of equal ones the first."""
+    courses: dict[tuple[int, _Course], list[int]] = {}
+    for i, index in enumerate(indices):
+        if index is not None:
+            given = payload.treatments[i]
+            course = (given.start, given.end, given.rate, given.unit)
+            courses.setdefault((index, course), []).append(i)
+    for (index, _), places in courses.items():
+        if len(places) > 1:
+            ledger.merged.append(
+                Merged(
+                    variable=spec.treatments[index].name,
+                    reason="given_more_than_once",
+                    pointers=tuple(f"/treatments/{i}" for i in places[:LISTED]),
+                    observations=len(places),
+                )
+            )
+    return [(places[0], index) for (index, _), places in courses.items()]

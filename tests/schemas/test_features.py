@@ -274,10 +274,15 @@ def test_an_absolute_rate_without_a_weight_is_not_guessed():
     assert ignored(found) == {("/treatments/0/rate", "weight_needed_for_rate")}
 
 
-@pytest.mark.parametrize(("unit", "rule"), [("mg/dL", "unit"), (None, "unit_required")])
-def test_a_rate_in_a_unit_that_cannot_be_converted_is_refused(unit, rule):
-    wrong = given_treatment(rate=8.0, unit=unit)
-    assert refused(treatments=[wrong]) == {("/treatments/0/unit", rule)}
+@pytest.mark.parametrize(
+    ("unit", "reason"),
+    [("mg/dL", "unknown_unit"), ("mL/hr", "unknown_unit"), (None, "unit_required")],
+)
+def test_a_rate_in_a_unit_that_cannot_be_converted_is_left_out(unit, reason):
+    found = read(treatments=[given_treatment(rate=8.0, unit=unit)])
+    assert ignored(found) == {("/treatments/0/unit", reason)}
+    assert treatment(found, "norepinephrine", "running") == 1
+    assert np.isnan(treatment(found, "norepinephrine", "rate"))
 
 
 def test_the_receipt_names_the_treatments_and_a_rate_that_is_not_read():
@@ -291,14 +296,158 @@ def test_an_unknown_treatment_is_ignored_and_named():
     assert ignored(found) == {("/treatments/0", "unknown_treatment")}
 
 
-def test_of_two_rates_the_later_one_counts():
+@pytest.mark.parametrize("starts", [(5, 5), (1, 5), (5, 1)])
+@pytest.mark.parametrize("rates", [(0.1, 0.5), (0.5, 0.1)])
+def test_the_rates_of_courses_that_run_together_add_up_in_any_order(starts, rates):
     found = read(
         treatments=[
-            given_treatment(start=at(1), rate=0.3, unit="ug/kg/min"),
-            given_treatment(start=at(5), rate=0.1, unit="ug/kg/min"),
+            given_treatment(start=at(start), rate=rate, unit="ug/kg/min")
+            for start, rate in zip(starts, rates, strict=True)
         ]
     )
-    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.3)
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.6)
+    assert treatment(found, "norepinephrine", "hours_since_start") == 5
+    assert [entry.reason for entry in found.receipt.merged] == ["rates_added"]
+
+
+def test_a_course_that_is_sent_twice_counts_once():
+    course = given_treatment(rate=0.1, unit="ug/kg/min")
+    found = read(treatments=[course, given_treatment(name="aspirin"), course])
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.1)
+    (entry,) = found.receipt.merged
+    assert entry.pointers == ("/treatments/0", "/treatments/2")
+
+
+def test_a_rate_that_changes_is_the_latest_one():
+    found = read(
+        treatments=[
+            given_treatment(start=at(5), end=at(2), rate=0.4, unit="ug/kg/min"),
+            given_treatment(start=at(2), rate=0.1, unit="ug/kg/min"),
+        ]
+    )
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("unit", ["ug/kg/min", "mL/hr", None])
+def test_a_course_at_a_rate_of_zero_does_not_run(unit):
+    paused = given_treatment(rate=0, unit=unit)
+    found = read(treatments=[paused])
+    assert treatment(found, "norepinephrine", "given") == 1
+    assert treatment(found, "norepinephrine", "running") == 0
+    assert np.isnan(treatment(found, "norepinephrine", "rate"))
+    assert [entry.pointer for entry in found.receipt.read_as] == ["/treatments/0/rate"]
+    other = given_treatment(rate=0.2, unit="ug/kg/min")
+    found = read(treatments=[other, paused])
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.2)
+
+
+def test_a_negative_rate_is_not_used():
+    found = read(treatments=[given_treatment(rate=-0.1, unit="ug/kg/min")])
+    assert ignored(found) == {("/treatments/0/rate", "implausible_value")}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "unit", "expected"),
+    [
+        ("heparin", 18, "units/kg/hr", 1440),
+        ("heparin", 18, "U/kg/h", 1440),
+        ("heparin", 1440, "units/hr", 1440),
+        ("fentanyl", 1.5, "mcg/kg/hr", 120),
+        ("fentanyl", 0.025, "mcg/kg/min", 120),
+        ("nitroglycerin", 0.5, "mcg/kg/min", 40),
+        ("nitroglycerin", 0.5, "gamma/kg/min", 40),
+        ("insulin", 0.05, "U/kg/h", 4),
+        ("midazolam", 50, "mcg/kg/h", 4),
+        ("propofol", 50, "mcg/kg/min", 50),
+        ("propofol", 3, "mg/kg/hr", 50),
+        ("propofol", 240, "mg/hr", 50),
+        ("norepinephrine", 8, "MCG/MIN", 0.1),
+        ("norepinephrine", 0.48, "mg/hour", 0.1),
+        ("norepinephrine", 0.1, "ug.kg-1.min-1", 0.1),
+        ("norepinephrine", 0.1, "mcg per kg per min", 0.1),
+        ("vasopressin", 2.4, "units/hr", 0.04),
+        ("vasopressin", 40, "mU/min", 0.04),
+        ("vasopressin", 0.0005, "units/kg/min", 0.04),
+        ("amiodarone", 720, "mg/day", 0.5),
+    ],
+)
+def test_a_rate_is_converted_by_its_unit_and_the_weight(name, rate, unit, expected):
+    given = given_treatment(name=name, rate=rate, unit=unit)
+    found = read(tabular={"weight_kg": 80.0}, treatments=[given])
+    assert ignored(found) == set()
+    assert treatment(found, name, "rate") == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["mL/hr", "mg", "U/h", "mg/kg", "mmol/h", "%", "zebra" * 100])
+def test_another_unit_is_no_rate_of_norepinephrine(unit):
+    found = read(tabular={"weight_kg": 80.0}, treatments=[given_treatment(rate=5.0, unit=unit)])
+    assert ignored(found) == {("/treatments/0/unit", "unknown_unit")}
+    assert treatment(found, "norepinephrine", "running") == 1
+
+
+def test_a_weight_that_was_observed_serves_rates():
+    course = given_treatment(rate=8.0, unit="ug/min")
+    weights = series("loinc:29463-7", "[lb_av]", (9, 300.0), (1, 176.36981))
+    found = read(series=[weights], treatments=[course])
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.1)
+    assert [(e.pointer, e.read_as) for e in found.receipt.read_as] == [("/series/0", "weight_kg")]
+    found = read(tabular={"weight_kg": 40.0}, series=[weights], treatments=[course])
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.2)
+    found = read(tabular={"weight_kg": 2.5, "age": 71}, series=[weights], treatments=[course])
+    assert treatment(found, "norepinephrine", "rate") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Norepinephrine", "norepinephrine"),
+        ("NOREPINEPHRINE 8 MG/250 ML D5W", "norepinephrine"),
+        ("levophed", "norepinephrine"),
+        ("noradrenaline", "norepinephrine"),
+        ("Noradrenalin", "norepinephrine"),
+        ("norepinephrine bitartrate", "norepinephrine"),
+        ("Epinephrine", "epinephrine"),
+        ("adrenaline", "epinephrine"),
+        ("racemic epinephrine", "bronchodilator"),
+        ("Heparin", "heparin"),
+        ("heparin infusion", "heparin"),
+        ("Lovenox 40 mg", "enoxaparin"),
+        ("low molecular weight heparin subcutaneous", "enoxaparin"),
+        ("Beta Blocker", "beta_blocker"),
+        ("metoprolol tartrate", "beta_blocker"),
+        ("Mechanical Ventilation", "mechanical_ventilation"),
+        ("non-invasive mechanical ventilation", "noninvasive_ventilation"),
+        ("CRRT", "continuous_renal_replacement"),
+        ("hemodialysis", "hemodialysis"),
+        ("Piperacillin-Tazobactam", "piperacillin_tazobactam"),
+        ("  Propofol  ", "propofol"),
+        ("PRBC", "packed_red_cells"),
+    ],
+)
+def test_a_treatment_is_known_by_the_names_that_hospitals_write(written, name):
+    found = read(treatments=[given_treatment(name=written)])
+    assert found.receipt.treatments == (name,)
+    if written != name:
+        (entry,) = found.receipt.read_as
+        assert (entry.pointer, entry.read_as) == ("/treatments/0/name", name)
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("aspirin and clopidogrel", "ambiguous_treatment"),
+        ("no aspirin", "unknown_treatment"),
+        ("aspirin held", "unknown_treatment"),
+        ("vancomycin trough level", "unknown_treatment"),
+        ("heparin flush", "unknown_treatment"),
+        ("lidocaine with epinephrine", "unknown_treatment"),
+        ("physiotherapy", "unknown_treatment"),
+        ("norepinephrine " + "x" * 300, "unknown_treatment"),
+    ],
+)
+def test_a_name_of_something_else_is_ignored(written, reason):
+    found = read(tabular={"age": 50}, treatments=[given_treatment(name=written)])
+    assert ignored(found) == {("/treatments/0", reason)}
 
 
 # --- tabular ----------------------------------------------------------------------------------

@@ -137,9 +137,18 @@ def test_a_request_of_which_no_unit_is_known_is_answered_and_says_so(service, pa
     assert all(p["based_on"] == [] for p in answer["predictions"])
 
 
-def test_a_rate_in_a_unit_that_cannot_be_converted_is_refused(service, payload):
+def test_a_rate_in_a_unit_that_cannot_be_converted_is_left_out_or_if_strict_refused(
+    service, payload
+):
     payload["treatments"][0] |= {"rate": 0.1, "unit": CANARY}
-    refused(service, post(service, payload), 422, ("/treatments/0/unit", "unit"))
+    receipt = service.predict(payload)["receipt"]
+    assert "norepinephrine" in receipt["treatments"]
+    assert ("/treatments/0/unit", "unknown_unit") in {
+        (entry["pointer"], entry["reason"]) for entry in receipt["ignored"]
+    }
+    assert CANARY not in service.written() + json.dumps(receipt)
+    answer = post(service, payload, strict="true")
+    refused(service, answer, 422, ("/treatments/0/unit", "unknown_unit"))
 
 
 def test_times_and_values_of_different_length_are_refused(service, payload):

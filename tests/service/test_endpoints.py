@@ -420,6 +420,18 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
     }
 
 
+def test_openapi_says_how_much_a_request_may_hold(service, settings):
+    schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
+    batch = schemas["Batch"]["properties"]["items"]
+    assert (batch["minItems"], batch["maxItems"]) == (1, settings.max_batch)
+    series = schemas["Series"]["properties"]
+    assert series["times"]["minItems"] == series["values"]["minItems"] == 1
+    assert series["times"]["items"]["format"] == "date-time"
+    assert {"type": "number"} in series["values"]["items"]["anyOf"]
+    for part in ("series", "treatments", "notes", "images"):
+        assert schemas["Payload"]["properties"][part]["maxItems"] == 100_000
+
+
 def test_openapi_says_how_often_an_interval_and_a_set_hold(service):
     schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
     fields = schemas["Prediction"]["properties"]
