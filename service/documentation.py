@@ -46,9 +46,7 @@ class Documented(FastAPI):
     Its own routes are Direct.
     """
 
-    def __init__(
-        self, manifest: Manifest, lifespan: Lifespan[FastAPI], max_batch: int
-    ) -> None:
+    def __init__(self, manifest: Manifest, lifespan: Lifespan[FastAPI], max_batch: int) -> None:
         self._max_batch = max_batch
         super().__init__(
             lifespan=lifespan,

@@ -428,7 +428,7 @@ def test_openapi_says_how_much_a_request_may_hold(service, settings):
     assert series["times"]["minItems"] == series["values"]["minItems"] == 1
     assert series["times"]["items"]["format"] == "date-time"
     assert {"type": "number"} in series["values"]["items"]["anyOf"]
-    for part in ("series", "treatments", "notes", "images"):
+    for part in ("series", "treatments", "notes"):
         assert schemas["Payload"]["properties"][part]["maxItems"] == 100_000
 
 

@@ -364,8 +364,15 @@ export interface components {
          * @description A series or a rate that came in another unit.
          */
         Converted: {
+            /**
+             * Entries
+             * @description how many entries this one stands for, if it is more than one
+             */
+            entries?: number | null;
             /** Pointer */
             pointer: string;
+            /** Pointers */
+            pointers?: string[] | null;
             /** Variable */
             variable: string;
             /** From Unit */
@@ -444,13 +451,20 @@ export interface components {
          * @description Something that was understood and yet not used; implausible values count as missing.
          */
         Ignored: {
+            /**
+             * Entries
+             * @description how many entries this one stands for, if it is more than one
+             */
+            entries?: number | null;
             /** Pointer */
             pointer: string;
+            /** Pointers */
+            pointers?: string[] | null;
             /**
              * Reason
              * @enum {string}
              */
-            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "unknown_category" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "view_not_read" | "hidden_modality";
+            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "ambiguous_treatment" | "unknown_category" | "no_value" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "view_not_read" | "hidden_modality";
             /** Detail */
             detail: string;
             /** Observations */
@@ -491,16 +505,22 @@ export interface components {
         };
         /**
          * Merged
-         * @description What was put in order or together: unsorted or duplicate times, one variable given twice.
+         * @description What was put in order or together: unsorted or duplicate times, one variable given twice,
+         *     one course of a treatment sent twice, or the rates of courses that run together.
          */
         Merged: {
+            /**
+             * Entries
+             * @description how many entries this one stands for, if it is more than one
+             */
+            entries?: number | null;
             /** Variable */
             variable: string;
             /**
              * Reason
              * @enum {string}
              */
-            reason: "unsorted_times" | "duplicate_times" | "given_more_than_once";
+            reason: "unsorted_times" | "duplicate_times" | "given_more_than_once" | "rates_added";
             /** Pointers */
             pointers: string[];
             /** Observations */
@@ -714,6 +734,27 @@ export interface components {
             errors?: components["schemas"]["Fault"][];
         };
         /**
+         * ReadAs
+         * @description Something that was not sent as this interface writes it, and what it was read as.
+         */
+        ReadAs: {
+            /**
+             * Entries
+             * @description how many entries this one stands for, if it is more than one
+             */
+            entries?: number | null;
+            /** Pointer */
+            pointer: string;
+            /** Pointers */
+            pointers?: string[] | null;
+            /** Read As */
+            read_as: string;
+            /** Detail */
+            detail: string;
+            /** Observations */
+            observations?: number | null;
+        };
+        /**
          * Recalibration
          * @description By whose patients a bundle was corrected, and by how much.
          *
@@ -780,6 +821,11 @@ export interface components {
              * @default []
              */
             converted?: components["schemas"]["Converted"][];
+            /**
+             * Read As
+             * @default []
+             */
+            read_as?: components["schemas"]["ReadAs"][];
             /**
              * Merged
              * @default []
