@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from schemas.features.ledger import Ledger
+from schemas.features.observations import MOST_SPELLINGS
 from schemas.features.spec import FeatureSpec
 from schemas.features.tabular import usable_weight
 from schemas.payload import Payload
 from schemas.response import Converted
-from schemas.units import readings
+from schemas.units import Conversion, readings
 from schemas.variables import Treatment
 
 _WEIGHT = "body_weight"
@@ -104,17 +105,20 @@ class Rates:
 
     def _observed_weights(self) -> list[tuple[float, int, float]]:
         """Time, number of the series and weight of each plausible observation."""
-        index = self._spec.find_variable(_WEIGHT)
+        spec, index = self._spec, self._spec.find_variable(_WEIGHT)
+        read: dict[tuple[str, str | None], Conversion | None] = {}
         found: list[tuple[float, int, float]] = []
         for i, series in enumerate(self._payload.series):
-            if index is None or self._spec.find_variable(series.variable) != index:
+            spelled = (series.variable, series.unit)
+            if spelled not in read and len(read) < MOST_SPELLINGS:
+                variable, conversion = spec.look_up(*spelled)
+                read[spelled] = conversion if variable == index else None
+            conversion = read.get(spelled)
+            if index is None or conversion is None:
                 continue
-            conversion = self._spec.conversion(index, series.variable, series.unit)
-            low, high = self._spec.plausible[index]
+            low, high = spec.plausible[index]
             for time, value in zip(series.times, series.values, strict=True):
-                kilograms = (
-                    value * conversion.factor + conversion.offset if conversion else math.nan
-                )
+                kilograms = value * conversion.factor + conversion.offset
                 if low <= kilograms <= high:
                     found.append((time.timestamp(), i, kilograms))
         return found
