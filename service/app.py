@@ -94,13 +94,15 @@ def create_app(
         if shared is not None:
             await anyio.to_thread.run_sync(shared.close)
 
-    app = documentation.Documented(engine.bundle.manifest, lifespan, settings.max_batch)
+    app = documentation.Documented(
+        engine.bundle.manifest, lifespan, settings.max_batch, settings.root_path
+    )
     problems.install(app)
     _predict(app, engine, batcher, settings, log, counted)
     app.include_router(_documents(engine.bundle))
     app.include_router(_health(engine, counted))
     app.include_router(_descriptions(app))
-    app.include_router(dashboard.routes())
+    app.include_router(dashboard.routes(settings.root_path))
     app.add_middleware(AnswersCancelled)
     cross_origin = CrossOrigin.of(settings.cors_origins)
     if cross_origin is not None:

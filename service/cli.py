@@ -30,7 +30,10 @@ _GROUPS = {
         *("bundle", "device", "workers", "threads"),
         *("graphs", "graphs_seconds", "load_seconds"),
     ),
-    "Network": ("host", "port", "admin_host", "admin_port", "allowed_hosts", "cors_origins"),
+    "Network": (
+        *("host", "port", "admin_host", "admin_port"),
+        *("allowed_hosts", "cors_origins", "root_path"),
+    ),
     "Limits": (
         *("max_body_bytes", "max_header_bytes", "max_connections"),
         *("head_seconds", "body_seconds", "write_seconds"),

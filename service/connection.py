@@ -259,8 +259,9 @@ class Connection(HttpToolsProtocol):
         self._check_host(target.host, version)
         self.scope["method"] = self._method().decode("ascii")
         self.scope["http_version"] = version
+        path = _without(self._settings.root_path, path)
         self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-        self.scope["raw_path"] = target.path or b"/"
+        self.scope["raw_path"] = path.encode("ascii")
         self.scope["query_string"] = target.query or b""
         if self._over_limit and self.scope["path"] not in ALWAYS_ANSWERED:
             raise self._faulty("too_many_connections", problems.too_many_connections())
@@ -411,3 +412,10 @@ class _ExpectingCycle(_Cycle):
             # It was not asked. Whether the body comes nevertheless, nobody knows.
             self.keep_alive = False
         await super().send(message)
+
+
+def _without(prefix: str | None, path: str) -> str:
+    """The path as if the service were at the root; one that does not begin so is left as it is."""
+    if not prefix or not f"{path}/".startswith(f"{prefix}/"):
+        return path
+    return path[len(prefix) :] or "/"

@@ -29,13 +29,16 @@ _HEADERS = {
 _INDEX = "index.html"
 
 
-def routes() -> APIRouter:
-    """`GET /`, and what it loads below `/page`."""
+def routes(root_path: str | None = None) -> APIRouter:
+    """`GET /`, and what it loads below `/page`; the page asks for that below `root_path`."""
     found = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
     def serve(path: str, entry: Traversable) -> None:
         media_type = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-        document = Document(entry.read_bytes(), media_type, _HEADERS)
+        content = entry.read_bytes()
+        if path == "/" and root_path:  # the address may end without a slash
+            content = content.replace(b'="page/', f'="{root_path}/page/'.encode())
+        document = Document(content, media_type, _HEADERS)
 
         @found.get(path)
         async def get(request: Request) -> Response:

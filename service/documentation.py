@@ -46,12 +46,19 @@ class Documented(FastAPI):
     Its own routes are Direct.
     """
 
-    def __init__(self, manifest: Manifest, lifespan: Lifespan[FastAPI], max_batch: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        lifespan: Lifespan[FastAPI],
+        max_batch: int,
+        root_path: str | None = None,
+    ) -> None:
         self._max_batch = max_batch
         super().__init__(
             lifespan=lifespan,
             title=f"M3H: {manifest.name}",
             version=manifest.version,
+            servers=[{"url": root_path}] if root_path else None,
             # Both are routes like the others (service.app), so that they are counted by name.
             openapi_url=None,
             docs_url=None,

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         description="processor threads of each worker's model; default: the processors at hand, "
         "shared by the workers",
     )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="path under which a proxy has the service; /m3h. Requests may hold it or not",
+    )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
     max_header_bytes: int = Field(
         32 * 2**10, ge=1024, description="largest head of a request; of at most 100 headers"

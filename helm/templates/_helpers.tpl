@@ -66,6 +66,9 @@ runtimeClassName: {{ $root.Values.gpu.runtimeClassName }}
 {{- with $root.Values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with $root.Values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with concat (ternary (list (dict "key" $root.Values.gpu.resource "operator" "Exists" "effect" "NoSchedule")) list $gpu) $root.Values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -20,6 +20,25 @@ EVERYTHING: Values = {
     "imagePullSecrets": [{"name": "registry"}],
     "nodeSelector": {"disk": "fast"},
     "tolerations": [{"key": "icu", "operator": "Exists"}],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "icu", "operator": "Exists"}]}]
+            }
+        }
+    },
+    "priorityClassName": "high",
+    "podAnnotations": {"sidecar.istio.io/inject": "false"},
+    "podLabels": {"team": "icu"},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "topologySpreadConstraints": [
+        {
+            "topologyKey": "rack",
+            "maxSkew": 1,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"team": "icu"}},
+        }
+    ],
     "gpu": {"enabled": True, "runtimeClassName": "nvidia"},
     "bundle": {"source": "url", "url": "https://files/m3h.tar.gz", "sha256": "0" * 64},
     "redis": {"mode": "own", "password": "a" * 16, "secret": "k" * 16},

@@ -8,7 +8,7 @@ from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
 from service.settings import Settings
-from tests.helm.chart import EVERYTHING, one, render
+from tests.helm.chart import EVERYTHING, environment, one, render, server
 
 OPERATIONS = "/metrics"  # what is asked of a hospital, and how much, is nobody else's business
 
@@ -67,3 +67,15 @@ def test_every_path_leads_to_the_service(paths):
     name = one(render(EVERYTHING), "Service")["metadata"]["name"]
     backends = [entry["backend"]["service"] for entry in paths]
     assert all(found == {"name": name, "port": {"name": "http"}} for found in backends)
+
+
+def test_below_a_path_the_same_is_reached_and_nothing_else(routes):
+    values = EVERYTHING | {"ingress": EVERYTHING["ingress"] | {"path": "/m3h"}}
+    objects = render(values)
+    (rule,) = one(objects, "Ingress")["spec"]["rules"]
+    paths = rule["http"]["paths"]
+    assert {path for path in routes if not reached(paths, f"/m3h{path}")} == {OPERATIONS}
+    assert not any(reached(paths, path) for path in routes)
+    assert reached(paths, "/m3h")
+    (container,) = server(objects)["containers"]
+    assert environment(objects, container)["M3H_ROOT_PATH"] == "/m3h"

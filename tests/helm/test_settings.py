@@ -44,7 +44,7 @@ def sample(field):
     if "enum" in schema:
         return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
     if "pattern" in schema:
-        return "http://collector:4318"
+        return {"root_path": "/m3h"}.get(field, "http://collector:4318")
     samples = {"string": "127.0.0.9", "integer": 12_345, "number": 0.5}
     return (samples | {"array": ["https://ehr.example"]})[schema["type"]]
 

@@ -252,3 +252,49 @@ def test_the_ingress_has_the_certificate_of_its_host():
     ingress = one(render(CASES["three-gpus-values.yaml"]), "Ingress")["spec"]
     assert ingress["tls"] == [{"hosts": ["m3h.hospital.example"], "secretName": "m3h-tls"}]
     assert ingress["rules"][0]["host"] == "m3h.hospital.example"
+
+
+def test_what_clusters_ask_of_pods_is_set():
+    objects = render(EVERYTHING)
+    deployment = one(objects, "Deployment")
+    pod = deployment["spec"]["template"]
+    assert pod["spec"]["priorityClassName"] == "high"
+    assert pod["spec"]["affinity"] == EVERYTHING["affinity"]
+    assert pod["spec"]["topologySpreadConstraints"] == EVERYTHING["topologySpreadConstraints"]
+    assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert pod["metadata"]["annotations"].keys() >= {"checksum/config", "checksum/secret"}
+    assert pod["metadata"]["labels"]["team"] == "icu"
+    selected = deployment["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= pod["metadata"]["labels"].items()
+    assert "team" not in selected
+    found = environment(objects, pod["spec"]["containers"][0])
+    assert found["HTTPS_PROXY"] == "http://proxy:3128"
+    assert "M3H_REDIS_URL" in found
+
+
+def test_without_them_nothing_of_it_is_in_a_pod():
+    spec = server(render({}))
+    assert not spec.keys() & {"priorityClassName", "affinity"}
+    assert [c["topologyKey"] for c in spec["topologySpreadConstraints"]] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    (container,) = server(render({"extraEnv": [{"name": "A", "value": "b"}]}))["containers"]
+    assert container["env"] == [{"name": "A", "value": "b"}]
+    assert "env" not in spec["containers"][0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"podLabels": {"app.kubernetes.io/name": "other"}},
+        {"podAnnotations": {"checksum/config": "0"}},
+        {"extraEnv": [{"name": "M3H_PORT", "value": "9000"}]},
+        {"extraEnv": [{"value": "9000"}]},
+        {"ingress": {"path": "m3h"}},
+        {"ingress": {"path": "/m3h/"}},
+    ],
+)
+def test_what_would_undo_the_chart_is_refused(values):
+    with pytest.raises(HelmValuesError):
+        render(values)

@@ -33,10 +33,14 @@ export class Refused extends Error {
   }
 }
 
+/** Where the service is: this script is in its folder page, whatever path a proxy has put before it. */
+const SERVICE = new URL("..", import.meta.url);
+export const address = (path: string) => new URL(path, SERVICE).href;
+
 async function ask(path: string, options: RequestInit = {}): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(address(path), options);
   } catch (error) {
     if (options.signal?.aborted) throw error;
     const detail = "Nothing came back. Is the service running, and the network there?";

@@ -96,7 +96,7 @@ export function App() {
         {known && (
           <p>
             {known.model.name} {known.model.version}, <code title={known.model.digest}>{known.model.digest.slice(0, 12)}</code>.
-            This page keeps nothing and asks nobody but this service. <a href="page/licenses.txt">Licences</a>
+            This page keeps nothing and asks nobody but this service. <a href={api.address("page/licenses.txt")}>Licences</a>
           </p>
         )}
       </footer>
