@@ -4,7 +4,8 @@
 #   train  learns and exports, with torch                                   m3h-train:VERSION
 #
 # What the builder can be told, after scripts/image TARGET:
-#   --build-arg PYTHON_DIGEST=@sha256:…   which base: a release says it, since what a tag names changes
+#   --build-arg PYTHON_DIGEST=@sha256:…   which base; RELEASE=yes scripts/image insists on it, since what a
+#                                         tag names changes
 #   --build-arg BUNDLE=bundles/local      which bundle is in the image; one that is mounted needs no other image
 #   --secret id=pip.conf,src=FILE         where pip finds packages; nothing of the file stays in the image
 #   --build-arg TORCH=torch==2.13.0+cpu   which build of torch, where pip finds several

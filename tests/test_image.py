@@ -97,6 +97,16 @@ def test_it_says_which_images_there_are_and_which_program_is_missing():
     assert (alone.returncode, "no-such-builder is needed" in alone.stderr) == (1, True)
 
 
+def test_a_release_names_its_base_by_digest():
+    digest = f"@sha256:{'a' * 64}"
+    for given in ({}, {"PYTHON_DIGEST": "3.11"}, {"PYTHON_DIGEST": "@sha256:abc"}):
+        refused = tried(SCRIPT, "cpu", BUILDER="echo", RELEASE="yes", **given)
+        assert refused.returncode == 2
+        assert "PYTHON_DIGEST" in refused.stderr
+    said = succeeded(SCRIPT, "cpu", BUILDER="echo", RELEASE="yes", PYTHON_DIGEST=digest)
+    assert f"--build-arg PYTHON_DIGEST={digest} " in said
+
+
 # ----------------------------------------------------------------------------- what is made and run
 
 
