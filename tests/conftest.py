@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx._config
 import pytest
+
+from schemas.manifest import sha256
 
 # One thread for each process that trains. On a busy machine the threads of OpenMP spin while they
 # wait for each other, which makes small networks many times slower. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from schemas.manifest import sha256
+# Five seconds, the default of httpx, are too few for a busy machine.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
 OpenData = Callable[..., Path]
 

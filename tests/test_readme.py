@@ -32,7 +32,7 @@ def url():
     )
     yield process.stdout.readline().rpartition(" at ")[2].strip()
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(60)
 
 
 def test_the_two_commands_are_there():
@@ -80,12 +80,18 @@ def test_a_deadline_and_another_bundle_are_asked_for_as_shown(url):
     block = block.replace("http://localhost:8000", url)
     block = block.replace("localhost:8001", f"127.0.0.1:{ADMIN_PORT}")
     predict, reload = block.replace("\\\n", "").splitlines()
-    told = [
-        json.loads(subprocess.run(c, shell=True, cwd=ROOT, capture_output=True, check=True).stdout)
-        for c in (predict, reload)
-    ]
-    assert len(told[0]["predictions"]) == 44
-    assert told[1]["digest"] == told[0]["model"]["digest"]
+
+    def told_by(command):
+        done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    for _ in range(100):  # on a busy machine it may take longer than the deadline
+        answer = told_by(predict)
+        if "predictions" in answer:
+            break
+        assert answer["status"] in (503, 504), answer
+    assert len(answer["predictions"]) == 44
+    assert told_by(reload)["digest"] == answer["model"]["digest"]
 
 
 def test_the_matrix_is_there_as_json_and_as_csv(url, tmp_path):

@@ -66,7 +66,7 @@ class Kernel:
 
     def run(self, prepared: Sequence[str]) -> list[bytes | Exception]:
         self.busy.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         self.batches.append(list(prepared))
         self.threads.append(current_thread().name)
         if any(one.startswith("poison") for one in prepared):
@@ -425,7 +425,7 @@ def test_a_short_request_does_not_wait_for_a_long_one(house, cost, size):
             one.kernel.costs = {"endless": cost}
             gone = asyncio.get_running_loop().create_future()
             long = await one.waits("endless", size=size, gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            await asyncio.to_thread(one.kernel.endless.wait, 60)
             assert await one.ask("short") == [b"short"]
             assert await one.ask("a", "b") == [b"a", b"b"]
             assert not long.done()
@@ -457,7 +457,7 @@ def test_what_runs_when_its_caller_hangs_up_ends(house):
             one.kernel.costs = dict.fromkeys(["endless", "rest", "next"], 2 * SHORT_SECONDS)
             gone = asyncio.get_running_loop().create_future()
             caller = await one.waits("endless", "rest", gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            await asyncio.to_thread(one.kernel.endless.wait, 60)
             gone.set_result(None)
             with pytest.raises(ClientDisconnect):
                 await caller
@@ -474,7 +474,7 @@ def test_long_jobs_ahead_refuse_a_long_job_without_hope_and_no_short_one(house):
             one.kernel.costs = {"endless": 60.0, "hopeless": 1.0}
             gone = asyncio.get_running_loop().create_future()
             long = await one.waits("endless", gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 10)
+            await asyncio.to_thread(one.kernel.endless.wait, 60)
             began = time.monotonic()
             (error,) = await one.ask("hopeless", ms=30_000)
             assert refused(error) == 504
@@ -497,7 +497,7 @@ def test_a_cheap_request_is_not_refused_for_what_another_kind_took(house):
             one.kernel.open.clear()
             one.kernel.busy.clear()
             first = await one.waits("none 1")
-            await asyncio.to_thread(one.kernel.busy.wait, 10)
+            await asyncio.to_thread(one.kernel.busy.wait, 60)
             waiting = [await one.waits(f"none {i}") for i in range(2, 12)]
             waiting.append(await one.waits("full 1"))
             waiting.append(await one.waits("full 2"))

@@ -13,14 +13,14 @@ from tests import served
 def test_a_replica_that_ends_lets_new_callers_in_until_the_drain_is_over(
     bundle_dir, tmp_path, payload
 ):
-    process, url = served.start(bundle_dir, tmp_path / "log", M3H_DRAIN_SECONDS="3")
+    process, url = served.start(bundle_dir, tmp_path / "log", M3H_DRAIN_SECONDS="6")
     try:
         process.send_signal(signal.SIGTERM)  # while nobody is in
         told = time.monotonic()
         while time.monotonic() < told + 1:
             assert httpx.post(f"{url}/predict", json=payload).status_code == 200
         assert httpx.get(f"{url}/health/ready").status_code == 503
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()

@@ -140,7 +140,7 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
 
     def blocked(*asked: Any) -> Any:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
         return run(*asked)
 
     monkeypatch.setattr(engine, "run", blocked)
@@ -149,7 +149,7 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
     monkeypatch.setattr(batcher, "ALONE_BYTES", 0)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(service.client.post, "/predict", json=payload)
-        assert entered.wait(10)
+        assert entered.wait(60)
         yield service
         leave.set()
         assert first.result().status_code == 200
@@ -208,7 +208,7 @@ def test_a_model_that_hangs_is_not_ready_until_it_answers(serve, bundle, payload
     engine, leave = Engine(bundle), Event()
     engine.replay_golden()
     run = engine.run
-    monkeypatch.setattr(engine, "run", lambda *asked: leave.wait(20) and run(*asked))
+    monkeypatch.setattr(engine, "run", lambda *asked: leave.wait(60) and run(*asked))
     client = serve(engine, golden_seconds=0.1).client
     until(lambda: engine.hanging)
     assert client.get("/health/ready").status_code == 503

@@ -410,14 +410,14 @@ def test_the_event_loop_is_free_while_a_prediction_runs(serve, engine, payload, 
 
     def slow(*asked: Any) -> Any:
         entered.set()
-        leave.wait(10)
+        leave.wait(60)
         return run(*asked)
 
     monkeypatch.setattr(engine, "run", slow)
     client = serve(engine).client
     with ThreadPoolExecutor(1) as pool:
         prediction = pool.submit(client.post, "/predict", json=payload)
-        assert entered.wait(10)
+        assert entered.wait(60)
         assert client.get("/health/live").status_code == 200
         leave.set()
         assert prediction.result().status_code == 200

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
     admin = admin_url(process)
     shutil.copytree(later, bundle, dirs_exist_ok=True)
     os.kill(workers_of(process)[0], signal.SIGKILL)
-    time.sleep(4)  # long enough for a worker to begin
+    until(lambda: "worker does not serve" in {line["event"] for line in logged(process)})
     assert versions(url, payload) == {"2.0.0"}
     until(lambda: httpx.post(admin, json={}, timeout=60).status_code == 200)
     assert versions(url, payload) == {"3.0.0"}
@@ -218,7 +217,7 @@ def test_a_service_that_ends_does_not_wait_for_a_reload(started, other_version):
         process.send_signal(signal.SIGTERM)
         answer = reload.result()
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:m3h:problem:not-ready")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert not Path(f"/proc/{trying}").exists()
     logged(process)
 

@@ -92,7 +92,7 @@ def test_a_signal_that_ends_the_service_leaves_nothing_behind(started, tmp_path,
         if number != signal.SIGTERM:
             os.kill(child, number)
     process.send_signal(number)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert [*folder.iterdir()] == []
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     logged(process)  # each line is one of the log
@@ -113,7 +113,7 @@ def test_a_request_that_outlasts_the_end_is_refused_in_one_line(started, payload
     assert (answer.status, problem["type"]) == (503, "urn:m3h:problem:not-ready")
     assert "M3H_SHUTDOWN_SECONDS" in problem["detail"]
     assert answer.headers["Retry-After"]
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     lines = logged(process)
     (line,) = [x for x in lines if x["event"] == "request" and x["route"] == "/predict"]
     assert line["status"] == 503
@@ -197,4 +197,4 @@ def test_a_log_that_cannot_be_written_fails_no_request(bundle_dir, payload):
         assert httpx.post(f"{url}/predict", content=b"[").status_code == 415
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -54,7 +54,7 @@ def test_sigterm_lets_a_running_request_finish(started, payload):
     process.send_signal(signal.SIGTERM)
     connection.send(body[100:])
     assert len(json.loads(connection.getresponse().read())["predictions"]) > 0
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     lines = process.stderr.read().splitlines()
     assert all(json.loads(line)["event"] for line in lines), lines
 
@@ -141,10 +141,10 @@ from service.log import make_log, quote_nothing_uncaught
 quote_nothing_uncaught(make_log("info", sys.stderr))
 def fail(): raise ValueError("Jane Doe")
 threading.Thread(target=fail, name="m3h-kernel").start()
-time.sleep(20)
+time.sleep(600)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=15
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 1
     line = json.loads(done.stderr)
@@ -185,5 +185,5 @@ def test_sigterm_under_load_loses_no_request(started, payload, graphs):
     with load.from_callers(4):
         load.ending.set()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert load.failed == []
