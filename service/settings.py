@@ -55,115 +55,168 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="M3H_", frozen=True, hide_input_in_errors=True)
 
     bundle: Path = Field(Path("bundles/m3h-open"), description="folder of the bundle to serve")
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    admin_host: str = Field("127.0.0.1", description="address to listen on for /admin")
-    admin_port: int = Field(8001, ge=0, le=65535, description="port for /admin; 0 takes a free one")
-    device: Device = Field("auto", description="cuda, cpu, or auto: cuda if there is one")
+    host: str = Field(
+        "127.0.0.1", description="IP address or host name to listen on; 0.0.0.0 for all interfaces"
+    )
+    port: int = Field(
+        8000, ge=0, le=65535, description="TCP port of the service; 0 selects a free port"
+    )
+    admin_host: str = Field(
+        "127.0.0.1", description="IP address or host name to listen on for /admin"
+    )
+    admin_port: int = Field(
+        8001,
+        ge=0,
+        le=65535,
+        description="TCP port for /admin; 0 selects a free port, and so does a default port that is"
+        " in use",
+    )
+    device: Device = Field(
+        "auto", description="where the model runs: cuda, cpu, or auto (cuda if a GPU is available)"
+    )
     workers: int | None = Field(
-        None, ge=1, description="processes that serve; default: the processors at hand"
+        None, ge=1, description="number of worker processes; default: the number of available CPUs"
     )
     graphs: Literal["auto", "own", "shared"] = Field(
         "auto",
-        description="own: each worker has the weights; shared: one process, for all of them; auto: "
-        "shared on CUDA",
+        description="own: each worker loads the model; shared: one process runs it for all workers;"
+        " auto: shared on cuda, own on cpu",
     )
     graphs_seconds: float = Field(
-        5.0, gt=0, description="longest silence of the process of shared graphs before it is killed"
+        5.0,
+        gt=0,
+        description="time in seconds after which a shared graph process that does not respond is "
+        "killed and replaced",
     )
     load_seconds: float = Field(
-        300.0, gt=0, description="time that a process has to load and verify a bundle"
+        300.0, gt=0, description="time limit in seconds for a process to load and verify a bundle"
     )
     threads: int | None = Field(
         None,
         ge=1,
-        description="processor threads of each worker's model; default: the processors at hand, "
-        "shared by the workers",
+        description="CPU threads of the model in each worker; default: the available CPUs divided "
+        "by the workers",
     )
     root_path: str | None = Field(
         None,
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-        description="path under which a proxy has the service; /m3h. Requests may hold it or not",
+        description="path prefix under which a proxy publishes the service, such as /m3h; requests "
+        "may include it or not",
     )
-    max_body_bytes: int = Field(32 * 2**20, ge=1, description="largest request body")
+    max_body_bytes: int = Field(
+        32 * 2**20, ge=1, description="maximum size of a request body, in bytes"
+    )
     max_header_bytes: int = Field(
-        32 * 2**10, ge=1024, description="largest head of a request; of at most 100 headers"
+        32 * 2**10,
+        ge=1024,
+        description="maximum size of the request line and headers, in bytes; at most 100 headers "
+        "are accepted",
     )
     max_connections: int = Field(
         1024,
         ge=8,
-        description="connections of a worker, if it may open as many files; beyond, idle "
-        "connections are closed, then requests get 503",
+        description="maximum number of connections per worker, as far as the limit of open files "
+        "allows; above it, idle connections are closed, then requests get 503",
     )
     head_seconds: float = Field(
-        10.0, gt=0, description="longest time for the head of a request to arrive"
+        10.0, gt=0, description="time limit in seconds for the headers of a request to arrive"
     )
     body_seconds: float = Field(
         30.0,
         gt=0,
-        description="longest time for the body of a request to arrive, whatever its deadline",
+        description="time limit in seconds for the body of a request to arrive, independent of its "
+        "deadline",
     )
     write_seconds: float = Field(
-        30.0, gt=0, description="longest time for a client to read 64 KiB of its answer"
+        30.0, gt=0, description="time limit in seconds for a client to read 64 KiB of a response"
     )
     allowed_hosts: Annotated[list[str] | None, NoDecode] = Field(
         None,
-        description="names that the service may be addressed by, *.example.org for all below; "
-        "default: those of this machine if host is a loopback address, else all",
+        description="host names that requests may use in the Host header, *.example.org for all "
+        "subdomains; default: those of this machine if host is a loopback address, "
+        "otherwise all",
     )
     cors_origins: Annotated[list[Origin], NoDecode] = Field(
         [],
-        description="pages of other sites that may ask from a browser; https://ehr.example, or * "
-        "for all",
+        description="origins that browsers may call the service from (CORS), such as "
+        "https://ehr.example; * for all",
     )
-    max_batch: int = Field(64, ge=1, description="most items in one POST /predict/batch")
+    max_batch: int = Field(
+        64, ge=1, description="maximum number of patients in one POST /predict/batch"
+    )
     queue_ms: int = Field(
-        2_000, ge=1, description="time that those who wait in a worker may take; beyond: 503"
+        2_000,
+        ge=1,
+        description="maximum estimated queue wait per worker, in milliseconds; above it, requests "
+        "get 503",
     )
     queue_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="bodies of all requests in a worker, together; of bulk, half of that",
+        description="maximum total size of the request bodies in a worker, in bytes; bulk requests "
+        "may use half of it",
     )
     deadline_ms: int = Field(
-        10_000, ge=1, description="time for an answer if M3H-Deadline-Ms does not say"
+        10_000,
+        ge=1,
+        description="deadline of a request in milliseconds, if it has no M3H-Deadline-Ms header",
     )
     cache_bytes: int = Field(
         64 * 2**20,
         ge=0,
-        description="memory of each worker for what was made of notes, images and series",
+        description="memory of each worker for cached embeddings of notes, images and series, in "
+        "bytes; 0 disables the cache",
     )
     redis_secret: SecretStr | None = Field(
         None,
-        description="key of what is kept in Redis, which is not trusted: 16 characters or more, "
-        "the same for all replicas",
+        description="secret that signs the cache entries in Redis; at least 16 characters, the same"
+        " for all replicas",
     )
     redis_url: SecretStr | None = Field(
-        None, description="Redis in which all replicas keep that; redis://, rediss://, unix://"
+        None,
+        description="URL of a Redis that caches embeddings for all replicas: redis://, rediss:// or"
+        " unix://",
     )
     redis_ms: int = Field(
-        10, ge=1, description="longest wait for Redis, which a prediction asks once or twice"
+        10,
+        ge=1,
+        description="time limit in milliseconds for one Redis request; a prediction makes at most "
+        "two",
     )
-    redis_keep_seconds: int = Field(86_400, ge=1, description="how long Redis keeps an entry")
+    redis_keep_seconds: int = Field(
+        86_400, ge=1, description="expiration time of a cache entry in Redis, in seconds"
+    )
     golden_seconds: float = Field(
-        60.0, gt=0, description="time from one golden request that is replayed to the next"
+        60.0,
+        gt=0,
+        description="interval in seconds between golden requests, which check that the model still "
+        "gives the expected answers",
     )
     otlp_endpoint: str | None = Field(
         None,
         pattern="^https?://.",
-        description="OpenTelemetry collector that gets traces by OTLP over HTTP; "
-        "http://collector:4318",
+        description="URL of an OpenTelemetry collector that receives traces by OTLP over HTTP, such"
+        " as http://collector:4318",
     )
     trace_ratio: float = Field(
-        1.0, ge=0, le=1, description="share of requests that are traced if the caller does not say"
+        1.0,
+        ge=0,
+        le=1,
+        description="fraction of requests to trace, from 0 to 1, if the caller sends no traceparent"
+        " header",
     )
     drain_seconds: float = Field(
-        2.0, ge=0, description="time after SIGTERM in which it is not ready and still answers"
+        2.0,
+        ge=0,
+        description="time in seconds after SIGTERM during which the service reports not ready and "
+        "still accepts requests",
     )
     shutdown_seconds: int = Field(
-        30, ge=0, description="time that running requests have after SIGTERM"
+        30, ge=0, description="time limit in seconds for running requests after the drain period"
     )
-    log_level: LogLevel = Field("info", description="debug, info, warning or error")
+    log_level: LogLevel = Field(
+        "info", description="lowest level to log: debug, info, warning or error"
+    )
 
     @field_validator("redis_secret")
     @classmethod
