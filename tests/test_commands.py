@@ -1,0 +1,60 @@
+"""The command line tools: `--version`, and a `--help` that does not wait for torch."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from typer.main import get_command
+
+SCRIPT = """
+import sys
+from {package}.cli import app
+app({arguments!r}, standalone_mode=False)
+slow = {{"torch", "sklearn", "scipy", "onnx", "onnxruntime", "polars"}}
+print("LOADED", sorted(slow & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("model", ["--help"]),
+        ("model", ["train", "--help"]),
+        ("model", ["--version"]),
+        ("export", ["--help"]),
+        ("export", ["--version"]),
+    ],
+)
+def test_help_and_version_import_no_library_that_is_slow(package, arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(package=package, arguments=arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *said, loaded = done.stdout.splitlines()
+    assert loaded == "LOADED []"
+    if arguments == ["--version"]:
+        assert said == [f"m3h-{package} {version('m3h')}"]
+    else:
+        assert "--version" in done.stdout or "train" in arguments
+
+
+def test_version_with_a_value_is_that_of_the_bundle(tmp_path):
+    from typer.testing import CliRunner
+
+    from export.cli import app
+
+    done = CliRunner().invoke(app, [str(tmp_path), str(tmp_path / "b"), "--version", "2.0.0"])
+    assert done.exit_code == 2
+    assert done.stderr == f"m3h-export: {tmp_path} is no checkpoint: it has no checkpoint.json\n"
+
+
+def test_the_landmark_of_a_score_is_that_of_the_report():
+    pytest.importorskip("torch", reason="it is of the extra 'train'")
+    from model.cli import app
+    from model.evaluate import HEADLINE_HOURS
+
+    (hours,) = [p for p in get_command(app).commands["score"].params if p.name == "hours"]
+    assert hours.default == HEADLINE_HOURS
