@@ -22,7 +22,7 @@ from schemas.response import Answer
 from schemas.tim import Tim
 from service import catalog, dashboard, documentation, metrics, problems
 from service.batcher import ALONE_BYTES, Batcher, Call, Priority
-from service.bundle import Bundle
+from service.bundle import Bundle, Session
 from service.cache import Cache
 from service.documents import CSV, MARKDOWN, Document, json_response
 from service.engine import Engine
@@ -80,7 +80,13 @@ def create_app(
             keep_seconds=settings.redis_keep_seconds,
         )
     predictor = Predictor(engine, Cache(settings.cache_bytes, shared, counted), counted)
-    batcher = Batcher(predictor, counted, settings.queue_ms, settings.queue_bytes)
+    batcher = Batcher(
+        predictor,
+        counted,
+        settings.queue_ms,
+        settings.queue_bytes,
+        in_loop=isinstance(engine.bundle.fusion, Session),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -63,13 +63,20 @@ class Batcher(Generic[J, R, P]):
     """Admission and the lanes before one kernel. To be used from one event loop.
 
     `most_ms`: how long those ahead of a request may take; `most_bytes`: of the bodies of all
-    requests that are in the house at once, half of which bulk may have.
+    requests that are in the house at once, half of which bulk may have. `in_loop`: whether the
+    event loop may compute a short request: not if the graphs are in a process that may hang.
     """
 
     def __init__(
-        self, kernel: Kernel[J, R, P], metrics: Metrics, most_ms: int, most_bytes: int
+        self,
+        kernel: Kernel[J, R, P],
+        metrics: Metrics,
+        most_ms: int,
+        most_bytes: int,
+        *,
+        in_loop: bool = True,
     ) -> None:
-        self._kernel = kernel
+        self._kernel, self._in_loop = kernel, in_loop
         self._most_ms, self._most_bytes = most_ms, most_bytes
         self._bytes = dict.fromkeys(PRIORITIES, 0)
         self._long: Lane[J, R, P] = Lane("m3h-long", kernel, metrics)
@@ -141,7 +148,7 @@ class Batcher(Generic[J, R, P]):
         for work in works:
             lane.put(work)
         await asyncio.sleep(0)  # who comes at the same moment does not come alone
-        alone = len(works) == 1 and call.size <= ALONE_BYTES
+        alone = self._in_loop and len(works) == 1 and call.size <= ALONE_BYTES
         if not alone or not lane.compute_alone(works[0], ALONE_SECONDS):
             lane.wake(len(works))
             await self._answered(call, gone)
