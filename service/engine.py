@@ -173,7 +173,9 @@ class Engine:
         """Whether the latest run failed."""
         try:
             yield
-        except Refused:  # no fault of the graphs
+        except Refused as refused:
+            # A deadline (504) is no fault of the graphs; a graph server that is gone (503) is.
+            self.failing = self.failing or refused.problem.status == 503
             raise
         except Exception:
             self.failing = True

@@ -59,8 +59,9 @@ def test_counters_go_on_from_one_worker_to_the_next_and_take_no_files(started, p
     counted = 'm3h_requests_total{route="/predict",status="200"}'
     for round_ in range(1, 4):
         for _ in range(3):
-            until(lambda: httpx.post(f"{url}/predict", json=payload).status_code == 200)
-        text = httpx.get(f"{url}/metrics").text
+            answer = httpx.post(f"{url}/predict", json=payload, timeout=60)
+            assert answer.status_code == 200
+        text = httpx.get(f"{url}/metrics", timeout=60).text
         assert scraped(text, counted) == 3 * round_
         assert serving(url) == {"1.0.0": 1}
         (worker,) = workers_of(process)
