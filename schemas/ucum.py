@@ -1,6 +1,6 @@
 """Conversions that UCUM gives (unitsofmeasure.org), parsed and computed by ucumvert and pint.
 
-Loaded at the first unit that no table knows.
+Loaded at the first unit that no table knows, or by `preload`.
 """
 
 import re
@@ -46,6 +46,11 @@ def factor(variable: Variable, code: str) -> float | None:
         return None
     by = _scales(variable).get(frozenset(ratio.dimensionality.items()))
     return float(ratio.magnitude) * by if by else None
+
+
+def preload() -> None:
+    """Loads the libraries now: a server does so before a request needs them."""
+    _reader()
 
 
 def _scales(variable: Variable) -> dict[frozenset[tuple[str, int]], float | None]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from schemas import ucum
 from schemas.bundle_files import BundleError, one_line
 from schemas.features import unlimited
 from schemas.manifest import GOLDEN
@@ -29,8 +30,11 @@ class _Forgetful(Cache):
 def rehearse(engine: Engine, metrics: Metrics) -> None:
     """Answers each golden request, the longest of them with all reasons. Nothing is counted.
 
+    Also loads what only some requests need, so that none of them waits for it.
+
     Raises BundleError if one cannot be answered, or the answer is not as the interface says.
     """
+    ucum.preload()
     predictor = Predictor(engine, _Forgetful(0, None, metrics), metrics)
     lines = engine.bundle.golden.splitlines()
     longest = max(range(len(lines)), key=lambda i: len(lines[i]))

@@ -60,9 +60,10 @@ def _warn_of_sensors_off(read: Observations, spec: FeatureSpec, ledger: Ledger) 
     off = read.value == spec.sensor_off[read.variable]
     for index in np.unique(read.variable[off]).tolist():
         known = spec.known[index]
+        count = int((off & (read.variable == index)).sum())
         ledger.warnings.append(
-            f"{known.name} is {known.sensor_off:g} {int((off & (read.variable == index)).sum())} "
-            "times, as from a sensor that is not attached; it was used as it was sent"
+            f"{known.name} has {count} observations of {known.sensor_off:g}, as from a sensor that "
+            "is not attached; they were used as they were sent"
         )
 
 
