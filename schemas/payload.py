@@ -5,7 +5,7 @@ Every part is optional and at least one must be there. What is wrong is said by 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import compress, islice
 from typing import Annotated, Any, Literal, Self
 
@@ -130,7 +130,12 @@ class Series(_Part):
 
 
 class TreatmentGiven(_Part):
-    """A treatment from `start` to `end`; `end` null: it still runs at `as_of`."""
+    """A course of a treatment from `start` to `end`; `end` null: it still runs at `as_of`.
+
+    The rates of all courses of one treatment that run at `as_of` add up: a course whose rate
+    changes ends, and another starts. Courses that are alike in every field are one course that was
+    sent twice. A course without an end does not run at a rate of 0.
+    """
 
     name: Text
     start: Time
@@ -242,9 +247,9 @@ def check(payload: Payload) -> None:
         detail = "at least one of tabular, series, treatments, notes, images must hold something"
         raise InvalidPayload([FieldError(pointer="", rule="not_empty", detail=detail)])
 
-    times = _latest_times(payload)
-    after = (pointer for pointer, time in times if time is not None and time > payload.as_of)
-    late = [*islice(after, LISTED + 1)]
+    # A pointer is made for a late time alone.
+    after = (p for p in _latest_times(payload) if p[-1] is not None and p[-1] > payload.as_of)
+    late = ["".join(f"/{part}" for part in where) for *where, _ in islice(after, LISTED + 1)]
     if late:
         detail = "must not be after as_of; a treatment that still runs has a null end"
         raise InvalidPayload(
@@ -252,15 +257,16 @@ def check(payload: Payload) -> None:
         )
 
 
-def _latest_times(payload: Payload) -> Iterable[tuple[str, Time | None]]:
+def _latest_times(payload: Payload) -> Iterator[tuple[Any, ...]]:
+    """Where each time is, and the time; of a series the latest."""
     if payload.tabular is not None:
-        yield "/tabular/admitted_at", payload.tabular.admitted_at
+        yield "tabular", "admitted_at", payload.tabular.admitted_at
     for i, series in enumerate(payload.series):
-        yield f"/series/{i}/times", max(series.times, default=None)
+        yield "series", i, "times", max(series.times, default=None)
     for i, treatment in enumerate(payload.treatments):
-        yield f"/treatments/{i}/start", treatment.start
-        yield f"/treatments/{i}/end", treatment.end
+        yield "treatments", i, "start", treatment.start
+        yield "treatments", i, "end", treatment.end
     for i, note in enumerate(payload.notes):
-        yield f"/notes/{i}/time", note.time
+        yield "notes", i, "time", note.time
     for i, image in enumerate(payload.images):
-        yield f"/images/{i}/time", image.time
+        yield "images", i, "time", image.time

@@ -8,13 +8,13 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 _USUAL = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)", re.ASCII
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?[0-5]\d)", re.ASCII
 )
 _PARTS = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?::(\d\d)([.,]\d+)?)?(\s*(?:[A-Za-z]\S*|[+-][\d:]+)?)",
     re.ASCII,
 )
-_ZONE = re.compile(r"[Zz]|[+-]\d\d:?\d\d", re.ASCII)
+_ZONE = re.compile(r"[Zz]|[+-]\d\d:?[0-5]\d", re.ASCII)
 _DATE_ALONE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _ENDS_IN_ZONE = re.compile(r".*\d(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII | re.DOTALL)
 _LONGEST = 100  # characters
@@ -45,8 +45,11 @@ def read_time(value: object) -> datetime:
 
 
 def _is_usual(text: str) -> bool:
-    """Whether a text is of RFC 3339's form. The commonest one is seen without the pattern."""
-    if len(text) == 20 and text[7] == "-" and text[10] == "T" and text[19] == "Z":
+    """Whether a text is of RFC 3339's form. The commonest ones are seen without the pattern."""
+    signs = text[7:23:3]
+    if len(text) == 20 and signs == "-T::Z":
+        return True
+    if len(text) == 25 and signs in ("-T::+:", "-T::-:") and text[23] < "6":
         return True
     return _USUAL.fullmatch(text) is not None
 
@@ -94,9 +97,7 @@ class _Rfc3339:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            read_time, core_schema.datetime_schema()
-        )
+        return core_schema.no_info_plain_validator_function(read_time)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -113,9 +114,7 @@ class _Rfc3339List:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            _read_times, core_schema.list_schema(core_schema.datetime_schema())
-        )
+        return core_schema.no_info_plain_validator_function(_read_times)
 
     @classmethod
     def __get_pydantic_json_schema__(

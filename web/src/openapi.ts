@@ -1405,7 +1405,11 @@ export interface components {
         };
         /**
          * TreatmentGiven
-         * @description A treatment from `start` to `end`; `end` null: it still runs at `as_of`.
+         * @description A course of a treatment from `start` to `end`; `end` null: it still runs at `as_of`.
+         *
+         *     The rates of all courses of one treatment that run at `as_of` add up: a course whose rate
+         *     changes ends, and another starts. Courses that are alike in every field are one course that was
+         *     sent twice. A course without an end does not run at a rate of 0.
          */
         TreatmentGiven: {
             /** Name */
