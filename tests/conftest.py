@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx._config
+import hypothesis
 import pytest
 
 from schemas.manifest import sha256
@@ -18,6 +19,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Five seconds, the default of httpx, are too few for a busy machine.
 for _part in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
+
+# How long an example takes says how busy the machine is, not whether a promise is kept.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 OpenData = Callable[..., Path]
 
