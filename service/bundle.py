@@ -216,7 +216,8 @@ def _session(
         onnxruntime.preload_dlls()
     content = read_verified(path, graph.file, files, FILE_BYTES)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers)
+        # Its fallback prints to standard output and goes on with another provider.
+        session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
     except Exception as error:  # noqa: BLE001 - its errors have no common base
         raise BundleError(f"{path / graph.file} does not load: {one_line(str(error))}") from None
     if device == "cuda" and _CUDA not in session.get_providers():
