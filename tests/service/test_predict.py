@@ -204,7 +204,7 @@ def test_each_choice_has_a_set_of_its_classes_or_the_reason_why_there_is_none(
 
 @pytest.mark.parametrize(
     ("no", "yes", "expected"),
-    [(0.0, 0.0, ("no", "yes")), (1.1, 1.1, ()), (0.0, 1.1, ("no",)), (1.1, 0.0, ("yes",))],
+    [(0.0, 0.0, ("no", "yes")), (1.0, 1.0, ()), (0.0, 1.0, ("no",)), (1.0, 0.0, ("yes",))],
 )
 def test_a_set_holds_the_classes_that_reach_their_threshold(ran, no, yes, expected):
     classes = (name for facts in ran.manifest.tasks for name in facts.task.classes)
