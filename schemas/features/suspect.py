@@ -62,8 +62,8 @@ def _warn_of_sensors_off(read: Observations, spec: FeatureSpec, ledger: Ledger) 
         known = spec.known[index]
         count = int((off & (read.variable == index)).sum())
         ledger.warnings.append(
-            f"{known.name} has {count} observations of {known.sensor_off:g}, as from a sensor that "
-            "is not attached; they were used as they were sent"
+            f"{known.name} is {known.sensor_off:g} in {count} of its observations, as from a "
+            "sensor that is not attached; they were used as they were sent"
         )
 
 

@@ -19,7 +19,7 @@ from model import labels
 from model.cohort import Cohort, write
 from model.cohorts import synthetic
 from schemas.features import FeatureSpec
-from schemas.manifest import BundleError, read_manifest
+from schemas.manifest import BundleError, read_manifest, sha256
 from service.app import create_app
 from service.bundle import Bundle
 from service.engine import Engine
@@ -333,12 +333,18 @@ def test_a_cohort_of_other_features_is_refused(exported, tmp_path):
 
 
 def test_a_cohort_without_a_tasks_outcome_is_refused(exported, elsewhere, tmp_path):
-    described = json.loads((elsewhere / "cohort.json").read_text())
+    fewer = tmp_path / "fewer"
+    shutil.copytree(elsewhere, fewer)
+    described = json.loads((fewer / "cohort.json").read_text())
     described["tasks"] = described["tasks"][1:]
-    shutil.copytree(elsewhere, tmp_path / "fewer")
-    (tmp_path / "fewer" / "cohort.json").write_text(json.dumps(described))
+    for name in described["shards"]:
+        arrays = dict(np.load(fewer / name))
+        arrays |= {part: arrays[part][:, 1:] for part in ("outcomes", "charted")}
+        np.savez(fewer / name, **arrays)
+        described["shards"][name] = sha256((fewer / name).read_bytes())
+    (fewer / "cohort.json").write_text(json.dumps(described))
     with pytest.raises(ReductionError, match="no outcome for hypertension"):
-        reduce_precision(exported[0], [tmp_path / "fewer"], tmp_path / "new", "fp16")
+        reduce_precision(exported[0], [fewer], tmp_path / "new", "fp16")
 
 
 def test_what_was_reduced_is_not_reduced_or_recalibrated_again(reduced, elsewhere, tmp_path):

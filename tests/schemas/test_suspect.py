@@ -105,7 +105,7 @@ def test_one_warning_speaks_for_all_series_of_a_variable_and_a_unit():
 def test_a_sensor_that_is_not_attached_gets_a_warning(variable):
     found = read(SPEC, series(variable, "/min", (3, 0.0), (2, 80.0), (1, 0.0)))
     (warning,) = found.receipt.warnings
-    assert warning.startswith(f"{variable} has 2 observations of 0, as from a sensor")
+    assert warning.startswith(f"{variable} is 0 in 2 of its observations, as from a sensor")
     assert statistic(found, variable, "minimum") == 0
 
 
