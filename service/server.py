@@ -77,7 +77,8 @@ class HttpServer(uvicorn.Server):
         self._hosts = AllowedHosts(settings.allowed_hosts, settings.host)
         self._refusals = Refusals(log, metrics)
         self._limit, self._reserve = most_connections(settings.max_connections, log)
-        self._made: set[asyncio.Task[object]] = set()  # connections that are let in now
+        # Connections that are let in now.
+        self._made: dict[asyncio.Task[object], Connection] = {}
         self._closing = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -138,8 +139,8 @@ class HttpServer(uvicorn.Server):
         made: asyncio.Task[object] = loop.create_task(
             loop.connect_accepted_socket(lambda: connection, accepted)
         )
-        self._made.add(made)
-        made.add_done_callback(self._made.discard)
+        self._made[made] = connection
+        made.add_done_callback(self._made.pop)
 
     def _turn_away(self, accepted: socket.socket) -> None:
         self._refusals.add("too_many_connections")
@@ -149,7 +150,9 @@ class HttpServer(uvicorn.Server):
 
     @property
     def _open(self) -> int:
-        return len(self.server_state.connections) + len(self._made)
+        # One that is being made joins `connections` before its task is done: it counts once.
+        made = sum(one.transport is None for one in self._made.values())
+        return len(self.server_state.connections) + made
 
     def _make_room(self, least: int) -> None:
         """Closes connections on which nothing is asked, those first whose time is over first."""

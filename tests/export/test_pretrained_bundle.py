@@ -174,7 +174,7 @@ def test_checkpoint_and_bundle_say_which_encoders_they_hold_and_not_where_they_w
         assert f"{modality}: {name}" in notice
         assert digest in notice
     for folder in (hospital / "run", exported[0]):
-        for path in folder.iterdir():
+        for path in (path for path in folder.rglob("*") if path.is_file()):
             assert str(hospital).encode() not in path.read_bytes(), path.name
 
 

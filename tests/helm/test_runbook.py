@@ -118,7 +118,7 @@ def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert refused["detail"] == f"{tmp_path} is no bundle: it has no manifest.json"
+    assert refused["detail"] == f"{tmp_path} is no bundle: {tmp_path}/manifest.json is missing"
     assert done.keys() == {"model", "digest"}
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events[:3] == ["admin", "bundle refused", "bundle served"]
