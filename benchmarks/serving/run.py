@@ -50,6 +50,7 @@ class Server:
     health: str
     requirement: str | None = None
     path: str = "/predict"
+    python: Path | None = None  # of another checkout
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +100,8 @@ DESIGNS = (
 
 def python_of(server: Server, environments: Path) -> Path:
     """The interpreter that has what the server needs, and all that this one has."""
+    if server.python is not None:
+        return server.python
     if server.requirement is None:
         return Path(sys.executable)
     folder = environments.resolve() / server.requirement

@@ -65,10 +65,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    other = str(options.before.resolve() / ".venv" / "bin" / "m3h-serve")
+    other = options.before.resolve() / ".venv" / "bin"
+    command = SERVERS[0].command.replace("{bin}", str(other))
     servers = {
         NOW: SERVERS[0],
-        BEFORE: replace(SERVERS[0], command=SERVERS[0].command.replace("{bin}/m3h-serve", other)),
+        BEFORE: replace(SERVERS[0], command=command, python=other / "python"),
     }
     with tempfile.TemporaryDirectory() as made:
         bodies = Path(made)
