@@ -90,8 +90,8 @@ def _reader() -> "Callable[[str], Quantity[float] | None]":
 @cache
 def _loaded() -> "Callable[[str], Quantity[float] | None]":
     # A quarter second and 18 MB, for those who need them.
-    from lark.exceptions import LarkError  # noqa: PLC0415
-    from pint import PintError, UnitRegistry  # noqa: PLC0415
+    from lark.exceptions import LarkError  # noqa: PLC0415 - slow to import
+    from pint import PintError, UnitRegistry  # noqa: PLC0415 - slow
     from ucumvert import InvalidUcumError, UcumToPintTransformer, get_ucum_parser  # noqa: PLC0415
 
     registry: Any = UnitRegistry(None)
