@@ -2,6 +2,7 @@
 
 `--before` is a checkout of the other version with an environment of its own (`make .venv/serve`).
 The two take turns, several rounds each, under the same load; the ratios are of neighbouring turns.
+A body that either version refuses is sent to neither.
 
     git worktree add /tmp/before v0.1.0 && make -C /tmp/before .venv/serve
     python benchmarks/serving/versions.py --before /tmp/before --data ../shared/data
@@ -9,16 +10,17 @@ The two take turns, several rounds each, under the same load; the ratios are of 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
+import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import payloads
-from run import SERVERS, Measured, load, megabytes, running
+from run import SERVERS, Measured, Server, load, megabytes, running
 
 SAME = 1e-6  # answers that differ by no more are equal
 NOW, BEFORE = "this version", "before"
@@ -38,20 +40,38 @@ def numbers(answer: dict) -> dict[str, float]:
     return found
 
 
-def answers(url: str, bodies: Sequence[bytes]) -> list[dict[str, float]]:
-    found = []
-    for body in bodies:
-        asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            found.append(numbers(json.load(answer)))
-    return found
+def answer_of(url: str, body: bytes) -> dict[str, float] | None:
+    """The numbers of the answer; None if the body is refused."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return numbers(json.load(answer))
+    except urllib.error.HTTPError as error:
+        if error.code != 422:
+            raise
+        return None
 
 
-def furthest(now: Sequence[dict[str, float]], before: Sequence[dict[str, float]]) -> float:
-    """The largest difference of any number; infinite if one has a number that the other has not."""
-    if any(a.keys() != b.keys() for a, b in zip(now, before, strict=True)):
-        return float("inf")
-    return max(abs(a[k] - b[k]) for a, b in zip(now, before, strict=True) for k in a)
+def keep_accepted(bodies: Path, servers: dict[str, Server], options: argparse.Namespace) -> str:
+    """Removes the bodies that either version refuses. Returns how the other answers compare."""
+    paths = sorted(bodies.glob("*.json"))
+    given = {}
+    for name, server in servers.items():
+        with running(server, options.workers, options.bundle, Path()) as (url, _):
+            given[name] = [answer_of(url, path.read_bytes()) for path in paths]
+    differences = []
+    for path, now, before in zip(paths, given[NOW], given[BEFORE], strict=True):
+        if now is None or before is None:
+            path.unlink()
+        elif now.keys() == before.keys():
+            differences.append(max(abs(now[k] - before[k]) for k in now))
+        else:
+            differences.append(math.inf)
+    equal = sum(difference <= SAME for difference in differences)
+    return (
+        f"{equal} of {len(differences)} equal to {SAME:g}, the furthest differs by "
+        f"{max(differences):.2g}; {len(paths) - len(differences)} refused by one version"
+    )
 
 
 def main() -> None:
@@ -80,23 +100,19 @@ def main() -> None:
             compare(servers, bodies / kind, options)
 
 
-def compare(servers: dict, bodies: Path, options: argparse.Namespace) -> None:
-    content = [path.read_bytes() for path in sorted(bodies.glob("*.json"))]
+def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespace) -> None:
+    equal = keep_accepted(bodies, servers, options)
     found: dict[tuple[str, int], list[Measured]] = {}
-    said: dict[str, list[dict[str, float]]] = {}
     memory: dict[str, float] = {}
     for number in range(options.rounds):
         # Who comes second meets a machine that the first has warmed: they take turns.
         for name in (NOW, BEFORE) if number % 2 else (BEFORE, NOW):
             with running(servers[name], options.workers, options.bundle, Path()) as (url, leader):
-                said[name] = answers(url, content)
                 load(url, bodies, 4, 1)
                 for count in options.connections:
                     one = load(url, bodies, count, options.seconds)
                     found.setdefault((name, count), []).append(one)
                 memory[name] = megabytes(leader)
-    difference = furthest(said[NOW], said[BEFORE])
-    equal = f"equal to {SAME:g}" if difference <= SAME else f"differ by {difference:.2g}"
     for count in options.connections:
         now, before = found[NOW, count], found[BEFORE, count]
         ratios = [a.rate / b.rate for a, b in zip(now, before, strict=True)]

@@ -260,3 +260,27 @@ def test_a_null_leaves_out_its_time_too():
     assert found.nulls == 1
     document["series"][0]["values"] = [None, None]
     assert parse_payload(json.dumps(document)).series[0].values == []
+
+
+def test_a_long_body_holds_the_same_values_as_a_short_one():
+    times, count = f"{TIME},", 200_000
+    long = parse_payload(with_values("71.25,", count, times * (count - 1) + TIME)).series[0]
+    short = parse_payload(with_values("71.25,", 2, times + TIME)).series[0]
+    assert len(long.values) == count
+    assert (set(long.values), set(long.times)) == (set(short.values), set(short.times))
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "1,"])
+def test_a_long_body_that_is_no_json_is_refused_as_a_whole(number):
+    with pytest.raises(InvalidPayload) as caught:
+        parse_payload(with_values("1.25,", MEBIBYTE)[:-3] + f",{number}]}}]}}")
+    assert [(fault.pointer, fault.rule) for fault in caught.value.errors] == [("", "json")]
+
+
+@pytest.mark.parametrize("padding", [0, 5 * MEBIBYTE])
+@pytest.mark.parametrize("depth", [150, 900, 1_020, 100_000])
+def test_deep_nesting_with_a_repeated_name_is_refused(depth, padding):
+    deep = '{"x":' * depth + "1" + "}" * depth
+    body = f'{{"items":[{{"a":1,"a":{deep},"b":"{"y" * padding}"}}]}}'
+    with pytest.raises(InvalidPayload):
+        items(body.encode(), 64)
