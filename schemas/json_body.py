@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import orjson
 from pydantic_core import from_json
 
+from schemas import json_pieces
 from schemas.faults import LISTED, FieldError, InvalidPayload, shown_name
 
 # Of one body. A value takes up to 100 bytes of memory however short its text is; an array, an
@@ -16,12 +16,8 @@ from schemas.faults import LISTED, FieldError, InvalidPayload, shown_name
 MAX_VALUES, MAX_CONTAINERS, MAX_NAMES = 3_000_000, 1_000_000, 1_000_000
 
 _SHORT = 64 * 2**10  # bytes; a body that is no longer cannot hold too much
-# From this size on, orjson parses the body. No other thread runs while a parser works, and orjson
-# takes half the time. It refuses NaN and 1e999 as JSON, where validation would give the pointer.
-_LONG = 4 * 2**20
-_CHUNK = 2**20
 _NAME = re.compile(rb'"[ \t\r\n]*:')
-_QUOTE, _COMMA, _COLON, _OPEN = b'",:{'
+_COMMA, _COLON, _OPEN = b",:{"
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|\x00|.\x00", re.DOTALL)
 
@@ -39,7 +35,7 @@ def read_json(body: bytes | str) -> tuple[Any, int]:
     text = text.removeprefix(_UTF8_MARK)
     names = len(_NAME.findall(text)) if len(text) <= _SHORT else _bounded_names(text)
     try:
-        return (orjson.loads if len(text) > _LONG else from_json)(text), names
+        return (json_pieces.parse if len(text) > json_pieces.PIECE else from_json)(text), names
     except ValueError:
         detail = "the body is not a JSON document in UTF-8"
         if _UTF16.match(text):
@@ -50,14 +46,7 @@ def read_json(body: bytes | str) -> tuple[Any, int]:
 def _bounded_names(body: bytes) -> int:
     """How many names the objects of a large body hold, once all its limits are seen to be kept."""
     names = commas = containers = 0
-    inside = np.uint8(0)  # a string, where a chunk begins
-    if b"\\" in body:
-        body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-    for start in range(0, len(body), _CHUNK):
-        chunk = np.frombuffer(body, np.uint8, min(_CHUNK, len(body) - start), start)
-        in_string = np.bitwise_xor.accumulate((chunk == _QUOTE).view(np.uint8)) ^ inside
-        inside = in_string[-1]
-        outside = in_string == 0
+    for _, chunk, outside in json_pieces.chunks(body):
         names += int(np.count_nonzero((chunk == _COLON) & outside))
         commas += int(np.count_nonzero((chunk == _COMMA) & outside))
         # "[" and "{" differ in this bit alone.

@@ -1,8 +1,9 @@
 """Compare this version with another one: throughput, latency and answers, in one run.
 
 `--before` is a checkout of the other version with an environment of its own (`make .venv/serve`).
-The two take turns, several rounds each, under the same load; the ratios are of neighbouring turns.
-A body that either version refuses is sent to neither.
+Both run at the same time and take turns under the same load, a second each; a ratio is that of two
+neighbouring turns, and the table shows the median and the middle half. A body that either version
+refuses is sent to neither.
 
     git worktree add /tmp/before v0.1.0 && make -C /tmp/before .venv/serve
     python benchmarks/serving/versions.py --before /tmp/before --data ../shared/data
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,13 +54,12 @@ def answer_of(url: str, body: bytes) -> dict[str, float] | None:
         return None
 
 
-def keep_accepted(bodies: Path, servers: dict[str, Server], options: argparse.Namespace) -> str:
+def keep_accepted(bodies: Path, urls: dict[str, str]) -> str:
     """Removes the bodies that either version refuses. Returns how the other answers compare."""
     paths = sorted(bodies.glob("*.json"))
-    given = {}
-    for name, server in servers.items():
-        with running(server, options.workers, options.bundle, Path()) as (url, _):
-            given[name] = [answer_of(url, path.read_bytes()) for path in paths]
+    given = {
+        name: [answer_of(url, path.read_bytes()) for path in paths] for name, url in urls.items()
+    }
     differences = []
     for path, now, before in zip(paths, given[NOW], given[BEFORE], strict=True):
         if now is None or before is None:
@@ -82,8 +83,8 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=("vitals", "notes", "all"))
     parser.add_argument("--connections", type=int, nargs="+", default=(1, 16, 64))
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     other = options.before.resolve() / ".venv" / "bin"
     command = SERVERS[0].command.replace("{bin}", str(other))
@@ -94,28 +95,35 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         bodies = Path(made)
         payloads.make(options.data, bodies)
-        print("| kind | connections | requests/s | ratio (rounds) | p50 | p99 | MB | answers |")
+        print(
+            "| kind | connections | requests/s | ratio (middle half) | p50 | p99 | MB | answers |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for kind in options.kinds:
             compare(servers, bodies / kind, options)
 
 
 def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespace) -> None:
-    equal = keep_accepted(bodies, servers, options)
-    found: dict[tuple[str, int], list[Measured]] = {}
-    memory: dict[str, float] = {}
-    for number in range(options.rounds):
-        # Who comes second meets a machine that the first has warmed: they take turns.
-        for name in (NOW, BEFORE) if number % 2 else (BEFORE, NOW):
-            with running(servers[name], options.workers, options.bundle, Path()) as (url, leader):
-                load(url, bodies, 4, 1)
-                for count in options.connections:
-                    one = load(url, bodies, count, options.seconds)
-                    found.setdefault((name, count), []).append(one)
-                memory[name] = megabytes(leader)
+    measured: dict[tuple[str, int], list[Measured]] = {}
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(running(server, options.workers, options.bundle, Path()))
+            for name, server in servers.items()
+        }
+        urls = {name: url for name, (url, _) in started.items()}
+        equal = keep_accepted(bodies, urls)
+        for url in urls.values():
+            load(url, bodies, 4, 2)
+        for number in range(options.rounds):
+            for count in options.connections:
+                for name in (NOW, BEFORE) if number % 2 else (BEFORE, NOW):
+                    turn = load(urls[name], bodies, count, options.seconds)
+                    measured.setdefault((name, count), []).append(turn)
+        memory = {name: megabytes(leader) for name, (_, leader) in started.items()}
     for count in options.connections:
-        now, before = found[NOW, count], found[BEFORE, count]
+        now, before = measured[NOW, count], measured[BEFORE, count]
         ratios = [a.rate / b.rate for a, b in zip(now, before, strict=True)]
+        low, middle_ratio, high = statistics.quantiles(ratios, n=4)
         rate = statistics.median(one.rate for one in now)
         middle = {
             name: statistics.median(
@@ -127,7 +135,7 @@ def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespac
             bodies.name,
             str(count),
             f"{rate:.0f}",
-            f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"{middle_ratio:.3f} ({low:.2f} to {high:.2f})",
             f"{middle['p50']:.2f}",
             f"{middle['p99']:.2f}",
             f"{memory[NOW]:.0f}, before {memory[BEFORE]:.0f}",

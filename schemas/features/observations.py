@@ -1,7 +1,7 @@
 """The series of a request as arrays: variables found, units converted."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -23,6 +23,7 @@ Mask = npt.NDArray[np.bool_]
 # Pairs of a name and a unit that are read in one request: reading one may take a millisecond.
 MOST_SPELLINGS = 300
 MOST_POINTERS = 100  # in one entry of the receipt
+_RUN = 50_000  # times that are converted at once, in about 10 ms
 _UNKNOWN = "the model knows no such variable; see GET /variables"
 
 
@@ -65,7 +66,6 @@ def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Ob
     given = [payload.series[i] for i in number]
     length = np.array([len(series.values) for series in given], np.intp)
     times = itertools.chain.from_iterable(series.times for series in given)
-    seconds = np.fromiter(map(datetime.timestamp, times), np.float64)
     value = np.fromiter(itertools.chain.from_iterable(s.values for s in given), np.float64)
     factor = np.array([c.factor for c in conversions])
     offset = np.array([c.offset for c in conversions])
@@ -78,9 +78,19 @@ def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Ob
         length=length,
         row=row,
         variable=indices[row],
-        hours=(payload.as_of.timestamp() - seconds) / 3600,
+        hours=(payload.as_of.timestamp() - _seconds(times, int(length.sum()))) / 3600,
         value=value * factor[row] + offset[row],
     )
+
+
+def _seconds(times: Iterator[datetime], count: int) -> Numbers:
+    """[count] Unix time of each. Converted in runs, between which other threads can run."""
+    seconds = np.empty(count)
+    timestamps = map(datetime.timestamp, times)
+    for start in range(0, count, _RUN):
+        run = seconds[start : start + _RUN]
+        run[:] = np.fromiter(itertools.islice(timestamps, len(run)), np.float64)
+    return seconds
 
 
 def _read_series(
