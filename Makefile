@@ -23,7 +23,7 @@ run: .venv/serve ## set up and serve the shipped bundle (no torch, no GPU, no Re
 	$(BIN)/m3h-serve --bundle $(BUNDLE) --host $(HOST) --port $(PORT)
 
 test: .venv/all web/node_modules system check ## set up, check and test everything
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
 	$(BIN)/m3h-model evaluate --cohort runs/eicu --masked runs/eicu-masked --external runs/mimic_iv \

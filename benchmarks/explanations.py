@@ -30,12 +30,12 @@ import payloads
 from model.cohorts import mimic_iv
 from schemas.features import features
 from schemas.payload import Payload, Tabular
-from service import occlusion
-from service.bundle import Bundle
-from service.cache import Cache
-from service.engine import Engine
-from service.metrics import Metrics
-from service.predict import Job, Options, Predictor
+from service.cache.embedding_cache import Cache
+from service.prediction import occlusion
+from service.prediction.predictor import Job, Options, Predictor
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
+from service.telemetry.metrics import Metrics
 
 KINDS = ("vitals", "series", "notes", "all", "again")
 REQUESTS, ROUNDS = 48, 3

@@ -37,9 +37,8 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import norm
 
 from export.bundle import export_bundle
-from model import labels
-from model.cohort import Cohort, write
-from model.cohorts import Record, synthetic
+from model.cohorts import Record, labels, synthetic
+from model.cohorts.store import Cohort, write
 from model.cohorts.synthetic import (
     DISEASES,
     GIVEN,
@@ -51,16 +50,16 @@ from model.cohorts.synthetic import (
     SEEN,
     TASKS,
 )
-from model.prepare import Prepared, TrainConfig
-from model.train import Trainer
+from model.training.prepare import Prepared, TrainConfig
+from model.training.train import Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
-from service.bundle import Bundle
-from service.cache import Cache
-from service.engine import Engine
-from service.metrics import Metrics
-from service.predict import Job, Options, Predictor
+from service.cache.embedding_cache import Cache
+from service.prediction.predictor import Job, Options, Predictor
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
+from service.telemetry.metrics import Metrics
 
 Floats = npt.NDArray[np.float64]
 

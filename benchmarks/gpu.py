@@ -22,8 +22,8 @@ from model.cohorts.synthetic import patients
 from schemas.features import Array, features, stack
 from schemas.manifest import BundleError
 from schemas.response import MODALITIES
-from service.bundle import EMBEDDING, PRESENT, Bundle, Session
-from service.engine import Engine
+from service.runtime.bundle import EMBEDDING, PRESENT, Bundle, Session
+from service.runtime.engine import Engine
 
 ROUNDS, SECONDS = 5, 0.3
 

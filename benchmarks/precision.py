@@ -10,9 +10,9 @@ each round's ratio. `all`: a whole request, once its features are made.
 import argparse
 from pathlib import Path
 
-from export.pace import paced
-from service.bundle import Bundle
-from service.engine import Engine
+from export.benchmark_graphs import paced
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 
 
 def main() -> None:

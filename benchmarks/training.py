@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from model import labels
-from model.cohort import Cohort, write
-from model.cohorts import synthetic
-from model.device import Device
-from model.prepare import Prepared, TrainConfig
-from model.processes import join
-from model.train import Trainer
+from model.cohorts import labels, synthetic
+from model.cohorts.store import Cohort, write
+from model.training.device import Device
+from model.training.distributed import join
+from model.training.prepare import Prepared, TrainConfig
+from model.training.train import Trainer
 from schemas.features import FeatureSpec
 
 

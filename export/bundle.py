@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from export.card import notice
+from export.finalize import seal
+from export.model_card import notice
 from export.parity import TOLERANCE, Parity, check_parity
-from export.seal import seal
 from export.trace import export_encoder, export_fusion
-from model.checkpoint import Checkpoint, Facts
-from model.net import M3H
+from model.network.checkpoint import Checkpoint, Facts
+from model.network.net import M3H
 from schemas.manifest import TOKENIZER, Graph, Manifest, TaskFacts
 from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
 from schemas.tim import TIM
-from service.bundle import NOTICE
+from service.runtime.bundle import NOTICE
 
 
 def export_bundle(

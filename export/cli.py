@@ -105,7 +105,7 @@ def _line_of(error: Exception) -> str | None:
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """A report's figures that a card tells. Raises EvaluationError if the file is no report."""
-    from export.card import SECTIONS
+    from export.model_card import SECTIONS
 
     try:
         results = json.loads(path.read_bytes())
@@ -124,8 +124,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:
     # Imports torch, which recalibration does without.
     from export.bundle import export_bundle
-    from model.checkpoint import Checkpoint
     from model.cohorts.synthetic import examples, patients
+    from model.network.checkpoint import Checkpoint
 
     golden = examples()
     for record in patients(GOLDEN_PATIENTS, seed=1):
@@ -158,7 +158,7 @@ def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> 
 def _reduce(
     old: Path, cohorts: list[Path], bundle: Path, precision: PrecisionName, version: str | None
 ) -> str:
-    from export.reduce import reduce_precision
+    from export.quantize import reduce_precision
 
     digest, found = reduce_precision(old, cohorts, bundle, precision.value, version=version)
     kept = ", ".join(name for name, graph in found.graphs.items() if graph.reason is None)

@@ -3,8 +3,9 @@
 Needs no torch: the fusion graph itself is edited. What the model knows of a patient stays as it is,
 and so does the order in which a task ranks patients. Moved are
 
-- each disease's log-odds, and mortality's, by one number (`model.calibrate.prior_shift`); of whom
-  nothing is known the local prevalence is answered;
+- each disease's log-odds, and mortality's, by one number
+  (`model.calibration.calibrate.prior_shift`);
+  of whom nothing is known the local prevalence is answered;
 - a choice of classes, by one number for each class; P(died) of the disposition is mortality's, so
   that it is the survivors' classes that are moved against each other;
 - the ends of the interval of a length of stay, until nine in ten local patients are inside. The
@@ -28,17 +29,17 @@ import numpy.typing as npt
 import onnx
 from scipy.special import expit, logit
 
-from export.seal import seal
-from model.calibrate import class_shift, conformal_sets, local_margin, prior_shift
-from model.cohort import Cohort
+from export.finalize import seal
+from model.calibration.calibrate import class_shift, conformal_sets, local_margin, prior_shift
+from model.cohorts.samples import Samples
+from model.cohorts.store import Cohort
 from model.errors import UserError
-from model.samples import Samples
 from schemas.manifest import Manifest, Recalibration, Sets, Steps, TaskFacts
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
 from schemas.tasks import DIED, DISPOSITION, MORTALITY
-from service.bundle import ATTENTION, NOTICE, PRESENT, YES_NO, Bundle
-from service.engine import Engine
+from service.runtime.bundle import ATTENTION, NOTICE, PRESENT, YES_NO, Bundle
+from service.runtime.engine import Engine
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.func import functional_call, stack_module_state, vmap
 
-from model.net import M3H, Ensemble, Fusion
+from model.network.net import M3H, Ensemble, Fusion
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import Graph
 from schemas.manifest import Tensor as TensorFact
@@ -51,7 +51,7 @@ class Served(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """An Ensemble (`model.net`) whose members take most steps together.
+    """An Ensemble (`model.network.net`) whose members take most steps together.
 
     Of one request the steps cost more than the arithmetic, and eight members take eight times as
     many. The projection stays a product for each: ONNX Runtime lays out weights in advance for

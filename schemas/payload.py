@@ -24,11 +24,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from schemas.faults import LISTED, FieldError, InvalidPayload
-from schemas.json_body import read_json, refuse_repeated_names
-from schemas.readings import ReadingList, Readings
-from schemas.times import Time, Times
-from schemas.validation import count_names, faults
+from schemas.parsing.json_body import read_json, refuse_repeated_names
+from schemas.parsing.measured_values import ReadingList, Readings
+from schemas.parsing.times import Time, Times
+from schemas.parsing.validation import count_names, faults
+from schemas.request_errors import LISTED, FieldError, InvalidPayload
 
 __all__ = [
     "FieldError",

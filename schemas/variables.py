@@ -39,7 +39,7 @@ class Variable(BaseModel):
     """A vital sign or a laboratory value.
 
     A value in an accepted unit becomes canonical by `factor * value + offset`.
-    `spellings`: units of this variable alone, as `schemas.units` folds them.
+    `spellings`: units of this variable alone, as `schemas.terminology.units` folds them.
     `moles_only`: codes of `loinc` that mean another substance if the unit is a mass.
     `aliases`: other names. `typical`: where nearly all patients are, in the canonical unit.
     `sensor_off`: what a sensor gives that is not attached.

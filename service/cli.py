@@ -18,9 +18,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from schemas.manifest import BundleError
-from service.log import make_log, take_over
+from service.process.supervisor import Supervisor
 from service.settings import Settings, variable_of
-from service.supervisor import Supervisor
+from service.telemetry.logging import make_log, take_over
 
 EXAMPLE = Path("examples/septic_shock.json")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]

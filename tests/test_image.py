@@ -23,7 +23,7 @@ import httpx
 import pytest
 import yaml
 
-from tests import served
+from tests.support import service_process
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "image"
@@ -308,7 +308,7 @@ def predicted(url: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def expected(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the service says outside a container, of the same bundle."""
-    process, url = served.start(bundle_dir, tmp_path_factory.mktemp("outside") / "log")
+    process, url = service_process.start(bundle_dir, tmp_path_factory.mktemp("outside") / "log")
     try:
         return predicted(url)
     finally:

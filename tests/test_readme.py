@@ -108,7 +108,7 @@ def test_the_matrix_is_there_as_json_and_as_csv(url, tmp_path):
 
 
 def test_the_command_that_makes_the_matrix_takes_what_is_shown():
-    """Run it is elsewhere (`tests/model/test_tim.py`): here it would take half an hour."""
+    """Run it is elsewhere (`tests/model/tim/test_matrix.py`): here it would take half an hour."""
     (line,) = [line for _, body in BLOCKS for line in body.splitlines() if " tim runs/" in line]
     tool = Path(sys.executable).parent / "m3h-model"
     env = os.environ | {"COLUMNS": "200"}

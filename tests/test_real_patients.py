@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from model.cohorts import mimic_iv, nih_cxr
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
 
 PARTS = {

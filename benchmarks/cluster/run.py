@@ -32,10 +32,9 @@ from cluster import Cluster, Replica
 from processes import DidNotHappen, serving, until
 
 from export.recalibrate import recalibrate
-from model import labels
-from model.cohort import write
-from model.cohorts import synthetic
-from service.bundle import Bundle
+from model.cohorts import labels, synthetic
+from model.cohorts.store import write
+from service.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 3

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas.features import unlimited
-from service.bundle import Bundle
-from service.cache import Cache
-from service.engine import Engine
-from service.metrics import Metrics
-from service.predict import Job, Options, Predictor
+from service.cache.embedding_cache import Cache
+from service.prediction.predictor import Job, Options, Predictor
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
+from service.telemetry.metrics import Metrics
 
 
 class Model:

@@ -7,7 +7,7 @@ from multiprocessing.synchronize import Barrier
 
 from kernel import Model
 
-from service.predict import Job, Options
+from service.prediction.predictor import Job, Options
 
 WAYS = ("bytes to bytes", "the graphs alone")
 

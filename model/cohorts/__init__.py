@@ -31,8 +31,8 @@ class Record:
     `groups`: of GROUPS, those that are known: ethnicity in few coarse groups, year of discharge (or
     the years that the source tells it by). `charted`: for each disease of the stay, how many hours
     after the payload's `as_of` it was first charted (negative: before), where the source tells.
-    `masked`: phrases that were taken out of its notes (`model.masking`). `file`: the file that
-    holds this record alone, where there is one; only an error tells it.
+    `masked`: phrases that were removed from its notes (`model.cohorts.note_masking`). `file`: the
+    file that holds this record alone, where there is one; only an error names it.
     """
 
     payload: Payload

@@ -25,8 +25,8 @@ from typing import Any
 import polars as pl
 
 from model.cohorts import LANDMARKS_HOURS, DataError, DataMissing, Outcomes, Record
+from model.cohorts.labels import diseases_of
 from model.cohorts.tables import check_columns, naming_table
-from model.labels import diseases_of
 from schemas.payload import as_payload
 from schemas.variables import load_spellings, load_treatments, load_variables
 

@@ -25,8 +25,8 @@ import polars as pl
 import polars.selectors as cs
 
 from model.cohorts import LANDMARKS_HOURS, DataError, DataMissing, Outcomes, Record
+from model.cohorts.labels import diseases_of
 from model.cohorts.tables import FAULTS, check_columns, first_fault
-from model.labels import diseases_of
 from schemas.features import FeatureSpec
 from schemas.payload import as_payload
 from schemas.variables import load_spellings, load_treatments, load_variables

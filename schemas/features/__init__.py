@@ -10,11 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from schemas.features.image import CHEST_XRAY, film_read, image_features
-from schemas.features.ledger import Ledger
-from schemas.features.note_encoding import NoteTokens, note_tokens, phrases_of, unlimited
-from schemas.features.note_text import NoteText, note_text
-from schemas.features.notes import note_features, notes_in_window
+from schemas.features.images.image_features import CHEST_XRAY, film_read, image_features
+from schemas.features.input_report import Ledger
+from schemas.features.notes.encoding import NoteTokens, note_tokens, phrases_of, unlimited
+from schemas.features.notes.note_features import note_features, notes_in_window
+from schemas.features.notes.plain_text import NoteText, note_text
 from schemas.features.receipt import receipt_of
 from schemas.features.series import series_features
 from schemas.features.spec import (

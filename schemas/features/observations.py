@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from schemas.features.ledger import Ledger
+from schemas.features.input_report import Ledger
 from schemas.features.spec import FeatureSpec
 from schemas.payload import Payload, Series
 from schemas.response import Converted, Reason
-from schemas.units import Conversion
+from schemas.terminology.units import Conversion
 from schemas.variables import load_not_read, name_key
 
 Indices = npt.NDArray[np.intp]

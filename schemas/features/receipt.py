@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from schemas.faults import LISTED
-from schemas.features.ledger import Ledger
+from schemas.features.input_report import Ledger
+from schemas.request_errors import LISTED
 from schemas.response import Converted, Ignored, Merged, Modality, ModalityUse, ReadAs, Receipt
 
 _E = TypeVar("_E", Converted, Ignored, Merged, ReadAs)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schemas.features.ledger import Ledger
+from schemas.features.input_report import Ledger
 from schemas.features.observations import (
     Indices,
     Mask,
@@ -11,7 +11,7 @@ from schemas.features.observations import (
     read_observations,
 )
 from schemas.features.spec import STATISTICS, Array, FeatureSpec, Floats
-from schemas.features.suspect import warn_of_repeated_amounts, warn_of_suspect_values
+from schemas.features.suspect_values import warn_of_repeated_amounts, warn_of_suspect_values
 from schemas.features.treatments import treatment_features
 from schemas.payload import Payload
 from schemas.response import Merged, Used

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Tokenizer
 
-from schemas.features.note_words import WordCheck
-from schemas.features.view import View
-from schemas.units import Conversion, conversion, readings
+from schemas.features.images.view import View
+from schemas.features.notes.language import WordCheck
+from schemas.terminology.units import Conversion, conversion, readings
 from schemas.variables import (
     Treatment,
     Variable,

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from schemas.categories import NOT_KNOWN, read_category
-from schemas.features.ledger import Ledger
+from schemas.features.input_report import Ledger
 from schemas.features.spec import NUMERIC_TABULAR, Array, FeatureSpec
 from schemas.payload import Payload, Tabular
+from schemas.terminology.categories import NOT_KNOWN, read_category
 
 ADULT = 18.0  # years
 PLAUSIBLE_TABULAR = {"age": (0.0, 120.0), "height_cm": (30.0, 250.0), "weight_kg": (1.0, 500.0)}

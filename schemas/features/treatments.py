@@ -6,13 +6,13 @@ from datetime import datetime
 
 import numpy as np
 
-from schemas.faults import LISTED
-from schemas.features.ledger import Ledger
-from schemas.features.rates import Rates
+from schemas.features.infusion_rates import Rates
+from schemas.features.input_report import Ledger
 from schemas.features.spec import TREATMENT_FEATURES, FeatureSpec, Floats
 from schemas.payload import Payload, TreatmentGiven
+from schemas.request_errors import LISTED
 from schemas.response import Merged
-from schemas.treatment_names import AMBIGUOUS, find_treatment
+from schemas.terminology.treatment_names import AMBIGUOUS, find_treatment
 
 _Course = tuple[datetime, datetime | None, float | None, str | None]
 MOST_NAMES = 200  # different names that are read in one request: one may take half a millisecond

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from export.bundle import export_bundle
-from model import labels
-from model.cohort import Cohort, write
-from model.cohorts import synthetic
-from model.net import NetConfig
-from model.prepare import Prepared, TrainConfig
-from model.train import Trainer
+from model.cohorts import labels, synthetic
+from model.cohorts.store import Cohort, write
+from model.network.net import NetConfig
+from model.training.prepare import Prepared, TrainConfig
+from model.training.train import Trainer
 from schemas.features import FeatureSpec
 
 CONFIG = TrainConfig(

@@ -13,13 +13,13 @@ import torch
 from export.bundle import export_bundle
 from export.parity import ParityError, check_parity
 from export.trace import export_fusion
-from model.checkpoint import make_net
 from model.cohorts import synthetic
+from model.network.checkpoint import make_net
 from schemas.features import features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
 from schemas.response import MODALITIES
-from service.bundle import Bundle
-from service.engine import Engine
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 
 
 def test_graphs_and_network_agree_over_many_shapes(exported):

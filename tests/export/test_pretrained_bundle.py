@@ -16,19 +16,19 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from export import cli as export_cli
-from model import cli as model_cli
-from model.checkpoint import Checkpoint
-from model.cohort import Cohort
+from model.cli import main as model_cli
 from model.cohorts import synthetic
+from model.cohorts.store import Cohort
+from model.network.checkpoint import Checkpoint
 from schemas.features import features
 from schemas.manifest import read_manifest
 from schemas.payload import as_payload
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import MOST_TOKENS, Engine
-from service.log import make_log
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import MOST_TOKENS, Engine
 from service.settings import Settings
-from tests.model.pretrained_files import bert_folder_of_old, densenet
+from service.telemetry.logging import make_log
+from tests.support.pretrained_files import bert_folder_of_old, densenet
 
 TOML = """
 members = 2

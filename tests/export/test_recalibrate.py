@@ -21,16 +21,15 @@ from export.recalibrate import (
     moved_facts,
     recalibrate,
 )
-from model import labels
-from model.calibrate import conformal_sets
-from model.cohort import Cohort, write
-from model.cohorts import synthetic
+from model.calibration.calibrate import conformal_sets
+from model.cohorts import labels, synthetic
+from model.cohorts.store import Cohort, write
 from schemas.features import FeatureSpec
 from schemas.manifest import BundleError, TaskFacts, read_manifest
 from schemas.tasks import load_tasks
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
 
 TASKS = {task.name: task for task in load_tasks()}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
 from tests.helm.chart import EVERYTHING, environment, one, render, server
 

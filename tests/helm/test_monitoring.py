@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import MatchOp
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
-from service.metrics import Metrics
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests.helm.chart import EVERYTHING, FOLDER, all_of, one, render
 
 GROUPS = yaml.safe_load((FOLDER / "files/alerts.yaml").read_text())["groups"]

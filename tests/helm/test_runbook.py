@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests import served
 from tests.helm.chart import DEFAULTS, EVERYTHING, FOLDER, containers, render, templates
 from tests.helm.test_monitoring import ALERTS, PANELS, RUNBOOK
+from tests.support import service_process
 
 PROSE = re.sub(r"```.*?```", "", RUNBOOK, flags=re.DOTALL)
 HEADINGS = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
@@ -100,7 +100,7 @@ def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
     script, asked = re.search(r"python3 -c '\n(.*?)\n' '(.*?)'\n", RUNBOOK, re.DOTALL).groups()
     (kept,) = re.findall(r"kubectl logs POD --tail=-1 \| (grep '\"event\":\"request.*)", RUNBOOK)
     log = tmp_path / "log"
-    process, url = served.start(bundle_dir, log, M3H_WORKERS="1")
+    process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1")
     try:
         port = str(json.loads(log.read_text().splitlines()[0])["port"])
         default = str(Settings.model_fields["admin_port"].default)

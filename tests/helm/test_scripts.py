@@ -14,8 +14,8 @@ from threading import Thread
 import pytest
 import redis
 
-from tests import served
 from tests.helm.chart import EVERYTHING, FOLDER, one, render, server
+from tests.support import service_process
 
 PASSWORD = "a" * 16
 
@@ -123,7 +123,7 @@ def asks():
 
 
 def test_helm_test_passes_a_service_that_predicts(asks, bundle_dir, tmp_path):
-    process, url = served.start(bundle_dir, tmp_path / "log", M3H_WORKERS="1")
+    process, url = service_process.start(bundle_dir, tmp_path / "log", M3H_WORKERS="1")
     try:
         done = run(asks, url, asks["args"][2])
     finally:

@@ -56,7 +56,7 @@ def test_the_commands_are_those_of_the_project(spec):
     from typer.main import get_command
 
     from export.cli import app as export
-    from model.cli import app as model
+    from model.cli.main import app as model
 
     args = spec["initContainers"][0]["args"]
     asked = args[args.index("m3h-model") + 1 :]

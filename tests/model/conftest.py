@@ -2,9 +2,9 @@
 
 import pytest
 
-from model.games import Games, every_job
-from model.jobs import keep
-from tests.model.made import CHOSEN, SMALL, small_cohort
+from model.tim.coalition_training import Games, every_job
+from model.training.jobs import keep
+from tests.support.cohorts import CHOSEN, SMALL, small_cohort
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from schemas.features import STATISTICS, FeatureSpec, features
 from schemas.manifest import read_manifest
 from schemas.payload import as_payload
 from schemas.variables import load_not_read, load_variables, name_key
-from tests.schemas.test_features import AS_OF, series
+from tests.schemas.features.test_features import AS_OF, series
 from tests.schemas.test_variables import has_check_digit
 
 OWN = FeatureSpec.default()

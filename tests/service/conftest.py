@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
-from service.log import make_log
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
-from tests import films, served
+from service.telemetry.logging import make_log
+from tests.support import chest_films, service_process
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
 MAX_BODY = 300_000
@@ -50,7 +50,7 @@ def started(
 
     def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
         log = tmp_path / f"log-{len(processes)}.jsonl"
-        process, url = served.start(bundle, log, **environment)
+        process, url = service_process.start(bundle, log, **environment)
         processes.append(process)
         return process, url
 
@@ -66,7 +66,7 @@ def running_process(
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`m3h-serve` with one worker and its default settings, and its URL."""
     log = tmp_path_factory.mktemp("running") / "log.jsonl"
-    process, url = served.start(bundle_dir, log, M3H_WORKERS="1", M3H_DRAIN_SECONDS="0")
+    process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1", M3H_DRAIN_SECONDS="0")
     yield process, url
     process.terminate()
     process.communicate()
@@ -171,4 +171,4 @@ def full_payload() -> dict[str, Any]:
 
 
 def png(width: int, height: int) -> str:
-    return base64.b64encode(films.encoded(films.film((width, height)))).decode()
+    return base64.b64encode(chest_films.encoded(chest_films.film((width, height)))).decode()

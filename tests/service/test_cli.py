@@ -20,9 +20,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service import cli
-from service.log import make_log
+from service.http.server.sockets import ListenError, listen, listen_for_admin
 from service.settings import Settings
-from service.sockets import ListenError, listen, listen_for_admin
+from service.telemetry.logging import make_log
 
 SECRET = "hunter2"
 

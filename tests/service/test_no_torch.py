@@ -8,9 +8,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import service.cli
-from service.app import create_app
-from service.bundle import Bundle
-from service.engine import Engine
+from service.http.app import create_app
+from service.runtime.bundle import Bundle
+from service.runtime.engine import Engine
 from service.settings import Settings
 
 engine = Engine(Bundle.load(Path(sys.argv[1]), "cpu"))

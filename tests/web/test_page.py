@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from model.cohorts import mimic_iv
-from tests import served
-from tests.scraped import scraped
+from tests.support import service_process
+from tests.support.prometheus import scraped
 
 ROOT = Path(__file__).parents[2]
 VIEWS = {
@@ -34,7 +34,7 @@ def serve(tmp_path_factory) -> Iterator[Callable[[Path], str]]:
 
     def start(bundle: Path) -> str:
         log = logs / f"{len(processes)}.jsonl"
-        process, url = served.start(bundle, log, M3H_WORKERS="1", M3H_LOG_LEVEL="debug")
+        process, url = service_process.start(bundle, log, M3H_WORKERS="1", M3H_LOG_LEVEL="debug")
         processes.append(process)
         return url.replace("localhost", "127.0.0.1")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import served
+from tests.support import service_process
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -34,7 +34,7 @@ REWRITES = {
 def direct(bundle_dir, tmp_path_factory):
     """The URL of a service that knows its path."""
     log = tmp_path_factory.mktemp("prefix") / "log.jsonl"
-    process, url = served.start(bundle_dir, log, M3H_WORKERS="1", M3H_ROOT_PATH="/m3h")
+    process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1", M3H_ROOT_PATH="/m3h")
     yield url.replace("localhost", "127.0.0.1")
     process.kill()
     process.communicate()

@@ -1,0 +1,98 @@
+"""How fast coalitions are trained: one network after the other, and many at once.
+
+The same networks of a fold are trained both ways, again and again, a fixed number of epochs each;
+each way is compared with the plain loop of the same round, so that what else the machine does
+weighs on both. The last column is the largest difference between what the networks say.
+
+    python benchmarks/tim/run.py                                   # synthetic patients, on a CPU
+    python benchmarks/tim/run.py --cohort runs/eicu --device cuda --networks 256
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from training import make_cohort
+
+from model.cohorts.store import Cohort
+from model.tim.coalition_training import Games, Job
+from model.tim.coalitions import draw
+from model.training.device import Device
+from model.training.jobs import Arrays
+from model.training.prepare import TrainConfig
+
+Run = Callable[[list[Job]], dict[Job, Arrays]]
+
+
+def ways(games: Games, device: Device) -> dict[str, Run]:
+    def loop(jobs: list[Job]) -> dict[Job, Arrays]:
+        return {job: games.run(job) for job in jobs}
+
+    def at_once(count: int) -> Run:
+        def run(jobs: list[Job]) -> dict[Job, Arrays]:
+            found: dict[Job, Arrays] = {}
+            for some in (jobs[i : i + count] for i in range(0, len(jobs), count)):
+                found |= dict(zip(some, games.shared(0).run_at_once(some, 0), strict=True))
+            return found
+
+        return run
+
+    sizes = (64, 256) if device.where.type == "cuda" else (4, 16)
+    return {"loop": loop} | {f"{size} at once": at_once(size) for size in sizes}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--cohort", type=Path, help="made by 'm3h-model cohort'; else synthetic")
+    parser.add_argument("--networks", type=int, default=16)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    device = Device.choose(options.device)
+    if device.where.type == "cpu":
+        torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as made:
+        cohort = Cohort.load(options.cohort or make_cohort(Path(made)))
+    config = TrainConfig(epochs=options.epochs, patience=10**6)
+    games = Games(cohort, config, device)
+    drawn = islice(draw(len(cohort.tasks), 1, seed=0), options.networks)
+    jobs = sorted((Job(0, 0, c.tasks) for c in drawn), key=lambda job: len(job.tasks))
+    chosen = ways(games, device)
+    games.run(jobs[0])  # representations are not counted
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    told: dict[str, dict[Job, Arrays]] = {}
+    for _ in range(options.rounds):
+        for name, run in chosen.items():
+            began = time.perf_counter()
+            told[name] = run(jobs)
+            seconds[name].append(time.perf_counter() - began)
+    print(
+        f"{cohort.name} on {device}, {len(os.sched_getaffinity(0))} cores, {len(jobs)} networks of "
+        f"{len(jobs[0].tasks)} to {len(jobs[-1].tasks)} tasks, {options.rounds} rounds\n"
+    )
+    print("| way | networks/s | against the loop (least, most) | largest difference |")
+    print("|---|---|---|---|")
+    for name, mine in seconds.items():
+        ratios = [a / b for a, b in zip(seconds["loop"], mine, strict=True)]
+        apart = max(
+            float(np.abs(told[name][job][key] - told["loop"][job][key]).max())
+            for job in jobs
+            for key in told["loop"][job]
+        )
+        print(
+            f"| {name} | {len(jobs) / np.median(mine):.2f} | {np.median(ratios):.2f} "
+            f"({min(ratios):.2f}, {max(ratios):.2f}) | {apart:.1e} |"
+        )
+    print(f"\n{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at most")
+
+
+if __name__ == "__main__":
+    main()

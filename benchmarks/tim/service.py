@@ -1,0 +1,62 @@
+"""How long `GET /tim` takes over one kept connection to the service.
+
+python benchmarks/tim/service.py --bundle bundles/m3h-open
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+
+def milliseconds(
+    connection: HTTPConnection, path: str, headers: dict[str, str], count: int
+) -> tuple[list[float], int, str | None]:
+    """Of each of the answers, with the size and the ETag of the last."""
+    taken, size, etag = [], 0, None
+    for _ in range(count):
+        began = time.perf_counter()
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        size = len(answer.read())
+        taken.append(1000 * (time.perf_counter() - began))
+        if answer.status not in (200, 304):
+            raise SystemExit(f"GET {path}: {answer.status}")
+        etag = answer.getheader("ETag")
+    return taken, size, etag
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--bundle", type=Path, default=Path("bundles/m3h-open"))
+    parser.add_argument("--requests", type=int, default=2000)
+    options = parser.parse_args()
+    serve = Path(sys.executable).parent / "m3h-serve"
+    command = [serve, "--bundle", options.bundle, "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as service:
+        assert service.stdout is not None
+        where = urlsplit(service.stdout.readline().rpartition(" at ")[2].strip())
+        connection = HTTPConnection(str(where.hostname), where.port)
+        _, _, etag = milliseconds(connection, "/tim", {}, 100)
+        asked = {
+            "the whole matrix": ("/tim", {}),
+            "unchanged (304)": ("/tim", {"If-None-Match": str(etag)}),
+            "one task's five": ("/tim?source=sepsis&top=5", {}),
+            "CSV": ("/tim", {"Accept": "text/csv"}),
+        }
+        print("| asked | bytes | median, ms | 99 of 100 within, ms |\n|---|---|---|---|")
+        for name, (path, headers) in asked.items():
+            taken, size, _ = milliseconds(connection, path, headers, options.requests)
+            print(f"| {name} | {size} | {np.median(taken):.2f} | {np.quantile(taken, 0.99):.2f} |")
+        service.terminate()
+
+
+if __name__ == "__main__":
+    main()

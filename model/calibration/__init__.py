@@ -1,0 +1,1 @@
+"""Calibration of probabilities, intervals and conformal sets."""

@@ -1,0 +1,1 @@
+"""The command line `m3h-model`."""

@@ -1,0 +1,124 @@
+"""What the commands of `m3h-model` that make, train and test one model do."""
+
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from model.cohorts import labels, note_masking
+from model.cohorts import store as cohort_store
+from model.cohorts.store import Cohort
+from model.evaluation.evaluate import Score, mean_auroc
+from model.evaluation.evaluate import evaluate as evaluated
+from model.network.checkpoint import Checkpoint
+from model.representations.pretrained import tokenizer_of
+from model.training.config import read_choices, read_config
+from model.training.device import Device, DeviceName
+from model.training.distributed import join
+from model.training.failure_signatures import signed, warnings
+from model.training.prepare import Prepared
+from model.training.progress import console, progress_of_records, watch
+from model.training.train import STATE, Trainer
+from schemas.features import FeatureSpec
+from schemas.response import MODALITIES
+
+
+def make_cohort(
+    source: str,
+    data: Path,
+    out: Path,
+    masked: bool,
+    tokenizer: Path | None,
+    image_side: int | None,
+) -> None:
+    """Reads a patient database with the reader `source`; writes the cohort to `out`."""
+    reader = importlib.import_module(f"model.cohorts.{source}")
+    with progress_of_records() as progress:
+        bar = progress.add_task(f"{source}: reading")
+        written = 0
+        records = reader.read(data)
+        for written in cohort_store.write(
+            note_masking.masked(records) if masked else records,
+            out,
+            name=f"{source}, masked" if masked else source,
+            source=reader.SOURCE,
+            made_by=(reader, labels, note_masking) if masked else (reader, labels),
+            spec=_spec(tokenizer, image_side),
+        ):
+            progress.update(bar, description=f"{source}: {written} records")
+        print(f"{written} records of {source} in {out}")
+
+
+def train(
+    cohorts: Sequence[Path],
+    out: Path,
+    config: Path | None,
+    tuned: Path | None,
+    modalities: Sequence[str],
+    device: DeviceName,
+) -> None:
+    """Trains on one or more cohorts, with all modalities or those named; resumes a killed run."""
+    settings = read_config(config)
+    if tuned is not None:
+        from model.evaluation import study  # noqa: PLC0415 - slow to import
+
+        settings = study.tuned(settings, read_choices(tuned))
+    with join() as processes:
+        where = Device.choose(device, processes)
+        loaded = [Cohort.load(folder) for folder in cohorts]
+        prepared = Prepared(
+            loaded,
+            settings,
+            command=shlex.join(["m3h-model", *sys.argv[1:]]),
+            modalities=tuple(m for m in MODALITIES if not modalities or m in modalities),
+            device=where,
+            processes=processes,
+        )
+        trainer = Trainer(prepared)
+        watch(trainer, out)
+        if processes.first:
+            checkpoint = signed(trainer)
+            checkpoint.save(out)
+            for sign in warnings(checkpoint.facts):
+                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
+            for k in range(settings.members):
+                (out / STATE.format(k)).unlink(missing_ok=True)
+            print(f"checkpoint of {settings.members} members in {out}")
+
+
+def score(checkpoint: Path, cohort: Path, hours: float, out: Path | None) -> None:
+    """Prints how good one trained model is on a cohort at a landmark, task by task."""
+    loaded = Cohort.load(cohort)
+    at = None if np.isnan(loaded.samples.landmark).all() else hours
+    table = evaluated(Checkpoint.load(checkpoint), loaded, at)
+    _print_table("M3H", table)
+    if out is not None:
+        scores = {"M3H": [vars(s) for s in table]}
+        out.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+def _print_table(name: str, scores: Sequence[Score]) -> None:
+    table = Table("task", "labelled", "positives", name)
+    for line in scores:
+        positives = "" if line.positives is None else str(line.positives)
+        metrics = "  ".join(f"{k} {v:.3f}" for k, v in line.metrics.items())
+        table.add_row(line.task, str(line.labelled), positives, metrics)
+    # A width that holds every column, so that nothing is folded when it goes to a file.
+    Console(width=max(console.width, 160)).print(table)
+    print(f"{name}: mean AUROC {mean_auroc(scores):.4f}")
+
+
+def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
+    changed: dict[str, Any] = {}
+    if bert is not None:
+        changed |= {"tokenizer_json": tokenizer_of(bert), "phrases": 0}
+    if image_side is not None:
+        changed["image_side"] = image_side
+    return FeatureSpec.default().model_copy(update=changed)

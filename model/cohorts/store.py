@@ -1,0 +1,255 @@
+"""A cohort on disk: the arrays of every record, made once by the same `features` that serves.
+
+A cohort is a folder: `cohort.json` (what it is, its spec, the digests of what made it),
+`tokenizer.json`, and shards `shard-00000.npz`. Training reads these and nothing else.
+"""
+
+import inspect
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, Field
+from tokenizers import Tokenizer
+
+import schemas
+from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
+from model.cohorts.samples import Samples
+from model.errors import UserError, naming
+from schemas.features import (
+    STATISTICS,
+    TREATMENT_FEATURES,
+    Features,
+    FeatureSpec,
+    features,
+)
+from schemas.manifest import TOKENIZER, sha256
+from schemas.payload import InvalidPayload
+from schemas.response import MODALITIES
+from schemas.tasks import Task, load_tasks, only
+
+COHORT = "cohort.json"
+SHARD_RECORDS = 1000
+
+
+class CohortError(UserError):
+    """A folder that is no cohort, or no longer the one that was made."""
+
+
+class _Described(BaseModel):
+    """What `cohort.json` says that is read back."""
+
+    name: str
+    source: str
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    spec: dict[str, Any]
+    # SHA-256 of the file, which earlier versions did not keep, and of each shard by its name.
+    tokenizer: str | None = None
+    shards: dict[Annotated[str, Field(pattern=r"^[\w-]+\.npz$")], str] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort that was read back: its name, tasks, spec, samples and digest."""
+
+    name: str
+    source: str
+    tasks: tuple[Task, ...]
+    spec: FeatureSpec
+    samples: Samples
+    digest: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads a cohort.
+
+        Raises CohortError, whose text is one line that names the file, if it is no cohort, was
+        changed since it was made, or holds what no cohort does. No Python object of a file is read.
+        """
+        if not (folder / COHORT).is_file():
+            raise CohortError(f"{folder} is no cohort: it has no {COHORT}")
+        raw = _read(folder / COHORT)
+        with naming(folder / COHORT, CohortError, ValueError):
+            facts = _Described.model_validate_json(raw)
+        tokenizer = _read(folder / TOKENIZER)
+        if facts.tokenizer not in (None, sha256(tokenizer)):
+            raise CohortError(f"{folder / TOKENIZER} was changed since the cohort was made")
+        with naming(folder / TOKENIZER, CohortError, Exception):
+            Tokenizer.from_str(tokenizer.decode())
+        with naming(folder / COHORT, CohortError, ValueError):
+            spec = FeatureSpec(**facts.spec, tokenizer_json=tokenizer.decode())
+        parts = []
+        for name, expected in facts.shards.items():
+            content = _read(folder / name)
+            if sha256(content) != expected:
+                raise CohortError(f"{folder / name} was changed since the cohort was made")
+            parts.append(_shard(folder / name, content))
+            if fault := next(parts[-1].faults(spec, facts.tasks), None):
+                raise CohortError(f"{folder / name}: {fault}")
+        samples = Samples.concatenate(parts)
+        return cls(facts.name, facts.source, facts.tasks, spec, samples, sha256(raw))
+
+    def of_tasks(self, names: Sequence[str]) -> "Cohort":
+        """The same patients with some of their outcomes, in the cohort's order of tasks."""
+        rows = [i for i, task in enumerate(self.tasks) if task.name in names]
+        outcomes, charted = self.samples.outcomes[:, rows], self.samples.charted[:, rows]
+        return replace(
+            self,
+            tasks=only(self.tasks, names),
+            samples=replace(self.samples, outcomes=outcomes, charted=charted),
+        )
+
+
+def _read(path: Path) -> bytes:
+    with naming(path, CohortError):
+        return path.read_bytes()
+
+
+def _shard(path: Path, content: bytes) -> Samples:
+    # zipfile and numpy raise errors of many types for a damaged file.
+    with (
+        naming(path, CohortError, Exception),
+        np.load(io.BytesIO(content), allow_pickle=False) as shard,
+    ):
+        if missing := {f.name for f in fields(Samples)} - set(shard.files):
+            raise CohortError(
+                f"{path.parent} was made by an older version, which did not write "
+                f"{', '.join(sorted(missing))}; make it anew with 'm3h-model cohort'"
+            )
+        return Samples(**{f.name: shard[f.name] for f in fields(Samples)})
+
+
+def write(
+    records: Iterable[Record],
+    folder: Path,
+    *,
+    name: str,
+    source: str,
+    made_by: Sequence[ModuleType],
+    spec: FeatureSpec,
+) -> Iterator[int]:
+    """Writes a cohort to `folder`; yields the number of records written so far.
+
+    `made_by` are the modules whose code decides what is in it; their digests are kept beside
+    those of the payload and feature code. Raises CohortError if there is no record at all, or one
+    cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TOKENIZER).write_text(spec.tokenizer_json, encoding="utf-8")
+    tasks = load_tasks()
+    shards: dict[str, str] = {}
+    written = 0
+    remaining = iter(records)
+    while chunk := _next(remaining, name, written):
+        path = folder / f"shard-{len(shards):05d}.npz"
+        np.savez(path, **vars(_samples(chunk, spec, tasks, name, written)))
+        shards[path.name] = sha256(path.read_bytes())
+        written += len(chunk)
+        yield written
+    if not written:
+        raise CohortError(f"the cohort {name} has no records")
+    facts: dict[str, Any] = {
+        "name": name,
+        "source": source,
+        "records": written,
+        "landmarks_hours": LANDMARKS_HOURS,
+        "code": _contract_code()
+        | {m.__name__: sha256(inspect.getsource(m).encode()) for m in made_by},
+        "spec": spec.model_dump(mode="json"),
+        "tokenizer": sha256(spec.tokenizer_json.encode()),
+        "tasks": [task.model_dump(mode="json") for task in tasks],
+        "shards": shards,
+    }
+    (folder / COHORT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _contract_code() -> dict[str, str]:
+    """The SHA-256 of every module of `schemas`, by the module's name."""
+    folder = Path(inspect.getfile(schemas)).parent
+    modules = {
+        path.relative_to(folder.parent).with_suffix(""): path
+        for path in sorted(folder.rglob("*.py"))
+    }
+    return {
+        ".".join(part for part in name.parts if part != "__init__"): sha256(path.read_bytes())
+        for name, path in modules.items()
+    }
+
+
+def _next(records: Iterator[Record], name: str, written: int) -> list[Record]:
+    try:
+        return list(islice(records, SHARD_RECORDS))
+    except InvalidPayload as error:
+        where = f"{name}: a record after the first {written}"
+        raise CohortError(f"{where}: {_first_fault(error)}") from None
+
+
+def _features(record: Record, spec: FeatureSpec, where: str) -> Features:
+    try:
+        return features(record.payload, spec)
+    except InvalidPayload as error:
+        raise CohortError(f"{record.file or where}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: InvalidPayload) -> str:
+    """Its place and its rule; no fault of a payload holds a value."""
+    fault = error.errors[0]
+    return f"{fault.pointer or 'the whole record'}: {fault.detail}"
+
+
+def _samples(
+    records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task], name: str, before: int
+) -> Samples:
+    """The arrays of records of the cohort `name`, `before` of which were written before these."""
+    made = [
+        _features(record, spec, f"{name}: record {number}")
+        for number, record in enumerate(records, before + 1)
+    ]
+    return Samples(
+        patient=np.array([r.patient for r in records]),
+        site=np.array([r.site for r in records]),
+        stay=np.array([r.stay for r in records]),
+        landmark=np.array(
+            [np.nan if r.landmark_hours is None else r.landmark_hours for r in records], np.float32
+        ),
+        present=np.array([[m in f.arrays for m in MODALITIES] for f in made], np.bool_),
+        outcomes=np.array([[_outcome(r, task) for task in tasks] for r in records], np.float32),
+        groups=np.array([[r.groups.get(group, "") for group in GROUPS] for r in records]),
+        charted=np.array(
+            [[r.charted.get(task.name, np.nan) for task in tasks] for r in records], np.float32
+        ),
+        masked=np.array([r.masked for r in records], np.int32),
+        tabular=_rows(made, "tabular", "values", (len(spec.tabular_names),)),
+        statistics=_rows(made, "series", "statistics", (len(spec.variables), len(STATISTICS))),
+        treatments=_rows(
+            made, "series", "treatments", (len(spec.treatments), len(TREATMENT_FEATURES))
+        ),
+        tokens=np.concatenate(
+            [np.empty(0, np.int32)]
+            + [f.arrays["notes"]["tokens"].astype(np.int32) for f in made if "notes" in f.arrays]
+        ),
+        lengths=np.array(
+            [len(f.arrays["notes"]["tokens"]) if "notes" in f.arrays else 0 for f in made], np.int64
+        ),
+        pixels=np.array(
+            [f.arrays["image"]["pixels"] for f in made if "image" in f.arrays], np.uint8
+        ).reshape(-1, 1, spec.image_side, spec.image_side),
+    )
+
+
+def _rows(made: Sequence[Features], modality: Any, name: str, shape: tuple[int, ...]) -> Any:
+    zeros = np.zeros(shape, np.float32)
+    return np.stack([f.arrays[modality][name] if modality in f.arrays else zeros for f in made])
+
+
+def _outcome(record: Record, task: Task) -> float:
+    value = record.outcomes.get(task.name)
+    if value is None:
+        return float("nan")
+    return float(task.classes.index(value)) if isinstance(value, str) else float(value)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, baselines, the study of many models, and its report."""

@@ -1,0 +1,1 @@
+"""The network: encoders, cross-task attention, heads, losses, checkpoints."""

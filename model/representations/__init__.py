@@ -1,0 +1,1 @@
+"""Representations of the modalities, learned without labels or loaded from pretrained encoders."""

@@ -1,0 +1,1 @@
+"""Training: data, devices, processes, the training loop and its log."""

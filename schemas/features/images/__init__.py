@@ -1,0 +1,1 @@
+"""Features of chest X-rays: decoding, view, plausibility, pixels."""

@@ -1,0 +1,1 @@
+"""Features of notes: plain text, negation, token ids."""

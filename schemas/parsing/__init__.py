@@ -1,0 +1,1 @@
+"""Parsing and validation of a request: JSON text, times, measured values."""

@@ -1,0 +1,1 @@
+"""Names that hospitals write, mapped to ours: units of measurement, categories, treatments."""

@@ -1,0 +1,1 @@
+"""Routes of the HTTP interface, and the documents that they return."""

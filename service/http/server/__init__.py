@@ -1,0 +1,1 @@
+"""The HTTP server of one worker: sockets, connections, limits, draining."""

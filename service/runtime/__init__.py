@@ -1,0 +1,1 @@
+"""A bundle in memory and the engine that runs its ONNX graphs."""

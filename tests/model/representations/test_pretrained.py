@@ -1,0 +1,447 @@
+"""A pretrained encoder is read from the files that hospitals have, or the error says what to do."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import BertModel
+
+from model.network.net import NetConfig
+from model.representations.pretrained import (
+    DenseNet,
+    DenseNetFacts,
+    EncoderError,
+    read_bert,
+    read_densenet,
+    read_encoders,
+    tokenizer_of,
+)
+from schemas.features import FeatureSpec, features
+from schemas.payload import as_payload
+from tests.support.pretrained_files import (
+    LONGEST,
+    OF_OLD,
+    WORDS,
+    as_chexnet,
+    bert_folder,
+    bert_folder_of_old,
+    densenet,
+)
+
+CLS, SEP = WORDS.index("[CLS]"), WORDS.index("[SEP]")
+CHUNK = LONGEST - 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return bert_folder(tmp_path_factory.mktemp("bert") / "ClinicalBERT")
+
+
+@pytest.fixture(scope="module")
+def bert(folder):
+    return read_bert(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder, bert):
+    """The same BERT, loaded and run by transformers; its weights as a bundle keeps them."""
+    network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half().float()
+
+    @torch.no_grad()
+    def mean_of(tokens):
+        given = torch.cat([torch.tensor([CLS]), tokens, torch.tensor([SEP])])
+        return network(input_ids=given[None]).last_hidden_state[0, 1:-1].mean(0)
+
+    return mean_of
+
+
+def tokens_of(*lengths, seed=0):
+    """[B, longest] random tokens, padded with 0 at the end; none of them special."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(5, len(WORDS), (n,), generator=draw) for n in lengths]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def images(count=3, side=64):
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, side, side), generator=draw).to(torch.uint8)
+
+
+# Notes
+
+
+def test_a_bert_says_of_a_note_what_transformers_says(bert, reference):
+    (note,) = tokens_of(9)
+    said = bert.embed(note[None])[0]
+    torch.testing.assert_close(said, torch.cat([reference(note)] * 2), atol=1e-5, rtol=0)
+
+
+def test_a_folder_of_old_is_the_same_encoder(folder, bert, tmp_path):
+    old = read_bert(bert_folder_of_old(tmp_path / "of old"))
+    torch.testing.assert_close(old(tokens_of(5, 40)), bert(tokens_of(5, 40)))
+    assert tokenizer_of(tmp_path / "of old") == tokenizer_of(folder)
+
+
+def test_a_long_note_is_read_in_equal_chunks_whose_mean_and_maximum_are_told(bert, reference):
+    (note,) = tokens_of(3 * CHUNK - 6)
+    chunks = torch.stack([reference(chunk) for chunk in note.split(CHUNK - 2)])
+    assert len(chunks) == 3
+    expected = torch.cat([chunks.mean(0), chunks.amax(0)])
+    torch.testing.assert_close(bert.embed(note[None])[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, CHUNK, CHUNK + 1, 10 * CHUNK + 3])
+def test_the_last_token_of_a_note_of_any_length_counts(bert, length):
+    one = tokens_of(length)
+    other = one.clone()
+    other[0, -1] = 5 if one[0, -1] != 5 else 6
+    assert not torch.equal(bert(one)[0, :32], bert(other)[0, :32])
+
+
+def test_padding_changes_nothing_beside_a_very_long_note_neither(bert):
+    alone = [bert(tokens_of(n, seed=n))[0] for n in (3, CHUNK + 2, 500)]
+    together = torch.nn.utils.rnn.pad_sequence(
+        [tokens_of(n, seed=n)[0] for n in (3, CHUNK + 2, 500)], batch_first=True
+    )
+    padded = torch.nn.functional.pad(together, (0, 37))
+    torch.testing.assert_close(bert(together), torch.stack(alone), atol=1e-5, rtol=0)
+    torch.testing.assert_close(bert(padded), torch.stack(alone), atol=1e-5, rtol=0)
+
+
+def test_a_note_without_a_token_is_told_as_nothing_and_not_nan(bert):
+    assert torch.equal(bert(torch.zeros(2, 40, dtype=torch.long)), torch.zeros(2, 64))
+
+
+def test_a_separator_that_a_note_ends_with_is_not_doubled(bert, folder):
+    """BERT never saw two of them side by side."""
+    network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    network.load_state_dict(bert.bert.state_dict())
+    note = torch.cat([tokens_of(6)[0], torch.tensor([SEP])])
+    with torch.no_grad():
+        given = torch.cat([torch.tensor([CLS]), note])
+        expected = network(input_ids=given[None]).last_hidden_state[0, 1:].mean(0)
+    torch.testing.assert_close(bert.embed(note[None])[0, :32], expected, atol=1e-5, rtol=0)
+
+
+def test_the_scale_is_that_of_the_training_patients(folder):
+    bert = read_bert(folder)
+    notes = [tokens_of(*range(3, 20), seed=s) for s in range(5)]
+    bert.fit(notes)
+    said = torch.cat([bert(some) for some in notes])
+    assert said.median(dim=0).values.abs().max() < 1e-4
+    assert 0.3 < said.std() < 1.5
+
+
+def test_a_frozen_encoder_never_trains(folder):
+    bert = read_bert(folder).train()
+    assert not any(part.training for part in bert.modules())
+    assert not any(parameter.requires_grad for parameter in bert.parameters())
+
+
+# Its tokenizer
+
+
+def spec_of(folder):
+    return FeatureSpec.default().model_copy(
+        update={"tokenizer_json": tokenizer_of(folder), "phrases": 0}
+    )
+
+
+def note_tokens(texts, spec):
+    notes = [
+        {"kind": "nursing", "time": f"2031-05-04T0{i}:00:00Z", "text": t}
+        for i, t in enumerate(texts)
+    ]
+    payload = as_payload({"as_of": "2031-05-04T12:00:00Z", "notes": notes})
+    return features(payload, spec).arrays["notes"]["tokens"]
+
+
+def test_notes_become_the_berts_own_tokens_whole_each_closed_by_one_separator(folder):
+    spec = spec_of(folder)
+    text = "Fever and the fever. " * 50
+    found = [WORDS[i] for i in note_tokens([text, "the"], spec)]
+    assert found == ["Fever", "and", "the", "fever", "."] * 50 + ["[SEP]", "the", "[SEP]"]
+    assert spec.vocabulary == len(WORDS)
+
+
+def test_nothing_that_a_note_spells_is_a_special_token(folder):
+    found = note_tokens(["the [PAD] the [SEP] the [CLS]"], spec_of(folder)).tolist()
+    assert not {0, CLS} & set(found)
+    assert found.count(SEP) == 1
+    assert found[-1] == SEP
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "expected"),
+    [
+        (WORDS, None, "Fever"),  # capitals in the words: they count
+        ([w for w in WORDS if w == w.lower() or w[0] == "["], None, "fever"),
+        (WORDS, True, "fever"),
+        (WORDS, False, "Fever"),
+    ],
+)
+def test_capitals_count_if_the_folder_says_so_or_else_if_its_words_have_them(
+    tmp_path, words, said, expected
+):
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    if said is not None:
+        told = json.dumps({"do_lower_case": said})
+        (tmp_path / "tokenizer_config.json").write_text(told, encoding="utf-8")
+    tokenizer = Tokenizer.from_str(tokenizer_of(tmp_path))
+    assert tokenizer.encode("Fever").tokens == [expected]
+
+
+# Images
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_form_of_a_file_holds_the_same_encoder(tmp_path, channels):
+    network = densenet(channels)
+    weights = network.state_dict()
+    files = {name: tmp_path / name for name in ("tv.pth", "x.pth.tar", "old.pt", "x.safetensors")}
+    torch.save(weights, files["tv.pth"])
+    torch.save(as_chexnet(network), files["x.pth.tar"], **OF_OLD)
+    torch.save({"model": as_chexnet(network)["state_dict"]}, files["old.pt"])
+    save_file(weights, files["x.safetensors"])
+    said = [read_densenet(file)(images()) for file in files.values()]
+    assert all(torch.equal(one, said[0]) for one in said)
+    assert said[0].std() > 0
+    facts = read_densenet(files["x.pth.tar"]).facts
+    assert (facts.channels, facts.initial, facts.growth) == (channels, 32, 8)
+    assert (facts.bottleneck, facts.blocks) == (16, (1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "black", "white"),
+    [
+        (1, [-1024.0], [1024.0]),  # torchxrayvision
+        (3, [-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]),  # ImageNet, so CheXNet
+    ],
+)
+def test_grey_is_as_the_weights_were_trained_on(tmp_path, channels, black, white):
+    torch.save(densenet(channels).state_dict(), tmp_path / "x.pt")
+    encoder = read_densenet(tmp_path / "x.pt")
+    seen = []
+    encoder.features.conv0.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for shade, expected in ((0, black), (255, white)):
+        encoder(torch.full((1, 1, 32, 32), shade, dtype=torch.uint8))
+        torch.testing.assert_close(
+            seen[-1][0, :, 16, 16], torch.tensor(expected), atol=1e-3, rtol=1e-4
+        )
+
+
+def test_a_densenet_121_has_torchvisions_number_of_weights():
+    facts = DenseNetFacts(
+        name="",
+        digest="",
+        channels=3,
+        initial=64,
+        growth=32,
+        bottleneck=128,
+        blocks=(6, 12, 24, 16),
+    )
+    encoder = DenseNet(facts)
+    # 7,978,856 with the classifier of 1,000 classes.
+    assert sum(p.numel() for p in encoder.features.parameters()) == 7_978_856 - 1_025_000
+    assert encoder.width == 1024
+
+
+def test_matrices_are_half_precision_numbers_and_variances_are_kept_whole(tmp_path):
+    network = densenet(1)
+    torch.save(network.state_dict(), tmp_path / "x.pt")
+    found = read_densenet(tmp_path / "x.pt").features.state_dict()
+    for name, given in network.features.state_dict().items():
+        expected = given.half().float() if given.ndim > 1 else given
+        assert torch.equal(found[name], expected), name
+    assert found["norm0.running_var"].max() > 65504  # the largest half
+
+
+def test_a_pickled_network_is_not_run_and_the_error_tells_how_to_take_its_weights(tmp_path):
+    network, file = densenet(1), tmp_path / "xrv.pt"
+    torch.save(network, file)
+    with pytest.raises(EncoderError, match="PickledDenseNet, that is code, which is not run") as e:
+        read_densenet(file)
+    command = re.search(r"-c \"(.*)\"", str(e.value)).group(1)
+    command = command.replace("'weights.pt'", f"'{tmp_path / 'weights.pt'}'")
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", command], cwd=root, check=True)
+    torch.save(network.state_dict(), tmp_path / "expected.pt")
+    found, expected = (read_densenet(tmp_path / n) for n in ("weights.pt", "expected.pt"))
+    assert torch.equal(found(images()), expected(images()))
+
+
+class Malicious:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+def test_a_file_that_would_run_something_runs_nothing(tmp_path):
+    torch.save({"state_dict": Malicious(tmp_path / "ran")}, tmp_path / "x.pt")
+    with pytest.raises(EncoderError, match="which is not run here"):
+        read_densenet(tmp_path / "x.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+# What is wrong is said
+
+
+def without(name):
+    def change(folder):
+        (folder / name).unlink()
+
+    return change
+
+
+def config_with(**changed):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changed))
+
+    return change
+
+
+def other_weights(edit):
+    def change(folder):
+        weights = load_file(folder / "model.safetensors")
+        edit(weights)
+        save_file(weights, folder / "model.safetensors")
+
+    return change
+
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+BROKEN_BERTS = {
+    "has no config.json": without("config.json"),
+    "neither tokenizer.json nor vocab.txt": without("tokenizer.json"),
+    "neither model.safetensors nor pytorch_model.bin": without("model.safetensors"),
+    "model_type is 'roberta'; it must be 'bert'": config_with(model_type="roberta"),
+    "position_embedding_type must be 'absolute'": config_with(
+        position_embedding_type="relative_key"
+    ),
+    "hidden_size": config_with(hidden_size=None),
+    f"the tokenizer has {len(WORDS)} tokens, and config.json says 50": config_with(vocab_size=50),
+    r"lacks 16 of \d+ tensors: encoder.layer.2.attention": config_with(num_hidden_layers=3),
+    r"lacks 1 of \d+ tensors: encoder.layer.1.attention.self.query.weight": other_weights(
+        lambda weights: weights.pop(QUERY)
+    ),
+    r"another shape: encoder.layer.1.attention.self.query.weight \(32, 16\), not \(32, 32\)": (
+        other_weights(lambda w: w.update({QUERY: w[QUERY][:, :16].contiguous()}))
+    ),
+    "not finite in half precision: encoder.layer.1.attention.self.query.weight": other_weights(
+        lambda w: w[QUERY].fill_(1e5)
+    ),
+    "is no safetensors file": lambda f: (f / "model.safetensors").write_bytes(b"not weights"),
+    "config.json is not JSON": lambda f: (f / "config.json").write_text("{"),
+    "tokenizer.json is no tokenizer": lambda f: (f / "tokenizer.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN_BERTS)
+def test_what_is_wrong_with_a_berts_folder_is_said(folder, tmp_path, said):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    BROKEN_BERTS[said](broken)
+    with pytest.raises(EncoderError, match=said):
+        read_bert(broken)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(EncoderError, match=r"there is no folder .*nowhere"):
+        read_bert(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (WORDS[1:] + WORDS[:1], r"\[PAD\] has the id \d+; it must have 0"),
+        (WORDS[:3] + WORDS[4:], r"no \[SEP\]: it is no BERT's"),
+    ],
+)
+def test_a_vocabulary_that_is_no_berts_is_said(tmp_path, words, said):
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    with pytest.raises(EncoderError, match=said):
+        tokenizer_of(tmp_path)
+
+
+def resnet(weights):
+    return {"conv1.weight": torch.zeros(8, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(8, 8)}
+
+
+def without_a_layer(weights):
+    return {n: w for n, w in weights.items() if "denseblock2.denselayer1." not in n}
+
+
+def wider(weights):
+    name = "features.denseblock2.denselayer2.conv1.weight"
+    return weights | {name: torch.zeros(16, 99, 1, 1)}
+
+
+def of_two_channels(weights):
+    return weights | {"features.conv0.weight": torch.zeros(32, 2, 7, 7)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (resnet, r"is no DenseNet: .*it has conv1.weight, layer1.0.conv1.weight"),
+        (without_a_layer, r"lacks 10 of \d+ tensors: denseblock2.denselayer1.norm1.weight"),
+        (wider, r"denseblock2.denselayer2.conv1.weight \(16, 99, 1, 1\), not \(16, 28, 1, 1\)"),
+        (of_two_channels, "reads 2 channels; it must read 1 or 3"),
+        (lambda _: torch.zeros(3), "holds no named tensors"),
+        (lambda _: {}, "holds no named tensors"),
+    ],
+)
+def test_what_is_wrong_with_a_densenets_file_is_said(tmp_path, change, said):
+    torch.save(change(densenet(3).state_dict()), tmp_path / "x.pt")
+    with pytest.raises(EncoderError, match=said):
+        read_densenet(tmp_path / "x.pt")
+
+
+def test_a_file_that_is_none_and_one_that_is_not_there_are_said(tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"a text")
+    with pytest.raises(EncoderError, match="neither a torch nor a safetensors file"):
+        read_densenet(tmp_path / "x.pt")
+    with pytest.raises(EncoderError, match="there is no file"):
+        read_densenet(tmp_path / "y.pt")
+
+
+# A cohort of another encoder
+
+
+def test_a_cohort_that_was_not_made_for_the_encoder_is_refused_and_how_to_make_it_is_said(
+    folder, tmp_path
+):
+    torch.save(densenet(1).state_dict(), tmp_path / "x.pt")
+    notes = NetConfig(notes_encoder=str(folder))
+    image = NetConfig(image_encoder=str(tmp_path / "x.pt"))
+    plain = FeatureSpec.default()
+    with pytest.raises(EncoderError, match=rf"cohort … --tokenizer {folder}"):
+        read_encoders(notes, plain)
+    with pytest.raises(EncoderError, match=r"128 pixels .* cohort … --image-side 224"):
+        read_encoders(image, plain)
+    with pytest.raises(EncoderError, match="--tokenizer"):  # phrases have ids that no BERT knows
+        read_encoders(notes, spec_of(folder).model_copy(update={"phrases": 10}))
+    fitting = spec_of(folder).model_copy(update={"image_side": 224})
+    assert read_encoders(notes, fitting).keys() == {"notes"}
+    assert read_encoders(image, fitting).keys() == {"image"}
+    assert not read_encoders(NetConfig(), plain)
+
+
+def test_another_berts_tokenizer_is_not_this_ones(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"lowercase": false', '"lowercase": true'))
+    with pytest.raises(EncoderError, match="not cut by the tokenizer of"):
+        read_encoders(NetConfig(notes_encoder=str(other)), spec_of(folder))

@@ -1,0 +1,55 @@
+"""Networks that are trained at once are those that are trained one after the other."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.training.batched_training import Stacked
+from model.training.data import member_outputs
+from model.training.prepare import Prepared
+from model.training.train import MemberRun, Trainer
+from tests.support.cohorts import CONFIG, NAMES, TASKS, make_cohort
+
+COALITIONS = [
+    ["diabetes"],
+    ["length_of_stay"],
+    ["diabetes", "septic_shock", "sepsis", "phenotype"],
+    ["discharge_disposition", "length_of_stay", "in_hospital_mortality"],
+    NAMES,
+]
+
+
+@pytest.mark.parametrize(
+    ("attention", "hidden"),
+    [("balanced", None), ("published", None), ("none", None), ("balanced", "septic_shock")],
+)
+def test_networks_trained_at_once_say_what_they_would_say_alone(attention, hidden):
+    """Also if a modality is hidden from one of the tasks, and so some networks have two views."""
+    net = CONFIG.net.model_copy(update={"attention": attention})
+    config = CONFIG.model_copy(update={"net": net, "epochs": 3})
+    cohort = make_cohort()
+    if hidden:
+        noted = cohort.samples.present[:, 2]
+        noted[::2] = False
+        cohort.samples.outcomes[noted, NAMES.index(hidden)] = np.nan
+    prepared = Prepared([cohort], config, modalities=("tabular", "series", "notes"))
+    taking = torch.tensor([[name in names for name in NAMES] for names in COALITIONS])
+    stacked = Stacked(prepared, 1, taking)
+    stacked.run()
+    raw, attention_of = stacked.outputs(prepared.represented, prepared.data.present)
+    binary = [task.name for task in TASKS if task.kind == "binary"]
+    for k, names in enumerate(COALITIONS):
+        run = MemberRun(Trainer(prepared, tasks=names), 1)
+        for _ in run.epochs(None):
+            pass
+        rows = np.arange(len(prepared.data))
+        alone, weights = member_outputs(run.mean, prepared.represented, prepared.data, rows)
+        columns = [i for i, name in enumerate(NAMES) if name in names]
+        for name, value in alone.items():
+            mine = raw[name][k]
+            if name == "binary":
+                mine = mine[:, [binary.index(NAMES[i]) for i in columns if NAMES[i] in binary]]
+            torch.testing.assert_close(mine, value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            attention_of[k][columns][:, columns], weights.mean(0), rtol=1e-4, atol=1e-5
+        )

@@ -1,0 +1,300 @@
+"""A damaged cohort or checkpoint is told in one line that names the file, whatever the damage."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from export.cli import app as export_app
+from model.cli.main import app as model_app
+from model.cohorts.samples import Samples
+from model.cohorts.store import COHORT, Cohort, CohortError
+from model.network.checkpoint import FACTS, WEIGHTS, Checkpoint, CheckpointError
+from model.training.prepare import Prepared, RunError
+from model.training.train import STATE, Trainer
+from schemas.manifest import TOKENIZER, sha256
+from tests.support.cohorts import CONFIG, make_cohort, save
+from tests.support.damaged_files import copied, damage_file, damage_json
+
+ONE = CONFIG.model_copy(update={"members": 2, "epochs": 1})
+SHARD = "shard.npz"
+OTHER_TYPES = ["U4", "f8", "i2", "c16", "O", ">f4", "S3", "M8[s]"]
+EXAMPLES = settings(max_examples=120, deadline=None, database=None)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "cohort"
+    save(make_cohort(40), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A checkpoint, and the state of a member beside it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    trainer = Trainer(Prepared([make_cohort(40)], ONE))
+    for _ in trainer.run(folder):
+        pass
+    trainer.checkpoint().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged") / "copy"
+
+
+def fault_of(read, error):
+    """What `read` says, in one line; "" if it takes no offence."""
+    told = ""
+    try:
+        read()
+    except error as caught:
+        told = str(caught)
+        assert told
+    assert "\n" not in told
+    return told
+
+
+def with_digests(folder):
+    """As if the cohort had been made as it is now."""
+    facts = json.loads((folder / COHORT).read_bytes())
+    facts["shards"] = {SHARD: sha256((folder / SHARD).read_bytes())}
+    (folder / COHORT).write_text(json.dumps(facts))
+
+
+def with_arrays(folder, **changed):
+    with np.load(folder / SHARD) as kept:
+        arrays = {name: kept[name] for name in kept.files} | changed
+    np.savez(folder / SHARD, **{k: v for k, v in arrays.items() if v is not None})
+    with_digests(folder)
+
+
+# ------------------------------------------------------------------------------------------ cohorts
+
+
+@pytest.mark.parametrize("name", [COHORT, TOKENIZER, SHARD])
+def test_a_damaged_file_of_a_cohort_is_named(cohort, place, name):
+    @EXAMPLES
+    @given(st.data())
+    def try_one(data):
+        folder = copied(cohort, place)
+        damage_file(data.draw, folder / name)
+        said = fault_of(lambda: Cohort.load(folder), CohortError)
+        assert said == "" or said.startswith(str(folder))
+
+    try_one()
+
+
+def test_a_damaged_description_of_a_cohort_is_named(cohort, place):
+    @EXAMPLES
+    @given(st.data())
+    def try_one(data):
+        folder = copied(cohort, place)
+        damage_json(data.draw, folder / COHORT)
+        said = fault_of(lambda: Cohort.load(folder), CohortError)
+        assert said == "" or said.startswith(str(folder))
+
+    try_one()
+
+
+def test_a_damaged_shard_whose_digest_holds_is_named(cohort, place):
+    """As a program of one's own writes it, not as a disk damages it."""
+
+    @EXAMPLES
+    @given(st.data())
+    def try_one(data):
+        folder = copied(cohort, place)
+        damage_file(data.draw, folder / SHARD)
+        if (folder / SHARD).is_file():
+            with_digests(folder)
+        said = fault_of(lambda: Cohort.load(folder), CohortError)
+        assert said == "" or said.startswith(str(folder / SHARD)) or "older version" in said
+
+    try_one()
+
+
+def test_arrays_of_another_type_or_shape_are_named(cohort, place):
+    samples = Cohort.load(cohort).samples
+
+    @EXAMPLES
+    @given(st.sampled_from(list(vars(samples))), st.data())
+    def try_one(name, data):
+        folder, array = copied(cohort, place), getattr(samples, name)
+        others = [o for o in OTHER_TYPES if np.dtype(o).kind != "U" or array.dtype.kind != "U"]
+        other = data.draw(st.sampled_from(others))
+        changed = data.draw(
+            st.sampled_from(
+                [
+                    np.zeros(array.shape, other),
+                    array[:-1],
+                    array[None],
+                    array[..., None],
+                    np.concatenate([array, array]),
+                    array.reshape(-1)[0],
+                ]
+            )
+        )
+        with_arrays(folder, **{name: changed})
+        said = fault_of(lambda: Cohort.load(folder), CohortError)
+        assert said.startswith(f"{folder / SHARD}: ")
+        assert f" {name} " in f" {said} " or "shape" in said or "Object arrays" in said
+
+    try_one()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {"outcomes": s.outcomes + 7}, "outcomes of "),
+        (lambda s: {"outcomes": s.outcomes - 7}, "outcomes of "),
+        (lambda s: {"tokens": s.tokens - 1000}, "tokens holds ids outside"),
+        (lambda s: {"tokens": s.tokens + 10**8}, "tokens holds ids outside"),
+        (lambda s: {"tabular": s.tabular + np.float32(np.inf)}, "tabular holds infinite"),
+        (lambda s: {"lengths": -s.lengths}, "tokens has the shape"),
+        (lambda s: {"present": ~s.present}, "pixels has the shape"),
+        (lambda s: {"tabular": None}, "did not write tabular"),
+        (lambda s: vars(s.take(np.arange(0))), "there is no record"),
+    ],
+)
+def test_values_that_no_cohort_has_are_named(cohort, place, change, said):
+    folder = copied(cohort, place)
+    with_arrays(folder, **change(Cohort.load(cohort).samples))
+    assert said in fault_of(lambda: Cohort.load(folder), CohortError)
+
+
+class Marked:
+    """Its unpickling would leave a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_pickled_object_is_never_loaded(cohort, place, tmp_path):
+    folder = copied(cohort, place)
+    mark = tmp_path / "was here"
+    with_arrays(folder, tabular=np.array([Marked(mark)], dtype=object))
+    assert "Object arrays cannot be loaded" in fault_of(lambda: Cohort.load(folder), CohortError)
+    assert not mark.exists()
+
+
+def test_a_shard_is_a_file_of_the_folder(cohort, place):
+    folder = copied(cohort, place)
+    facts = json.loads((folder / COHORT).read_bytes())
+    facts["shards"] = {f"../{cohort.name}/{SHARD}": next(iter(facts["shards"].values()))}
+    (folder / COHORT).write_text(json.dumps(facts))
+    assert "shards" in fault_of(lambda: Cohort.load(folder), CohortError)
+
+
+def test_a_whole_cohort_is_read(cohort):
+    samples = Cohort.load(cohort).samples
+    for name, array in vars(make_cohort(40).samples).items():
+        np.testing.assert_array_equal(getattr(samples, name), array)
+    assert isinstance(samples, Samples)
+
+
+# -------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("name", [FACTS, WEIGHTS, TOKENIZER])
+def test_a_damaged_file_of_a_checkpoint_is_named(run_folder, place, name):
+    @EXAMPLES
+    @given(st.data())
+    def try_one(data):
+        folder = copied(run_folder, place)
+        damage_file(data.draw, folder / name)
+        said = fault_of(lambda: Checkpoint.load(folder), CheckpointError)
+        assert said == "" or said.startswith(str(folder))
+
+    try_one()
+
+
+def test_a_damaged_description_of_a_checkpoint_is_told(run_folder, place):
+    @EXAMPLES
+    @given(st.data())
+    def try_one(data):
+        folder = copied(run_folder, place)
+        damage_json(data.draw, folder / FACTS)
+        fault_of(lambda: Checkpoint.load(folder).net(), CheckpointError)
+
+    try_one()
+
+
+def test_a_damaged_matrix_beside_a_checkpoint_is_named(run_folder, place):
+    folder = copied(run_folder, place)
+    (folder / "tim.json").write_text('{"tasks": 3}')
+    said = fault_of(lambda: Checkpoint.load(folder), CheckpointError)
+    assert said.startswith(f"{folder / 'tim.json'}: ")
+
+
+def test_weights_of_another_network_are_told(run_folder, place):
+    folder = copied(run_folder, place)
+    facts = json.loads((folder / FACTS).read_bytes())
+    facts["net"]["width"] += 1
+    (folder / FACTS).write_text(json.dumps(facts))
+    assert "do not belong together" in fault_of(
+        lambda: Checkpoint.load(folder).net(), CheckpointError
+    )
+
+
+def test_a_damaged_state_of_a_run_is_named(run_folder, place):
+    prepared = Prepared([make_cohort(40)], ONE)
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(st.data())
+    def try_one(data):
+        folder = copied(run_folder, place)
+        damage_file(data.draw, folder / STATE.format(0))
+        said = fault_of(lambda: next(iter(Trainer(prepared).run(folder)), None), RunError)
+        assert said == "" or said.startswith(str(folder))
+
+    try_one()
+
+
+# ------------------------------------------------------------------------------------- the commands
+
+
+def said_by(app, *arguments):
+    """What a command that fails says, which is one line."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit)
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_the_commands_tell_a_fault_in_one_line(cohort, run_folder, place, bundle_dir, tmp_path):
+    folder = copied(cohort, place)
+    (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:100])
+    named = f"{folder / SHARD} was changed since the cohort was made"
+    train = ("train", "--cohort", folder, "--out", tmp_path / "run")
+    assert said_by(model_app, *train) == f"m3h-model: {named}"
+    assert said_by(model_app, "score", run_folder, "--cohort", folder) == f"m3h-model: {named}"
+    by = ("--recalibrate", folder)
+    assert said_by(export_app, bundle_dir, tmp_path / "b", *by) == f"m3h-export: {named}"
+    reduced = ("--precision", "int8", "--cohort", folder)
+    assert said_by(export_app, bundle_dir, tmp_path / "b", *reduced) == f"m3h-export: {named}"
+    broken = copied(run_folder, tmp_path / "broken")
+    (broken / FACTS).write_text("{}")
+    assert (
+        said_by(export_app, broken, tmp_path / "b")
+        == f"m3h-export: {broken / FACTS}: spec is missing"
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(cohort, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    command = ["train", "--cohort", str(cohort), "--out", str(out), "--device", "cpu"]
+    done = CliRunner().invoke(model_app, command)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1] == f"m3h-model: {out}: Not a directory"

@@ -1,0 +1,47 @@
+"""What is known before a label is learned from is of the right patients."""
+
+import numpy as np
+import pytest
+
+from model.cohorts.store import Cohort
+from model.training.prepare import Prepared, held_out, log_odds_offsets
+from tests.support.cohorts import CONFIG, NAMES, SPEC, TASKS, make_cohort
+
+
+def test_no_patient_and_no_hospital_is_learned_from_by_the_member_that_it_judges():
+    samples = make_cohort().samples
+    samples.patient[:] = [f"p{i % 100}" for i in range(len(samples))]  # some in two hospitals
+    judged = []
+    for learn, stop in held_out(samples, 5, seed=0):
+        assert not set(samples.site[learn]) & set(samples.site[stop])
+        assert not set(samples.patient[learn]) & set(samples.patient[stop])
+        judged.append(stop)
+    assert sorted(np.concatenate(judged)) == list(range(len(samples)))
+
+
+def test_cohorts_of_different_specs_are_refused():
+    other = make_cohort(name="other")
+    spec = SPEC.model_copy(update={"window_hours": 12.0})
+    with pytest.raises(ValueError, match="made and other"):
+        Prepared([make_cohort(), Cohort("other", "", TASKS, spec, other.samples, "x")], CONFIG)
+
+
+def test_a_sampled_prevalence_is_told_by_its_log_odds():
+    first, second = make_cohort(), make_cohort(name="sampled")
+    column = NAMES.index("pneumonia")
+    first.samples.outcomes[:, column] = np.arange(240) % 10 == 0
+    second.samples.outcomes[:, column] = np.arange(240) % 2 == 0
+    offsets = log_odds_offsets([first, second])
+    assert offsets[0]["pneumonia"] == 0
+    assert offsets[1]["pneumonia"] == pytest.approx(np.log(9), abs=0.15)
+
+
+def test_a_task_sees_only_modalities_that_it_had_labels_beside():
+    eicu, images = make_cohort(), make_cohort(name="images")
+    eicu.samples.present[:, 3] = False
+    eicu = Cohort("eicu", "", TASKS, SPEC, eicu.samples.take(np.arange(240)), "a")
+    images.samples.outcomes[:, [i for i, n in enumerate(NAMES) if n != "pneumonia"]] = np.nan
+    facts = Prepared([eicu, images], CONFIG).facts
+    seen = {task.name: facts.seen(task) for task in TASKS}
+    assert seen["pneumonia"] == ("tabular", "series", "notes", "image")
+    assert seen["diabetes"] == ("tabular", "series", "notes")

@@ -1,0 +1,66 @@
+"""The memory that an image takes, measured in a process of its own."""
+
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.support.chest_films import black_png, encoded
+
+# Prints by how many megabytes the peak of the process exceeds what it had before.
+READ = """
+import sys
+from datetime import UTC, datetime
+from schemas.features import FeatureSpec, features
+from schemas.payload import InvalidPayload, as_payload
+
+def kilobytes(name):
+    with open("/proc/self/status") as lines:
+        return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+time, spec = datetime(2026, 1, 1, tzinfo=UTC), FeatureSpec.default()
+image = {"time": time, "media_type": sys.argv[1], "data": sys.stdin.buffer.read()}
+payload = as_payload({"as_of": time, "images": [image]})
+before = kilobytes("VmRSS")
+try:
+    features(payload, spec)
+    rule = "read"
+except InvalidPayload as error:
+    rule = error.errors[0].rule
+print(rule, (kilobytes("VmHWM") - before) // 1024)
+"""
+MOST = 260  # megabytes
+
+
+def jpeg(mode):
+    tiled = np.tile(np.random.default_rng(0).integers(0, 256, (64, 64)), (98, 98))
+    grey = PIL.Image.fromarray(tiled.astype(np.uint8))
+    return encoded(grey.convert("RGB").convert(mode), "JPEG")
+
+
+CASES = {
+    "16 bits, 6000 x 6000": (lambda: black_png(6000, 6000, 16), "read"),
+    "16 bits, 610 x 65535": (lambda: black_png(610, 65_535, 16), "read"),
+    "16 bits, 1 x 40 million": (lambda: black_png(1, 40_000_000, 16), "pixel_limit"),
+    "16 bits, 40 million x 1": (lambda: black_png(40_000_000, 1, 16), "pixel_limit"),
+    "16 bits, colours and alpha": (lambda: black_png(6300, 6300, 16, 6), "read"),
+    "colours": (lambda: black_png(6300, 6300, 8, 2), "read"),
+    "CMYK": (lambda: jpeg("CMYK"), "read"),
+    "colours, JPEG": (lambda: jpeg("RGB"), "read"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("name", CASES)
+def test_no_image_takes_more_than_its_pixels_need(name):
+    make, rule = CASES[name]
+    data = make()
+    media_type = "image/png" if data[1:4] == b"PNG" else "image/jpeg"
+    done = subprocess.run(
+        [sys.executable, "-c", READ, media_type], input=data, capture_output=True, check=True
+    )
+    outcome, megabytes = done.stdout.split()
+    assert outcome.decode() == rule
+    assert int(megabytes) < MOST

@@ -1,0 +1,217 @@
+"""Pictures that are no frontal chest X-ray are found, and films are not."""
+
+import functools
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFilter
+import PIL.ImageFont
+import PIL.ImageOps
+import pytest
+
+from model.cohorts.synthetic import chest_xray
+from schemas.features.images.decoding import decode
+from schemas.features.images.plausibility import unlike_chest_film
+from tests.support.chest_films import encoded, film
+
+SIDE = 256
+Y, X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+
+
+def unlike(data, media_type="image/png"):
+    return unlike_chest_film(decode(data, media_type, 128, 40_000_000), frontal=True)
+
+
+def grey(values):
+    return PIL.Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def ellipse(x, y, across, down):
+    return np.hypot((X - x) / across, (Y - y) / down) < 1
+
+
+def page(dark):
+    shown = PIL.Image.new("L", (850, 1100), 255)
+    pen, font = PIL.ImageDraw.Draw(shown), PIL.ImageFont.load_default(size=20)
+    for line in range(40):
+        pen.text((60, 40 + 26 * line), "discharge summary of a patient " * 3, fill=0, font=font)
+    return PIL.ImageOps.invert(shown) if dark else shown
+
+
+def ecg(colour):
+    shown = PIL.Image.new("RGB", (1200, 800), (255, 240, 240) if colour else (255, 255, 255))
+    pen = PIL.ImageDraw.Draw(shown)
+    for at in range(0, 1200, 20):
+        pen.line((at, 0, at, 800), fill=(255, 180, 180) if colour else (225, 225, 225))
+        pen.line((0, at, 1200, at), fill=(255, 180, 180) if colour else (225, 225, 225))
+    along = np.arange(1200)
+    beat = np.exp(-(((along % 150) / 150 - 0.4) ** 2) / 4e-4)
+    for row in range(4):
+        height = 200 * row + 120 - 90 * beat
+        pen.line(list(zip(along.tolist(), height.tolist(), strict=True)), fill=(0, 0, 0), width=2)
+    return shown
+
+
+def ct_slice():
+    body = np.where(ellipse(0, 0, 0.9, 0.65), 150, 0)
+    body[ellipse(-0.42, 0, 0.3, 0.42) | ellipse(0.42, 0, 0.3, 0.42)] = 30
+    body[ellipse(0, 0.45, 0.1, 0.1)] = 230
+    return grey(body + np.random.default_rng(0).normal(0, 6, body.shape))
+
+
+def hand():
+    shown = PIL.Image.new("L", (400, 520), 8)
+    pen = PIL.ImageDraw.Draw(shown)
+    pen.ellipse((110, 260, 300, 470), fill=90)
+    for foot, tip, top in ((95, 40, 200), (150, 125, 70), (200, 200, 40), (250, 270, 70)):
+        pen.line((foot, 330, tip, top), fill=95, width=42)
+        pen.line((foot, 330, tip, top), fill=200, width=16)
+    return shown.filter(PIL.ImageFilter.GaussianBlur(2))
+
+
+def photograph():
+    draw = np.random.default_rng(5)
+    coarse = draw.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    fine = np.asarray(
+        PIL.Image.fromarray(coarse).resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC)
+    )
+    return PIL.Image.fromarray(
+        np.clip(fine + draw.normal(0, 8, fine.shape), 0, 255).astype(np.uint8)
+    )
+
+
+def noise(kind):
+    draw = np.random.default_rng(1)
+    values = {
+        "uniform": lambda: draw.integers(0, 256, (SIDE, SIDE)),
+        "gaussian": lambda: draw.normal(128, 50, (SIDE, SIDE)),
+        "faint": lambda: draw.normal(128, 10, (SIDE, SIDE)),
+        "salt and pepper": lambda: (draw.random((SIDE, SIDE)) < 0.5) * 255,
+        "sparse": lambda: (draw.random((SIDE, SIDE)) < 0.02) * 255,
+        "large": lambda: draw.integers(0, 256, (1024, 1024)),
+    }
+    return grey(values[kind]())
+
+
+OTHERS = {
+    "one pixel": lambda: PIL.Image.new("L", (1, 1), 128),
+    "icon": lambda: film((32, 32)),
+    "strip": lambda: film((900, 120)),
+    "black": lambda: PIL.Image.new("L", (512, 512), 0),
+    "grey": lambda: PIL.Image.new("L", (512, 512), 60),
+    "white": lambda: PIL.Image.new("L", (512, 512), 255),
+    "gradient": lambda: grey(127 + 127 * X),
+    "upward gradient": lambda: grey(127 + 127 * Y),
+    "disc": lambda: grey(255 * ellipse(0, 0, 0.6, 0.6)),
+    "stripes": lambda: grey(127 + 127 * np.sin(30 * X)),
+    "page": lambda: page(dark=False),
+    "dark page": lambda: page(dark=True),
+    "ECG": lambda: ecg(colour=False),
+    "ECG on paper": lambda: ecg(colour=True),
+    "slice": ct_slice,
+    "hand": hand,
+    "photograph": photograph,
+    "grey photograph": lambda: photograph().convert("L"),
+    "inverted": lambda: PIL.ImageOps.invert(film()),
+    "on its side": lambda: film().transpose(PIL.Image.Transpose.ROTATE_90),
+    "upside down": lambda: film().transpose(PIL.Image.Transpose.ROTATE_180),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_picture_of_something_else_is_unlike_a_chest_film(name):
+    assert unlike(encoded(OTHERS[name]())) is not None
+
+
+@pytest.mark.parametrize(
+    "kind", ["uniform", "gaussian", "faint", "salt and pepper", "sparse", "large"]
+)
+def test_noise_is_unlike_a_chest_film(kind):
+    assert unlike(encoded(noise(kind))) is not None
+
+
+def test_nine_in_ten_pictures_of_blurred_noise_are_found():
+    draw = np.random.default_rng(2)
+    found = [
+        unlike(
+            encoded(
+                PIL.ImageOps.autocontrast(
+                    grey(draw.integers(0, 256, (SIDE, SIDE))).filter(
+                        PIL.ImageFilter.GaussianBlur(draw.uniform(0.5, 20))
+                    )
+                )
+            )
+        )
+        for _ in range(100)
+    ]
+    assert sum(reason is not None for reason in found) >= 90
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("one pixel", "64 pixels"),
+        ("strip", "2.5 times"),
+        ("photograph", "coloured"),
+        ("black", "one grey"),
+        ("inverted", "inverted"),
+        ("slice", "corners"),
+        ("on its side", "upright frontal chest"),
+    ],
+)
+def test_the_reason_is_named(name, reason):
+    assert reason in unlike(encoded(OTHERS[name]()))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (300, 256), (1000, 1200)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_film_of_any_size_is_none_of_these(size, kind):
+    assert unlike(encoded(film(size), kind), f"image/{kind.lower()}") is None
+
+
+@pytest.mark.parametrize("signs", [set(), {"effusion"}, {"emphysema"}, {"cloud", "large_heart"}])
+def test_the_drawn_chests_of_the_synthetic_cohort_are_none_of_these(signs):
+    draw = np.random.default_rng(3)
+    assert [unlike(chest_xray(signs, draw)) for _ in range(10)] == [None] * 10
+
+
+def test_a_lateral_film_of_a_model_that_reads_those_is_not_compared_with_frontal_ones():
+    turned = film().transpose(PIL.Image.Transpose.ROTATE_90)
+    picture = decode(encoded(turned), "image/png", 128, 40_000_000)
+    assert unlike_chest_film(picture, frontal=False) is None
+
+
+@functools.cache
+def real_films(folder):
+    return sorted((*folder.rglob("*.jpg"), *folder.rglob("*.png")))
+
+
+def test_at_most_one_in_two_hundred_real_films_is_taken_for_something_else(open_data):
+    files = real_films(open_data("nih-cxr") / "nih-cxr")
+    found = [unlike(file.read_bytes(), "image/jpeg") for file in files]
+    assert len(files) > 900
+    assert sum(reason is not None for reason in found) <= 0.005 * len(files)
+
+
+def test_films_of_other_hospitals_are_rarely_taken_for_something_else(open_data):
+    folder = open_data("covid-chestxray") / "covid-chestxray"
+    found = [unlike(file.read_bytes(), "image/jpeg") for file in real_films(folder)]
+    assert sum(reason is not None for reason in found) <= 0.02 * len(found)
+
+
+def test_real_films_that_are_inverted_or_turned_are_found(open_data):
+    files = real_films(open_data("nih-cxr") / "nih-cxr")[::20]
+    for change in (
+        PIL.ImageOps.invert,
+        functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_90),
+        functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_180),
+        functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_270),
+    ):
+        found = []
+        for file in files:
+            picture = PIL.Image.open(io.BytesIO(file.read_bytes())).convert("L")
+            changed = encoded(change(picture.resize((SIDE, SIDE))), "JPEG")
+            found.append(unlike(changed, "image/jpeg") is not None)
+        assert sum(found) >= 0.9 * len(found)

@@ -1,0 +1,131 @@
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.features.notes.negation import denied
+
+
+def found(text):
+    return [text[start:stop].strip() for start, stop in denied(text)]
+
+
+def cases():
+    r"""A text and its denied parts, from the last tab on, separated by bars."""
+    for line in (Path(__file__).parent / "denials.tsv").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            text, _, parts = line.replace(r"\n", "\n").rpartition("\t")
+            yield pytest.param(
+                text.replace(r"\t", "\t"), parts.split(" | ") if parts else [], id=text
+            )
+
+
+@pytest.mark.parametrize(("text", "parts"), list(cases()))
+def test_what_clinicians_deny_is_found_and_nothing_else(text, parts):
+    assert found(text) == parts
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "no ",
+            "not not ",
+            "no\n",
+            "\n",
+            " ",
+            "(",
+            ")",
+            "(no ",
+            "no (",
+            "not seen)",
+            ":",
+            "no a: ",
+        ),
+        *("no a, ", ", a", "denies:\n- ", "no evidence to ", "cannot be ", "? no ", "\tno", "-- "),
+        *("(-)", "not" + " " * 9, "not" + " " * 99, "a not seen", "(a not seen)", "and ", "is "),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "no ", "(" * 1000])
+def test_the_time_is_in_proportion_to_the_length(before, part):
+    text = before + part * (200_000 // len(part))
+    started = time.process_time()
+    denied(text)
+    assert time.process_time() - started < 4  # quadratic: minutes
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("No pneumonia on chest film", ["pneumonia on chest film"]),
+        ("Denies fever, chills or cough.", ["fever, chills or cough"]),
+        ("negative for deep vein thrombosis", ["deep vein thrombosis"]),
+        ("Not found: gout, leg pain. Asthma.", ["gout, leg pain"]),
+        ("There is no effusion. The heart is not enlarged.", ["effusion", "enlarged"]),
+        ("WITHOUT  evidence OF sepsis", ["evidence OF sepsis"]),
+    ],
+)
+def test_a_cue_denies_what_follows_it(text, parts):
+    assert found(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Pneumonia was ruled out by CT.", ["Pneumonia"]),
+        ("Fever, effusion absent; gout", ["effusion"]),
+        ("Edema: absent", ["Edema"]),
+        ("Blood cultures negative\nUrine: red", ["Blood cultures"]),
+        ("A fracture is not seen", ["A fracture"]),
+    ],
+)
+def test_some_cues_deny_what_stands_before_them(text, parts):
+    assert found(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("no fever but dyspnea", ["fever"]),
+        ("Denies cough, reports chest pain", ["cough"]),
+        ("acute MI (no ST elevation) with shock", ["ST elevation"]),
+        ("no fever; gout", ["fever"]),
+        ("No fever. Gout", ["fever"]),
+        ("No fever\nGout", ["fever"]),
+        ("No evidence of\npneumonia. Gout", ["evidence of\npneumonia"]),
+        ("no pH below 7.2 today", ["pH below 7.2 today"]),
+    ],
+)
+def test_a_denial_ends_with_its_sentence_or_where_another_thought_begins(text, parts):
+    assert found(text) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no change in pneumonia",
+        "Pneumonia cannot be excluded",
+        "gram negative rods",
+        "not only asthma",
+        "arrest with or without intubation",
+        "absent pulses",
+        "nothing of note, knotty, piano",
+        "",
+    ],
+)
+def test_what_only_looks_like_a_denial_is_none(text):
+    assert denied(text) == []
+
+
+@given(
+    st.lists(st.sampled_from(["no", "not", "found", ":", ".", ",", "\n", " ", "but", "Gout"])).map(
+        "".join
+    )
+)
+def test_parts_are_in_order_within_the_text_and_do_not_overlap(text):
+    spans = denied(text)
+    flat = [at for span in spans for at in span]
+    assert flat == sorted(flat)
+    assert all(0 <= start < stop <= len(text) for start, stop in spans)

@@ -1,0 +1,60 @@
+"""A long document parsed in pieces is what one call of the parser makes of it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import from_json
+
+from schemas.parsing import json_pieces
+
+TEXT = st.text(st.sampled_from('aé"\\,:[]{} \n\u2028'), max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+DOCUMENTS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=40
+)
+# Pieces of text from which documents, and almost documents, are made.
+SNIPPETS = st.lists(
+    st.sampled_from(
+        [*"[]{},:", " ", "\n", '"', "\\", '"a"', '"a,"', '"b":', "1", "-2.5e3", "null", "NaN", "é"]
+    ),
+    max_size=40,
+).map("".join)
+
+
+@pytest.fixture(autouse=True, params=[1, 7, 30])
+def _short_pieces(request, monkeypatch):
+    monkeypatch.setattr(json_pieces, "PIECE", request.param)
+
+
+def outcome(parse, body):
+    try:
+        return json.dumps(parse(body))
+    except ValueError:
+        return "no JSON"
+
+
+@given(DOCUMENTS, st.sampled_from([None, 1]), st.booleans())
+def test_a_document_is_the_same_in_pieces(document, indent, ascii_only):
+    body = json.dumps(document, indent=indent, ensure_ascii=ascii_only).encode()
+    assert outcome(json_pieces.parse, body) == outcome(from_json, body)
+
+
+@given(SNIPPETS)
+def test_what_is_no_document_is_refused_in_pieces_as_well(text):
+    body = text.encode()
+    assert outcome(json_pieces.parse, body) == outcome(from_json, body)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1,]", "[,1]", "[1,,2]", "[]]", "[[]", '{"a":1,}', '{"a"}', '{"a":1:2}', "[1}", ""]
+)
+def test_a_missing_member_or_bracket_is_refused(text):
+    with pytest.raises(ValueError, match=r".+"):
+        json_pieces.parse(text.encode())
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_pieces.parse(b"[" * 33 + b"]" * 33)

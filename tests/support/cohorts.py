@@ -1,0 +1,98 @@
+"""A small made cohort, for the tests of what learns from cohorts."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+
+from model.cohorts.samples import Samples
+from model.cohorts.store import COHORT, Cohort
+from model.network.net import NetConfig
+from model.training.prepare import TrainConfig
+from schemas.features import STATISTICS, FeatureSpec
+from schemas.manifest import TOKENIZER, sha256
+from schemas.tasks import load_tasks
+from schemas.variables import Treatment, Variable
+
+TASKS = load_tasks()
+NAMES = [task.name for task in TASKS]
+SPEC = FeatureSpec(
+    variables=tuple(
+        Variable(name=f"v{i}", display="V", unit="1", plausible=(-9, 9)) for i in range(3)
+    ),
+    treatments=(Treatment(name="t", display="T", pattern="t"),),
+    spellings={},
+    image_side=16,
+    tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
+)
+CONFIG = TrainConfig(
+    net=NetConfig(width=16, task_width=8, image_channels=(8,), clusters=2),
+    members=2,
+    epochs=4,
+    batch=64,
+)
+
+# Few tasks that hardly learn.
+CHOSEN = ("septic_shock", "sepsis", "diabetes", "length_of_stay", "phenotype")
+SMALL = CONFIG.model_copy(update={"epochs": 1, "members": 3})
+
+
+def small_cohort(count=240):
+    return make_cohort(count).of_tasks(CHOSEN)
+
+
+def make_cohort(count=240, name="made", seed=0):
+    """A third of the patients have an image; diabetes follows the first variable."""
+    draw = np.random.default_rng(seed)
+    signal = draw.normal(size=count)
+    statistics = draw.normal(size=(count, 3, len(STATISTICS))).astype(np.float32)
+    statistics[:, 0] = signal[:, None]
+    statistics[draw.random(statistics.shape) < 0.2] = np.nan
+    outcomes = np.full((count, len(TASKS)), np.nan, np.float32)
+    for i, task in enumerate(TASKS):
+        if task.kind == "binary":
+            outcomes[:, i] = draw.random(count) < 0.3
+        elif task.kind == "multiclass":
+            outcomes[:, i] = draw.integers(0, len(task.classes), count)
+        elif task.kind == "regression":
+            outcomes[:, i] = draw.lognormal(size=count)
+    outcomes[:, NAMES.index("diabetes")] = signal + draw.normal(size=count) * 0.2 > 0.5
+    present = np.ones((count, 4), np.bool_)
+    present[:, 3] = draw.random(count) < 0.3
+    lengths = draw.integers(1, 9, count)
+    told = np.random.default_rng([seed, 1])
+    hours = told.normal(size=outcomes.shape)
+    years = told.choice(["2014", "2015"], count)
+    samples = Samples(
+        patient=np.array([f"p{i // 2}" for i in range(count)]),
+        site=np.array([f"h{i % 20}" for i in range(count)]),
+        stay=np.arange(count).astype(np.str_),
+        landmark=np.full(count, 24, np.float32),
+        present=present,
+        outcomes=outcomes,
+        groups=np.stack([told.choice(["White", "Black"], count), years], axis=1),
+        charted=np.where(outcomes == 1, hours, np.nan).astype(np.float32),
+        masked=np.zeros(count, np.int32),
+        tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
+        statistics=statistics,
+        treatments=draw.normal(size=(count, 1, 4)).astype(np.float32),
+        tokens=draw.integers(3, 100, lengths.sum()).astype(np.int32),
+        lengths=lengths,
+        pixels=draw.integers(0, 256, (present[:, 3].sum(), 1, 16, 16)).astype(np.uint8),
+    )
+    return Cohort(name, "made for this test", TASKS, SPEC, samples, digest=name)
+
+
+def save(cohort, folder):
+    """Writes a cohort as it is, to be read by a command."""
+    folder.mkdir()
+    np.savez(folder / "shard.npz", **vars(cohort.samples))
+    (folder / TOKENIZER).write_text(cohort.spec.tokenizer_json, encoding="utf-8")
+    facts = {
+        "name": cohort.name,
+        "source": cohort.source,
+        "spec": cohort.spec.model_dump(mode="json"),
+        "tasks": [task.model_dump(mode="json") for task in cohort.tasks],
+        "shards": {"shard.npz": sha256((folder / "shard.npz").read_bytes())},
+    }
+    (folder / COHORT).write_text(json.dumps(facts), encoding="utf-8")
