@@ -12,8 +12,8 @@ Needs no torch: the graphs themselves are converted (`export/precision.py`), and
 
 A graph is converted if it holds, by patients that the model never learned from
 (`export/accuracy_loss.py`), and is faster by the clock on the device that it is for (fp16 is not
-timed where there is no CUDA device). Golden answers stay those of full precision, so that each start proves on its own processor
-that they are still given, about as nearly as was measured here.
+timed where there is no CUDA device). Golden answers stay those of full precision, so that each
+start proves on its own processor that they are still given, about as nearly as was measured here.
 """
 
 import json
