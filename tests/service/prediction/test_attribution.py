@@ -20,7 +20,7 @@ from service.prediction import attribution, occlusion
 from service.prediction.occlusion import MOST_PASSAGES, MOST_POINTERS, Part, parts
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine, coalitions
-from tests.service.prediction.test_predictor import without
+from tests.service.prediction.test_predictor import joined, without
 
 SETS = [set(some) for k in range(len(MODALITIES)) for some in combinations(MODALITIES, k)]
 SOME = (*MODALITIES, "baseline")
@@ -72,7 +72,7 @@ def test_the_baseline_is_the_number_with_nothing_known(service, engine, payload)
             assert found[0] == pytest.approx(facts.prevalence, abs=1e-5)
 
 
-@pytest.mark.parametrize("absent", [set(), {"notes"}, {"image", "tabular"}], ids=str)
+@pytest.mark.parametrize("absent", [set(), {"notes"}, {"image", "tabular"}], ids=joined)
 def test_modalities_are_those_of_brute_force(service, engine, payload, absent):
     """Over all orders in which the modalities may become known, by runs of their own."""
     payload = without(payload, absent)
