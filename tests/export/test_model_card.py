@@ -13,7 +13,6 @@ from export.model_card import NOT_MEASURED, SECTIONS, model_card
 from model.evaluation import measure
 from model.evaluation.evaluate import hospital_folds
 from model.evaluation.report import write
-from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
 from schemas.tim import Agreement
