@@ -21,10 +21,10 @@ from schemas.payload import InvalidPayload
 from schemas.response import Answer
 from schemas.tim import Tim
 from service.cache.embedding_cache import Cache
+from service.errors import DeadlineExceeded, ServiceError
 from service.http import openapi, problems
 from service.http.middleware import AnswersCancelled, CrossOrigin, HeadAsGet, Observed
 from service.http.negotiation import JSON
-from service.http.problems import Refused
 from service.http.request_parsing import (
     StrictRoute,
     Terms,
@@ -39,7 +39,7 @@ from service.http.routes.tim import Asked, TimDocuments
 from service.http.static_response import CSV, MARKDOWN, Document, json_response
 from service.prediction.batcher import ALONE_BYTES, Batcher, Call, Priority
 from service.prediction.lane import COLLECTION
-from service.prediction.predictor import BatchAnswer, Job, Options, Predictor, Prepared, Read, items
+from service.prediction.predictor import Job, Options, Predictor, Prepared, Read, items
 from service.runtime.bundle import Bundle, Session
 from service.runtime.engine import Engine
 from service.settings import Settings
@@ -140,7 +140,7 @@ async def _watch(
         fault, result, at = "", "passed", []
         try:
             await batcher.between(partial(engine.replay, number), settings.golden_seconds)
-        except (TimeoutError, Refused):  # refused: those ahead leave no time for it
+        except (TimeoutError, ServiceError):  # the queue leaves no time for it
             fault, result = "no answer", "no_answer"
         except BundleError as error:
             fault, result = str(error), "failed"
@@ -204,7 +204,7 @@ def _predict(
         "/predict/batch",
         tags=["predict"],
         summary="Predict all tasks for several patients",
-        response_model=BatchAnswer,
+        response_model=openapi.BatchAnswer,
         responses=openapi.problems(400, 408, 413, 415, 422, 500, 503, 504),
         openapi_extra=openapi.body("Batch") | parameters,
     )
@@ -229,8 +229,8 @@ def _predict(
         """What is wrong with one item; an error of the service is told to the log, too."""
         if isinstance(error, InvalidPayload):
             problem = problems.invalid_payload(error.errors)
-        elif isinstance(error, Refused):
-            problem = error.problem
+        elif isinstance(error, ServiceError):
+            problem = problems.refused(error).problem
         else:
             log.error("unexpected", error=type(error).__name__, at=where(error))
             problem = problems.unexpected()
@@ -239,9 +239,9 @@ def _predict(
 
 
 def _items(body: bytes, limit: int, deadline: float) -> list[Any]:
-    """The payloads of a batch. Raises InvalidPayload, and Refused (504) after the deadline."""
+    """The payloads of a batch. Raises InvalidPayload, and DeadlineExceeded after the deadline."""
     if time.monotonic() > deadline:
-        raise problems.late()
+        raise DeadlineExceeded
     with COLLECTION.paused():
         return items(body, limit)
 

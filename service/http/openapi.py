@@ -10,6 +10,7 @@ from starlette.types import Lifespan
 
 from schemas.manifest import Manifest
 from schemas.payload import Payload
+from schemas.response import Answer
 from service.http.problems import MEDIA_TYPE, Problem
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -31,6 +32,12 @@ class Batch(BaseModel):
     """Several patients."""
 
     items: list[Payload]
+
+
+class BatchAnswer(BaseModel):
+    """Answers in the order of the items. Pointers are relative to an item."""
+
+    items: tuple[Answer | Problem, ...]
 
 
 class Direct(APIRoute):

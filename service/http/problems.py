@@ -5,8 +5,9 @@ holds a value from the request, because a value may be a patient's.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from schemas.request_errors import LISTED, FieldError, InvalidPayload
+from service import errors
+from service.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 # Of every answer that may be about a patient: no cache keeps it, no browser takes it for a page.
@@ -86,20 +89,23 @@ def problem(
 
 def invalid_payload(errors: Sequence[FieldError]) -> Problem:
     """400 if the body is no JSON, else 422."""
-    faults = [Fault(pointer=e.pointer, rule=e.rule, detail=e.detail) for e in errors]
+    faults = _faults(errors)
     if any(error.rule == "json" for error in errors):
         return problem("not-json", "Not JSON", 400, "the body could not be read as JSON", faults)
     detail = "the document does not keep the rules that its errors name"
     return problem("invalid-payload", "Invalid payload", 422, detail, faults)
 
 
-def input_ignored(faults: Sequence[Fault], count: int) -> Problem:
-    """`count`: of all faults, of which these are the first."""
+def _input_ignored(error: errors.InputIgnored) -> Refused:
     detail = "strict=true, and part of the input would not be used"
-    if count > len(faults[:LISTED]):
-        detail = f"{detail}; {count} faults, of which the first {len(faults[:LISTED])} are listed"
-        faults = faults[:LISTED]
-    return problem("input-ignored", "Input would be ignored", 422, detail, faults)
+    faults = _faults(error.faults[:LISTED])
+    if error.count > len(faults):
+        detail = f"{detail}; {error.count} faults, of which the first {len(faults)} are listed"
+    return Refused(problem("input-ignored", "Input would be ignored", 422, detail, faults))
+
+
+def _faults(errors: Sequence[FieldError]) -> list[Fault]:
+    return [Fault(pointer=e.pointer, rule=e.rule, detail=e.detail) for e in errors]
 
 
 def too_large(limit: int) -> Refused:
@@ -148,12 +154,12 @@ def ended() -> Refused:
     return not_ready("this process has ended; M3H_SHUTDOWN_SECONDS were not enough for an answer")
 
 
-def busy(retry_after: int) -> Refused:
+def _busy(error: errors.Overloaded) -> Refused:
     detail = "as many requests as may wait are waiting (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
-    return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(retry_after)})
+    return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(error.retry_after)})
 
 
-def late() -> Refused:
+def _late(_: errors.DeadlineExceeded) -> Refused:
     detail = "it cannot be answered within M3H-Deadline-Ms; it was not computed, or is not any more"
     return Refused(problem("late", "Too late", 504, detail))
 
@@ -237,12 +243,37 @@ def unexpected() -> Problem:
     return problem("unexpected", "Unexpected error", 500, detail)
 
 
+def _client_gone(_: errors.ClientDisconnected) -> Refused:
+    return Refused(problem("client-gone", "Client gone", 499, "the client went away"))
+
+
+# The problem of each error of the service, by its type.
+_PROBLEMS: dict[type[ServiceError], Callable[[Any], Refused]] = {
+    errors.DeadlineExceeded: _late,
+    errors.ClientDisconnected: _client_gone,
+    errors.Overloaded: _busy,
+    errors.ModelUnavailable: lambda error: not_ready(error.detail),
+    errors.InvalidOption: lambda error: parameter(error.option, error.rule, error.detail),
+    errors.InputIgnored: _input_ignored,
+}
+
+
+def refused(error: ServiceError) -> Refused:
+    """The problem that answers a request which ended with `error`."""
+    return _PROBLEMS[type(error)](error)
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of an app a problem document, but for those that only middleware sees."""
 
     @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
+    async def problem_error(_: Request, error: Refused) -> Response:
         return response(error.problem, error.headers)
+
+    @app.exception_handler(ServiceError)
+    async def service_error(_: Request, error: ServiceError) -> Response:
+        answer = refused(error)
+        return response(answer.problem, answer.headers)
 
     @app.exception_handler(InvalidPayload)
     async def invalid(_: Request, error: InvalidPayload) -> Response:
@@ -266,7 +297,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return response(problem("client-gone", "Client gone", 499, "the client went away"))
+        return response(refused(errors.ClientDisconnected()).problem)
 
 
 def _parameter_fault(error: Mapping[str, object]) -> Fault:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.errors import DeadlineExceeded
 from service.http import problems
 from service.http.negotiation import is_json, is_uncoded
 from service.prediction.batcher import Call, Priority
@@ -123,8 +124,8 @@ def body_size(request: Request, limit: int) -> int:
 async def read_body(request: Request, limit: int, call: Call) -> bytes:
     """The whole body, whose bytes `call` holds as they arrive.
 
-    Stops reading, and raises Refused, beyond `limit` bytes, when the call's time is over, and if
-    all bodies together are too large; raises ClientDisconnect if the caller hangs up.
+    Raises Refused beyond `limit` bytes, DeadlineExceeded after the call's deadline, Overloaded if
+    all bodies together are too large, and ClientDisconnect if the client disconnects.
     """
     body = bytearray()
     with within(request.scope.get(STAGE), "read"):
@@ -136,5 +137,5 @@ async def read_body(request: Request, limit: int, call: Call) -> bytes:
                     if len(body) > limit:
                         raise problems.too_large(limit)
         except TimeoutError:
-            raise problems.late() from None
+            raise DeadlineExceeded from None
     return bytes(body)

@@ -13,9 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, Self
 
-from starlette.requests import ClientDisconnect
-
-from service.http import problems
+from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from service.prediction.lane import BATCH_SECONDS, PRIORITIES, J, Kernel, Lane, P, Priority, R, Work
 from service.telemetry.metrics import Metrics
 
@@ -31,7 +29,7 @@ class Call:
     """An admitted request, from before its body is read until it is answered.
 
     `deadline`: by the monotonic clock. `size`: bytes of its body that have arrived and are held.
-    `hold`: adds to the bytes of all bodies of a priority, or raises Refused.
+    `hold`: adds to the bytes of all bodies of a priority, or raises Overloaded.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class Call:
         self._hold(self.priority, -self.size)
 
     def hold(self, size: int) -> None:
-        """Holds more bytes of the body. Raises Refused (503) if all bodies have too many."""
+        """Holds more bytes of the body. Raises Overloaded if all bodies have too many."""
         self._hold(self.priority, size)
         self.size += size
 
@@ -97,13 +95,13 @@ class Batcher(Generic[J, R, P]):
         """A place for a request whose body is to have `size` bytes, to be answered in so many ms.
 
         The bytes are held as they arrive (`Call.hold`): a body that never comes takes no room.
-        Raises Refused: 503 if there is no room, 504 if those ahead take longer than that.
+        Raises Overloaded if there is no room, DeadlineExceeded if those ahead take too long.
         """
         ahead = self._lane(size).ahead(priority)
         if ahead * 1000 > self._most_ms or size > self._bytes_left(priority):
-            raise problems.busy(max(1, math.ceil(ahead)))
+            raise Overloaded(max(1, math.ceil(ahead)))
         if ahead * 1000 >= milliseconds:
-            raise problems.late()
+            raise DeadlineExceeded
         return Call(priority, time.monotonic() + milliseconds / 1000, self._hold)
 
     def _bytes_left(self, priority: Priority) -> int:
@@ -113,19 +111,19 @@ class Batcher(Generic[J, R, P]):
 
     def _hold(self, priority: Priority, size: int) -> None:
         if size > self._bytes_left(priority):
-            raise problems.busy(1)
+            raise Overloaded(1)
         self._bytes[priority] += size
 
     def _lane(self, size: int) -> Lane[J, R, P]:
         return self._short if size <= SHORT_BYTES else self._long
 
     def _pass_on(self, work: Work[J, R]) -> None:
-        """To the long lane. Raises Refused if those ahead leave no time."""
+        """To the long lane. Raises DeadlineExceeded, or Overloaded, if its queue is too long."""
         ahead = self._long.ahead(work.priority)
         if time.monotonic() + ahead >= work.deadline:
-            raise problems.late()
+            raise DeadlineExceeded
         if ahead * 1000 > self._most_ms:
-            raise problems.busy(max(1, math.ceil(ahead)))
+            raise Overloaded(max(1, math.ceil(ahead)))
         self._long.put(work)
         self._long.wake()
 
@@ -134,7 +132,7 @@ class Batcher(Generic[J, R, P]):
     ) -> list[bytes | Exception]:
         """The answer to each job, or what was raised. `gone` returns if the caller hangs up.
 
-        Raises ClientDisconnect then. A job that misses the deadline gets Refused, a 504.
+        Raises ClientDisconnected then. A job that misses the deadline gets DeadlineExceeded.
         """
         loop = asyncio.get_running_loop()
         lane = self._lane(call.size // max(1, len(jobs)))
@@ -154,7 +152,7 @@ class Batcher(Generic[J, R, P]):
             await self._answered(call, gone)
         found = [answer.exception() or answer.result() for answer in call.answers]
         for one in found:
-            if isinstance(one, ClientDisconnect) or not isinstance(one, bytes | Exception):
+            if isinstance(one, ClientDisconnected) or not isinstance(one, bytes | Exception):
                 raise one
         return [one for one in found if isinstance(one, bytes | Exception)]
 
@@ -181,9 +179,9 @@ class Batcher(Generic[J, R, P]):
 
 
 def _too_late(call: Call) -> None:
-    call.end(problems.late())
+    call.end(DeadlineExceeded())
 
 
 def _hung_up(call: Call, watch: "asyncio.Future[object]") -> None:
     if not watch.cancelled():
-        call.end(ClientDisconnect())
+        call.end(ClientDisconnected())

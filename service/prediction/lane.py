@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from service.http import problems
+from service.errors import DeadlineExceeded
 from service.telemetry.metrics import Metrics
 
 Priority = Literal["urgent", "bulk"]
@@ -76,9 +76,9 @@ class Work(Generic[J, R]):
     seconds: float | None = None
 
     def check(self) -> None:
-        """Raises Refused (504) once the answer is not wanted any more."""
+        """Raises DeadlineExceeded once the answer is not wanted any more."""
         if self.answer.done() or time.monotonic() > self.deadline:
-            raise problems.late()
+            raise DeadlineExceeded
 
 
 Answered = tuple["asyncio.Future[Any]", Any]

@@ -16,10 +16,9 @@ from schemas.features import Array, Features, Floats, NoteTokens, features, note
 from schemas.parsing.json_body import read_json, refuse_repeated_names
 from schemas.parsing.validation import count_names
 from schemas.payload import FieldError, InvalidPayload, Payload, as_payload, parse_payload
-from schemas.response import SCHEMA_VERSION, Answer, Modality, ModelReference, Reason, Receipt
+from schemas.response import SCHEMA_VERSION, Modality, ModelReference, Reason, Receipt
 from service.cache.embedding_cache import Cache, Key, Keys
-from service.http import problems
-from service.http.problems import Fault, Problem, Refused
+from service.errors import InputIgnored, InvalidOption, ServiceError
 from service.prediction import attribution, occlusion, response
 from service.prediction.attribution import Explain
 from service.prediction.occlusion import Part
@@ -56,12 +55,6 @@ class Options(BaseModel):
         None, description="With explain=full: the task whose variables are named; default: three"
     )
     strict: bool = False
-
-
-class BatchAnswer(BaseModel):
-    """Answers in the order of the items. Pointers are relative to an item."""
-
-    items: tuple[Answer | Problem, ...]
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,7 @@ class Predictor:
         return job.options.explain
 
     def read(self, job: Job) -> Read:
-        """Raises InvalidPayload and Refused."""
+        """Raises InvalidPayload and ServiceError."""
         began = time.perf_counter()
         if job.queue is not None:
             job.queue.ended = began
@@ -188,7 +181,7 @@ class Predictor:
         return self._reading.seconds(read.size) + self._engine.expected(rows, runs)
 
     def prepare(self, read: Read, check: Callable[[], None]) -> Prepared:
-        """Raises InvalidPayload and Refused."""
+        """Raises InvalidPayload and ServiceError."""
         with _NOTHING if read.stage is None else read.stage.lasting():
             return self._prepared(read, check)
 
@@ -247,14 +240,14 @@ class Predictor:
         return found
 
     def _check_task(self, options: Options) -> None:
-        """Raises Refused for a task whose variables cannot be named."""
+        """Raises InvalidOption for a task whose variables cannot be named."""
         if options.task is None:
             return
         if options.explain != "full":
-            raise problems.parameter("task", "needs_full", "task is for explain=full")
+            raise InvalidOption("task", "needs_full", "task is for explain=full")
         if options.task not in self._tasks:
             detail = "no task with one number that the model gives; GET /tasks lists all"
-            raise problems.parameter("task", "unknown_task", detail)
+            raise InvalidOption("task", "unknown_task", detail)
 
     def run(self, prepared: Sequence[Prepared]) -> list[bytes | Exception]:
         started = time.perf_counter()
@@ -268,11 +261,11 @@ class Predictor:
         for one in prepared:
             one.seconds["model"] = seconds
         return [
-            lost if isinstance(lost, Refused) else self._answer(one, found, lost)
+            lost if isinstance(lost, ServiceError) else self._answer(one, found, lost)
             for one, found, lost in zip(prepared, outputs, without, strict=True)
         ]
 
-    def _occluded(self, prepared: Prepared, batch: Stage | None) -> list[Outputs] | Refused:
+    def _occluded(self, prepared: Prepared, batch: Stage | None) -> list[Outputs] | ServiceError:
         """The outputs without each of the parts; or why nobody wants them any more."""
         if not prepared.parts:
             return []
@@ -283,8 +276,8 @@ class Predictor:
                 while some := list(islice(without, _PARTS_AT_ONCE)):
                     prepared.check()
                     found += self._engine.run(some, check=prepared.check)
-        except Refused as refused:
-            return refused
+        except ServiceError as error:
+            return error
         return found
 
     def _embed(
@@ -401,16 +394,16 @@ def _without(prepared: Prepared) -> Iterator[Sample]:
 
 
 def _insist(receipt: Receipt) -> None:
-    """Raises Refused if something of the sender's would not be used."""
+    """Raises InputIgnored if something of the sender's would not be used."""
     refused = [entry for entry in receipt.ignored if entry.reason in STRICT]
     if refused:
         faults = [
-            Fault(pointer=pointer, rule=entry.reason, detail=entry.detail)
+            FieldError(pointer=pointer, rule=entry.reason, detail=entry.detail)
             for entry in refused
             for pointer in entry.pointers or (entry.pointer,)
         ]
         count = sum(entry.entries or 1 for entry in refused)
-        raise Refused(problems.input_ignored(faults, count))
+        raise InputIgnored(faults, count)
 
 
 def items(body: bytes, limit: int) -> list[Any]:

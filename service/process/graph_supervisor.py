@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from structlog.typing import FilteringBoundLogger
 
 from service.process.child_process import Backoff, ChildEnded, ChildProcess
-from service.runtime.graph_server import LONGEST_RUN_SECONDS, run_graph_server
+from service.process.graph_server import run_graph_server
+from service.runtime.graph_client import RUN_SECONDS
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class GraphSupervisor:
     async def _watch(self, server: ChildProcess) -> str:
         """Returns what is wrong with it. Raises ChildEnded, and TimeoutError if it is silent."""
         reply: GraphServerReply = await server.receive(self._settings.load_seconds)
-        while not reply.fault and reply.run_seconds < LONGEST_RUN_SECONDS:
+        while not reply.fault and reply.run_seconds < RUN_SECONDS:
             if not self.first_fault.done():
                 self.first_fault.set_result("")
             await asyncio.sleep(_PING_SECONDS)
             server.send(None)
             reply = await server.receive(self._settings.graphs_seconds)
-        return reply.fault or f"a run took more than {LONGEST_RUN_SECONDS:g} s"
+        return reply.fault or f"a run took more than {RUN_SECONDS:g} s"

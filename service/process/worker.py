@@ -20,9 +20,9 @@ from service.prediction.golden import rehearse
 from service.process.child_process import ignore_terminal_signals
 from service.process.hot_reload import Switch, settle
 from service.process.messages import WorkerCommand, WorkerReply
-from service.runtime import graph_server
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
+from service.runtime.graph_client import open_remote_graphs
 from service.settings import Settings
 from service.telemetry.logging import log_uncaught_in, make_log, run_child, where
 from service.telemetry.metrics import Metrics
@@ -68,7 +68,7 @@ class _Worker:
         self._settings, self._log = settings, log
         self._elsewhere = None
         if graphs is not None:
-            self._elsewhere = partial(graph_server.opened, graphs, settings.load_seconds)
+            self._elsewhere = partial(open_remote_graphs, graphs, settings.load_seconds)
         self._counted = counted
         self._traces = _traces(settings, log)
         self._switch = Switch()

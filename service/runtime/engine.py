@@ -16,7 +16,7 @@ from schemas.features import Array, Floats, features, stack, unlimited
 from schemas.manifest import GOLDEN
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
-from service.http.problems import Refused
+from service.errors import DeadlineExceeded
 from service.runtime.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
 from service.runtime.cost_estimate import Pace
 from service.telemetry.spans import ROWS, Stage
@@ -173,9 +173,7 @@ class Engine:
         """Whether the latest run failed."""
         try:
             yield
-        except Refused as refused:
-            # A deadline (504) is no fault of the graphs; a graph server that is gone (503) is.
-            self.failing = self.failing or refused.problem.status == 503
+        except DeadlineExceeded:  # no fault of the graphs
             raise
         except Exception:
             self.failing = True

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.http import problems
 from service.http.allowed_hosts import AllowedHosts
 from service.http.server.connection import Connection, refusal
 from service.http.server.refused_connections import Refusals
-from service.process.hot_reload import Switch
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -44,6 +44,14 @@ class Served(Protocol):
     async def close(self) -> None: ...
 
 
+class DrainingApp(Protocol):
+    """An ASGI app. Once `draining` is set, its answers ask clients to close the connection."""
+
+    draining: bool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 class HttpServer(uvicorn.Server):
     """The server of one worker. It closes its connections before it ends.
 
@@ -53,14 +61,14 @@ class HttpServer(uvicorn.Server):
     def __init__(
         self,
         served: Served,
-        switch: Switch,
+        app: DrainingApp,
         settings: Settings,
         log: FilteringBoundLogger,
         metrics: Metrics,
         listens: Callable[[], None],
     ) -> None:
         config = uvicorn.Config(
-            switch,
+            app,
             lifespan="off",
             ws="none",
             access_log=False,
@@ -72,7 +80,7 @@ class HttpServer(uvicorn.Server):
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
         super().__init__(config)
-        self._served, self._switch, self._settings = served, switch, settings
+        self._served, self._app, self._settings = served, app, settings
         self._listens = listens
         self._hosts = AllowedHosts(settings.allowed_hosts, settings.host)
         self._refusals = Refusals(log, metrics)
@@ -176,7 +184,7 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Not ready, and still answering, until callers have gone elsewhere; then the end."""
-        self._switch.draining = True
+        self._app.draining = True
         # All of it, also while nobody is in: who still thinks that it is ready comes anew.
         await asyncio.sleep(self._settings.drain_seconds)
         self._closing = True
