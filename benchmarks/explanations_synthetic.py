@@ -1,6 +1,6 @@
 """Does the explanation name what moves the risk? Asked of made patients, whose true risk is known.
 
-The synthetic cohort (`model/cohorts/synthetic.py`) is drawn from a graph that is known, so that the
+The synthetic cohort (`model/cohorts/synthetic/`) is drawn from a graph that is known, so that the
 risk of a disease given all that was observed of a patient can be computed without any model, by
 Gibbs sampling of the latent causes. Without one variable, or one modality, the risk is another:
 that is how far it moves the true risk (of modalities the Shapley value, as in the explanation).
@@ -41,14 +41,15 @@ from model.cohorts import Record, labels, synthetic
 from model.cohorts.store import Cohort, write
 from model.cohorts.synthetic import (
     DISEASES,
-    GIVEN,
     JITTER,
-    MEASURED,
-    OBSERVED,
-    PICTURED,
-    SAID,
-    SEEN,
+    MEASUREMENTS,
+    MENTION_RATES,
+    OBSERVABLES,
+    SIGN_RATES,
     TASKS,
+    TREATMENTS,
+    X_RAY_SIGNS,
+    generator,
 )
 from model.training.prepare import Prepared, TrainConfig
 from model.training.train import Trainer
@@ -70,10 +71,14 @@ CHAINS, SWEEPS, BURN_IN = 200, 60, 20
 TINY = 1e-300
 NAMES = list(DISEASES)
 PARENT = {task.name: task.subset_of for task in load_tasks()}
-GRAPH = synthetic.graph()
+GRAPH = synthetic.causal_graph()
 # Above it a liability is a disease; a treatment is given, and the patient is a woman.
-LIMIT = np.array([norm.ppf(1 - DISEASES[t].share) if t in DISEASES else math.inf for t in TASKS])
-THRESHOLD = np.array([norm.ppf(1 - GIVEN[o].share) if o in GIVEN else 0.0 for o in OBSERVED])
+LIMIT = np.array(
+    [norm.ppf(1 - DISEASES[t].prevalence) if t in DISEASES else math.inf for t in TASKS]
+)
+THRESHOLD = np.array(
+    [norm.ppf(1 - TREATMENTS[o].prevalence) if o in TREATMENTS else 0.0 for o in OBSERVABLES]
+)
 TABULAR = ("age", "weight_kg", "female")
 
 
@@ -110,11 +115,11 @@ def learned(work: Path) -> Path:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was observed of one patient, of OBSERVED, and what notes and X-ray say.
+    """What was observed of one patient, of OBSERVABLES, and what notes and X-ray say.
 
     `exact` [O]: the shift that a mean of measurements shows, NaN where there is none; `variance`
     [O] of it; `either` [O]: 1 above the threshold, -1 below, 0 not observed. `said`, `excluded`:
-    diseases, in notes; `signs` of PICTURED in the X-ray, or None.
+    diseases, in notes; `signs` of X_RAY_SIGNS in the X-ray, or None.
     """
 
     record: Record
@@ -133,31 +138,33 @@ class Seen:
     def requested(self) -> list[str]:
         """The variables of the request: a treatment that was not given is not in it."""
         there = np.isfinite(self.exact) | (self.either > 0)
-        return [o for o, is_there in zip(OBSERVED, there, strict=True) if is_there or o == "female"]
+        return [
+            o for o, is_there in zip(OBSERVABLES, there, strict=True) if is_there or o == "female"
+        ]
 
 
 def observed() -> Iterator[Seen]:
     """Test patients who have tabular data, series and notes."""
     drawn: list[frozenset[str]] = []
-    draw_xray = synthetic.chest_xray
+    draw_xray = generator.chest_xray
 
     def recording(signs: set[str], *rest: Any, **more: Any) -> bytes:
         drawn.append(frozenset(signs))
         return draw_xray(signs, *rest, **more)
 
-    synthetic.chest_xray = recording  # an X-ray does not say what was drawn into it
+    generator.chest_xray = recording  # an X-ray does not say what was drawn into it
     for record in synthetic.patients(TEST, TEST_SEED):
         payload = record.payload
         if payload.tabular is None or not payload.series or not payload.notes:
             continue
-        exact, variance = np.full(len(OBSERVED), np.nan), GRAPH.noise**2
-        either = np.zeros(len(OBSERVED))
+        exact, variance = np.full(len(OBSERVABLES), np.nan), GRAPH.noise**2
+        either = np.zeros(len(OBSERVABLES))
         weight = payload.tabular.weight_kg or math.nan
-        exact[OBSERVED.index("age")] = ((payload.tabular.age or math.nan) - 64) / 15
-        exact[OBSERVED.index("weight_kg")] = math.log(weight / 80) / math.log(1.22)
-        either[OBSERVED.index("female")] = 1 if payload.tabular.sex == "female" else -1
+        exact[OBSERVABLES.index("age")] = ((payload.tabular.age or math.nan) - 64) / 15
+        exact[OBSERVABLES.index("weight_kg")] = math.log(weight / 80) / math.log(1.22)
+        either[OBSERVABLES.index("female")] = 1 if payload.tabular.sex == "female" else -1
         for series in payload.series:
-            known, i = MEASURED[series.variable], OBSERVED.index(series.variable)
+            known, i = MEASUREMENTS[series.variable], OBSERVABLES.index(series.variable)
             values = np.array(series.values)
             if known.skewed:
                 z = np.log(values / known.typical) / math.log(known.spread)
@@ -166,11 +173,11 @@ def observed() -> Iterator[Seen]:
             exact[i] = z.mean() * math.hypot(1, JITTER)
             variance[i] += JITTER**2 / len(values)
         given = {treatment.name for treatment in payload.treatments}
-        for name in GIVEN:
-            either[OBSERVED.index(name)] = 1 if name in given else -1
+        for name in TREATMENTS:
+            either[OBSERVABLES.index(name)] = 1 if name in given else -1
         found, _, absent = payload.notes[0].text.partition("Not found:")
         said, excluded = (
-            frozenset(name for name in NAMES if DISEASES[name].words in text)
+            frozenset(name for name in NAMES if DISEASES[name].phrase in text)
             for text in (found, absent)
         )
         signs = drawn[-1] if payload.images else None
@@ -186,10 +193,10 @@ def told(one: Seen, known: Collection[str]) -> Iterator[tuple[list[int], float]]
 
     for name in NAMES if "notes" in known else ():
         certain = -50.0 if name in one.excluded else None
-        yield _any_of(name), certain or ratio(SAID, there=name in one.said)
+        yield _any_of(name), certain or ratio(MENTION_RATES, there=name in one.said)
     if "image" in known and one.signs is not None:
-        for sign, names in PICTURED.items():
-            yield _any_of(*names), ratio(SEEN, there=sign in one.signs)
+        for sign, names in X_RAY_SIGNS.items():
+            yield _any_of(*names), ratio(SIGN_RATES, there=sign in one.signs)
 
 
 def _any_of(*names: str) -> list[int]:
@@ -206,7 +213,7 @@ class Draws:
     """
 
     def __init__(self, one: Seen, known: Collection[str], draw: np.random.Generator) -> None:
-        there = np.where(np.isin(OBSERVED, TABULAR), "tabular" in known, "series" in known)
+        there = np.where(np.isin(OBSERVABLES, TABULAR), "tabular" in known, "series" in known)
         self.one, either = one, one.either * there
         used = there & (np.isfinite(one.exact) | (either != 0))
         side, variance = either[used], one.variance[used]
@@ -261,7 +268,7 @@ class Draws:
 
     def risk_without(self, name: str) -> Floats:
         """Without one variable [D]: a draw counts as much as it is likelier without."""
-        i, one = OBSERVED.index(name), self.one
+        i, one = OBSERVABLES.index(name), self.one
         centre = self.factors @ GRAPH.from_factors[:, i] + self.liabilities @ GRAPH.from_tasks[:, i]
         if one.either[i]:
             weight = -log_ndtr(one.either[i] * (centre - THRESHOLD[i]) / GRAPH.noise[i])

@@ -45,7 +45,7 @@ def make_cohort(
         written = 0
         records = reader.read(data)
         for written in cohort_store.write(
-            note_masking.masked(records) if masked else records,
+            note_masking.mask_notes(records) if masked else records,
             out,
             name=f"{source}, masked" if masked else source,
             source=reader.SOURCE,

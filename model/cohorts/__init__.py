@@ -1,7 +1,7 @@
-"""Readers of patient databases. Each yields requests with their outcomes.
+"""Cohorts: readers of patient databases, and the arrays that training reads.
 
-A training record is a request with its outcomes: the same `Payload` that the HTTP interface takes,
-so that training and serving cannot drift apart.
+A reader yields records. A record is a request with its outcomes; the request is the same `Payload`
+that the HTTP interface takes, so that training and serving cannot drift apart.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,28 +11,29 @@ from pathlib import Path
 from model.errors import UserError
 from schemas.payload import Payload
 
-# Hours since admission to the unit at which each stay is read. A service is asked at any hour.
+# Hours since admission to the unit at which a record of each stay is made.
 LANDMARKS_HOURS = (6, 12, 24, 48)
 
-# A disease or death: bool; remaining days in hospital: float; a class: its name.
-# A task that is not there has no label, which is not the same as "no".
+# Outcomes by task. A disease or death: bool; remaining days in hospital: float; a class: its name.
+# A missing task has no label, which is not the same as "no".
 Outcomes = Mapping[str, bool | float | str]
 
-# What a report may tell patients apart by. None of it is ever an input of the model.
+# The groups that a report compares. They are never an input of the model.
 GROUPS = ("ethnicity", "years")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One patient at one moment, and what became of them.
+    """One patient at one time, with the outcomes.
 
-    `patient` keeps all of a patient's records on one side of any split; `site` is the hospital.
-    Both are the source's own identifiers; `stay` tells the stays of a patient apart.
-    `groups`: of GROUPS, those that are known: ethnicity in few coarse groups, year of discharge (or
-    the years that the source tells it by). `charted`: for each disease of the stay, how many hours
-    after the payload's `as_of` it was first charted (negative: before), where the source tells.
-    `masked`: phrases that were removed from its notes (`model.cohorts.note_masking`). `file`: the
-    file that holds this record alone, where there is one; only an error names it.
+    `patient`, `site` (the hospital) and `stay` are the source's own identifiers. All records of a
+    patient stay on one side of any split.
+    `groups`: the known GROUPS: ethnicity in few coarse groups, and year of discharge (or the range
+    of years that the source gives).
+    `charted`: for each disease of the stay, the hours from the payload's `as_of` to the first
+    charting (negative: before), if the source holds them.
+    `masked`: the number of phrases removed from the notes (`model.cohorts.note_masking`).
+    `file`: the file that holds only this record, if any; errors name it.
     """
 
     payload: Payload
@@ -48,11 +49,11 @@ class Record:
 
 
 class DataError(UserError):
-    """A file of a database that cannot be read; names it, and quotes no value."""
+    """A file of a database cannot be read. The text names the file and quotes no value."""
 
 
 class DataMissing(FileNotFoundError):
-    """A file or folder that a reader needs is not there; says which, and where it was sought."""
+    """A file or folder of a database is missing. The text names it and the searched folder."""
 
 
 Reader = Callable[[Path], Iterator[Record]]

@@ -1,4 +1,4 @@
-"""Diagnoses to labels, by the codes that each task declares."""
+"""Labels from diagnoses, by the codes that each task declares."""
 
 import re
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ def _diseases() -> tuple[Task, ...]:
 
 
 def diseases_of(codes: Iterable[str], descriptions: Iterable[str] = ()) -> dict[str, bool]:
-    """Whether each disease is among a stay's diagnoses.
+    """The label of each disease, from the diagnoses of a stay. A subset implies its parent.
 
-    `codes`: ICD-9-CM and ICD-10-CM, with or without dots, mixed: a code that starts with a digit or
-    with V is ICD-9, any other ICD-10 (of ICD-9's E codes, external causes, no task uses any; E871
-    and E872 are ICD-10). `descriptions`: eICU diagnosis strings, for rows without a code.
-    A child implies its parent.
+    `codes`: ICD-9-CM and ICD-10-CM, mixed, with or without dots. A code that starts with a digit or
+    with V is read as ICD-9, any other as ICD-10. (No task uses ICD-9's E codes, the external
+    causes; E871 and E872 are ICD-10.) `descriptions`: eICU diagnosis strings, for rows without a
+    code.
     """
     icd9: set[str] = set()
     icd10: set[str] = set()
@@ -27,11 +27,11 @@ def diseases_of(codes: Iterable[str], descriptions: Iterable[str] = ()) -> dict[
         if plain:
             (icd9 if plain[0].isdigit() or plain[0] == "V" else icd10).add(plain)
     texts = set(descriptions)
-    found = {task.name: _matches(task, icd9, icd10, texts) for task in _diseases()}
+    labels = {task.name: _matches(task, icd9, icd10, texts) for task in _diseases()}
     for task in _diseases():
-        if task.subset_of is not None and found[task.name]:
-            found[task.subset_of] = True
-    return found
+        if task.subset_of is not None and labels[task.name]:
+            labels[task.subset_of] = True
+    return labels
 
 
 def _matches(task: Task, icd9: set[str], icd10: set[str], texts: set[str]) -> bool:

@@ -1,11 +1,11 @@
-"""NIH ChestX-ray14: chest X-rays with the findings that a text miner read in their reports.
+"""NIH ChestX-ray14: chest X-rays with findings that were text-mined from their reports.
 
-Reads the folder `nih-cxr` of 512-pixel JPEG images, or the official release (`Data_Entry_2017.csv`
-and PNG images in any folders). Three findings correspond to tasks; no other does, so these images
-teach nothing about the other tasks. Half of the images at hand are pneumonia, by sampling: the
-share of a finding here is not its prevalence.
+The reader takes the folder `nih-cxr` of 512-pixel JPEG images, or the official release
+(`Data_Entry_2017.csv` and PNG images in any folders). Three findings correspond to tasks; the other
+tasks have no label. Half of the images in `nih-cxr` show pneumonia, by sampling: the share of a
+finding is not its prevalence.
 
-The set holds no dates: every image is taken on January 1, 2017 in UTC, the year of its release.
+The set holds no dates: every image gets the date January 1, 2017, the year of the release, in UTC.
 """
 
 import csv
@@ -38,26 +38,24 @@ _TABLES = ("nih-cxr/labels.csv", "labels.csv", "Data_Entry_2017_v2020.csv", "Dat
 
 
 def read(data: Path) -> Iterator[Record]:
-    """One record for each image.
+    """One record for each image. Rows without an image are skipped: a download may be partial.
 
     Raises DataMissing if the table or all images are missing, DataError if the table is damaged.
-
-    Rows without an image are passed over: neither set comes whole in every download.
     """
     table = next((data / name for name in _TABLES if (data / name).is_file()), None)
     if table is None:
         raise DataMissing(f"{data / _TABLES[0]} is missing")
-    # The table at hand says .png where the file is .jpg.
+    # The table of `nih-cxr` names .png files; the files are .jpg.
     images = {path.stem: path for path in table.parent.rglob("*") if path.suffix in _MEDIA_TYPE}
     if not images:
-        raise DataMissing(f"the images of {table} are missing: none is below {table.parent}")
+        raise DataMissing(f"the images of {table} are missing: {table.parent} holds no image")
     for row in _rows(table):
         if image := images.get(Path(row["Image Index"]).stem):
             yield _record(row, image)
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
-    """The lines of the table. Raises DataError if it is damaged."""
+    """The rows of the table. Raises DataError if it is damaged."""
     with (
         naming(table, DataError, (OSError, ValueError, csv.Error)),
         table.open(encoding="utf-8-sig", newline="") as file,
@@ -68,7 +66,7 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
             raise DataError(f"{table} has no column {', '.join(missing)}")
         for row in reader:
             if any(row[name] is None for name in _COLUMNS):
-                raise DataError(f"{table}, line {reader.line_num}: it has too few columns")
+                raise DataError(f"{table}, line {reader.line_num}: too few columns")
             yield row
 
 

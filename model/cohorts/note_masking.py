@@ -1,8 +1,10 @@
-"""Notes that no longer name a disease: to tell recognition from prediction.
+"""Masking of notes: removes every phrase that names a disease.
 
-A phrase of a note (what stands between full stops, semicolons and line breaks) that names any of
-the 40 diseases is taken out, whoever has it and whatever it says of it: "denies asthma" goes too.
-What only suggests a disease (insulin, dialysis, a cardiology consultation) stays.
+A model that reads masked notes cannot recognise a diagnosis that is already written down; the
+comparison separates recognition from prediction. A phrase is the text between full stops,
+semicolons and line breaks. A phrase that names any of the 40 diseases is removed, whatever it
+states: "denies asthma" is removed too. A phrase that only suggests a disease (insulin, dialysis, a
+cardiology consultation) stays.
 """
 
 import re
@@ -13,11 +15,11 @@ from functools import cache
 from model.cohorts import Record
 from schemas.tasks import load_tasks
 
-_SEPARATOR = re.compile(r"([;\n]+\s*|\.(?:\s+|$))")  # as where phrases of features end
+_SEPARATOR = re.compile(r"([;\n]+\s*|\.(?:\s+|$))")  # the same phrase ends as in `schemas.features`
 
-# What the wards of eICU call the diseases, beside their display names and diagnosis strings: from
-# the notes' own phrases. Matched from the beginning of a word on.
-ALSO_CALLED: Mapping[str, str] = {
+# Patterns for the names of the diseases in eICU's notes, beside their display names and diagnosis
+# strings. They match from the beginning of a word.
+SYNONYMS: Mapping[str, str] = {
     "hypertension": r"htn\b|hypertensi|antihypertensi",
     "coronary_artery_disease": (
         r"cad\b|coronary|angina|cabg|ptca|stent\b|bypass|myocardial|internal mammary artery|"
@@ -89,46 +91,46 @@ ALSO_CALLED: Mapping[str, str] = {
 
 
 @cache
-def _names() -> re.Pattern[str]:
-    """Any of the diseases' names: as declared with the tasks, and as above."""
-    found: list[str] = []
+def _disease_names() -> re.Pattern[str]:
+    """Matches any name of a disease: the names that the tasks declare, and the SYNONYMS."""
+    names: list[str] = []
     for task in load_tasks():
         if task.is_disease:
-            found += [re.escape(task.display), *(re.escape(c.display) for c in task.coding)]
-            found.append(ALSO_CALLED[task.name])
-            # A diagnosis string is "neurologic|seizures|…"; a note has headings with colons.
+            names += [re.escape(task.display), *(re.escape(c.display) for c in task.coding)]
+            names.append(SYNONYMS[task.name])
+            # A diagnosis string is "neurologic|seizures|…"; a note uses colons.
             if task.eicu_pattern is not None:
-                found.append(task.eicu_pattern.replace(r"\|", r"\b").replace("^", ""))
-    # From the beginning of a word on: "TIA" is not in "initial".
-    return re.compile(rf"\b(?:{'|'.join(found)})", re.IGNORECASE)
+                names.append(task.eicu_pattern.replace(r"\|", r"\b").replace("^", ""))
+    # From the beginning of a word: "initial" does not match "TIA".
+    return re.compile(rf"\b(?:{'|'.join(names)})", re.IGNORECASE)
 
 
-def names_a_disease(phrase: str) -> bool:
-    """Whether a phrase says any of the 40 diseases by a name."""
-    return _names().search(phrase) is not None
+def mentions_disease(phrase: str) -> bool:
+    """Whether a phrase names any of the 40 diseases."""
+    return _disease_names().search(phrase) is not None
 
 
-def without_names(text: str) -> tuple[str, int]:
-    """A note without the phrases that name a disease, and how many they were."""
-    kept, taken = [], 0
+def remove_disease_phrases(text: str) -> tuple[str, int]:
+    """A note without the phrases that name a disease, and the number of removed phrases."""
+    remaining, removed = [], 0
     parts = _SEPARATOR.split(text)
     for phrase, separator in zip(parts[::2], [*parts[1::2], ""], strict=True):
-        if names_a_disease(phrase):
-            taken += 1
+        if mentions_disease(phrase):
+            removed += 1
         else:
-            kept += [phrase, separator]
-    return "".join(kept).strip(), taken
+            remaining += [phrase, separator]
+    return "".join(remaining).strip(), removed
 
 
-def masked(records: Iterable[Record]) -> Iterator[Record]:
-    """The same records in the same order; their notes name no disease."""
-    known = cache(without_names)  # a note is read again at each later landmark
+def mask_notes(records: Iterable[Record]) -> Iterator[Record]:
+    """The same records in the same order, with masked notes."""
+    mask = cache(remove_disease_phrases)  # each later landmark holds the same note again
     for record in records:
-        taken, notes = 0, []
+        removed, notes = 0, []
         for note in record.payload.notes:
-            text, count = known(note.text)
-            taken += count
+            text, count = mask(note.text)
+            removed += count
             if text:
                 notes.append(note.model_copy(update={"text": text}))
         payload = record.payload.model_copy(update={"notes": notes})
-        yield replace(record, payload=payload, masked=taken)
+        yield replace(record, payload=payload, masked=removed)

@@ -1,4 +1,4 @@
-"""The arrays of the records of a cohort, and whether they are such."""
+"""The arrays of a cohort's records, and their validation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,15 +15,16 @@ from schemas.tasks import Task
 
 @dataclass(frozen=True)
 class Samples:
-    """Arrays of `n` records. Rows of an absent modality are zeros, and `present` says so.
+    """Arrays of `n` records. `present` marks the modalities; absent ones have rows of zeros.
 
     patient, site, stay: [n] str; landmark: [n] hours, NaN without one; present: [n, 4] bool;
     outcomes: [n, tasks] float32 (0 or 1; days; class index; NaN: no label);
-    groups: [n, GROUPS] str, "" where unknown; charted: [n, tasks] hours from `as_of` to when a
-    disease was first charted, NaN where it never was or nobody knows; masked: [n] phrases that were
-    taken out of the notes. These three are for reports and never learned from;
     tabular [n, F]; statistics [n, V, S]; treatments [n, T, 4]; tokens [sum of lengths] int32;
-    lengths [n]; pixels [images, 1, side, side] uint8, in the order of the records that have one.
+    lengths [n]; pixels [images, 1, side, side] uint8, in the order of the records with an image.
+
+    Only for reports, never an input of training: groups [n, GROUPS] str, "" where unknown;
+    charted [n, tasks] hours from `as_of` to the first charting of a disease, NaN where it was never
+    charted or is unknown; masked [n] number of phrases removed from the notes.
     """
 
     patient: npt.NDArray[np.str_]
@@ -51,7 +52,7 @@ class Samples:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
     def take(self, rows: npt.NDArray[np.intp]) -> "Samples":
-        """The records at `rows`, in that order."""
+        """The records at `rows`, in the order of `rows`."""
         first = np.cumsum(self.lengths) - self.lengths
         has_image = self.present[:, MODALITIES.index("image")]
         image_of = np.cumsum(has_image) - 1
@@ -69,19 +70,20 @@ class Samples:
 
     def arrays(self, row: int) -> dict[Modality, dict[str, Array]]:
         """The arrays of one record, as `features` returned them."""
-        one = self.take(np.array([row]))
-        found: dict[Modality, dict[str, Array]] = {
-            "tabular": {"values": one.tabular[0]},
-            "series": {"statistics": one.statistics[0], "treatments": one.treatments[0]},
-            "notes": {"tokens": one.tokens.astype(np.int64)},
-            "image": {"pixels": one.pixels[0] if len(one.pixels) else np.empty(0)},
+        sample = self.take(np.array([row]))
+        arrays: dict[Modality, dict[str, Array]] = {
+            "tabular": {"values": sample.tabular[0]},
+            "series": {"statistics": sample.statistics[0], "treatments": sample.treatments[0]},
+            "notes": {"tokens": sample.tokens.astype(np.int64)},
+            "image": {"pixels": sample.pixels[0] if len(sample.pixels) else np.empty(0)},
         }
-        return {m: found[m] for m, there in zip(MODALITIES, one.present[0], strict=True) if there}
+        present = zip(MODALITIES, sample.present[0], strict=True)
+        return {modality: arrays[modality] for modality, is_present in present if is_present}
 
-    def faults(self, spec: FeatureSpec, tasks: Sequence[Task]) -> Iterator[str]:
-        """What is wrong with the arrays as records of this spec and these tasks.
+    def validation_errors(self, spec: FeatureSpec, tasks: Sequence[Task]) -> Iterator[str]:
+        """Errors in the arrays, as records of this spec and these tasks.
 
-        Only the first is sure: what comes after it takes for granted that it is right.
+        Only the first error is reliable: each check relies on the earlier checks.
         """
         for name, (dtype, shape) in self._expected(spec, len(tasks)).items():
             array = getattr(self, name)
@@ -92,22 +94,22 @@ class Samples:
             if array.dtype.kind == "f" and np.isinf(array).any():
                 yield f"{name} holds infinite numbers"
         if not len(self):
-            yield "there is no record"
+            yield "the shard holds no record"
         if self.lengths.min() < 0:
             yield "lengths holds negative numbers"
         if len(self.tokens) and not 0 <= self.tokens.min() <= self.tokens.max() < spec.vocabulary:
-            yield f"tokens holds ids outside of 0 to {spec.vocabulary - 1}, the tokenizer's"
+            yield f"tokens holds ids outside the tokenizer's range of 0 to {spec.vocabulary - 1}"
         for column, task in zip(self.outcomes.T, tasks, strict=True):
             known = column[~np.isnan(column)]
             most = {"binary": 1, "multiclass": len(task.classes) - 1}.get(task.kind, np.inf)
             whole = task.kind in ("regression", "clustering") or (known == known.round()).all()
             if not whole or (known < 0).any() or (known > most).any():
-                yield f"outcomes of {task.name} are none of a {task.kind} task"
+                yield f"outcomes of {task.name} are not valid for a {task.kind} task"
 
     def _expected(
         self, spec: FeatureSpec, tasks: int
     ) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
-        """Type and shape of each array, by how many records, tokens and images there are."""
+        """Type and shape of each array, from the number of records, tokens and images."""
         n = self.patient.size
         plain = self.present.dtype == np.bool_ and self.present.ndim == 2
         images = int(self.present[:, -1].sum()) if plain else 0

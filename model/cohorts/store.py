@@ -1,7 +1,7 @@
-"""A cohort on disk: the arrays of every record, made once by the same `features` that serves.
+"""Cohorts on disk: the arrays of all records, made by the same `features` that serving uses.
 
-A cohort is a folder: `cohort.json` (what it is, its spec, the digests of what made it),
-`tokenizer.json`, and shards `shard-00000.npz`. Training reads these and nothing else.
+A cohort is a folder of `cohort.json` (name, source, feature spec, tasks, digests of the code),
+`tokenizer.json` and shards (`shard-00000.npz`). Training reads nothing else.
 """
 
 import inspect
@@ -39,24 +39,24 @@ SHARD_RECORDS = 1000
 
 
 class CohortError(UserError):
-    """A folder that is no cohort, or no longer the one that was made."""
+    """A folder is not a cohort, or was changed since the cohort was made."""
 
 
-class _Described(BaseModel):
-    """What `cohort.json` says that is read back."""
+class _CohortFile(BaseModel):
+    """The parts of `cohort.json` that are read back."""
 
     name: str
     source: str
     tasks: tuple[Task, ...] = Field(min_length=1)
     spec: dict[str, Any]
-    # SHA-256 of the file, which earlier versions did not keep, and of each shard by its name.
+    # SHA-256 of the tokenizer's file (missing in cohorts of earlier versions), and of each shard.
     tokenizer: str | None = None
     shards: dict[Annotated[str, Field(pattern=r"^[\w-]+\.npz$")], str] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort that was read back: its name, tasks, spec, samples and digest."""
+    """A cohort in memory. `digest`: the SHA-256 of its `cohort.json`."""
 
     name: str
     source: str
@@ -67,16 +67,16 @@ class Cohort:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Reads a cohort.
+        """Reads a cohort. Unpickles nothing.
 
-        Raises CohortError, whose text is one line that names the file, if it is no cohort, was
-        changed since it was made, or holds what no cohort does. No Python object of a file is read.
+        Raises CohortError, a line that names the file, if the folder is not a cohort, was changed
+        since it was made, or holds invalid arrays.
         """
         if not (folder / COHORT).is_file():
-            raise CohortError(f"{folder} is no cohort: it has no {COHORT}")
+            raise CohortError(f"{folder} is not a cohort: it has no {COHORT}")
         raw = _read(folder / COHORT)
         with naming(folder / COHORT, CohortError, ValueError):
-            facts = _Described.model_validate_json(raw)
+            facts = _CohortFile.model_validate_json(raw)
         tokenizer = _read(folder / TOKENIZER)
         if facts.tokenizer not in (None, sha256(tokenizer)):
             raise CohortError(f"{folder / TOKENIZER} was changed since the cohort was made")
@@ -90,13 +90,13 @@ class Cohort:
             if sha256(content) != expected:
                 raise CohortError(f"{folder / name} was changed since the cohort was made")
             parts.append(_shard(folder / name, content))
-            if fault := next(parts[-1].faults(spec, facts.tasks), None):
-                raise CohortError(f"{folder / name}: {fault}")
+            if error := next(parts[-1].validation_errors(spec, facts.tasks), None):
+                raise CohortError(f"{folder / name}: {error}")
         samples = Samples.concatenate(parts)
         return cls(facts.name, facts.source, facts.tasks, spec, samples, sha256(raw))
 
     def of_tasks(self, names: Sequence[str]) -> "Cohort":
-        """The same patients with some of their outcomes, in the cohort's order of tasks."""
+        """The same patients with the outcomes of some tasks, in the cohort's order of tasks."""
         rows = [i for i, task in enumerate(self.tasks) if task.name in names]
         outcomes, charted = self.samples.outcomes[:, rows], self.samples.charted[:, rows]
         return replace(
@@ -120,7 +120,7 @@ def _shard(path: Path, content: bytes) -> Samples:
         if missing := {f.name for f in fields(Samples)} - set(shard.files):
             raise CohortError(
                 f"{path.parent} was made by an older version, which did not write "
-                f"{', '.join(sorted(missing))}; make it anew with 'm3h-model cohort'"
+                f"{', '.join(sorted(missing))}; make it again with 'm3h-model cohort'"
             )
         return Samples(**{f.name: shard[f.name] for f in fields(Samples)})
 
@@ -136,9 +136,8 @@ def write(
 ) -> Iterator[int]:
     """Writes a cohort to `folder`; yields the number of records written so far.
 
-    `made_by` are the modules whose code decides what is in it; their digests are kept beside
-    those of the payload and feature code. Raises CohortError if there is no record at all, or one
-    cannot be read.
+    `made_by`: the modules and packages that made the records; `cohort.json` holds the digests of
+    their code and of `schemas`. Raises CohortError if there is no record, or one is invalid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_text(spec.tokenizer_json, encoding="utf-8")
@@ -146,7 +145,7 @@ def write(
     shards: dict[str, str] = {}
     written = 0
     remaining = iter(records)
-    while chunk := _next(remaining, name, written):
+    while chunk := _next_chunk(remaining, name, written):
         path = folder / f"shard-{len(shards):05d}.npz"
         np.savez(path, **vars(_samples(chunk, spec, tasks, name, written)))
         shards[path.name] = sha256(path.read_bytes())
@@ -159,8 +158,7 @@ def write(
         "source": source,
         "records": written,
         "landmarks_hours": LANDMARKS_HOURS,
-        "code": _contract_code()
-        | {m.__name__: sha256(inspect.getsource(m).encode()) for m in made_by},
+        "code": {n: d for m in (schemas, *made_by) for n, d in _code_digests(m).items()},
         "spec": spec.model_dump(mode="json"),
         "tokenizer": sha256(spec.tokenizer_json.encode()),
         "tasks": [task.model_dump(mode="json") for task in tasks],
@@ -169,45 +167,45 @@ def write(
     (folder / COHORT).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def _contract_code() -> dict[str, str]:
-    """The SHA-256 of every module of `schemas`, by the module's name."""
-    folder = Path(inspect.getfile(schemas)).parent
-    modules = {
-        path.relative_to(folder.parent).with_suffix(""): path
-        for path in sorted(folder.rglob("*.py"))
-    }
-    return {
-        ".".join(part for part in name.parts if part != "__init__"): sha256(path.read_bytes())
-        for name, path in modules.items()
-    }
+def _code_digests(module: ModuleType) -> dict[str, str]:
+    """The SHA-256 of the module's file, or of each file of a package, by the module's name."""
+    file = Path(inspect.getfile(module))
+    if file.name != "__init__.py":
+        return {module.__name__: sha256(file.read_bytes())}
+    digests = {}
+    for path in sorted(file.parent.rglob("*.py")):
+        parts = path.relative_to(file.parent).with_suffix("").parts
+        name = ".".join((module.__name__, *(part for part in parts if part != "__init__")))
+        digests[name] = sha256(path.read_bytes())
+    return digests
 
 
-def _next(records: Iterator[Record], name: str, written: int) -> list[Record]:
+def _next_chunk(records: Iterator[Record], name: str, written: int) -> list[Record]:
     try:
         return list(islice(records, SHARD_RECORDS))
     except InvalidPayload as error:
-        where = f"{name}: a record after the first {written}"
-        raise CohortError(f"{where}: {_first_fault(error)}") from None
+        position = f"{name}: a record after the first {written}"
+        raise CohortError(f"{position}: {_first_error(error)}") from None
 
 
-def _features(record: Record, spec: FeatureSpec, where: str) -> Features:
+def _features(record: Record, spec: FeatureSpec, position: str) -> Features:
     try:
         return features(record.payload, spec)
     except InvalidPayload as error:
-        raise CohortError(f"{record.file or where}: {_first_fault(error)}") from None
+        raise CohortError(f"{record.file or position}: {_first_error(error)}") from None
 
 
-def _first_fault(error: InvalidPayload) -> str:
-    """Its place and its rule; no fault of a payload holds a value."""
-    fault = error.errors[0]
-    return f"{fault.pointer or 'the whole record'}: {fault.detail}"
+def _first_error(error: InvalidPayload) -> str:
+    """The pointer and detail of the first error. Errors of a payload quote no value."""
+    first = error.errors[0]
+    return f"{first.pointer or 'the whole record'}: {first.detail}"
 
 
 def _samples(
     records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task], name: str, before: int
 ) -> Samples:
-    """The arrays of records of the cohort `name`, `before` of which were written before these."""
-    made = [
+    """The arrays of a chunk of the cohort `name`, after `before` written records."""
+    rows = [
         _features(record, spec, f"{name}: record {number}")
         for number, record in enumerate(records, before + 1)
     ]
@@ -218,34 +216,34 @@ def _samples(
         landmark=np.array(
             [np.nan if r.landmark_hours is None else r.landmark_hours for r in records], np.float32
         ),
-        present=np.array([[m in f.arrays for m in MODALITIES] for f in made], np.bool_),
+        present=np.array([[m in f.arrays for m in MODALITIES] for f in rows], np.bool_),
         outcomes=np.array([[_outcome(r, task) for task in tasks] for r in records], np.float32),
         groups=np.array([[r.groups.get(group, "") for group in GROUPS] for r in records]),
         charted=np.array(
             [[r.charted.get(task.name, np.nan) for task in tasks] for r in records], np.float32
         ),
         masked=np.array([r.masked for r in records], np.int32),
-        tabular=_rows(made, "tabular", "values", (len(spec.tabular_names),)),
-        statistics=_rows(made, "series", "statistics", (len(spec.variables), len(STATISTICS))),
+        tabular=_rows(rows, "tabular", "values", (len(spec.tabular_names),)),
+        statistics=_rows(rows, "series", "statistics", (len(spec.variables), len(STATISTICS))),
         treatments=_rows(
-            made, "series", "treatments", (len(spec.treatments), len(TREATMENT_FEATURES))
+            rows, "series", "treatments", (len(spec.treatments), len(TREATMENT_FEATURES))
         ),
         tokens=np.concatenate(
             [np.empty(0, np.int32)]
-            + [f.arrays["notes"]["tokens"].astype(np.int32) for f in made if "notes" in f.arrays]
+            + [f.arrays["notes"]["tokens"].astype(np.int32) for f in rows if "notes" in f.arrays]
         ),
         lengths=np.array(
-            [len(f.arrays["notes"]["tokens"]) if "notes" in f.arrays else 0 for f in made], np.int64
+            [len(f.arrays["notes"]["tokens"]) if "notes" in f.arrays else 0 for f in rows], np.int64
         ),
         pixels=np.array(
-            [f.arrays["image"]["pixels"] for f in made if "image" in f.arrays], np.uint8
+            [f.arrays["image"]["pixels"] for f in rows if "image" in f.arrays], np.uint8
         ).reshape(-1, 1, spec.image_side, spec.image_side),
     )
 
 
-def _rows(made: Sequence[Features], modality: Any, name: str, shape: tuple[int, ...]) -> Any:
+def _rows(rows: Sequence[Features], modality: Any, name: str, shape: tuple[int, ...]) -> Any:
     zeros = np.zeros(shape, np.float32)
-    return np.stack([f.arrays[modality][name] if modality in f.arrays else zeros for f in made])
+    return np.stack([f.arrays[modality][name] if modality in f.arrays else zeros for f in rows])
 
 
 def _outcome(record: Record, task: Task) -> float:

@@ -1,4 +1,4 @@
-"""Tables of a database as files, and what is wrong with one that cannot be read."""
+"""Table files of a database: checks for columns and damage, and errors that name the file."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,32 +8,34 @@ import polars as pl
 
 from model.cohorts import DataError
 
-# A panic of polars, which a damaged Parquet file brings about, is no Exception.
-FAULTS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+# A damaged Parquet file can make polars panic. PanicException is not a subclass of Exception.
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
-def check_columns(path: Path, needed: Iterable[str]) -> None:
-    """Raises DataError if a table (CSV, gzipped or not) lacks one of the columns."""
-    with naming_table(path):
-        there = pl.read_csv(path, n_rows=0, infer_schema=False).columns
-    if missing := [name for name in needed if name not in there]:
-        raise DataError(f"{path} has no column {', '.join(missing)}; columns are parted by commas")
+def check_columns(path: Path, required: Iterable[str]) -> None:
+    """Raises DataError if a CSV table (gzipped or not) lacks one of the columns."""
+    with table_errors(path):
+        columns = pl.read_csv(path, n_rows=0, infer_schema=False).columns
+    if missing := [name for name in required if name not in columns]:
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}; columns must be separated by commas"
+        )
 
 
 @contextmanager
-def naming_table(path: Path) -> Iterator[None]:
-    """What polars says of a table becomes a DataError that names the file, and quotes no value."""
+def table_errors(path: Path) -> Iterator[None]:
+    """Turns an error of polars into a DataError that names the file and quotes no value."""
     try:
         yield
-    except FAULTS as error:
-        raise DataError(f"{path} {_fault(path, error)}") from None
+    except POLARS_ERRORS as error:
+        raise DataError(f"{path} {_reason(path, error)}") from None
 
 
-def first_fault(tables: Mapping[Path, Mapping[str, pl.DataType]]) -> DataError | None:
-    """The first of the tables (CSV or Parquet) that cannot be read whole; None: all can."""
+def first_damaged_table(tables: Mapping[Path, Mapping[str, pl.DataType]]) -> DataError | None:
+    """The error of the first table (CSV or Parquet) that cannot be read; None if all can."""
     for path, columns in tables.items():
         try:
-            with naming_table(path):
+            with table_errors(path):
                 if path.suffix == ".parquet":
                     table = pl.scan_parquet(path)
                 else:
@@ -44,13 +46,11 @@ def first_fault(tables: Mapping[Path, Mapping[str, pl.DataType]]) -> DataError |
     return None
 
 
-def _fault(path: Path, error: BaseException) -> str:
+def _reason(path: Path, error: BaseException) -> str:
     if path.is_dir():
         return "is a folder"
     if isinstance(error, pl.exceptions.NoDataError):
         return "is empty"
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
-    return (
-        "is damaged, or is no table (in UTF-8) with the columns, numbers and times it should have"
-    )
+    return "is damaged, or is not a UTF-8 table with the expected columns, numbers and times"

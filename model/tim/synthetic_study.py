@@ -1,6 +1,6 @@
 """Does attention find relations between tasks that are known? Asked of made patients.
 
-The synthetic cohort (`model/cohorts/synthetic.py`) is drawn from a graph: tasks that share a
+The synthetic cohort (`model/cohorts/synthetic/`) is drawn from a graph: tasks that share a
 latent factor are related. M3H learns from such patients, and the mean attention that a task pays to
 another is compared with the graph, after training and, as a control, before it. So are two things
 that need no attention: the correlation of the outcomes that were learned from, and that of the

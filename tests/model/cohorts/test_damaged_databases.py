@@ -1,4 +1,4 @@
-"""A damaged file of a database is told in one line that names it and quotes no value."""
+"""The error for a damaged file of a database is one line that names it and quotes no value."""
 
 import gzip
 import io
@@ -35,8 +35,8 @@ def real_eicu(open_data, tmp_path_factory):
     for path in (data / "eicu-demo-2.0.1/csv").glob("*.csv.gz"):
         table = pl.read_csv(path, infer_schema=False)
         if "patientunitstayid" in table.columns:
-            kept = table.filter(pl.col("patientunitstayid").is_in(stays))
-            (folder / path.name).write_bytes(gzip.compress(kept.write_csv().encode()))
+            rows = table.filter(pl.col("patientunitstayid").is_in(stays))
+            (folder / path.name).write_bytes(gzip.compress(rows.write_csv().encode()))
     return folder
 
 
@@ -60,50 +60,54 @@ def made_nih(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def copy_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged") / "copy"
 
 
-def fault_of(reader, folder, out):
-    """What making a cohort of a folder says, in one line; "" if it takes no offence."""
-    told = ""
+def error_of(reader, folder, out):
+    """The error of making a cohort from a folder, one line; "" without an error."""
+    error_text = ""
     try:
         for _ in write(
             reader.read(folder), out, name="x", source="", made_by=(), spec=FeatureSpec.default()
         ):
             pass
     except (CohortError, DataError, DataMissing) as error:
-        told = str(error)
-        assert told
-    assert "\n" not in told
-    return told
+        error_text = str(error)
+        assert error_text
+    assert "\n" not in error_text
+    return error_text
 
 
 def tables_of(folder):
-    found = [p for p in folder.rglob("*.*") if p.suffix in (".gz", ".csv", ".parquet")]
-    return sorted(path.relative_to(folder) for path in found)
+    paths = [p for p in folder.rglob("*.*") if p.suffix in (".gz", ".csv", ".parquet")]
+    return sorted(path.relative_to(folder) for path in paths)
 
 
 @pytest.mark.parametrize("kind", ["real_eicu", "made_mimic", "made_nih"])
-def test_a_damaged_table_is_named(kind, request, place, tmp_path):
+def test_a_damaged_table_is_named(kind, request, copy_folder, tmp_path):
     whole = request.getfixturevalue(kind)
     reader = {"real_eicu": eicu, "made_mimic": mimic_iv, "made_nih": nih_cxr}[kind]
-    assert fault_of(reader, whole, tmp_path / "out") == ""
+    assert error_of(reader, whole, tmp_path / "out") == ""
 
     @settings(max_examples=60, deadline=None, database=None)
     @given(st.sampled_from(tables_of(whole)), st.data())
-    def try_one(name, data):
-        folder = copied(whole, place)
+    def damage_and_read(name, data):
+        folder = copied(whole, copy_folder)
         damage_file(data.draw, folder / name)
-        said = fault_of(reader, folder, tmp_path / "out")
-        assert said == "" or str(folder) in said or "the cohort x has no records" in said
+        error_text = error_of(reader, folder, tmp_path / "out")
+        assert (
+            error_text == ""
+            or str(folder) in error_text
+            or "the cohort x has no records" in error_text
+        )
 
-    try_one()
+    damage_and_read()
 
 
 @pytest.mark.parametrize("kind", ["real_eicu", "made_mimic"])
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (lambda text: text.replace(",", ";"), " has no column "),
         (lambda text: text.replace("\n", f"\n{SECRET},{SECRET}\n", 1), ""),
@@ -112,28 +116,28 @@ def test_a_damaged_table_is_named(kind, request, place, tmp_path):
         (lambda text: "", " is empty"),
     ],
 )
-def test_a_table_of_another_make_is_named_and_no_value_of_it(kind, change, said, request, place):
+def test_the_error_names_the_table_and_quotes_no_value(kind, change, reason, request, copy_folder):
     whole = request.getfixturevalue(kind)
     reader, name = {
         "real_eicu": (eicu, "patient.csv.gz"),
         "made_mimic": (mimic_iv, "mimiciv/3.1/icu/icustays.csv.gz"),
     }[kind]
-    folder = copied(whole, place)
+    folder = copied(whole, copy_folder)
     text = gzip.decompress((folder / name).read_bytes()).decode()
     (folder / name).write_bytes(gzip.compress(change(text).encode("latin-1")))
-    told = fault_of(reader, folder, place.parent / "out")
-    assert str(folder / name) in told
-    assert said in told
-    assert SECRET not in told
+    error_text = error_of(reader, folder, copy_folder.parent / "out")
+    assert str(folder / name) in error_text
+    assert reason in error_text
+    assert SECRET not in error_text
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_truncated_archive_is_never_taken_for_a_short_table(table, made_mimic, place):
-    folder = copied(made_mimic, place)
+def test_a_truncated_archive_is_not_read_as_a_short_table(table, made_mimic, copy_folder):
+    folder = copied(made_mimic, copy_folder)
     path = folder / f"mimiciv/3.1/{table}.csv.gz"
     path.write_bytes(path.read_bytes()[:-6])
-    told = fault_of(mimic_iv, folder, place.parent / "out")
-    assert told == f"{path} cannot be read: unexpected end of file"
+    error_text = error_of(mimic_iv, folder, copy_folder.parent / "out")
+    assert error_text == f"{path} cannot be read: unexpected end of file"
 
 
 @pytest.mark.parametrize(
@@ -149,26 +153,26 @@ def test_a_truncated_archive_is_never_taken_for_a_short_table(table, made_mimic,
         ("uniquepid", ""),
     ],
 )
-def test_a_value_that_no_stay_has_is_told_by_its_column(column, value, real_eicu, place):
-    folder = copied(real_eicu, place)
+def test_the_error_for_an_invalid_value_names_its_column(column, value, real_eicu, copy_folder):
+    folder = copied(real_eicu, copy_folder)
     path = folder / "patient.csv.gz"
     table = pl.read_csv(path, infer_schema=False).with_columns(pl.lit(value).alias(column))
     path.write_bytes(gzip.compress(table.write_csv().encode()))
-    told = fault_of(eicu, folder, place.parent / "out")
-    assert told.startswith(f"{path}: the column {column} of ")
-    assert not value or value not in told.removeprefix(str(path))
+    error_text = error_of(eicu, folder, copy_folder.parent / "out")
+    assert error_text.startswith(f"{path}: the column {column} of ")
+    assert not value or value not in error_text.removeprefix(str(path))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut"])
-def test_an_image_that_cannot_be_read_is_named(content, made_nih, place):
-    folder = copied(made_nih, place)
+def test_an_unreadable_image_is_named(content, made_nih, copy_folder):
+    folder = copied(made_nih, copy_folder)
     (folder / "nih-cxr/1.jpg").write_bytes(content)
-    told = fault_of(nih_cxr, folder, place.parent / "out")
-    assert told.startswith(f"{folder / 'nih-cxr/1.jpg'}: /images/0/data: ")
+    error_text = error_of(nih_cxr, folder, copy_folder.parent / "out")
+    assert error_text.startswith(f"{folder / 'nih-cxr/1.jpg'}: /images/0/data: ")
 
 
-def test_the_command_ends_with_the_line(made_mimic, place, tmp_path):
-    folder = copied(made_mimic, place)
+def test_the_command_prints_the_error_as_its_last_line(made_mimic, copy_folder, tmp_path):
+    folder = copied(made_mimic, copy_folder)
     shutil.rmtree(folder / "mimiciv/3.1/hosp")
     command = ["cohort", "mimic_iv", "--data", str(folder), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, command)

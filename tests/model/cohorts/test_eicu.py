@@ -1,4 +1,4 @@
-"""What the eICU reader promises, on the open demo itself."""
+"""The eICU reader, on the open demo."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from model.cohorts import DataMissing
 from model.cohorts.eicu import read
 from schemas.tasks import load_tasks
 
-# When each row of a table was known, by its columns of minutes.
+# The columns of each table from which a row is known.
 KNOWN_FROM = {
     "patient": (),
     "diagnosis": (),
@@ -33,13 +33,13 @@ def data(open_data):
 
 @pytest.fixture(scope="module")
 def outcomes(data):
-    """Of all records, without their payloads: (stay, hours) to record's outcomes."""
+    """(outcomes, patient, site) by (stay, hours), without the payloads."""
     return {(int(r.stay), r.landmark_hours): (r.outcomes, r.patient, r.site) for r in read(data)}
 
 
 @pytest.fixture(scope="module")
 def records_at_24_hours(data):
-    """Of each stay, the report's facts and the outcomes."""
+    """(groups, charted, outcomes) by stay."""
     return {
         int(r.stay): (r.groups, r.charted, r.outcomes) for r in read(data) if r.landmark_hours == 24
     }
@@ -47,7 +47,7 @@ def records_at_24_hours(data):
 
 @pytest.fixture(scope="module")
 def tables(data):
-    """The tables, and the grid, of every fiftieth stay and a few chosen ones."""
+    """The tables and the grid of every fiftieth stay and of SOME_STAYS."""
     grid = pl.read_parquet(data / "yaib-eicu-demo/los/dyn.parquet")
     stays = [*grid["stay_id"].unique().sort().gather_every(50), *SOME_STAYS]
     folder = data / "eicu-demo-2.0.1/csv"
@@ -62,7 +62,7 @@ def tables(data):
 
 @pytest.fixture
 def records(tmp_path):
-    """`records(tables)`: what is read from a folder with these tables, by stay and hours."""
+    """`records(tables)`: the records of a folder with these tables, by (stay, hours)."""
 
     def read_back(tables):
         (tmp_path / "yaib-eicu-demo/los").mkdir(parents=True, exist_ok=True)
@@ -76,17 +76,17 @@ def records(tmp_path):
     return read_back
 
 
-def test_a_stay_is_read_at_each_landmark_that_it_is_still_in_the_unit(outcomes):
+def test_a_stay_has_a_record_at_each_landmark_in_the_unit(outcomes):
     assert Counter(hours for _, hours in outcomes) == {6: 2267, 12: 2118, 24: 1591, 48: 915}
 
 
-def test_a_stay_without_a_diagnosis_is_unlabelled_not_healthy(outcomes):
+def test_a_stay_without_a_diagnosis_has_no_label(outcomes):
     diseases = {task.name for task in load_tasks() if task.is_disease}
     labelled = [o.keys() & diseases for (_, hours), (o, *_) in outcomes.items() if hours == 24]
     assert Counter(map(len, labelled)) == {len(diseases): 1473, 0: 118}
 
 
-def test_a_child_implies_its_parent(outcomes):
+def test_a_subset_implies_its_parent(outcomes):
     for task in load_tasks():
         if task.subset_of:
             children = [o for o, *_ in outcomes.values() if o.get(task.name)]
@@ -94,19 +94,19 @@ def test_a_child_implies_its_parent(outcomes):
             assert all(o[task.subset_of] for o in children)
 
 
-def test_codes_of_icd_10_count_among_those_of_icd_9(outcomes):
-    # Hyponatremia, coded E87.1 alone.
+def test_icd_10_codes_are_read_beside_icd_9_codes(outcomes):
+    # Hyponatremia, with the code E87.1 only.
     assert outcomes[3067309, 24][0]["fluid_electrolyte_disorder"]
 
 
-def test_when_a_disease_was_first_charted_is_told_of_those_that_were(records_at_24_hours, data):
+def test_first_charting_is_known_for_exactly_the_charted_diseases(records_at_24_hours, data):
     names = {task.name: task for task in load_tasks() if task.is_disease}
     for _, charted, outcomes in records_at_24_hours.values():
         assert charted.keys() == {name for name in names if outcomes.get(name)}
         for name in charted:
             parent = names[name].subset_of
             assert parent is None or charted[parent] <= charted[name]
-    # Hyponatremia is the only disorder of electrolytes of this stay.
+    # Hyponatremia is this stay's only electrolyte disorder.
     table = pl.read_csv(data / "eicu-demo-2.0.1/csv/diagnosis.csv.gz", infer_schema=False)
     of_stay = table.filter(
         pl.col("patientunitstayid") == "3067309", pl.col("icd9code").str.contains("E87.1")
@@ -121,13 +121,13 @@ def test_nine_in_ten_diseases_are_charted_in_the_first_day(records_at_24_hours):
     assert 0.8 < sum(h <= 0 for h in hours) / len(hours) < 0.95
 
 
-def test_patients_are_told_apart_by_ethnicity_and_year_of_discharge(records_at_24_hours):
+def test_records_have_groups_of_ethnicity_and_year_of_discharge(records_at_24_hours):
     groups = [tuple(g.items()) for g, *_ in records_at_24_hours.values()]
     assert {dict(g)["years"] for g in groups} == {"2014", "2015"}
     assert Counter(dict(g)["ethnicity"] for g in groups).most_common(2)[0][0] == "White"
 
 
-def test_a_death_is_a_disposition_too(outcomes):
+def test_the_disposition_is_died_for_exactly_the_patients_who_die(outcomes):
     for o, *_ in outcomes.values():
         if "discharge_disposition" in o:
             assert (o["discharge_disposition"] == "died") == o["in_hospital_mortality"]
@@ -135,11 +135,11 @@ def test_a_death_is_a_disposition_too(outcomes):
 
 def test_dispositions_are_the_four_of_the_task(outcomes, data):
     patient = pl.read_csv(data / "eicu-demo-2.0.1/csv/patient.csv.gz", infer_schema=False)
-    place = dict(patient.select("patientunitstayid", "hospitaldischargelocation").iter_rows())
+    location = dict(patient.select("patientunitstayid", "hospitaldischargelocation").iter_rows())
     assert {
-        (place[str(stay)], o.get("discharge_disposition"))
+        (location[str(stay)], o.get("discharge_disposition"))
         for (stay, _), (o, *_) in outcomes.items()
-    } - {(p, None) for p in place.values()} == {
+    } - {(p, None) for p in location.values()} == {
         ("Home", "home"),
         ("Skilled Nursing Facility", "post_acute"),
         ("Nursing Home", "post_acute"),
@@ -151,7 +151,7 @@ def test_dispositions_are_the_four_of_the_task(outcomes, data):
     }
 
 
-def test_remaining_days_count_from_as_of_to_leaving_the_hospital_dead_or_alive(outcomes):
+def test_length_of_stay_counts_from_as_of_to_discharge_or_death(outcomes):
     # Stay 151179 ended in death 9,272 minutes after admission to the unit.
     assert outcomes[151179, 6][0]["length_of_stay"] == (9272 - 360) / 1440
     assert outcomes[151179, 48][0]["length_of_stay"] == pytest.approx(4.43889, abs=1e-5)
@@ -168,7 +168,7 @@ def test_all_stays_of_a_person_share_the_patient(outcomes, data):
     assert all(of_stay[stay] == (p, site) for (stay, _), (_, p, site) in outcomes.items())
 
 
-def test_what_is_known_at_admission_is_read(tables, records):
+def test_tabular_inputs_are_read(tables, records):
     known = records(tables)[141765, 6].payload.tabular
     assert known.model_dump() == {
         "age": 87.0,
@@ -185,7 +185,7 @@ def test_an_age_over_89_is_90(tables, records):
     assert records(tables)[186393, 6].payload.tabular.age == 90.0
 
 
-def test_a_row_of_the_grid_is_known_when_its_hour_is_over(tables, records):
+def test_a_row_of_the_grid_is_known_from_the_end_of_its_hour(tables, records):
     payload = records(tables)[141765, 6].payload
     temperature = next(s for s in payload.series if s.variable == "temperature")
     rows = tables["dyn"].filter(pl.col("stay_id") == 141765).drop_nulls("temp").sort("time")
@@ -195,15 +195,15 @@ def test_a_row_of_the_grid_is_known_when_its_hour_is_over(tables, records):
     assert temperature.values == rows["temp"].to_list()
 
 
-def test_notes_are_words_and_no_form(tables, records):
-    found = records(tables)
-    texts = [note.text for note in found[1068221, 24].payload.notes]
+def test_notes_hold_the_findings_without_the_text_of_the_form(tables, records):
+    by_stay = records(tables)
+    texts = [note.text for note in by_stay[1068221, 24].payload.notes]
     assert "Past History: Cancer-Primary Site lung; COPD - moderate." in texts
     assert (
         "Admission Diagnosis: Operative Respiratory Thoracotomy for lung cancer; Elective Yes."
         in texts
     )
-    everything = " ".join(note.text for r in found.values() for note in r.payload.notes)
+    everything = " ".join(note.text for r in by_stay.values() for note in r.payload.notes)
     assert not any(
         noise in everything for noise in ("Copies", "System View", "Include", "HR Current")
     )
@@ -219,16 +219,16 @@ def test_diagnoses_are_never_an_input(tables, records):
     assert not any(diseases & r.outcomes.keys() for r in after.values())
 
 
-def test_what_is_charted_after_as_of_changes_nothing(tables, records):
+def test_later_chartings_do_not_change_a_record(tables, records):
     cut = {"dyn": tables["dyn"].filter(pl.col("time") < timedelta(hours=24))}
     for name, columns in KNOWN_FROM.items():
         by_then = [pl.col(column).cast(pl.Int64) <= 24 * 60 for column in columns]
         cut[name] = tables[name].filter(by_then) if by_then else tables[name]
-    # A later order stays, as cancelled: its name may still say what an ingredient's code means.
+    # A later order stays, as cancelled: its name may still resolve the code of an ingredient.
     later = tables["medication"].join(cut["medication"], on="medicationid", how="anti")
     later = later.with_columns(drugordercancelled=pl.lit("Yes"))
     cut["medication"] = pl.concat([cut["medication"], later])
-    # An examination is known once its form was entered.
+    # An examination is known from the entry of its form.
     forms = pl.concat(
         cut[name].select("patientunitstayid", physicalexamoffset=f"{name}offset")
         for name in ("note", "pasthistory")
@@ -245,14 +245,14 @@ def test_what_is_charted_after_as_of_changes_nothing(tables, records):
 @pytest.mark.parametrize(
     ("charted", "expected"),
     [
-        ([(0, 5), (60, 8), (300, 12)], (None, 12.0, 300)),  # a silence ended the first
+        ([(0, 5), (60, 8), (300, 12)], (None, 12.0, 300)),  # a gap ended the first infusion
         ([(0, 5), (300, 5), (350, 8)], (None, 8.0, 300)),
         ([(300, 5), (330, 0)], (330, None, 300)),
         ([(60, 5), (120, 5)], (120, None, 60)),
-        ([(300, 5), (400, 0)], (None, 5.0, 300)),  # not yet stopped at as_of
+        ([(300, 5), (400, 0)], (None, 5.0, 300)),  # still running at as_of
     ],
 )
-def test_an_infusion_runs_from_its_first_rate_to_a_zero_or_a_silence(
+def test_an_infusion_runs_from_its_first_rate_to_a_zero_or_a_gap(
     tables, records, charted, expected
 ):
     rates = pl.DataFrame(
@@ -271,6 +271,6 @@ def test_an_infusion_runs_from_its_first_rate_to_a_zero_or_a_silence(
 
 
 @pytest.mark.parametrize("name", ["patient", "infusiondrug", "dyn"])
-def test_a_file_that_is_missing_is_named(tables, records, name):
+def test_a_missing_file_is_named(tables, records, name):
     with pytest.raises(DataMissing, match=f"{name}.*"):
         records({other: table for other, table in tables.items() if other != name})

@@ -1,4 +1,4 @@
-"""What a label promises: codes of two revisions, mixed, and words where there is no code."""
+"""Labels from ICD-9 and ICD-10 codes, and from descriptions of diagnoses without a code."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from model.cohorts.labels import diseases_of
 from schemas.tasks import load_tasks
 
 
-def found(codes=(), descriptions=()):
-    return {name for name, there in diseases_of(codes, descriptions).items() if there}
+def diseases(codes=(), descriptions=()):
+    return {name for name, label in diseases_of(codes, descriptions).items() if label}
 
 
-def test_every_disease_is_answered():
-    answers = diseases_of([])
-    assert list(answers) == [task.name for task in load_tasks() if task.is_disease]
-    assert not any(answers.values())
+def test_every_disease_gets_a_label():
+    labels = diseases_of([])
+    assert list(labels) == [task.name for task in load_tasks() if task.is_disease]
+    assert not any(labels.values())
 
 
 @pytest.mark.parametrize(
@@ -33,20 +33,20 @@ def test_every_disease_is_answered():
     ],
 )
 def test_codes_of_both_revisions_are_read_with_and_without_dots(code, disease):
-    assert found([code]) == {disease}
+    assert diseases([code]) == {disease}
 
 
-def test_codes_may_be_mixed():
-    assert found(["401.9", " I10", "E87.2"]) == {"hypertension", "acidosis"}
+def test_codes_of_both_revisions_may_be_mixed():
+    assert diseases(["401.9", " I10", "E87.2"]) == {"hypertension", "acidosis"}
 
 
-def test_a_code_counts_for_its_own_revision_only():
-    # 428 is heart failure in ICD-9; in ICD-10 no code starts with a digit, and I42 is no 42.
-    assert found(["428.0"]) == {"heart_failure"}
-    assert "heart_failure" not in found(["I42.8"])
+def test_a_code_matches_only_its_own_revision():
+    # 428 is heart failure in ICD-9. No ICD-10 code starts with a digit, and I42 is not 42.
+    assert diseases(["428.0"]) == {"heart_failure"}
+    assert "heart_failure" not in diseases(["I42.8"])
 
 
-def test_an_excluded_code_is_no_label():
+def test_an_excluded_code_gives_no_label():
     excluded = [(t.name, c) for t in load_tasks() for c in t.icd10_excluded]
     assert excluded
     for name, code in excluded:
@@ -61,17 +61,17 @@ def test_an_excluded_code_is_no_label():
         ("Z99.2", "end_stage_renal_disease", "chronic_kidney_disease"),
     ],
 )
-def test_a_child_implies_its_parent(code, child, parent):
-    assert found([code]) >= {child, parent}
+def test_a_subset_implies_its_parent(code, child, parent):
+    assert diseases([code]) >= {child, parent}
 
 
 @pytest.mark.parametrize(
-    ("words", "disease"),
+    ("description", "disease"),
     [
         ("endocrine|glucose metabolism|diabetes mellitus", "diabetes"),
         ("hematology|bleeding and red blood cell disorders|anemia", "anemia"),
         ("cardiovascular|chest pain / ASHD|coronary artery disease", "coronary_artery_disease"),
     ],
 )
-def test_a_row_without_a_code_is_read_by_its_words(words, disease):
-    assert found(descriptions=[words]) == {disease}
+def test_a_diagnosis_without_a_code_is_matched_by_its_description(description, disease):
+    assert diseases(descriptions=[description]) == {disease}

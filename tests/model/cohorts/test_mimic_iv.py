@@ -1,6 +1,6 @@
-"""What the MIMIC-IV reader promises, on the open demo and on hospitals made up to the day.
+"""The MIMIC-IV reader, on the open demo and on a made-up hospital.
 
-The demo lacks chart events, infusions, notes and X-rays; `hospital` writes a few of each in the
+The demo lacks chart events, infusions, notes and X-rays. `hospital` writes a few of each in the
 official layout, for one patient who was admitted to the unit at noon on the first of May.
 """
 
@@ -78,7 +78,7 @@ TABLES = {
 
 
 def hospital(folder: Path, **changed: str) -> Path:
-    """Writes the tables, those named in `changed` with other rows (`hosp__omr="1,..."`)."""
+    """Writes the tables; `changed` replaces the rows of a table (`hosp__omr="1,..."`)."""
     root = folder / "mimiciv" / "3.1"
     for name, text in TABLES.items():
         header, *rows = text.split("\n")[1:-1]
@@ -123,8 +123,8 @@ def records(demo):
     return list(read(demo))
 
 
-def test_each_stay_is_read_at_each_landmark_that_finds_the_patient_in_the_unit(records):
-    # 137 stays last six hours; one patient had died by then and was signed out later.
+def test_a_stay_has_a_record_at_each_landmark_in_the_unit(records):
+    # 137 stays last six hours; one of the patients had already died and was signed out later.
     assert Counter(r.landmark_hours for r in records) == {6: 136, 12: 134, 24: 117, 48: 74}
     assert len({r.patient for r in records}) <= 100
     assert {r.site for r in records} == {"mimic_iv"}
@@ -133,7 +133,7 @@ def test_each_stay_is_read_at_each_landmark_that_finds_the_patient_in_the_unit(r
         assert record.payload.as_of - admitted == timedelta(hours=record.landmark_hours)
 
 
-def test_nothing_is_after_as_of(records):
+def test_no_time_is_after_as_of(records):
     for payload in (r.payload for r in records):
         times = [time for s in payload.series for time in s.times]
         times += [time for t in payload.treatments for time in (t.start, t.end) if time]
@@ -143,8 +143,8 @@ def test_nothing_is_after_as_of(records):
         )
 
 
-def test_what_was_known_stays_known(records):
-    """A later record of a stay holds what the earlier one held, as far as its window reaches."""
+def test_a_later_record_holds_the_values_of_the_earlier_record(records):
+    """Within the window of the later record."""
     by_moment = {(r.stay, r.landmark_hours): r for r in records}
     for (stay, landmark), early in by_moment.items():
         late = by_moment.get((stay, 12))
@@ -154,7 +154,7 @@ def test_what_was_known_stays_known(records):
             assert rates <= set(series(late, "heart_rate"))
 
 
-def test_vital_signs_come_from_meds_where_there_are_no_chart_events(demo, records):
+def test_vital_signs_come_from_meds_without_chart_events(demo, records):
     record = next(r for r in records if r.landmark_hours == 24)
     begin = record.payload.as_of - timedelta(hours=48)
     charted = (
@@ -169,8 +169,8 @@ def test_vital_signs_come_from_meds_where_there_are_no_chart_events(demo, record
     assert {unit for unit, _, _ in rates} == {"/min"}
 
 
-def test_laboratory_results_are_those_stored_by_then_and_each_counts_once(demo, records):
-    """MEDS holds them too, without the time that they were stored. Item 51250 is never charted."""
+def test_laboratory_results_are_known_from_storage_and_count_once(demo, records):
+    """MEDS holds the results too, without storage times. Item 51250 is never charted."""
     results = pl.read_csv(
         demo / "mimic-iv-demo-2.2/hosp/labevents.csv.gz",
         columns=["subject_id", "itemid", "charttime", "storetime", "valuenum"],
@@ -184,27 +184,27 @@ def test_laboratory_results_are_those_stored_by_then_and_each_counts_once(demo, 
         .iter_rows()
     ):
         volumes.setdefault(str(patient), []).append((drawn, stored or drawn, value))
-    waiting = 0
+    pending = 0
     for record in records:
         as_of = record.payload.as_of
         recent = [v for v in volumes[record.patient] if as_of - v[0] < timedelta(hours=48)]
         known = [("fL", drawn, value) for drawn, stored, value in recent if stored <= as_of]
         assert sorted(series(record, "mean_corpuscular_volume")) == sorted(known)
-        waiting += sum(drawn <= as_of < stored for drawn, stored, _ in recent)
-    assert waiting > 5
+        pending += sum(drawn <= as_of < stored for drawn, stored, _ in recent)
+    assert pending > 5
 
 
-def test_fahrenheit_arrives_in_celsius(records):
+def test_fahrenheit_is_converted_to_celsius(records):
     spec = FeatureSpec.default()
     temperature, last = spec.variable_index["temperature"], STATISTICS.index("last")
     converted = 0
     for record in (r for r in records if r.landmark_hours == 24):
-        found = features(record.payload, spec)
+        made = features(record.payload, spec)
         if {unit for unit, _, _ in series(record, "temperature")} == {"[degF]"}:
             *_, (_, _, fahrenheit) = series(record, "temperature")
-            celsius = found.arrays["series"]["statistics"][temperature, last]
+            celsius = made.arrays["series"]["statistics"][temperature, last]
             assert celsius == pytest.approx((fahrenheit - 32) / 1.8, abs=1e-3)
-            assert "temperature" in {c.variable for c in found.receipt.converted}
+            assert "temperature" in {c.variable for c in made.receipt.converted}
             converted += 1
     assert converted > 50
 
@@ -213,21 +213,21 @@ def test_every_record_becomes_features(records):
     spec = FeatureSpec.default()
     heart_rate = spec.variable_index["heart_rate"]
     arrays = [features(r.payload, spec).arrays for r in records]
-    assert all(set(found) == {"tabular", "series"} for found in arrays)
-    last = np.array([found["series"]["statistics"][heart_rate, 0] for found in arrays])
-    assert np.isfinite(last).sum() == len(records) - 1  # one came late from the operating room
+    assert all(set(modalities) == {"tabular", "series"} for modalities in arrays)
+    last = np.array([a["series"]["statistics"][heart_rate, 0] for a in arrays])
+    assert np.isfinite(last).sum() == len(records) - 1  # one patient arrived late from surgery
 
 
-def test_infusions_of_the_demo_run_and_end(records):
+def test_the_demo_has_running_and_ended_infusions(records):
     given = [t for r in records for t in r.payload.treatments if t.name == "norepinephrine"]
     assert any(t.end is None for t in given)
     assert any(t.end is not None for t in given)
 
 
-def test_outcomes_are_those_of_the_hospital_stay(records):
+def test_outcomes_are_of_the_hospital_stay(records):
     at_24 = {r.stay: r for r in records if r.landmark_hours == 24}
-    # Admitted to the unit on 20 November at 19:18:02, discharged on the 25th at 18:00:00: a day
-    # after admission there remain 3 days, 22 hours, 41 minutes and 58 seconds.
+    # Admission to the unit on 20 November at 19:18:02, discharge on the 25th at 18:00:00: one day
+    # after admission, 3 days, 22 hours, 41 minutes and 58 seconds remain.
     remaining = 3 + (22 * 3600 + 41 * 60 + 58) / 86400
     assert at_24["37067082"].outcomes["length_of_stay"] == pytest.approx(remaining)
     assert Counter(r.outcomes.get("discharge_disposition") for r in at_24.values()) == {
@@ -241,7 +241,7 @@ def test_outcomes_are_those_of_the_hospital_stay(records):
     assert sum(bool(r.outcomes["hypertension"]) for r in at_24.values()) == 75
 
 
-# --- A hospital made up
+# --- A made-up hospital
 
 
 def test_the_official_layout_is_read(tmp_path):
@@ -264,14 +264,14 @@ def test_the_official_layout_is_read(tmp_path):
     assert (at(records, 6).patient, at(records, 6).stay) == ("1", "3")
 
 
-def test_a_result_counts_from_when_it_was_stored_at_the_time_it_was_drawn(tmp_path):
+def test_a_result_is_known_from_storage_and_has_the_time_of_the_draw(tmp_path):
     records = list(read(hospital(tmp_path)))
     before = ("meq/L", hour(-2), 140)  # in the operating room
     assert series(at(records, 6), "sodium") == [before]
     assert series(at(records, 12), "sodium") == [before, ("meq/L", hour(5), 120)]
 
 
-def test_treatments_run_until_they_end(tmp_path):
+def test_a_treatment_has_an_end_once_it_has_ended(tmp_path):
     records = list(read(hospital(tmp_path)))
 
     def given(hours):
@@ -287,7 +287,7 @@ def test_treatments_run_until_they_end(tmp_path):
     assert given(12)[-1] == ("norepinephrine", hour(4), hour(8), 0.1, "ug/kg/min")
 
 
-def test_a_drip_that_is_only_ordered_does_not_run(tmp_path):
+def test_an_order_for_a_drip_does_not_count_as_given(tmp_path):
     orders = """
         1,2150-05-01 08:00:00,2150-05-05 08:00:00,PHENYLEPHrine,IV DRIP
         1,2150-05-01 08:00:00,2150-05-05 08:00:00,Furosemide,IV
@@ -299,7 +299,7 @@ def test_a_drip_that_is_only_ordered_does_not_run(tmp_path):
     assert not names & {"phenylephrine", "vancomycin"}
 
 
-def test_a_rate_that_the_model_cannot_take_is_left_out(tmp_path):
+def test_a_rate_in_an_unknown_unit_is_dropped(tmp_path):
     rows = "1,221906,2150-05-01 13:00:00,2150-05-01 20:00:00,3,mL/hour"
     [first, *_] = read(hospital(tmp_path, icu__inputevents=rows))
     [drip] = [t for t in first.payload.treatments if t.name == "norepinephrine"]
@@ -307,7 +307,7 @@ def test_a_rate_that_the_model_cannot_take_is_left_out(tmp_path):
     assert features(first.payload, FeatureSpec.default())
 
 
-def test_a_rows_own_unit_wins_if_it_can_be_converted_and_else_the_row_is_dropped(tmp_path, caplog):
+def test_a_row_keeps_its_own_unit_or_is_dropped_if_the_unit_is_wrong(tmp_path, caplog):
     rows = """
         1,223761,2150-05-01 13:00:00,,37.5,°C
         1,223761,2150-05-01 14:00:00,,98.6,
@@ -321,7 +321,7 @@ def test_a_rows_own_unit_wins_if_it_can_be_converted_and_else_the_row_is_dropped
     assert "1 of item 223761 in mmHg" in caplog.text
 
 
-def test_equal_amounts_of_urine_at_one_time_add_up(tmp_path):
+def test_equal_amounts_of_urine_at_the_same_time_add_up(tmp_path):
     rows = """
         1,226559,2150-05-01 14:00:00,2150-05-01 14:00:00,60,ml
         1,226560,2150-05-01 14:00:00,2150-05-01 14:00:00,60,ml
@@ -330,7 +330,7 @@ def test_equal_amounts_of_urine_at_one_time_add_up(tmp_path):
     assert series(first, "urine_output") == [("mL", hour(2), 120)]
 
 
-def test_the_dead_get_no_prediction_when_they_are_signed_out_late(tmp_path):
+def test_a_patient_has_no_record_after_death(tmp_path):
     died = "1,2,2150-05-01 20:00:00,2150-05-01 20:00:00,EW EMER.,EMERGENCY ROOM,DIED,1,"
     [record] = read(hospital(tmp_path, hosp__admissions=died))
     assert record.landmark_hours == 6
@@ -351,7 +351,7 @@ def test_the_dead_get_no_prediction_when_they_are_signed_out_late(tmp_path):
         ("", None),
     ],
 )
-def test_a_discharge_that_means_another_thing_has_no_label(tmp_path, location, label):
+def test_a_discharge_location_outside_the_classes_has_no_label(tmp_path, location, label):
     row = f"1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,{location},0,"
     [first, *_] = read(hospital(tmp_path, hosp__admissions=row))
     assert first.outcomes.get("discharge_disposition") == label
@@ -367,22 +367,22 @@ def test_a_discharge_that_means_another_thing_has_no_label(tmp_path, location, l
         ("", "other or unknown"),
     ],
 )
-def test_a_report_may_tell_patients_apart_by_few_groups_and_no_model(tmp_path, race, group):
+def test_ethnicity_is_a_coarse_group_and_never_an_input(tmp_path, race, group):
     row = f"1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,HOME,0,{race}"
     [first, *_] = read(hospital(tmp_path, hosp__admissions=row))
     assert first.groups == {"ethnicity": group, "years": "2011 - 2013"}
     assert "race" not in first.payload.model_dump_json()
 
 
-def test_codes_are_read_by_their_version(tmp_path):
+def test_external_causes_are_not_read_as_the_other_revision(tmp_path):
     # E8719 would be an electrolyte disorder in ICD-10, V4511 dialysis in ICD-9.
     codes = "1,2,E8719,9\n1,2,V4511,10\n1,2,I10,10"
     [first, *_] = read(hospital(tmp_path, hosp__diagnoses_icd=codes))
-    diseases = {name for name, found in first.outcomes.items() if found is True}
+    diseases = {name for name, label in first.outcomes.items() if label is True}
     assert diseases == {"hypertension"}
 
 
-def test_a_stay_without_diagnoses_is_unlabelled_not_healthy(tmp_path):
+def test_a_stay_without_diagnoses_has_no_label(tmp_path):
     [first, *_] = read(hospital(tmp_path, hosp__diagnoses_icd=""))
     assert set(first.outcomes) == {
         "in_hospital_mortality",
@@ -391,7 +391,7 @@ def test_a_stay_without_diagnoses_is_unlabelled_not_healthy(tmp_path):
     }
 
 
-def test_reports_count_from_when_they_were_stored_and_discharge_summaries_never(tmp_path):
+def test_reports_are_known_from_storage_and_discharge_summaries_are_never_read(tmp_path):
     notes = tmp_path / "mimic-iv-note" / "2.2" / "note"
     header = "note_id,subject_id,hadm_id,charttime,storetime,text\n"
     report = 'a,1,2,2150-05-01 13:00:00,2150-05-01 20:00:00,"FINDINGS:\nNo ""acute"" process."'
@@ -404,7 +404,7 @@ def test_reports_count_from_when_they_were_stored_and_discharge_summaries_never(
     assert note.text == 'FINDINGS:\nNo "acute" process.'
 
 
-def test_the_latest_frontal_x_ray_is_seen(tmp_path):
+def test_the_latest_frontal_x_ray_is_the_image(tmp_path):
     cxr = tmp_path / "mimic-cxr-jpg" / "2.1.0"
     studies = """
         dicom_id,subject_id,study_id,StudyDate,StudyTime,ViewPosition
@@ -431,7 +431,7 @@ def test_the_latest_frontal_x_ray_is_seen(tmp_path):
     assert at(list(read(folder)), 12).payload.images == []
 
 
-def test_meds_stands_in_for_chart_events_and_infusions_of_the_demo(tmp_path):
+def test_meds_replaces_missing_chart_events_and_infusions_only_in_the_demo(tmp_path):
     folder = hospital(tmp_path)
     for name in ("icu/chartevents", "icu/inputevents"):
         (folder / f"mimiciv/3.1/{name}.csv.gz").unlink()
@@ -439,7 +439,7 @@ def test_meds_stands_in_for_chart_events_and_infusions_of_the_demo(tmp_path):
     marker.write_text("subject_id\n1\n")
     rows = [
         ("LAB//220045//bpm", 1, 90.0),
-        ("LAB//50983//mEq/L", 5, 120.0),  # stored only at 7 h, as labevents says
+        ("LAB//50983//mEq/L", 5, 120.0),  # labevents: stored at 7 h
         ("INFUSION_START//221906", 1, 0.05),
         ("INFUSION_START//221906", 4, 0.1),
         ("INFUSION_END//221906", 4, 2.0),
@@ -461,17 +461,17 @@ def test_meds_stands_in_for_chart_events_and_infusions_of_the_demo(tmp_path):
     assert series(first, "heart_rate") == [("/min", hour(1), 90)]
     assert [value for _, _, value in series(first, "sodium")] == [140]
     drips = [t for t in first.payload.treatments if t.name == "norepinephrine"]
-    # A rate's number comes without its unit there, so it is not used.
+    # MEDS gives a rate without its unit, so the rate is not used.
     assert [(t.start, t.end, t.rate) for t in drips] == [
         (hour(1), hour(4), None),
         (hour(4), None, None),
     ]
-    marker.unlink()  # and it never stands in for what the full database lacks
+    marker.unlink()  # now the folder counts as the full database
     with pytest.raises(DataMissing, match=r"icu/chartevents\.csv\.gz, icu/inputevents"):
         list(read(folder))
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_every_missing_table_is_named(tmp_path):
     with pytest.raises(DataMissing, match=r"no icu/icustays\.csv\.gz"):
         list(read(tmp_path))
     folder = hospital(tmp_path)
@@ -481,7 +481,7 @@ def test_what_is_missing_is_named(tmp_path):
         list(read(folder))
 
 
-def test_plain_csv_is_read_as_well(tmp_path):
+def test_plain_csv_is_read(tmp_path):
     packed = hospital(tmp_path) / "mimiciv/3.1/icu/icustays.csv.gz"
     packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()

@@ -1,4 +1,4 @@
-"""What the reader of NIH ChestX-ray14 promises."""
+"""The reader of NIH ChestX-ray14."""
 
 import io
 from collections import Counter
@@ -16,22 +16,22 @@ def data(open_data):
     return open_data("nih-cxr")
 
 
-def test_each_image_is_a_record_and_half_are_pneumonia_by_sampling(data):
-    count, found, patients = 0, Counter(), set()
+def test_each_image_is_a_record_and_half_show_pneumonia(data):
+    count, labels, patients = 0, Counter(), set()
     for record in read(data):
         count += 1
         patients.add(record.patient)
-        found.update(task for task, there in record.outcomes.items() if there)
-    assert (count, len(patients), found["pneumonia"]) == (976, 672, 486)
+        labels.update(task for task, label in record.outcomes.items() if label)
+    assert (count, len(patients), labels["pneumonia"]) == (976, 672, 486)
 
 
-def test_only_findings_that_are_tasks_are_labels(data):
+def test_only_findings_with_a_task_are_labels(data):
     for record in islice(read(data), 20):
         assert record.outcomes.keys() == {"pleural_effusion", "pneumonia", "copd"}
         assert record.landmark_hours is None
 
 
-def test_a_record_is_an_image_as_it_is_with_age_and_sex(data):
+def test_a_record_holds_the_unchanged_image_age_and_sex(data):
     record = next(read(data))
     (image,) = record.payload.images
     assert image.data == (data / f"nih-cxr/images_512/{record.stay}.jpg").read_bytes()
@@ -56,7 +56,7 @@ def test_the_official_release_is_read_too(tmp_path):
     assert record.payload.images[0].media_type == "image/png"
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_table_or_image_folder_is_named(tmp_path):
     with pytest.raises(DataMissing, match=r"nih-cxr/labels\.csv is missing"):
         next(read(tmp_path))
     (tmp_path / "labels.csv").write_text("Image Index\n1.png\n")

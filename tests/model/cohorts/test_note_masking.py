@@ -1,11 +1,16 @@
-"""What names a disease is taken out of the notes, and nothing else."""
+"""Masking removes the phrases that name a disease, and nothing else."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from model.cohorts import Record
-from model.cohorts.note_masking import ALSO_CALLED, masked, names_a_disease, without_names
+from model.cohorts.note_masking import (
+    SYNONYMS,
+    mask_notes,
+    mentions_disease,
+    remove_disease_phrases,
+)
 from schemas.payload import as_payload
 from schemas.tasks import load_tasks
 
@@ -13,13 +18,13 @@ DISEASES = [task for task in load_tasks() if task.is_disease]
 
 
 @pytest.mark.parametrize("task", DISEASES, ids=lambda task: task.name)
-def test_every_disease_is_known_by_its_names(task):
-    assert names_a_disease(f"Past History: {task.display.lower()}, long ago")
-    assert all(names_a_disease(coding.display) for coding in task.coding)
+def test_every_disease_is_matched_by_its_display_names(task):
+    assert mentions_disease(f"Past History: {task.display.lower()}, long ago")
+    assert all(mentions_disease(coding.display) for coding in task.coding)
 
 
-def test_what_the_wards_call_them_is_said_of_diseases_alone():
-    assert ALSO_CALLED.keys() == {task.name for task in DISEASES}
+def test_synonyms_cover_exactly_the_diseases():
+    assert SYNONYMS.keys() == {task.name for task in DISEASES}
 
 
 @pytest.mark.parametrize(
@@ -34,8 +39,8 @@ def test_what_the_wards_call_them_is_said_of_diseases_alone():
         "Ethanol Use none",
     ],
 )
-def test_a_name_is_found_whatever_is_said_of_it(phrase):
-    assert names_a_disease(phrase)
+def test_a_phrase_that_names_a_disease_is_matched(phrase):
+    assert mentions_disease(phrase)
 
 
 @pytest.mark.parametrize(
@@ -49,20 +54,20 @@ def test_a_name_is_found_whatever_is_said_of_it(phrase):
         "Bowel Sounds decreased",
     ],
 )
-def test_what_only_suggests_a_disease_stays(phrase):
-    assert not names_a_disease(phrase)
+def test_a_phrase_that_only_suggests_a_disease_is_not_matched(phrase):
+    assert not mentions_disease(phrase)
 
 
-def test_a_phrase_goes_whole_and_its_neighbours_stay_as_they_were():
+def test_a_whole_phrase_is_removed_and_its_neighbours_are_unchanged():
     text = "Past History: COPD - severe; home oxygen; s/p CABG.\nFEV1 40 percent. Asthma"
-    assert without_names(text) == ("home oxygen; FEV1 40 percent.", 3)
-    assert without_names("Bowel Sounds normal; S1 normal.") == (
+    assert remove_disease_phrases(text) == ("home oxygen; FEV1 40 percent.", 3)
+    assert remove_disease_phrases("Bowel Sounds normal; S1 normal.") == (
         "Bowel Sounds normal; S1 normal.",
         0,
     )
 
 
-def test_a_masked_record_is_the_same_patient_with_the_same_outcomes():
+def test_a_masked_record_has_the_same_patient_and_outcomes():
     noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
     notes = ["Admission: asthma; elective yes.", "Past History: hypertension."]
     payload = as_payload(
@@ -73,9 +78,9 @@ def test_a_masked_record_is_the_same_patient_with_the_same_outcomes():
         }
     )
     record = Record(payload, {"asthma": True}, "p", "h", "s", 24.0, groups={"years": "2015"})
-    [found] = masked([record])
-    assert [note.text for note in found.payload.notes] == ["elective yes."]
-    assert found.masked == 2
-    assert found.payload.tabular == payload.tabular
+    [masked] = mask_notes([record])
+    assert [note.text for note in masked.payload.notes] == ["elective yes."]
+    assert masked.masked == 2
+    assert masked.payload.tabular == payload.tabular
     same = ("outcomes", "patient", "site", "stay", "landmark_hours", "groups", "charted")
-    assert all(getattr(found, name) == getattr(record, name) for name in same)
+    assert all(getattr(masked, name) == getattr(record, name) for name in same)

@@ -1,4 +1,4 @@
-"""A cohort holds what `features` gave, and what is served is what was learned from."""
+"""Cohorts on disk: training reads the same arrays that serving computes."""
 
 import json
 import shutil
@@ -32,28 +32,30 @@ def folder(records, tmp_path_factory):
     return path
 
 
-def test_the_arrays_of_a_sample_in_training_and_of_the_same_sample_posted_are_equal(
-    records, folder
-):
+def test_training_and_serving_get_the_same_arrays(records, folder):
     samples = Cohort.load(folder).samples
-    assert samples.present.any(axis=0).all(), "every modality must occur for this to say anything"
+    assert samples.present.any(axis=0).all(), "every modality must occur"
     for row, record in enumerate(records):
-        posted = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
-        learned = samples.arrays(row)
-        assert learned.keys() == posted.keys()
-        for modality, arrays in posted.items():
+        served = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
+        stored = samples.arrays(row)
+        assert stored.keys() == served.keys()
+        for modality, arrays in served.items():
             for name, array in arrays.items():
-                np.testing.assert_array_equal(learned[modality][name], array)
-                assert learned[modality][name].dtype == array.dtype
+                np.testing.assert_array_equal(stored[modality][name], array)
+                assert stored[modality][name].dtype == array.dtype
 
 
-def test_a_cohort_of_an_older_version_says_what_it_lacks(folder, tmp_path):
+def test_the_error_for_an_older_cohort_lists_the_missing_arrays(folder, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(folder, old)
     facts = json.loads((old / COHORT).read_text())
     [shard] = facts["shards"]
-    with np.load(old / shard) as kept:
-        arrays = {name: kept[name] for name in kept.files if name not in ("groups", "charted")}
+    with np.load(old / shard) as arrays_on_disk:
+        arrays = {
+            name: arrays_on_disk[name]
+            for name in arrays_on_disk.files
+            if name not in ("groups", "charted")
+        }
     np.savez(old / shard, **arrays)
     facts["shards"][shard] = sha256((old / shard).read_bytes())
     (old / COHORT).write_text(json.dumps(facts))
@@ -61,7 +63,7 @@ def test_a_cohort_of_an_older_version_says_what_it_lacks(folder, tmp_path):
         Cohort.load(old)
 
 
-def test_the_same_holds_for_a_real_patient_of_each_database(open_data, tmp_path):
+def test_training_and_serving_get_the_same_arrays_of_real_patients(open_data, tmp_path):
     data = open_data(
         "eicu-demo-2.0.1",
         "yaib-eicu-demo",
@@ -69,18 +71,18 @@ def test_the_same_holds_for_a_real_patient_of_each_database(open_data, tmp_path)
         "mimic-iv-demo-meds-0.0.1",
         "nih-cxr",
     )
-    found = [r for reader in (eicu, mimic_iv, nih_cxr) for r in islice(reader.read(data), 4)]
-    for _ in write(found, tmp_path, name="real", source="", made_by=(), spec=SPEC):
+    records = [r for reader in (eicu, mimic_iv, nih_cxr) for r in islice(reader.read(data), 4)]
+    for _ in write(records, tmp_path, name="real", source="", made_by=(), spec=SPEC):
         pass
     samples = Cohort.load(tmp_path).samples
-    for row, record in enumerate(found):
-        posted = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
-        for modality, arrays in posted.items():
+    for row, record in enumerate(records):
+        served = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
+        for modality, arrays in served.items():
             for name, array in arrays.items():
                 np.testing.assert_array_equal(samples.arrays(row)[modality][name], array)
 
 
-def test_outcomes_are_numbers_and_what_has_no_label_is_missing(records, folder):
+def test_outcomes_are_numbers_and_nan_without_a_label(records, folder):
     cohort = Cohort.load(folder)
     for i, task in enumerate(cohort.tasks):
         column = cohort.samples.outcomes[:, i]
@@ -93,14 +95,20 @@ def test_outcomes_are_numbers_and_what_has_no_label_is_missing(records, folder):
             np.testing.assert_allclose(column, [r.outcomes[task.name] for r in records], rtol=1e-6)
 
 
-def test_a_cohort_says_which_code_and_variables_made_it(folder):
+def test_a_cohort_holds_the_digests_of_the_code_that_made_it(folder):
     facts = json.loads((folder / COHORT).read_text())
-    assert {"schemas.features", "schemas.payload", "model.cohorts.labels"} <= facts["code"].keys()
+    assert {
+        "schemas.features",
+        "schemas.payload",
+        "model.cohorts.labels",
+        "model.cohorts.synthetic",
+        "model.cohorts.synthetic.generator",
+    } <= facts["code"].keys()
     assert all(len(digest) == 64 for digest in facts["code"].values())
     assert Cohort.load(folder).spec == SPEC
 
 
-def test_a_cohort_that_was_changed_is_refused(records, tmp_path):
+def test_a_changed_cohort_is_refused(records, tmp_path):
     for _ in write(records[:2], tmp_path, name="few", source="", made_by=(), spec=SPEC):
         pass
     shard = next(tmp_path.glob("shard-*.npz"))
@@ -109,14 +117,14 @@ def test_a_cohort_that_was_changed_is_refused(records, tmp_path):
         Cohort.load(tmp_path)
 
 
-def test_a_folder_that_is_no_cohort_and_a_cohort_of_nobody_are_refused(tmp_path):
-    with pytest.raises(CohortError, match="no cohort"):
+def test_a_folder_without_a_cohort_and_an_empty_cohort_are_refused(tmp_path):
+    with pytest.raises(CohortError, match="not a cohort"):
         Cohort.load(tmp_path)
     with pytest.raises(CohortError, match="no records"):
-        list(write([], tmp_path, name="nobody", source="", made_by=(), spec=SPEC))
+        list(write([], tmp_path, name="empty", source="", made_by=(), spec=SPEC))
 
 
-def test_taking_rows_keeps_each_patients_own_notes_and_image(folder):
+def test_taking_rows_keeps_each_record_with_its_notes_and_image(folder):
     samples = Cohort.load(folder).samples
     rows = np.arange(len(samples))[::-1].copy()
     taken = samples.take(rows)
@@ -125,5 +133,5 @@ def test_taking_rows_keeps_each_patients_own_notes_and_image(folder):
             for name, array in arrays.items():
                 np.testing.assert_array_equal(taken.arrays(new)[modality][name], array)
     assert list(samples.arrays(0)) == [
-        m for m, there in zip(MODALITIES, samples.present[0], strict=True) if there
+        m for m, present in zip(MODALITIES, samples.present[0], strict=True) if present
     ]
