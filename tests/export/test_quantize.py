@@ -373,7 +373,7 @@ def test_what_is_no_bundle_is_not_reduced(elsewhere, tmp_path):
         (["--cohort", "."], "need each other"),
         (["--precision", "fp16", "--cohort", ".", "--evaluation", "x.json"], "keeps the"),
         (["--precision", "fp16", "--cohort", ".", "--recalibrate", "."], "recalibrate first"),
-        (["--precision", "fp16", "--cohort", "nowhere"], "is no cohort"),
+        (["--precision", "fp16", "--cohort", "nowhere"], "is not a cohort"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line_and_exit_code_2(exported, tmp_path, options, why):

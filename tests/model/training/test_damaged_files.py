@@ -159,7 +159,7 @@ def test_arrays_of_another_type_or_shape_are_named(cohort, place):
         (lambda s: {"lengths": -s.lengths}, "tokens has the shape"),
         (lambda s: {"present": ~s.present}, "pixels has the shape"),
         (lambda s: {"tabular": None}, "did not write tabular"),
-        (lambda s: vars(s.take(np.arange(0))), "there is no record"),
+        (lambda s: vars(s.take(np.arange(0))), "the shard holds no record"),
     ],
 )
 def test_values_that_no_cohort_has_are_named(cohort, place, change, said):
