@@ -114,7 +114,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-c", "\
 import http.client, os, sys; \
 service = http.client.HTTPConnection('localhost', int(os.environ['M3H_PORT']), timeout=3); \
-service.http.request_parsing('GET', '/health/ready'); \
+service.request('GET', '/health/ready'); \
 sys.exit(service.getresponse().status != 200)"]
 ENTRYPOINT ["m3h-serve"]
 

@@ -91,7 +91,7 @@ def judged(
     too_much = [
         f"{name} {change.loss:.4f} of {change.metric}, more than {limits[change.metric]:g}"
         for name, change in changes.items()
-        if change.judged and change.loss > limits[change.metric]
+        if change.judged and round(change.loss, 9) > limits[change.metric]
     ]
     days = {f.output for f in manifest.tasks if f.task.kind == "regression"}
     shares = {name: far for name, far in moved.items() if name not in days}

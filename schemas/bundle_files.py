@@ -15,11 +15,17 @@ DOCUMENT_BYTES = 256 * 2**20
 FILE_BYTES = 2**31  # as ONNX has it
 MOST_FILES = 1000
 
-_LINE = 500  # characters of a fault
+_LINE, _LONGEST = 500, 1_000  # characters of a part of a fault, and of a fault
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be trusted: what is wrong with it, and where."""
+    """A bundle that cannot be trusted: what is wrong with it, and where, in one line.
+
+    The line is bounded, because a bundle's own names and paths are part of it.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(one_line(fault, _LONGEST))
 
 
 def read_file(path: Path, limit: int) -> bytes:
@@ -93,10 +99,10 @@ def _shown(path: Path) -> str:
     return one_line(str(path))
 
 
-def one_line(text: str) -> str:
-    """A text as one line of at most 500 characters, for a log or an answer."""
+def one_line(text: str, longest: int = _LINE) -> str:
+    """A text as one line of at most `longest` characters, for a log or an answer."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def sha256(content: bytes) -> str:

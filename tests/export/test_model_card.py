@@ -13,6 +13,7 @@ from export.model_card import NOT_MEASURED, SECTIONS, model_card
 from model.evaluation import measure
 from model.evaluation.evaluate import hospital_folds
 from model.evaluation.report import write
+from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
 from schemas.tim import Agreement
@@ -245,7 +246,7 @@ def test_notes_and_x_rays_of_the_same_patients_are_said_to_be_untested_where_the
 def test_a_card_tells_what_the_report_measured(manifest, tmp_path, monkeypatch):
     """The report's own sections, of predictions that were drawn."""
     monkeypatch.setattr(measure, "REPLICATES", 20)
-    monkeypatch.setattr(elsewhere, "SPLITS", 2)
+    monkeypatch.setattr(external_validation, "SPLITS", 2)
     cohort, other, draw = make_cohort(), make_cohort(100, "other", 1), np.random.default_rng(0)
     binary = [t.name for t in cohort.tasks if t.kind == "binary"]
     sets = {name: {"thresholds": {"no": 0.3, "yes": 0.3}} for name in binary}

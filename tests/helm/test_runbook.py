@@ -58,7 +58,7 @@ def test_every_panel_is_on_the_dashboard():
 
 
 def test_every_line_of_the_log_is_one_that_is_written():
-    code = "".join(path.read_text() for path in SERVICE.glob("*.py"))
+    code = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
     events = set(re.findall(r'"event":"([^"]+)"', RUNBOOK))
     assert len(events) > 5
     for event in events:

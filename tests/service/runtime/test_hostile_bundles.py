@@ -265,7 +265,7 @@ def _served_or_refused(path: Path, bundle: Bundle) -> str:
 
 
 def _is_one_line(said: str) -> bool:
-    return "\n" not in said and len(said) < 1500
+    return "\n" not in said and len(said) <= 1000
 
 
 def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
