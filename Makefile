@@ -1,4 +1,4 @@
-# Two commands do all the set-up: `make run` serves the shipped bundle, `make test` tests everything.
+# `make run` sets up and serves the shipped bundle. `make test` sets up and tests everything.
 
 PYTHON ?= python3
 BUNDLE ?= bundles/m3h-open
@@ -9,12 +9,12 @@ DATA   ?= $(or $(M3H_DATA),../shared/data)
 TARGET ?= gpu
 
 BIN := .venv/bin
-# Node.js comes from a wheel, as all else that is not of the system; npm finds node on the path.
+# Node.js comes from a wheel; npm finds node on the path.
 NPM := PATH="$(CURDIR)/.venv/bin:$$PATH" npm
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results tune cohorts page image check format system clean
+.PHONY: help run test results tune cohorts page docs image check prose format coverage system clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,26 +44,37 @@ page: web/node_modules ## build the dashboard from web/ into service/page
 	$(BIN)/python scripts/openapi > build/openapi.json
 	cd web && $(NPM) run types -- ../build/openapi.json --output src/openapi.ts && $(NPM) run build
 
+docs: .venv/all ## build the documentation into build/site; fails on any warning
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 image: ## build the container image with docker, podman or buildah: TARGET=gpu, cpu or train
 	scripts/image $(TARGET) --build-arg BUNDLE=$(BUNDLE)
 
-check: .venv/all ## lint, types, and who may import whom
+check: .venv/all prose ## lint, types, import rules, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/all ## put the code in its one format
+prose: .venv/all ## spelling, and the prose rules of docs/styles/prose.toml
+	$(BIN)/codespell
+	$(BIN)/python scripts/prose
+
+format: .venv/all ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-system: ## what the tests need of the system, where it is missing and we may install it
+coverage: .venv/all ## line coverage of the tests; fails below 90 %
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+system: ## install missing system packages of the tests, if permitted
 	@scripts/system-packages redis-server chromium buildah debootstrap podman runc prometheus haproxy
 
-clean: ## remove the environment and all that was made
+clean: ## remove the environment and all build results
 	rm -rf .venv build runs web/node_modules *.egg-info
 
-# Stamps: the environment is made anew when what it is made of changes.
+# Stamps: the environment is updated when the files that define it change.
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "m3h needs Python 3.11 or newer; name one with PYTHON=/path/to/python3"; exit 1; }
@@ -75,7 +86,7 @@ clean: ## remove the environment and all that was made
 	@touch $@
 
 .venv/all: .venv/serve
-	$(PIP) install --constraint constraints.txt --editable '.[train,test]'
+	$(PIP) install --constraint constraints.txt --editable '.[train,test,docs]'
 	@touch $@
 
 web/node_modules: .venv/all web/package-lock.json

@@ -115,8 +115,8 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1024,
         ge=8,
-        description="maximum number of connections per worker, as far as the limit of open files "
-        "allows; above it, idle connections are closed, then requests get 503",
+        description="maximum number of connections per worker, reduced if the limit of open files "
+        "is lower; above it, idle connections are closed, then requests get 503",
     )
     head_seconds: float = Field(
         10.0, gt=0, description="time limit in seconds for the headers of a request to arrive"

@@ -102,12 +102,3 @@ def test_a_pod_has_more_time_to_end_than_it_needs():
         # The supervisor kills a worker 7 seconds after both are over.
         assert spec["terminationGracePeriodSeconds"] >= math.ceil(drain) + shutdown + 7 + 5
         assert "lifecycle" not in spec["containers"][0]
-
-
-def test_the_table_of_the_readme_is_that_of_the_class():
-    rows = ["| variable | default | what |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
-        rows.append(f"| `M3H_{name.upper()}` | {default} | {field.description} |")
-    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert "\n".join(rows) in readme, "\n".join(rows)

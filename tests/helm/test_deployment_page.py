@@ -1,4 +1,4 @@
-"""Helm's engine runs each `helm` command of the README, as far as it goes without a cluster."""
+"""Helm's engine accepts each `helm` command of docs/deployment.md, without a cluster."""
 
 import argparse
 import re
@@ -10,8 +10,8 @@ import yaml
 
 from tests.helm.chart import CHART, CI, FOLDER, all_of, one
 
-README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PAGE = (FOLDER.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [
     line
     for kind, body in BLOCKS
@@ -23,7 +23,7 @@ COMMANDS = [
 
 
 def parser():
-    """What is shown of Helm's command line; all else is refused."""
+    """Return a parser of the documented part of Helm's command line."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     common.add_argument("name")
     common.add_argument("--namespace", required=True)
@@ -42,7 +42,7 @@ def parser():
 
 
 def installed(command):
-    """The release that the engine makes of `helm upgrade --install`, and its objects."""
+    """Return the release that `helm upgrade --install` creates, and its objects."""
     values = {}
     for name in command.values:
         text = HOSPITAL if name == "hospital.yaml" else (FOLDER.parent / name).read_text()
@@ -58,7 +58,7 @@ def installed(command):
             dry_run="client",
             create_namespace=command.create_namespace,
         )
-    return release, [found for found in yaml.safe_load_all(release["manifest"]) if found]
+    return release, [document for document in yaml.safe_load_all(release["manifest"]) if document]
 
 
 def merged(values, more):
@@ -77,32 +77,32 @@ def first():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_engine_takes_the_command(line, first):
+def test_helm_accepts_the_command(line, first):
     command = parser().parse_args(shlex.split(line, comments=True)[1:])
     assert (command.name, command.namespace) == (first.name, first.namespace)
     if command.action != "upgrade":
-        return  # of the release that another one made
+        return  # it needs an installed release
     release, objects = installed(command)
     assert (release["name"], release["namespace"]) == (command.name, command.namespace)
     assert one(objects, "Deployment")
 
 
-def test_what_is_shown_first_is_what_was_pushed(first):
-    pushed = re.search(r"docker push (\S+)", README)[1]
+def test_the_first_release_uses_the_pushed_image(first):
+    pushed = re.search(r"docker push (\S+)", PAGE)[1]
     _, objects = installed(first)
     (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == pushed
 
 
-def test_the_service_that_is_forwarded_is_there(first):
-    service, port = re.search(r"port-forward service/(\S+) \d+:(\d+)", README).groups()
+def test_the_forwarded_service_exists(first):
+    service, port = re.search(r"port-forward service/(\S+) \d+:(\d+)", PAGE).groups()
     _, objects = installed(first)
-    found = one(objects, "Service")
-    assert found["metadata"]["name"] == service
-    assert int(port) in [p["port"] for p in found["spec"]["ports"]]
+    rendered = one(objects, "Service")
+    assert rendered["metadata"]["name"] == service
+    assert int(port) in [p["port"] for p in rendered["spec"]["ports"]]
 
 
-def test_the_commands_set_what_they_are_shown_for():
+def test_the_commands_create_the_documented_objects():
     lines = {
         line: installed(parser().parse_args(shlex.split(line)[1:]))[1]
         for line in COMMANDS
@@ -119,6 +119,6 @@ def test_the_commands_set_what_they_are_shown_for():
     assert any("bundle.claim" in line for line in lines)
 
 
-def test_the_tags_that_are_named_are_of_this_version():
-    tags = re.findall(r"\d+\.\d+\.\d+-cpu", README + CI["laptop-values.yaml"]["image"]["tag"])
+def test_image_tags_have_the_chart_version():
+    tags = re.findall(r"\d+\.\d+\.\d+-cpu", PAGE + CI["laptop-values.yaml"]["image"]["tag"])
     assert set(tags) == {f"{CHART.version}-cpu"}
