@@ -14,10 +14,10 @@ NPM := PATH="$(CURDIR)/.venv/bin:$$PATH" npm
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results tune cohorts page docs image check prose format coverage system clean
+.PHONY: help run test results tune cohorts page docs chart-readme image check prose format coverage system clean
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: .venv/serve ## set up and serve the shipped bundle (no torch, no GPU, no Redis)
 	$(BIN)/m3h-serve --bundle $(BUNDLE) --host $(HOST) --port $(PORT)
@@ -46,6 +46,9 @@ page: web/node_modules ## build the dashboard from web/ into service/page
 
 docs: .venv/all ## build the documentation into build/site; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+chart-readme: .venv/all ## write helm/README.md from the values of the chart
+	$(BIN)/python scripts/chart-readme > helm/README.md
 
 image: ## build the container image with docker, podman or buildah: TARGET=gpu, cpu or train
 	scripts/image $(TARGET) --build-arg BUNDLE=$(BUNDLE)
@@ -77,7 +80,7 @@ clean: ## remove the environment and all build results
 # Stamps: the environment is updated when the files that define it change.
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "m3h needs Python 3.11 or newer; name one with PYTHON=/path/to/python3"; exit 1; }
+	  || { echo "m3h needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Fetches a bundle. Arguments: URL of a .tar.gz, its SHA-256, the folder to unpack it in."""
+"""Fetch and unpack a bundle. Arguments: URL of a .tar.gz, its SHA-256, target folder."""
 
 import hashlib
 import shutil
@@ -8,17 +8,17 @@ import urllib.request
 from pathlib import Path
 from tempfile import TemporaryFile
 
-url, digest, folder = sys.argv[1:]
-for old in Path(folder).iterdir():  # of an attempt that was interrupted
-    shutil.rmtree(old) if old.is_dir() else old.unlink()
+url, expected, folder = sys.argv[1:]
+for leftover in Path(folder).iterdir():  # from an interrupted attempt
+    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 with TemporaryFile(dir=folder) as archive:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        shutil.copyfileobj(answer, archive)
+    with urllib.request.urlopen(url, timeout=60) as response:
+        shutil.copyfileobj(response, archive)
     archive.seek(0)
-    found = hashlib.file_digest(archive, "sha256").hexdigest()
-    if found != digest:
-        sys.exit(f"bundle.url: the file has the SHA-256 {found}, not {digest}")
+    actual = hashlib.file_digest(archive, "sha256").hexdigest()
+    if actual != expected:
+        sys.exit(f"bundle.url: the file has the SHA-256 {actual}, expected {expected}")
     archive.seek(0)
     with tarfile.open(fileobj=archive, mode="r:gz") as tar:
         tar.extractall(folder, filter="data")
-print(f"the bundle with the SHA-256 {digest} is there")
+print(f"unpacked the bundle with the SHA-256 {expected}")

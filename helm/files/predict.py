@@ -1,23 +1,22 @@
-"""Asks the service for a prediction. Arguments: its URL, a golden request."""
+"""Request a prediction (`helm test`). Arguments: URL of the service, a golden request."""
 
 import json
 import sys
 import urllib.request
 
-url, request = sys.argv[1:]
+url, golden = sys.argv[1:]
 
 
-def asked(path, body=None):
-    headers = {"Content-Type": "application/json"}
-    sent = urllib.request.Request(url + path, body, headers)
-    with urllib.request.urlopen(sent, timeout=30) as answer:
-        return json.load(answer)
+def fetch(path, body=None):
+    request = urllib.request.Request(url + path, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
 
 
-tasks = [task["name"] for task in asked("/tasks")["tasks"]]
-answer = asked("/predict", request.encode())
-found = [prediction["task"] for prediction in answer["predictions"]]
-if not tasks or found != tasks:
-    sys.exit(f"it predicts {found}, not {tasks}")
+expected = [task["name"] for task in fetch("/tasks")["tasks"]]
+answer = fetch("/predict", golden.encode())
+predicted = [prediction["task"] for prediction in answer["predictions"]]
+if not expected or predicted != expected:
+    sys.exit(f"the service predicts the tasks {predicted}, expected {expected}")
 model = answer["model"]
-print(f"{model['name']} {model['version']} predicts {len(found)} tasks")
+print(f"{model['name']} {model['version']} predicts {len(predicted)} tasks")

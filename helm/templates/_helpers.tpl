@@ -1,11 +1,11 @@
-{{/* Room is left for what is put behind it: 63 is the most that a name in DNS may have. */}}
+{{/* 40 characters leave room for suffixes: a DNS name has at most 63. */}}
 {{- define "m3h.fullname" -}}
 {{- $name := .Release.Name }}
 {{- if not (contains .Chart.Name .Release.Name) }}{{ $name = printf "%s-%s" .Release.Name .Chart.Name }}{{ end }}
 {{- .Values.fullnameOverride | default $name | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Of a component: include "m3h.selector" (list . "server") */}}
+{{/* Selector labels of a component: include "m3h.selector" (list . "server") */}}
 {{- define "m3h.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -23,17 +23,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 
 {{- define "m3h.image" -}}
 {{- $root := index . 0 }}{{ $image := index . 1 }}
-{{- if eq $image.tag "latest" }}{{ fail "image.tag: latest names no version; pods would differ" }}{{ end }}
+{{- if eq $image.tag "latest" }}{{ fail "image.tag: latest is not a version, and pods could run different images; set a version" }}{{ end }}
 {{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}
 {{- else }}{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 {{- end }}
 
-{{/* What all pods have in common. */}}
+{{/* The common part of all pod specs. */}}
 {{- define "m3h.pod" -}}
 serviceAccountName: {{ include "m3h.fullname" . }}
 automountServiceAccountToken: false
-# Else a Service named m3h would give every pod M3H_PORT=tcp://…
+# With service links, a Service named m3h would set M3H_PORT=tcp://… in every pod.
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -49,7 +49,7 @@ securityContext:
   {{- end }}
 {{- end }}
 
-{{/* What all containers have in common. */}}
+{{/* The common part of all containers. */}}
 {{- define "m3h.container" -}}
 securityContext:
   allowPrivilegeEscalation: false
@@ -57,7 +57,7 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end }}
 
-{{/* Where a pod may run, and whether it needs a node with a GPU. */}}
+{{/* Scheduling of a pod; the second argument: whether it needs a GPU. */}}
 {{- define "m3h.nodes" -}}
 {{- $root := index . 0 }}{{ $gpu := index . 1 }}
 {{- if and $gpu $root.Values.gpu.runtimeClassName }}
@@ -88,12 +88,12 @@ resources: {{- toYaml $resources | nindent 2 }}
 {{- .Values.redis.existingSecret | default (printf "%s-redis" (include "m3h.fullname" .)) }}
 {{- end }}
 
-{{/* Apart from the URL: it may change with each rendering, and must not start pods anew. */}}
+{{/* A Secret apart from that of the URL: a rendering may generate a new key, which must not restart pods. */}}
 {{- define "m3h.redisKey" -}}
 {{- .Values.redis.existingSecret | default (printf "%s-redis-key" (include "m3h.fullname" .)) }}
 {{- end }}
 
-{{/* By name only, from a server anywhere: DNS is not always in kube-system. */}}
+{{/* DNS to any server: it is not always in kube-system. */}}
 {{- define "m3h.dns" -}}
 - ports:
     - { protocol: UDP, port: 53 }

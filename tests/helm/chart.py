@@ -1,4 +1,4 @@
-"""The chart as the engine of Helm itself renders it. No cluster is asked."""
+"""Renders the chart with Helm's own engine, without a cluster, and finds objects in the result."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +14,11 @@ FOLDER = Path(__file__).parents[2] / "helm"
 CHART = helm_python.Chart.load(FOLDER)
 DEFAULTS = yaml.safe_load((FOLDER / "values.yaml").read_text())
 
-CI = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("ci/*.yaml"))}
-# All that can be at once.
-EVERYTHING: Values = {
+EXAMPLES = {
+    path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("ci/*.yaml"))
+}
+# All features that can be enabled at the same time.
+ALL_FEATURES: Values = {
     "imagePullSecrets": [{"name": "registry"}],
     "nodeSelector": {"disk": "fast"},
     "tolerations": [{"key": "icu", "operator": "Exists"}],
@@ -48,39 +50,45 @@ EVERYTHING: Values = {
     "monitoring": {"serviceMonitor": True, "prometheusRule": True, "dashboard": True},
     "training": {"enabled": True, "claim": "m3h", "cohorts": ["runs/a", "runs/b"], "nodes": 2},
 }
-CASES = {"nothing set": {}, "everything set": EVERYTHING, **CI}
+CASES = {"nothing set": {}, "everything set": ALL_FEATURES, **EXAMPLES}
 
 
 def render(values: Values, name: str = "m3h") -> list[Object]:
-    """Each object. Raises HelmValuesError, or HelmRenderError where a template refuses."""
+    """Returns the rendered objects.
+
+    Raises HelmValuesError if the schema rejects the values, HelmRenderError if a template fails.
+    """
     files = CHART.render(values, name=name, namespace="icu")
     files.pop("m3h/templates/NOTES.txt")
-    return [found for text in files.values() for found in yaml.safe_load_all(text) if found]
+    return [
+        document for text in files.values() for document in yaml.safe_load_all(text) if document
+    ]
 
 
-def notes(values: Values) -> str:
+def render_notes(values: Values) -> str:
     return CHART.render(values, name="m3h", namespace="icu")["m3h/templates/NOTES.txt"]
 
 
-def all_of(objects: list[Object], kind: str) -> list[Object]:
-    return [found for found in objects if found["kind"] == kind]
+def list_objects(objects: list[Object], kind: str) -> list[Object]:
+    return [document for document in objects if document["kind"] == kind]
 
 
-def one(objects: list[Object], kind: str, component: str = "server") -> Object:
-    """The only object of a kind and a component."""
+def find_object(objects: list[Object], kind: str, component: str = "server") -> Object:
+    """Returns the only object of a kind and a component."""
     label = "app.kubernetes.io/component"
-    (found,) = [o for o in all_of(objects, kind) if o["metadata"]["labels"][label] == component]
-    return found
+    candidates = list_objects(objects, kind)
+    (match,) = [o for o in candidates if o["metadata"]["labels"][label] == component]
+    return match
 
 
-def templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
-    """What owns pods, and what they are like: labels and spec."""
-    for found in objects:
-        owner = f"{found['kind']} {found['metadata']['name']}"
-        if found["kind"] == "Pod":
-            yield owner, found
-        elif "template" in found.get("spec", {}):
-            yield owner, found["spec"]["template"]
+def pod_templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Yields the name of each object that owns pods, and its pod template."""
+    for document in objects:
+        owner = f"{document['kind']} {document['metadata']['name']}"
+        if document["kind"] == "Pod":
+            yield owner, document
+        elif "template" in document.get("spec", {}):
+            yield owner, document["spec"]["template"]
 
 
 def containers(pod: Object) -> list[Object]:
@@ -88,23 +96,30 @@ def containers(pod: Object) -> list[Object]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-def server(objects: list[Object]) -> Object:
-    """The spec of the pods that serve."""
-    return one(objects, "Deployment")["spec"]["template"]["spec"]
+def server_spec(objects: list[Object]) -> Object:
+    """Returns the spec of the server pods."""
+    return find_object(objects, "Deployment")["spec"]["template"]["spec"]
 
 
 def environment(objects: list[Object], container: Object) -> dict[str, str]:
-    """What a container finds, of what this release makes; `<secret>/<key>` for another's Secret."""
-    maps = {o["metadata"]["name"]: o["data"] for o in all_of(objects, "ConfigMap")}
-    secrets = {o["metadata"]["name"]: o["stringData"] for o in all_of(objects, "Secret")}
-    found = {}
+    """Returns the environment of a container; `<secret>/<key>` for a Secret of another owner."""
+    maps = {o["metadata"]["name"]: o["data"] for o in list_objects(objects, "ConfigMap")}
+    secrets = {o["metadata"]["name"]: o["stringData"] for o in list_objects(objects, "Secret")}
+    variables = {}
     for source in container.get("envFrom", []):
-        found |= maps[source["configMapRef"]["name"]]
+        variables |= maps[source["configMapRef"]["name"]]
     for entry in container.get("env", []):
         if "value" in entry:
-            found[entry["name"]] = entry["value"]
+            variables[entry["name"]] = entry["value"]
         else:
             ref = entry["valueFrom"]["secretKeyRef"]
             secret, key = ref["name"], ref["key"]
-            found[entry["name"]] = secrets[secret][key] if secret in secrets else f"{secret}/{key}"
-    return found
+            own = secrets.get(secret)
+            variables[entry["name"]] = f"{secret}/{key}" if own is None else own[key]
+    return variables
+
+
+def redis_container(objects: list[Object]) -> Object:
+    """Returns the container of the chart's own Redis."""
+    (container,) = containers(find_object(objects, "StatefulSet", "redis")["spec"]["template"])
+    return container

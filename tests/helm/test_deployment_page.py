@@ -8,7 +8,7 @@ import helm_python
 import pytest
 import yaml
 
-from tests.helm.chart import CHART, CI, FOLDER, all_of, one
+from tests.helm.chart import CHART, EXAMPLES, FOLDER, find_object, list_objects
 
 PAGE = (FOLDER.parent / "docs" / "deployment.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
@@ -84,20 +84,20 @@ def test_helm_accepts_the_command(line, first):
         return  # it needs an installed release
     release, objects = installed(command)
     assert (release["name"], release["namespace"]) == (command.name, command.namespace)
-    assert one(objects, "Deployment")
+    assert find_object(objects, "Deployment")
 
 
 def test_the_first_release_uses_the_pushed_image(first):
     pushed = re.search(r"docker push (\S+)", PAGE)[1]
     _, objects = installed(first)
-    (container,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (container,) = find_object(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["image"] == pushed
 
 
 def test_the_forwarded_service_exists(first):
     service, port = re.search(r"port-forward service/(\S+) \d+:(\d+)", PAGE).groups()
     _, objects = installed(first)
-    rendered = one(objects, "Service")
+    rendered = find_object(objects, "Service")
     assert rendered["metadata"]["name"] == service
     assert int(port) in [p["port"] for p in rendered["spec"]["ports"]]
 
@@ -109,8 +109,8 @@ def test_the_commands_create_the_documented_objects():
         if "--set" in line
     }
     for line, objects in lines.items():
-        assert bool(all_of(objects, "Job")) == ("training.enabled=true" in line)
-        volumes = one(objects, "Deployment")["spec"]["template"]["spec"].get("volumes", [])
+        assert bool(list_objects(objects, "Job")) == ("training.enabled=true" in line)
+        volumes = find_object(objects, "Deployment")["spec"]["template"]["spec"].get("volumes", [])
         claims = [
             v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v
         ]
@@ -120,5 +120,5 @@ def test_the_commands_create_the_documented_objects():
 
 
 def test_image_tags_have_the_chart_version():
-    tags = re.findall(r"\d+\.\d+\.\d+-cpu", PAGE + CI["laptop-values.yaml"]["image"]["tag"])
+    tags = re.findall(r"\d+\.\d+\.\d+-cpu", PAGE + EXAMPLES["laptop-values.yaml"]["image"]["tag"])
     assert set(tags) == {f"{CHART.version}-cpu"}

@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for what the service tells, and the runbook says what to do then."""
+"""Queries of alerts, dashboard and runbook refer to existing metrics; every alert is tested."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from tests.helm.chart import EVERYTHING, FOLDER, all_of, one, render
+from tests.helm.chart import ALL_FEATURES, FOLDER, find_object, list_objects, render
 
 GROUPS = yaml.safe_load((FOLDER / "files/alerts.yaml").read_text())["groups"]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
@@ -28,46 +28,46 @@ OBJECTIVES = [rule["labels"] for rule in RULES if "slo" in rule.get("labels", {}
 FIRE = Path(__file__).with_name("alerts_fire.yaml")
 DASHBOARD = json.loads((FOLDER / "files/dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# Grafana's variable for the distance of two readings.
+# $__rate_interval is a variable of Grafana.
 QUERIES = [
     target["expr"].replace("$__rate_interval", "5m")
     for panel in PANELS
     for target in panel["targets"]
 ]
-EXAMPLES = FOLDER.parent / "examples"
+REQUESTS = FOLDER.parent / "examples"
 RUNBOOK = (FOLDER.parent / "docs/runbook.md").read_text()
-ADVISED = [
+RUNBOOK_QUERIES = [
     query
     for block in re.findall(r"```promql\n(.*?)```", RUNBOOK, re.DOTALL)
     for query in block.strip().split("\n\n")
 ]
 
-OF_THE_TARGET = {"namespace", "job", "pod"}  # Prometheus adds them
-# Which status is answered depends on what goes wrong; the code says which there are.
-NOT_MADE = {"status"}
-# What others tell: the kubelet, kube-state-metrics, Prometheus, and dcgm-exporter by default.
-OF_OTHERS = {
+TARGET_LABELS = {"namespace", "job", "pod"}  # added by Prometheus
+# The test produces only some of the statuses.
+UNCHECKED_LABELS = {"status"}
+# Metrics of the kubelet, kube-state-metrics, Prometheus and dcgm-exporter, and their used labels.
+EXTERNAL_METRICS = {
     "container_memory_working_set_bytes": {"container"},
     "kube_pod_container_resource_limits": {"container", "resource"},
     "up": set(),
 } | {f"DCGM_FI_DEV_{field}": set() for field in ("GPU_UTIL", "FB_USED", "FB_FREE", "XID_ERRORS")}
 
 promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not there (Debian: prometheus)"
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
 )
 
 
 @pytest.fixture(scope="module")
 def families(bundle_dir, tmp_path_factory):
-    """What `/metrics` tells after a few requests, and with a Redis that is not there."""
+    """Returns the families of `/metrics` after some requests, with an unreachable Redis."""
     engine = Engine(Bundle.load(bundle_dir, "cpu", threads=1))
     engine.replay_golden()
-    nowhere = f"unix://{tmp_path_factory.mktemp('redis')}/nobody"
-    settings = Settings(bundle=bundle_dir, redis_url=nowhere, redis_secret="x" * 16)
+    unreachable = f"unix://{tmp_path_factory.mktemp('redis')}/socket"
+    settings = Settings(bundle=bundle_dir, redis_url=unreachable, redis_secret="x" * 16)
     counted = Metrics()
-    counted.connection_refused("head_too_large")  # by the server, which is not between here
+    counted.connection_refused("head_too_large")  # TestClient bypasses the server that counts it
     with TestClient(create_app(engine, settings, counted=counted)) as client:
-        payloads = [json.loads(path.read_text()) for path in sorted(EXAMPLES.glob("*.json"))]
+        payloads = [json.loads(path.read_text()) for path in sorted(REQUESTS.glob("*.json"))]
         for payload in payloads:
             assert client.post("/predict", json=payload).status_code == 200
         assert client.post("/predict/batch", json={"items": [*payloads, {}]}).status_code == 200
@@ -80,56 +80,56 @@ def families(bundle_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(families):
-    """The labels of each, by name."""
-    found = {}
+    """Returns the labels of all samples, by the sample's name."""
+    labels = {}
     for family in families.values():
         for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample.labels)
-    return found
+            labels.setdefault(sample.name, []).append(sample.labels)
+    return labels
 
 
 def selectors(query):
-    """Of each: the metric's name, and what its labels must be."""
-    found = []
+    """Returns the metric's name and the label matchers of each selector of a query."""
+    names_and_matchers = []
 
     def visit(expr):
         if isinstance(expr, promql_parser.VectorSelector):
-            found.append((expr.name, list(expr.matchers.matchers)))
+            names_and_matchers.append((expr.name, list(expr.matchers.matchers)))
 
     promql_parser.walk(promql_parser.parse(query), visit)
-    return found
+    return names_and_matchers
 
 
-def holds(matcher, labels):
+def matches(matcher, labels):
     value = labels.get(matcher.name, "")
     if matcher.op in (MatchOp.Equal, MatchOp.NotEqual):
         return (value == matcher.value) is (matcher.op == MatchOp.Equal)
-    alike = re.fullmatch(matcher.value, value) is not None
-    return alike is (matcher.op == MatchOp.Re)
+    full_match = re.fullmatch(matcher.value, value) is not None
+    return full_match is (matcher.op == MatchOp.Re)
 
 
 def check(query, samples):
-    """That something tells what is asked for, by names, labels and their values."""
+    """Asserts that the metrics, labels and label values of a query exist."""
     for name, matchers in selectors(query):
-        asked = [matcher for matcher in matchers if matcher.name not in OF_THE_TARGET]
+        checked = [matcher for matcher in matchers if matcher.name not in TARGET_LABELS]
         if name in RECORDED:
-            assert {matcher.name for matcher in asked} <= {"slo"}, query
-            assert any(all(holds(m, labels) for m in asked) for labels in OBJECTIVES), query
-        elif name in OF_OTHERS:
-            assert {matcher.name for matcher in asked} <= OF_OTHERS[name], query
+            assert {matcher.name for matcher in checked} <= {"slo"}, query
+            assert any(all(matches(m, labels) for m in checked) for labels in OBJECTIVES), query
+        elif name in EXTERNAL_METRICS:
+            assert {matcher.name for matcher in checked} <= EXTERNAL_METRICS[name], query
         else:
             assert name in samples, query
-            assert {matcher.name for matcher in asked} <= samples[name][0].keys(), query
-            told = [matcher for matcher in asked if matcher.name not in NOT_MADE]
-            assert any(all(holds(m, labels) for m in told) for labels in samples[name]), query
+            assert {matcher.name for matcher in checked} <= samples[name][0].keys(), query
+            by_value = [matcher for matcher in checked if matcher.name not in UNCHECKED_LABELS]
+            assert any(all(matches(m, labels) for m in by_value) for labels in samples[name]), query
 
 
-@pytest.mark.parametrize("query", [*(rule["expr"] for rule in RULES), *QUERIES, *ADVISED])
-def test_a_query_is_valid_and_asks_for_what_is_told(query, samples):
+@pytest.mark.parametrize("query", [*(rule["expr"] for rule in RULES), *QUERIES, *RUNBOOK_QUERIES])
+def test_every_query_is_valid_and_refers_to_existing_metrics(query, samples):
     check(query, samples)
 
 
-def test_a_query_for_what_nobody_tells_is_found(samples):
+def test_a_query_of_an_unknown_metric_or_label_is_detected(samples):
     for query in (
         "m3h_request_total",
         'm3h_request_seconds_bucket{le="1"}',
@@ -142,13 +142,13 @@ def test_a_query_for_what_nobody_tells_is_found(samples):
             check(query, samples)
 
 
-def test_the_runbook_names_what_is_told(samples):
-    assert len(ADVISED) > len(ALERTS)
+def test_every_metric_in_the_runbook_exists(samples):
+    assert len(RUNBOOK_QUERIES) > len(ALERTS)
     named = set(re.findall(r"\b(?:m3h[_:][a-z0-9_:]+|DCGM_FI_\w+)", RUNBOOK)) - {"m3h:1:"}
-    assert named <= samples.keys() | RECORDED | OF_OTHERS.keys()
+    assert named <= samples.keys() | RECORDED | EXTERNAL_METRICS.keys()
 
 
-def test_all_that_is_told_is_shown(families):
+def test_the_dashboard_shows_every_metric(families):
     shown = {name for query in QUERIES for name, _ in selectors(query)}
     for family in families.values():
         names = {family.name, f"{family.name}_total"}
@@ -156,13 +156,13 @@ def test_all_that_is_told_is_shown(families):
         assert names & shown, family.name
 
 
-def test_what_is_recorded_is_asked_for():
-    asked = {name for rule in RULES for name, _ in selectors(rule["expr"])}
-    asked |= {name for query in QUERIES for name, _ in selectors(query)}
-    assert RECORDED - asked == {"m3h_queue_depth"}  # by the autoscaler
+def test_every_recording_rule_is_used():
+    used = {name for rule in RULES for name, _ in selectors(rule["expr"])}
+    used |= {name for query in QUERIES for name, _ in selectors(query)}
+    assert RECORDED - used == {"m3h_queue_depth"}  # used by the autoscaler
 
 
-def test_an_alert_says_how_bad_it_is_and_what_to_do():
+def test_every_alert_has_a_severity_and_annotations():
     assert len({rule["alert"] for rule in ALERTS}) == len(ALERTS)
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("critical", "warning")
@@ -177,7 +177,7 @@ def test_the_rules_are_valid():
 
 
 @promtool
-def test_alerts_fire_when_they_must_and_only_then():
+def test_alerts_fire_only_in_the_expected_cases():
     done = run_promtool("test", "rules", FIRE)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -186,59 +186,59 @@ def run_promtool(*arguments):
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_every_alert_is_made_to_fire_and_not_to():
+def test_every_alert_has_a_firing_and_a_quiet_case():
     fired, quiet = set(), set()
     for case in yaml.safe_load(FIRE.read_text())["tests"]:
-        for asked in case.get("alert_rule_test", ()):
-            (fired if asked["exp_alerts"] else quiet).add(asked["alertname"])
-        for asked in case.get("promql_expr_test", ()):
-            for expected in asked["exp_samples"]:
-                if 'alertstate="firing"' in asked["expr"] + expected["labels"]:
+        for check in case.get("alert_rule_test", ()):
+            (fired if check["exp_alerts"] else quiet).add(check["alertname"])
+        for check in case.get("promql_expr_test", ()):
+            for expected in check["exp_samples"]:
+                if 'alertstate="firing"' in check["expr"] + expected["labels"]:
                     fired |= set(re.findall(r'alertname="(\w+)"', expected["labels"]))
     names = {rule["alert"] for rule in ALERTS}
     assert (fired, quiet) == (names, names)
 
 
-def test_the_files_arrive_unchanged():
-    objects = render(EVERYTHING)
-    (rule,) = all_of(objects, "PrometheusRule")
+def test_the_chart_renders_rules_and_dashboard_unchanged():
+    objects = render(ALL_FEATURES)
+    (rule,) = list_objects(objects, "PrometheusRule")
     assert rule["spec"]["groups"] == GROUPS
-    (dashboard,) = [o for o in all_of(objects, "ConfigMap") if "m3h.json" in o["data"]]
+    (dashboard,) = [o for o in list_objects(objects, "ConfigMap") if "m3h.json" in o["data"]]
     assert json.loads(dashboard["data"]["m3h.json"]) == DASHBOARD
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_prometheus_finds_monitors_by_its_labels():
+def test_monitors_and_rules_have_the_labels_of_the_values():
     monitoring = {"serviceMonitor": True, "prometheusRule": True, "labels": {"release": "p"}}
     objects = render({"monitoring": monitoring | {"interval": "15s"}})
     for kind in ("ServiceMonitor", "PrometheusRule"):
-        assert one(objects, kind)["metadata"]["labels"]["release"] == "p"
-    (endpoint,) = one(objects, "ServiceMonitor")["spec"]["endpoints"]
+        assert find_object(objects, kind)["metadata"]["labels"]["release"] == "p"
+    (endpoint,) = find_object(objects, "ServiceMonitor")["spec"]["endpoints"]
     assert endpoint == {"port": "http", "path": "/metrics", "interval": "15s"}
 
 
-def test_the_autoscaler_asks_for_what_is_recorded():
-    metrics = one(render(EVERYTHING), "HorizontalPodAutoscaler")["spec"]["metrics"]
+def test_the_autoscaler_uses_a_recorded_metric():
+    metrics = find_object(render(ALL_FEATURES), "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metrics[1]["pods"]["metric"]["name"] in RECORDED
 
 
-def test_a_panel_says_its_unit_and_of_which_service_it_is():
+def test_every_panel_has_a_unit_and_selects_its_service():
     for panel in PANELS:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         for target in panel["targets"]:
             for _, matchers in selectors(target["expr"].replace("$__rate_interval", "5m")):
-                asked = {matcher.name: matcher.value for matcher in matchers}
-                assert (asked["namespace"], asked["job"]) == ("$namespace", "$job")
+                labels = {matcher.name: matcher.value for matcher in matchers}
+                assert (labels["namespace"], labels["job"]) == ("$namespace", "$job")
 
 
-def test_no_panel_lies_over_another():
+def test_panels_do_not_overlap():
     panels = DASHBOARD["panels"]
     cells = [
         (x, y)
         for panel in panels
-        for at in [panel["gridPos"]]
-        for x in range(at["x"], at["x"] + at["w"])
-        for y in range(at["y"], at["y"] + at["h"])
+        for grid in [panel["gridPos"]]
+        for x in range(grid["x"], grid["x"] + grid["w"])
+        for y in range(grid["y"], grid["y"] + grid["h"])
     ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24

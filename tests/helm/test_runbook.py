@@ -1,4 +1,4 @@
-"""The runbook: an alert leads to what is to be done, and what it says to do can be done."""
+"""The runbook: every alert has a section, and its commands, names and links work."""
 
 import json
 import re
@@ -9,55 +9,57 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.helm.chart import DEFAULTS, EVERYTHING, FOLDER, containers, render, templates
+from tests.helm.chart import ALL_FEATURES, DEFAULTS, FOLDER, containers, pod_templates, render
 from tests.helm.test_monitoring import ALERTS, PANELS, RUNBOOK
 from tests.support import service_process
 
 PROSE = re.sub(r"```.*?```", "", RUNBOOK, flags=re.DOTALL)
 HEADINGS = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)
-OF_ALERTS = {
-    found[1]: found[2]
-    for found in re.finditer(r"^### (M3H\w+)\n(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)
+ALERT_SECTIONS = {
+    match[1]: match[2]
+    for match in re.finditer(r"^### (M3H\w+)\n(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)
 }
 SERVICE = FOLDER.parent / "service"
 
 
 def anchor(heading):
-    """As GitHub makes it."""
+    """Returns the anchor that GitHub makes for a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
-def test_every_alert_has_its_heading_and_every_heading_its_alert():
-    assert list(OF_ALERTS) == [rule["alert"] for rule in ALERTS]
+def test_alerts_and_sections_correspond():
+    assert list(ALERT_SECTIONS) == [rule["alert"] for rule in ALERTS]
     for rule in ALERTS:
-        leads_to = f"docs/runbook.md#{anchor(rule['alert'])}"
-        assert rule["annotations"]["runbook"] == leads_to
+        link = f"docs/runbook.md#{anchor(rule['alert'])}"
+        assert rule["annotations"]["runbook"] == link
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_it_means_where_to_look_what_to_do_and_when_it_is_over(alert):
-    text = OF_ALERTS[alert["alert"]]
+def test_every_section_has_its_four_parts(alert):
+    text = ALERT_SECTIONS[alert["alert"]]
     assert text.lstrip().startswith(alert["labels"]["severity"].title())
     parts = [text.lower().find(part) for part in ("**it means**", "**look**", "**do**", "**over**")]
     assert -1 not in parts
     assert parts == sorted(parts)
 
 
-def test_every_link_leads_somewhere():
+def test_every_link_has_a_target():
     anchors = {anchor(heading) for heading in HEADINGS}
     for target in re.findall(r"\]\(([^)]+)\)", PROSE):
-        path, _, place = target.partition("#")
-        assert place in anchors if place else (FOLDER.parent / "docs" / path).is_file(), target
+        path, _, fragment = target.partition("#")
+        assert fragment in anchors if fragment else (FOLDER.parent / "docs" / path).is_file(), (
+            target
+        )
 
 
-def test_every_panel_is_on_the_dashboard():
+def test_every_named_panel_is_on_the_dashboard():
     named = re.findall(r'panels? ((?:"[^"]+"(?:, |\s+and\s+)?)+)', PROSE)
     titles = {title for some in named for title in re.findall(r'"([^"]+)"', some)}
     assert len(titles) > len(ALERTS)
     assert titles <= {panel["title"] for panel in PANELS}
 
 
-def test_every_line_of_the_log_is_one_that_is_written():
+def test_every_named_log_event_exists():
     code = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
     events = set(re.findall(r'"event":"([^"]+)"', RUNBOOK))
     assert len(events) > 5
@@ -65,7 +67,7 @@ def test_every_line_of_the_log_is_one_that_is_written():
         assert f'"{event}"' in code
 
 
-def test_every_setting_and_every_value_is_there():
+def test_every_named_setting_and_value_exists():
     for name in re.findall(r"\bM3H_([A-Z_]+)", RUNBOOK):
         assert name.lower() in Settings.model_fields
     roots = "|".join(DEFAULTS)
@@ -76,29 +78,31 @@ def test_every_setting_and_every_value_is_there():
         if root == "settings":
             assert rest in Settings.model_fields
             continue
-        found = DEFAULTS[root]
+        value = DEFAULTS[root]
         for part in filter(None, rest.split(".")):
-            found = found[part]
+            value = value[part]
 
 
-def test_every_object_is_one_of_the_chart():
-    objects = render(EVERYTHING)
+def test_every_named_object_is_in_the_chart():
+    objects = render(ALL_FEATURES)
     named = set(re.findall(r"\b(deployment|statefulset|service)/([a-z0-9-]+)", RUNBOOK))
-    assert named <= {(found["kind"].lower(), found["metadata"]["name"]) for found in objects}
-    pods = [pod for _, pod in templates(objects)]
+    assert named <= {(o["kind"].lower(), o["metadata"]["name"]) for o in objects}
+    pods = [pod for _, pod in pod_templates(objects)]
     names = {container["name"] for pod in pods for container in containers(pod)}
     assert set(re.findall(r"--container ([a-z0-9-]+)", RUNBOOK)) <= names
     labels = dict(pair.split("=") for pair in re.search("SERVERS=(.+)", RUNBOOK)[1].split(","))
     assert any(labels.items() <= pod["metadata"]["labels"].items() for pod in pods)
 
 
-def test_a_line_is_no_longer_than_a_page_is_wide():
+def test_lines_have_at_most_120_characters():
     assert max(map(len, RUNBOOK.splitlines())) <= 120
 
 
-def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
-    script, asked = re.search(r"python3 -c '\n(.*?)\n' '(.*?)'\n", RUNBOOK, re.DOTALL).groups()
-    (kept,) = re.findall(r"kubectl logs POD --tail=-1 \| (grep '\"event\":\"request.*)", RUNBOOK)
+def test_the_reload_and_log_commands_work(bundle_dir, tmp_path):
+    script, body = re.search(r"python3 -c '\n(.*?)\n' '(.*?)'\n", RUNBOOK, re.DOTALL).groups()
+    (log_filter,) = re.findall(
+        r"kubectl logs POD --tail=-1 \| (grep '\"event\":\"request.*)", RUNBOOK
+    )
     log = tmp_path / "log"
     process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1")
     try:
@@ -108,8 +112,8 @@ def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
 
         def reload(bundle):
             command = [sys.executable, "-c", script.replace(default, port)]
-            order = json.dumps(json.loads(asked) | {"bundle": str(bundle)})
-            return json.loads(subprocess.check_output([*command, order], text=True))
+            request = json.dumps(json.loads(body) | {"bundle": str(bundle)})
+            return json.loads(subprocess.check_output([*command, request], text=True))
 
         refused, done = reload(tmp_path), reload(bundle_dir)
         request = {"as_of": "2031-05-04T12:00:00Z", "tabular": {"age": 67}}
@@ -124,8 +128,8 @@ def test_its_commands_do_what_it_says(bundle_dir, tmp_path):
     assert events[:3] == ["admin", "bundle refused", "bundle served"]
 
     assert (answer.status_code, wrong.status_code) == (200, 422)
-    found = subprocess.check_output(f"cat {log} | {kept}", shell=True, text=True)
-    (line,) = map(json.loads, found.splitlines())
+    lines = subprocess.check_output(f"cat {log} | {log_filter}", shell=True, text=True)
+    (line,) = map(json.loads, lines.splitlines())
     assert line["request_id"] == answer.headers["X-Request-ID"]
     (row,) = re.findall(r"^\| log of the pod \| time, (.*?) \|", RUNBOOK, re.MULTILINE)
     assert line.keys() == set(re.findall(r"`(\w+)`", row)) | {"event", "level", "timestamp"}

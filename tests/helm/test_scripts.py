@@ -1,4 +1,4 @@
-"""What runs in pods besides the service, run here."""
+"""The scripts and the Redis of the chart, run without a cluster."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from threading import Thread
 import pytest
 import redis
 
-from tests.helm.chart import EVERYTHING, FOLDER, one, render, server
+from tests.helm.chart import ALL_FEATURES, FOLDER, find_object, redis_container, render, server_spec
 from tests.support import service_process
 
 PASSWORD = "a" * 16
 
 
 def run(container, *args):
-    """Its command, with other arguments behind the script."""
+    """Runs a container's script with other arguments."""
     script = container["args"][0]
     command = [sys.executable, "-c", script, *map(str, args)]
     assert container["command"] == ["python3", "-c"]
@@ -36,15 +36,15 @@ def listening(handler):
         http.shutdown()
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
 
 @pytest.fixture
 def archive(tmp_path):
-    """A folder that a server shows, and the SHA-256 of the archive in it."""
-    folder = tmp_path / "shown"
+    """Returns a folder to serve and the SHA-256 of the archive in it."""
+    folder = tmp_path / "served"
     (folder / "m3h-open").mkdir(parents=True)
     (folder / "m3h-open" / "manifest.json").write_text("{}")
     with tarfile.open(folder / "m3h.tar.gz", "w:gz") as tar:
@@ -55,60 +55,62 @@ def archive(tmp_path):
 
 @pytest.fixture
 def fetch():
-    return server(render(EVERYTHING))["initContainers"][0]
+    return server_spec(render(ALL_FEATURES))["initContainers"][0]
 
 
-def test_a_bundle_is_fetched_where_the_service_reads_it(fetch, archive, tmp_path):
-    shown, digest = archive
+def test_the_bundle_is_unpacked_into_the_folder_of_the_service(fetch, archive, tmp_path):
+    served, digest = archive
     target = tmp_path / "bundles"
     (target / "m3h-open").mkdir(parents=True)
-    (target / "m3h-open" / "half").write_text("of an attempt that was interrupted")
-    with listening(partial(Quiet, directory=shown)) as url:
+    (target / "m3h-open" / "half").write_text("left by an interrupted attempt")
+    with listening(partial(QuietHandler, directory=served)) as url:
         done = run(fetch, f"{url}/m3h.tar.gz", digest, target)
     assert (done.returncode, done.stderr) == (0, "")
-    found = sorted(str(path.relative_to(target)) for path in target.rglob("*"))
-    assert found == ["m3h-open", "m3h-open/graph.onnx", "m3h-open/manifest.json"]
+    files = sorted(str(path.relative_to(target)) for path in target.rglob("*"))
+    assert files == ["m3h-open", "m3h-open/graph.onnx", "m3h-open/manifest.json"]
 
 
-def test_another_file_is_refused_before_it_is_unpacked(fetch, archive, tmp_path):
-    shown, digest = archive
-    with listening(partial(Quiet, directory=shown)) as url:
-        done = run(fetch, f"{url}/m3h.tar.gz", "0" * 64, tmp_path / "shown" / "m3h-open")
+def test_a_file_with_another_digest_is_not_unpacked(fetch, archive, tmp_path):
+    served, digest = archive
+    with listening(partial(QuietHandler, directory=served)) as url:
+        done = run(fetch, f"{url}/m3h.tar.gz", "0" * 64, tmp_path / "served" / "m3h-open")
     assert done.returncode == 1
-    assert done.stderr == f"bundle.url: the file has the SHA-256 {digest}, not {'0' * 64}\n"
-    assert not list((shown / "m3h-open").iterdir())
+    assert done.stderr == f"bundle.url: the file has the SHA-256 {digest}, expected {'0' * 64}\n"
+    assert not list((served / "m3h-open").iterdir())
 
 
-def test_a_file_that_would_be_written_elsewhere_is_refused(fetch, tmp_path):
+def test_an_archive_member_outside_the_target_folder_is_refused(fetch, tmp_path):
     (tmp_path / "outside").write_text("")
     with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "outside", "../outside")
     digest = hashlib.sha256((tmp_path / "bad.tar.gz").read_bytes()).hexdigest()
     (tmp_path / "bundles").mkdir()
-    with listening(partial(Quiet, directory=tmp_path)) as url:
+    with listening(partial(QuietHandler, directory=tmp_path)) as url:
         done = run(fetch, f"{url}/bad.tar.gz", digest, tmp_path / "bundles")
     assert done.returncode == 1
     assert "OutsideDestinationError" in done.stderr
 
 
-def test_the_own_redis_wants_its_password_and_keeps_nothing(tmp_path):
+def test_the_own_redis_requires_its_password_and_does_not_persist(tmp_path):
     if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not there")
+        pytest.skip("redis-server is not installed")
     objects = render({"redis": {"mode": "own", "password": PASSWORD}})
-    (container,) = one(objects, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
+    container = redis_container(objects)
     args = [arg.replace("$(REDIS_PASSWORD)", PASSWORD) for arg in container["args"]]
-    at = tmp_path / "socket"
-    command = [*container["command"], *args, "--port 0", f"--unixsocket {at}"]
+    address = tmp_path / "socket"
+    command = [*container["command"], *args, "--port 0", f"--unixsocket {address}"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert any("ready to accept" in line.lower() for line in process.stdout)
             with pytest.raises(redis.AuthenticationError):
-                redis.Redis(unix_socket_path=str(at)).ping()
-            client = redis.Redis(unix_socket_path=str(at), password=PASSWORD, decode_responses=True)
-            found = client.config_get("save", "appendonly", "maxmemory", "maxmemory-policy")
+                redis.Redis(unix_socket_path=str(address)).ping()
+            client = redis.Redis(
+                unix_socket_path=str(address), password=PASSWORD, decode_responses=True
+            )
+            configuration = client.config_get("save", "appendonly", "maxmemory", "maxmemory-policy")
         finally:
             process.terminate()
-    assert found == {
+    assert configuration == {
         "save": "",
         "appendonly": "no",
         "maxmemory": str(256 * 2**20),
@@ -117,15 +119,15 @@ def test_the_own_redis_wants_its_password_and_keeps_nothing(tmp_path):
 
 
 @pytest.fixture
-def asks():
-    (container,) = one(render({}), "Pod", "test")["spec"]["containers"]
+def predict_container():
+    (container,) = find_object(render({}), "Pod", "test")["spec"]["containers"]
     return container
 
 
-def test_helm_test_passes_a_service_that_predicts(asks, bundle_dir, tmp_path):
+def test_helm_test_passes_if_the_service_predicts(predict_container, bundle_dir, tmp_path):
     process, url = service_process.start(bundle_dir, tmp_path / "log", M3H_WORKERS="1")
     try:
-        done = run(asks, url, asks["args"][2])
+        done = run(predict_container, url, predict_container["args"][2])
     finally:
         process.kill()
         process.communicate()
@@ -133,14 +135,14 @@ def test_helm_test_passes_a_service_that_predicts(asks, bundle_dir, tmp_path):
     assert done.stdout == "m3h-open 1.0.0 predicts 44 tasks\n"
 
 
-@pytest.mark.parametrize("predicts", [[], [{"task": "another"}]])
-def test_helm_test_fails_a_service_that_does_not(asks, predicts):
-    class Fake(BaseHTTPRequestHandler):
+@pytest.mark.parametrize("predictions", [[], [{"task": "another"}]])
+def test_helm_test_fails_if_the_service_predicts_other_tasks(predict_container, predictions):
+    class FakeService(BaseHTTPRequestHandler):
         def do_GET(self):
             self.answer({"tasks": [{"name": "sepsis"}]})
 
         def do_POST(self):
-            self.answer({"predictions": predicts})
+            self.answer({"predictions": predictions})
 
         def answer(self, document):
             self.send_response(200)
@@ -150,20 +152,22 @@ def test_helm_test_fails_a_service_that_does_not(asks, predicts):
         def log_message(self, *_):
             pass
 
-    with listening(Fake) as url:
-        done = run(asks, url, asks["args"][2])
+    with listening(FakeService) as url:
+        done = run(predict_container, url, predict_container["args"][2])
     assert done.returncode == 1
-    assert done.stderr.startswith("it predicts")
+    assert done.stderr.startswith("the service predicts the tasks")
 
 
-def test_helm_test_asks_with_a_golden_request(asks, bundle_dir):
-    asked = json.loads(asks["args"][2])
-    assert asked == json.loads((FOLDER / "files/golden.json").read_text())
+def test_helm_test_sends_a_golden_request(predict_container, bundle_dir):
+    request = json.loads(predict_container["args"][2])
+    assert request == json.loads((FOLDER / "files/golden.json").read_text())
     golden = (bundle_dir / "golden.jsonl").read_text().splitlines()
-    assert asked in [json.loads(line)["request"] for line in golden]
+    assert request in [json.loads(line)["request"] for line in golden]
 
 
-def test_helm_test_asks_the_service_of_its_release():
+def test_helm_test_connects_to_the_service_of_its_release():
     objects = render({"service": {"port": 8080}}, name="icu")
-    (container,) = one(objects, "Pod", "test")["spec"]["containers"]
-    assert container["args"][1] == f"http://{one(objects, 'Service')['metadata']['name']}:8080"
+    (container,) = find_object(objects, "Pod", "test")["spec"]["containers"]
+    assert (
+        container["args"][1] == f"http://{find_object(objects, 'Service')['metadata']['name']}:8080"
+    )

@@ -1,4 +1,4 @@
-"""The chart and `service.settings.Settings` know the same names, and mean the same by them."""
+"""The settings in the chart equal those of `service.settings.Settings`."""
 
 import json
 import math
@@ -6,22 +6,30 @@ import math
 import pytest
 
 from service.settings import Settings
-from tests.helm.chart import CASES, FOLDER, containers, environment, render, server, templates
+from tests.helm.chart import (
+    CASES,
+    FOLDER,
+    containers,
+    environment,
+    pod_templates,
+    render,
+    server_spec,
+)
 
-OTHERWISE = {"bundle", "redis_url", "redis_secret"}  # set by the values bundle and redis
-FIELDS = sorted(Settings.model_fields.keys() - OTHERWISE)
+DERIVED = {"bundle", "redis_url", "redis_secret"}  # set by the values bundle and redis
+FIELDS = sorted(Settings.model_fields.keys() - DERIVED)
 SCHEMA = json.loads((FOLDER / "values.schema.json").read_text())["properties"]["settings"]
 
 
 @pytest.fixture
 def settings_of(monkeypatch):
-    """The settings that the service of some values starts with."""
+    """Returns a function from the chart's values to the settings that the service reads."""
 
     def read(values, **secret):
         objects = render(values)
-        (container,) = server(objects)["containers"]
-        found = environment(objects, container) | secret
-        for name, value in found.items():
+        (container,) = server_spec(objects)["containers"]
+        variables = environment(objects, container) | secret
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
         return Settings()
 
@@ -29,9 +37,9 @@ def settings_of(monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_name_in_a_pod_is_a_setting(case):
+def test_every_m3h_variable_in_a_pod_is_a_setting(case):
     objects = render(CASES[case])
-    for owner, pod in templates(objects):
+    for owner, pod in pod_templates(objects):
         for container in containers(pod):
             for name in environment(objects, container):
                 if name.startswith("M3H_"):
@@ -39,7 +47,7 @@ def test_every_name_in_a_pod_is_a_setting(case):
 
 
 def sample(field):
-    """A value that is no default."""
+    """Returns a valid value that differs from the default."""
     schema = SCHEMA["properties"][field]
     if "enum" in schema:
         return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
@@ -56,11 +64,11 @@ def test_every_setting_can_be_set(field, settings_of):
     assert getattr(settings_of(values), field) == value
 
 
-def test_a_large_number_is_written_out(settings_of):
+def test_a_large_integer_is_not_written_as_a_float(settings_of):
     assert settings_of({"settings": {"cache_bytes": 2**40}}).cache_bytes == 2**40
 
 
-def test_the_schema_has_the_types_and_bounds_of_the_class():
+def test_the_schema_has_the_types_and_ranges_of_the_settings():
     declared = Settings.model_json_schema()["properties"]
     for field in FIELDS:
         facts = declared[field]
@@ -73,7 +81,7 @@ def test_the_schema_has_the_types_and_bounds_of_the_class():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_service_starts_with_what_it_is_given(case, settings_of):
+def test_the_service_accepts_the_settings_of_the_chart(case, settings_of):
     secret = {"M3H_REDIS_URL": "rediss://:x@redis:6380/0", "M3H_REDIS_SECRET": "x" * 16}
     secret = secret if "three" in case else {}
     settings = settings_of(CASES[case], **secret)
@@ -90,15 +98,15 @@ def test_the_service_starts_with_what_it_is_given(case, settings_of):
         ({"source": "url", "url": "https://x/y", "sha256": "0" * 64}, "/bundles/m3h-open"),
     ],
 )
-def test_the_bundle_is_looked_for_where_it_is(bundle, folder, settings_of):
+def test_the_bundle_setting_follows_the_source(bundle, folder, settings_of):
     values = {"bundle": bundle, "networkPolicy": {"allowTo": [{"to": []}]}}
     assert str(settings_of(values).bundle) == folder
 
 
-def test_a_pod_has_more_time_to_end_than_it_needs():
+def test_the_grace_period_covers_drain_and_shutdown():
     for drain, shutdown in ((0, 0), (2.5, 30), (60, 600)):
         values = {"settings": {"drain_seconds": drain, "shutdown_seconds": shutdown}}
-        spec = server(render(values))
-        # The supervisor kills a worker 7 seconds after both are over.
+        spec = server_spec(render(values))
+        # The supervisor kills a hung worker 7 seconds after the drain and shutdown periods.
         assert spec["terminationGracePeriodSeconds"] >= math.ceil(drain) + shutdown + 7 + 5
         assert "lifecycle" not in spec["containers"][0]

@@ -1,10 +1,10 @@
-"""The Job that trains."""
+"""The training Job."""
 
 import subprocess
 
 import pytest
 
-from tests.helm.chart import EVERYTHING, all_of, one, render
+from tests.helm.chart import ALL_FEATURES, find_object, list_objects, render
 
 TRAINING = {
     "enabled": True,
@@ -24,7 +24,7 @@ def objects():
 
 @pytest.fixture
 def job(objects):
-    return one(objects, "Job", "training")
+    return find_object(objects, "Job", "training")
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def spec(job):
     return job["spec"]["template"]["spec"]
 
 
-def test_each_pod_knows_its_number_and_finds_the_first(objects, job, spec):
+def test_torchrun_gets_the_rank_of_each_pod_and_the_address_of_the_first(objects, job, spec):
     (train,) = spec["initContainers"]
     assert job["spec"]["completionMode"] == "Indexed"
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 4
     torchrun = train["args"][: train["args"].index("m3h-model")]
-    service = one(objects, "Service", "training")
+    service = find_object(objects, "Service", "training")
     assert torchrun == [
         "--nnodes=4",
         "--nproc-per-node=2",
@@ -51,7 +51,7 @@ def test_each_pod_knows_its_number_and_finds_the_first(objects, job, spec):
     assert train["resources"]["limits"]["nvidia.com/gpu"] == 2
 
 
-def test_the_commands_are_those_of_the_project(spec):
+def test_the_commands_parse(spec):
     pytest.importorskip("torch")
     from typer.main import get_command
 
@@ -59,18 +59,21 @@ def test_the_commands_are_those_of_the_project(spec):
     from model.cli.main import app as model
 
     args = spec["initContainers"][0]["args"]
-    asked = args[args.index("m3h-model") + 1 :]
+    arguments = args[args.index("m3h-model") + 2 :]
     train = get_command(model).commands["train"]
-    found = train.make_context("train", asked[1:]).params
-    assert str(found["out"]) == "/data/runs/m3h"
-    assert [str(c) for c in found["cohorts"]] == ["/data/runs/eicu", "/data/runs/nih"]
-    written = spec["containers"][0]["args"][2:]
-    found = get_command(export).make_context("m3h-export", written).params
-    assert (str(found["source"]), str(found["bundle"])) == ("/data/runs/m3h", "/data/bundles/m3h")
+    options = train.make_context("train", arguments).params
+    assert str(options["out"]) == "/data/runs/m3h"
+    assert [str(c) for c in options["cohorts"]] == ["/data/runs/eicu", "/data/runs/nih"]
+    arguments = spec["containers"][0]["args"][2:]
+    options = get_command(export).make_context("m3h-export", arguments).params
+    assert (str(options["source"]), str(options["bundle"])) == (
+        "/data/runs/m3h",
+        "/data/bundles/m3h",
+    )
 
 
 @pytest.mark.parametrize(("index", "exports"), [("0", True), ("1", False)])
-def test_the_first_pod_exports_and_no_other(spec, tmp_path, index, exports):
+def test_only_the_first_pod_exports(spec, tmp_path, index, exports):
     (tmp_path / "m3h-export").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "m3h-export").chmod(0o755)
     (export,) = spec["containers"]
@@ -84,32 +87,34 @@ def test_the_first_pod_exports_and_no_other(spec, tmp_path, index, exports):
     assert done.stdout == ("/data/runs/m3h /data/bundles/m3h\n" if exports else "")
 
 
-def test_pods_reach_each_other_and_nothing_else(objects):
-    policy = one(objects, "NetworkPolicy", "training")["spec"]
+def test_training_pods_connect_only_to_each_other(objects):
+    policy = find_object(objects, "NetworkPolicy", "training")["spec"]
     peers = [peer for rule in policy["egress"] for peer in rule.get("to", [])]
     peers += [peer for rule in policy["ingress"] for peer in rule["from"]]
     labels = [peer["podSelector"]["matchLabels"] for peer in peers]
     assert {label["app.kubernetes.io/component"] for label in labels} == {"training"}
 
 
-def test_another_training_is_another_job():
+def test_changed_training_values_create_a_new_job():
     def name(**values):
         training = TRAINING | values
-        return one(render({"training": training}), "Job", "training")["metadata"]["name"]
+        return find_object(render({"training": training}), "Job", "training")["metadata"]["name"]
 
     assert name() == name()
     assert len({name(), name(nodes=2), name(image={"tag": "2.0.0"}), name(args=[])}) == 4
 
 
-def test_a_change_of_the_service_trains_nothing_again():
-    before = one(render(EVERYTHING), "Job", "training")
+def test_a_change_of_the_service_keeps_the_job():
+    before = find_object(render(ALL_FEATURES), "Job", "training")
     other = {"settings": {"queue_ms": 99}, "replicaCount": 5, "image": {"tag": "9.9.9"}}
-    assert one(render(EVERYTHING | other), "Job", "training") == before
+    assert find_object(render(ALL_FEATURES | other), "Job", "training") == before
 
 
-def test_training_and_serving_do_not_take_each_others_requests(objects):
-    selectors = [set(s["spec"]["selector"].items()) for s in all_of(objects, "Service")]
-    labels = set(one(objects, "Job", "training")["spec"]["template"]["metadata"]["labels"].items())
-    serving = set(one(objects, "Service")["spec"]["selector"].items())
+def test_the_service_does_not_select_training_pods(objects):
+    selectors = [set(s["spec"]["selector"].items()) for s in list_objects(objects, "Service")]
+    labels = set(
+        find_object(objects, "Job", "training")["spec"]["template"]["metadata"]["labels"].items()
+    )
+    serving = set(find_object(objects, "Service")["spec"]["selector"].items())
     assert len(selectors) == 2
     assert not serving <= labels

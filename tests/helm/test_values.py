@@ -1,9 +1,18 @@
-"""Values, and what follows from them."""
+"""The effect of each value, and the error for an invalid one."""
 
 import pytest
 from helm_python.errors import HelmRenderError, HelmValuesError
 
-from tests.helm.chart import CASES, EVERYTHING, all_of, environment, one, render, server
+from tests.helm.chart import (
+    ALL_FEATURES,
+    CASES,
+    environment,
+    find_object,
+    list_objects,
+    redis_container,
+    render,
+    server_spec,
+)
 
 URL = {"source": "url", "url": "https://files/m3h.tar.gz", "sha256": "0" * 64}
 ANYWHERE = {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}
@@ -25,9 +34,11 @@ ANYWHERE = {"allowTo": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}
         ({"resources": {"limits": None}}, "missing property 'limits'"),
         ({"networkPolicy": {"allowFrom": []}}, "minItems: got 0, want 1"),
         ({"runAsUser": 0}, "at '/runAsUser': minimum: got 0, want 1"),
+        ({"probes": {"liveness": {"periodSeconds": 0}}}, "at '/probes/liveness/periodSeconds'"),
+        ({"probes": {"startup": {"failureThreshold": 3}}}, "'failureThreshold' not allowed"),
     ],
 )
-def test_the_schema_says_what_is_wrong(values, message):
+def test_the_schema_names_the_invalid_value(values, message):
     with pytest.raises(HelmValuesError) as refused:
         render(values)
     assert message in str(refused.value)
@@ -36,7 +47,7 @@ def test_the_schema_says_what_is_wrong(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"image": {"tag": "latest"}}, "image.tag: latest names no version"),
+        ({"image": {"tag": "latest"}}, "image.tag: latest is not a version"),
         ({"bundle": {"source": "pvc"}}, "bundle.claim"),
         ({"bundle": URL | {"sha256": ""}, "networkPolicy": ANYWHERE}, "bundle.sha256"),
         ({"bundle": URL}, "networkPolicy.allowTo"),
@@ -49,63 +60,77 @@ def test_the_schema_says_what_is_wrong(values, message):
         ({"training": {"enabled": True, "claim": "m3h"}}, "training.cohorts"),
     ],
 )
-def test_what_a_choice_needs_is_asked_for(values, message):
+def test_a_missing_value_is_named(values, message):
     with pytest.raises(HelmRenderError) as refused:
         render(values)
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("values", [{"password": "sh0rt"}, {"password": "p@ssword-p@ssword"}])
-def test_a_password_that_is_refused_is_not_quoted(values):
+def test_an_invalid_password_does_not_appear_in_the_error(values):
     with pytest.raises(HelmRenderError) as refused:
         render({"redis": {"mode": "own"} | values})
     assert values["password"] not in str(refused.value)
 
 
-def test_a_digest_goes_before_a_tag():
+def test_the_digest_takes_precedence_over_the_tag():
     digest = f"sha256:{'a' * 64}"
     image = {"repository": "registry/m3h", "tag": "1.2.3"}
-    assert server(render({"image": image}))["containers"][0]["image"] == "registry/m3h:1.2.3"
-    (container,) = server(render({"image": image | {"digest": digest}}))["containers"]
+    assert server_spec(render({"image": image}))["containers"][0]["image"] == "registry/m3h:1.2.3"
+    (container,) = server_spec(render({"image": image | {"digest": digest}}))["containers"]
     assert container["image"] == f"registry/m3h@{digest}"
 
 
-def test_a_gpu_is_asked_for_and_insisted_on():
+def test_a_gpu_is_requested_and_required():
     gpu = {"enabled": True, "resource": "nvidia.com/mig-1g.10gb", "runtimeClassName": "nvidia"}
     objects = render({"gpu": gpu, "tolerations": [{"key": "icu", "operator": "Exists"}]})
-    spec = server(objects)
+    spec = server_spec(objects)
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
     assert spec["runtimeClassName"] == "nvidia"
     assert [t["key"] for t in spec["tolerations"]] == ["nvidia.com/mig-1g.10gb", "icu"]
-    # auto would serve on the CPU if the driver were missing.
-    assert one(objects, "ConfigMap")["data"]["M3H_DEVICE"] == "cuda"
+    # auto would fall back to the CPU if the driver were missing.
+    assert find_object(objects, "ConfigMap")["data"]["M3H_DEVICE"] == "cuda"
 
 
-def test_without_a_gpu_none_is_asked_for():
-    spec = server(render({"gpu": {"runtimeClassName": "nvidia"}}))
+def test_no_gpu_is_requested_by_default():
+    spec = server_spec(render({"gpu": {"runtimeClassName": "nvidia"}}))
     assert spec["containers"][0]["resources"]["limits"].keys() == {"cpu", "memory"}
     assert not {"runtimeClassName", "tolerations"} & spec.keys()
 
 
-def test_probes_wait_for_the_bundle_and_then_ask_the_model():
-    (container,) = server(render({"startupSeconds": 601}))["containers"]
+def test_the_startup_probe_allows_the_time_to_load_the_bundle():
+    (container,) = server_spec(render({"startupSeconds": 601}))["containers"]
     startup, ready, live = (container[f"{p}Probe"] for p in ("startup", "readiness", "liveness"))
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 601
     assert ready["httpGet"]["path"] == "/health/ready"
     assert live["httpGet"]["path"] == startup["httpGet"]["path"] == "/health/live"
 
 
-def test_a_rollout_is_not_given_up_while_pods_may_still_start():
-    spec = one(render({"startupSeconds": 1200}), "Deployment")["spec"]
+def test_the_timing_of_probes_is_set():
+    probes = {
+        "startup": {"periodSeconds": 10, "timeoutSeconds": 3},
+        "readiness": {"periodSeconds": 7, "timeoutSeconds": 6, "failureThreshold": 4},
+        "liveness": {"periodSeconds": 20, "timeoutSeconds": 8, "failureThreshold": 9},
+    }
+    (container,) = server_spec(render({"probes": probes, "startupSeconds": 601}))["containers"]
+    for name, timing in probes.items():
+        assert timing.items() <= container[f"{name}Probe"].items()
+    assert container["startupProbe"]["failureThreshold"] == 61
+
+
+def test_the_rollout_deadline_exceeds_the_startup_time():
+    spec = find_object(render({"startupSeconds": 1200}), "Deployment")["spec"]
     assert spec["progressDeadlineSeconds"] > 1200
 
 
-def test_the_port_is_the_same_everywhere():
+def test_all_objects_use_the_port_of_the_settings():
     objects = render({"settings": {"port": 9000}})
-    assert server(objects)["containers"][0]["ports"][0]["containerPort"] == 9000
-    policy = next(o for o in all_of(objects, "NetworkPolicy") if o["metadata"]["name"] == "m3h")
+    assert server_spec(objects)["containers"][0]["ports"][0]["containerPort"] == 9000
+    policy = next(
+        o for o in list_objects(objects, "NetworkPolicy") if o["metadata"]["name"] == "m3h"
+    )
     assert policy["spec"]["ingress"][0]["ports"][0]["port"] == 9000
-    assert one(objects, "Service")["spec"]["ports"][0]["targetPort"] == "http"
+    assert find_object(objects, "Service")["spec"]["ports"][0]["targetPort"] == "http"
 
 
 @pytest.mark.parametrize(
@@ -116,24 +141,24 @@ def test_the_port_is_the_same_everywhere():
         {"bundle": {"path": "other"}},
     ],
 )
-def test_pods_are_replaced_when_what_they_read_changes(changed):
+def test_a_change_of_settings_replaces_the_pods(changed):
     redis = {"redis": {"mode": "own", "password": "a" * 16}}
     before, after = (
-        one(render(v), "Deployment")["spec"]["template"] for v in (redis, redis | changed)
+        find_object(render(v), "Deployment")["spec"]["template"] for v in (redis, redis | changed)
     )
     assert before != after
 
 
-def test_pods_stay_when_others_change():
+def test_a_change_of_other_objects_keeps_the_pods():
     before, after = (
-        one(render(v), "Deployment")["spec"]["template"]
+        find_object(render(v), "Deployment")["spec"]["template"]
         for v in ({}, {"service": {"type": "NodePort"}, "ingress": {"enabled": True, "host": "x"}})
     )
     assert before == after
 
 
-def test_a_bundle_from_a_claim_is_read_only():
-    spec = server(render({"bundle": {"source": "pvc", "claim": "m3h"}}))
+def test_the_claim_of_the_bundle_is_mounted_read_only():
+    spec = server_spec(render({"bundle": {"source": "pvc", "claim": "m3h"}}))
     (volume,) = [v for v in spec["volumes"] if v["name"] == "bundles"]
     mount = {"name": "bundles", "mountPath": "/bundles", "readOnly": True}
     assert mount in spec["containers"][0]["volumeMounts"]
@@ -141,90 +166,90 @@ def test_a_bundle_from_a_claim_is_read_only():
     assert "initContainers" not in spec
 
 
-def test_a_bundle_is_fetched_before_it_is_served():
-    spec = server(render({"bundle": URL, "networkPolicy": ANYWHERE}))
+def test_an_init_container_fetches_the_bundle():
+    spec = server_spec(render({"bundle": URL, "networkPolicy": ANYWHERE}))
     (fetch,) = spec["initContainers"]
     assert fetch["args"][1:] == ["https://files/m3h.tar.gz", "0" * 64, "/bundles"]
     assert fetch["image"] == spec["containers"][0]["image"]
     assert {"name": "bundles", "mountPath": "/bundles"} in fetch["volumeMounts"]
 
 
-def test_an_own_redis_has_a_password_and_one_address():
+def test_the_service_gets_the_address_and_password_of_the_own_redis():
     objects = render({"redis": {"mode": "own", "password": "a" * 16}}, name="icu")
-    (redis,) = one(objects, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
-    (serving,) = server(objects)["containers"]
+    redis = redis_container(objects)
+    (serving,) = server_spec(objects)["containers"]
     assert environment(objects, redis) == {"REDIS_PASSWORD": "a" * 16}
     url = environment(objects, serving)["M3H_REDIS_URL"]
     assert url == f"redis://:{'a' * 16}@icu-m3h-redis:6379/0"
-    assert one(objects, "Service", "redis")["metadata"]["name"] == "icu-m3h-redis"
+    assert find_object(objects, "Service", "redis")["metadata"]["name"] == "icu-m3h-redis"
     assert redis["args"][0] == "--requirepass $(REDIS_PASSWORD)"
 
 
-def test_entries_in_redis_have_a_key_that_redis_does_not_know():
+def test_redis_does_not_get_the_key_of_the_entries():
     values = {"redis": {"mode": "own", "password": "a" * 16}}
     objects = render(values)
-    (serving,) = server(objects)["containers"]
-    (redis,) = one(objects, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
-    made = environment(objects, serving)["M3H_REDIS_SECRET"]
-    assert len(made) >= 32
+    (serving,) = server_spec(objects)["containers"]
+    redis = redis_container(objects)
+    generated = environment(objects, serving)["M3H_REDIS_SECRET"]
+    assert len(generated) >= 32
     assert "M3H_REDIS_SECRET" not in environment(objects, redis)
-    (again,) = server(render(values))["containers"]
-    assert environment(render(values), again)["M3H_REDIS_SECRET"] != made
+    (again,) = server_spec(render(values))["containers"]
+    assert environment(render(values), again)["M3H_REDIS_SECRET"] != generated
     values["redis"]["secret"] = "k" * 20
     assert environment(render(values), serving)["M3H_REDIS_SECRET"] == "k" * 20
 
 
-def test_a_new_key_of_the_entries_starts_no_pod_anew():
+def test_a_new_key_of_the_entries_keeps_the_pods():
     values = {"redis": {"mode": "own", "password": "a" * 16}}
-    pods = [one(render(values), "Deployment")["spec"]["template"] for _ in range(2)]
+    pods = [find_object(render(values), "Deployment")["spec"]["template"] for _ in range(2)]
     assert pods[0] == pods[1]
 
 
-def test_only_pods_that_serve_reach_the_own_redis():
+def test_only_server_pods_can_connect_to_the_own_redis():
     objects = render({"redis": {"mode": "own", "password": "a" * 16}})
-    policy = one(objects, "NetworkPolicy", "redis")["spec"]
+    policy = find_object(objects, "NetworkPolicy", "redis")["spec"]
     (rule,) = policy["ingress"]
     component = rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
     assert component == "server"
     assert policy["policyTypes"] == ["Ingress"]
 
 
-def test_a_secret_of_others_is_used_and_not_made():
+def test_an_existing_secret_is_used():
     redis = {"mode": "external", "existingSecret": "theirs", "caConfigMap": "ca"}
     objects = render({"redis": redis, "networkPolicy": ANYWHERE})
-    spec = server(objects)
-    found = environment(objects, spec["containers"][0])
+    spec = server_spec(objects)
+    variables = environment(objects, spec["containers"][0])
     for name in ("M3H_REDIS_URL", "M3H_REDIS_SECRET"):
-        assert found[name] == f"theirs/{name}"
+        assert variables[name] == f"theirs/{name}"
     assert {v["name"] for v in spec["volumes"]} == {"tmp", "redis-ca"}
-    assert not all_of(objects, "Secret")
+    assert not list_objects(objects, "Secret")
 
 
-def test_without_redis_a_pod_that_serves_reaches_nothing():
-    policies = all_of(render({}), "NetworkPolicy")
+def test_server_pods_without_redis_have_no_egress():
+    policies = list_objects(render({}), "NetworkPolicy")
     serving = next(o for o in policies if o["metadata"]["name"] == "m3h")
     assert "Egress" in serving["spec"]["policyTypes"]
     assert "egress" not in serving["spec"]
 
 
-def test_the_autoscaler_follows_the_queue_only_if_asked():
+def test_the_autoscaler_uses_the_queue_depth_only_if_set():
     scaled = {"enabled": True}
     metrics = [
-        one(render({"autoscaling": scaled | more}), "HorizontalPodAutoscaler")["spec"]["metrics"]
-        for more in ({}, {"targetQueueDepth": 4})
+        find_object(render({"autoscaling": values}), "HorizontalPodAutoscaler")["spec"]["metrics"]
+        for values in (scaled, scaled | {"targetQueueDepth": 4})
     ]
-    assert [len(found) for found in metrics] == [1, 2]
+    assert [len(entries) for entries in metrics] == [1, 2]
     assert metrics[1][1]["pods"]["target"] == {"type": "AverageValue", "averageValue": "4"}
 
 
-def test_a_node_can_be_drained_even_of_the_only_pod():
-    budget = one(render({"replicaCount": 1}), "PodDisruptionBudget")["spec"]
+def test_a_node_with_the_only_pod_can_be_drained():
+    budget = find_object(render({"replicaCount": 1}), "PodDisruptionBudget")["spec"]
     assert budget["maxUnavailable"] == 1
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_replicas_are_spread_over_zones_and_nodes():
-    spread = server(render({"topologySpread": "DoNotSchedule"}))["topologySpreadConstraints"]
+    spread = server_spec(render({"topologySpread": "DoNotSchedule"}))["topologySpreadConstraints"]
     assert [s["topologyKey"].rpartition("/")[2] for s in spread] == ["zone", "hostname"]
     assert {s["whenUnsatisfiable"] for s in spread} == {"DoNotSchedule"}
 
@@ -243,43 +268,43 @@ def test_replicas_are_spread_over_zones_and_nodes():
         ({"monitoring": {"prometheusRule": False}}, "PrometheusRule"),
     ],
 )
-def test_what_is_off_is_not_there(values, kind):
-    assert all_of(render(EVERYTHING), kind)
-    assert not all_of(render({**EVERYTHING, **values}), kind)
+def test_a_disabled_feature_creates_no_object(values, kind):
+    assert list_objects(render(ALL_FEATURES), kind)
+    assert not list_objects(render({**ALL_FEATURES, **values}), kind)
 
 
-def test_the_ingress_has_the_certificate_of_its_host():
-    ingress = one(render(CASES["three-gpus-values.yaml"]), "Ingress")["spec"]
+def test_the_ingress_uses_the_certificate_of_its_host():
+    ingress = find_object(render(CASES["three-gpus-values.yaml"]), "Ingress")["spec"]
     assert ingress["tls"] == [{"hosts": ["m3h.hospital.example"], "secretName": "m3h-tls"}]
     assert ingress["rules"][0]["host"] == "m3h.hospital.example"
 
 
-def test_what_clusters_ask_of_pods_is_set():
-    objects = render(EVERYTHING)
-    deployment = one(objects, "Deployment")
+def test_scheduling_labels_annotations_and_environment_are_set():
+    objects = render(ALL_FEATURES)
+    deployment = find_object(objects, "Deployment")
     pod = deployment["spec"]["template"]
     assert pod["spec"]["priorityClassName"] == "high"
-    assert pod["spec"]["affinity"] == EVERYTHING["affinity"]
-    assert pod["spec"]["topologySpreadConstraints"] == EVERYTHING["topologySpreadConstraints"]
+    assert pod["spec"]["affinity"] == ALL_FEATURES["affinity"]
+    assert pod["spec"]["topologySpreadConstraints"] == ALL_FEATURES["topologySpreadConstraints"]
     assert pod["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
     assert pod["metadata"]["annotations"].keys() >= {"checksum/config", "checksum/secret"}
     assert pod["metadata"]["labels"]["team"] == "icu"
     selected = deployment["spec"]["selector"]["matchLabels"]
     assert selected.items() <= pod["metadata"]["labels"].items()
     assert "team" not in selected
-    found = environment(objects, pod["spec"]["containers"][0])
-    assert found["HTTPS_PROXY"] == "http://proxy:3128"
-    assert "M3H_REDIS_URL" in found
+    variables = environment(objects, pod["spec"]["containers"][0])
+    assert variables["HTTPS_PROXY"] == "http://proxy:3128"
+    assert "M3H_REDIS_URL" in variables
 
 
-def test_without_them_nothing_of_it_is_in_a_pod():
-    spec = server(render({}))
+def test_scheduling_fields_and_environment_are_absent_by_default():
+    spec = server_spec(render({}))
     assert not spec.keys() & {"priorityClassName", "affinity"}
     assert [c["topologyKey"] for c in spec["topologySpreadConstraints"]] == [
         "topology.kubernetes.io/zone",
         "kubernetes.io/hostname",
     ]
-    (container,) = server(render({"extraEnv": [{"name": "A", "value": "b"}]}))["containers"]
+    (container,) = server_spec(render({"extraEnv": [{"name": "A", "value": "b"}]}))["containers"]
     assert container["env"] == [{"name": "A", "value": "b"}]
     assert "env" not in spec["containers"][0]
 
@@ -295,6 +320,6 @@ def test_without_them_nothing_of_it_is_in_a_pod():
         {"ingress": {"path": "/m3h/"}},
     ],
 )
-def test_what_would_undo_the_chart_is_refused(values):
+def test_values_that_conflict_with_the_chart_are_refused(values):
     with pytest.raises(HelmValuesError):
         render(values)
