@@ -1,8 +1,8 @@
-"""Start, reload, kill and end a service of many workers; print how long each step takes.
+"""Time to start, reload, recover and end a service with many workers.
 
     python benchmarks/processes.py --workers 40
 
-A worker takes some 120 MB.
+A worker needs about 120 MB.
 """
 
 import argparse
@@ -25,8 +25,8 @@ BUNDLE = Path("bundles/m3h-open")
 BODY = {"as_of": "2026-01-02T12:00:00Z", "tabular": {"age": 67, "sex": "female"}}
 
 
-def other_version(folder: Path, version: str) -> Path:
-    """A copy of the bundle that says it is of another version."""
+def copy_with_version(folder: Path, version: str) -> Path:
+    """Returns a copy of the bundle with another version."""
     path = folder / version
     shutil.copytree(BUNDLE, path)
     manifest = json.loads((path / "manifest.json").read_bytes())
@@ -34,18 +34,18 @@ def other_version(folder: Path, version: str) -> Path:
     return path
 
 
-def children(pid: int) -> list[int]:
-    found = []
+def workers_of(pid: int) -> list[int]:
+    workers = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = status.read_text().rpartition(")")[2].split()[1]
             if int(parent) == pid and "spawn_main" in (status.parent / "cmdline").read_text():
-                found.append(int(status.parent.name))
-    return found
+                workers.append(int(status.parent.name))
+    return workers
 
 
 def memory(pids: list[int]) -> float:
-    """MiB of these processes that no other has, or their share of it."""
+    """Returns the memory of processes in MiB (PSS: shared memory is divided among its users)."""
     total = 0
     for pid in pids:
         with suppress(OSError):
@@ -54,40 +54,39 @@ def memory(pids: list[int]) -> float:
     return total / 1024
 
 
-def versions(url: str, times: int) -> set[str]:
+def served_versions(url: str, requests: int) -> set[str]:
+    """Returns the model versions in the answers to some requests."""
     return {
         httpx.post(f"{url}/predict", json=BODY, timeout=120).json()["model"]["version"]
-        for _ in range(times)
+        for _ in range(requests)
     }
 
 
 @contextmanager
 def step(name: str, rows: list[tuple[str, str]]) -> Iterator[None]:
-    began = time.monotonic()
+    start = time.monotonic()
     yield
-    rows.append((name, f"{time.monotonic() - began:.1f} s"))
+    rows.append((name, f"{time.monotonic() - start:.1f} s"))
     print(f"{rows[-1][0]}: {rows[-1][1]}", flush=True)
 
 
-def until(true: Callable[[], bool]) -> None:
-    while not true():
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
         time.sleep(0.2)
 
 
-def measure(workers: int, folder: Path) -> list[tuple[str, str]]:
-    """What each step took, and what was seen."""
-    rows: list[tuple[str, str]] = []
-    first, second, third = (other_version(folder, v) for v in ("1.0.1", "2.0.0", "3.0.0"))
+@contextmanager
+def running_service(
+    bundle: Path, count: int, folder: Path, rows: list[tuple[str, str]]
+) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """Yields the process of a service with `count` workers, its URL and the URL of its reloads."""
     log = folder / "log.jsonl"
-    given = ["--bundle", str(first), "--port", "0", "--admin-port", "0", "--drain-seconds", "0"]
-    command = [sys.executable, "-c", "from service.cli import app; app()", *given]
+    options = ["--bundle", str(bundle), "--port", "0", "--admin-port", "0", "--drain-seconds", "0"]
+    command = [sys.executable, "-c", "from service.cli import app; app()", *options]
     with (
-        log.open("w") as written,
+        log.open("w") as output,
         subprocess.Popen(
-            [*command, "--workers", str(workers)],
-            stdout=subprocess.PIPE,
-            stderr=written,
-            text=True,
+            [*command, "--workers", str(count)], stdout=subprocess.PIPE, stderr=output, text=True
         ) as process,
     ):
         try:
@@ -96,41 +95,50 @@ def measure(workers: int, folder: Path) -> list[tuple[str, str]]:
                 url = process.stdout.readline().rpartition(" at ")[2].strip()
             lines = [json.loads(line) for line in log.read_text().splitlines()]
             port = next(line["port"] for line in lines if line["event"] == "admin")
-            admin = f"http://127.0.0.1:{port}/admin/reload"
-            rows.append(("memory", f"{memory(children(process.pid)):.0f} MiB"))
-            with step("reload", rows):
-                answer = httpx.post(admin, json={"bundle": str(second)}, timeout=1200)
-            rows.append(("reload says", f"{answer.status_code}; {versions(url, 5 * workers)}"))
-            before = set(children(process.pid))
-            for pid in sorted(before)[: max(1, workers // 10)]:
-                os.kill(pid, signal.SIGKILL)
-            until(lambda: bool(set(children(process.pid)) - before))
-            with step("reload while workers start", rows), ThreadPoolExecutor(1) as pool:
-                told = pool.submit(httpx.post, admin, json={"bundle": str(third)}, timeout=1200)
-                for pid in set(children(process.pid)) - before:
-                    os.kill(pid, signal.SIGKILL)
-                answer = told.result()
-            rows.append(("reload says", f"{answer.status_code}; {versions(url, 5 * workers)}"))
-            with step("all workers are there again", rows):
-                until(lambda: len(children(process.pid)) == workers)
-            rows.append(("they serve", f"{versions(url, 5 * workers)}"))
-            with step("metrics", rows):
-                httpx.get(f"{url}/metrics", timeout=60)
-            with step("end", rows):
-                process.terminate()
-                code = process.wait(300)
-            rows.append(("exit code", str(code)))
+            yield process, url, f"http://127.0.0.1:{port}/admin/reload"
         finally:
             process.kill()
+
+
+def measure(count: int, folder: Path) -> list[tuple[str, str]]:
+    """Returns the duration or the result of each step."""
+    rows: list[tuple[str, str]] = []
+    first, second, third = (copy_with_version(folder, v) for v in ("1.0.1", "2.0.0", "3.0.0"))
+    with running_service(first, count, folder, rows) as (process, url, reload_url):
+        rows.append(("memory", f"{memory(workers_of(process.pid)):.0f} MiB"))
+        with step("reload", rows):
+            answer = httpx.post(reload_url, json={"bundle": str(second)}, timeout=1200)
+        versions = served_versions(url, 5 * count)
+        rows.append(("result of the reload", f"{answer.status_code}; {versions}"))
+        before = set(workers_of(process.pid))
+        for pid in sorted(before)[: max(1, count // 10)]:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(set(workers_of(process.pid)) - before))
+        with step("reload while workers start", rows), ThreadPoolExecutor(1) as pool:
+            reload = pool.submit(httpx.post, reload_url, json={"bundle": str(third)}, timeout=1200)
+            for pid in set(workers_of(process.pid)) - before:
+                os.kill(pid, signal.SIGKILL)
+            answer = reload.result()
+        versions = served_versions(url, 5 * count)
+        rows.append(("result of the reload", f"{answer.status_code}; {versions}"))
+        with step("all workers are running again", rows):
+            wait_until(lambda: len(workers_of(process.pid)) == count)
+        rows.append(("served versions", f"{served_versions(url, 5 * count)}"))
+        with step("metrics", rows):
+            httpx.get(f"{url}/metrics", timeout=60)
+        with step("end", rows):
+            process.terminate()
+            code = process.wait(300)
+        rows.append(("exit code", str(code)))
     return rows
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=40)
-    count = parser.parse_args().workers
+    worker_count = parser.parse_args().workers
     with tempfile.TemporaryDirectory() as scratch:
-        table = measure(count, Path(scratch))
-    print(f"\n{count} workers, {os.cpu_count()} processors\n\n| step | result |\n|---|---|")
+        table = measure(worker_count, Path(scratch))
+    print(f"\n{worker_count} workers, {os.cpu_count()} CPUs\n\n| step | result |\n|---|---|")
     for name, result in table:
         print(f"| {name} | {result} |")

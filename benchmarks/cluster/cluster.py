@@ -1,7 +1,7 @@
-"""What the chart makes of a cluster, on one machine: replicas behind a proxy, beside a Redis.
+"""A cluster on one machine: replicas of the service behind HAProxy, with a Redis.
 
-Real are the processes of the service, HAProxy and Redis. What Kubernetes does (it starts and ends
-replicas, and tells the proxy of it) is done here, as the rendered chart asks for.
+The processes are real. This module replaces Kubernetes: it starts and ends replicas and configures
+the proxy, with the settings, probes and grace period of the rendered chart.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from typing import Any, Self
 import helm_python
 import httpx
 import yaml
-from processes import DidNotHappen, Process, free_port, running, serving, until
+from processes import ConditionTimeoutError, Process, free_port, running, serving, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "helm"
-# Seconds after SIGTERM until the proxy sends a replica no more: Kubernetes needs one or two.
-PROPAGATION = 3.0
-# So little memory that Redis is asked again and again.
+# Seconds from SIGTERM until the proxy stops sending requests; Kubernetes needs one or two.
+PROPAGATION_SECONDS = 3.0
+# A small cache, so that replicas read from Redis often.
 CACHE_BYTES = 20_000
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What the chart says of a replica, by default."""
+    """The chart's default settings, readiness probe and grace period of a replica."""
 
     settings: Mapping[str, str]
     probe: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Chart:
         settings = yaml.safe_load(files["m3h/templates/configmap.yaml"])["data"]
         deployment = yaml.safe_load(files["m3h/templates/deployment.yaml"])["spec"]
         if deployment["strategy"]["rollingUpdate"] != {"maxUnavailable": 0, "maxSurge": 1}:
-            raise ValueError("the chart has its replicas updated in another way than run.py does")
+            raise ValueError("the chart's update strategy differs from that of run.py")
         pod = deployment["template"]["spec"]
         (container,) = pod["containers"]
         return cls(settings, container["readinessProbe"], pod["terminationGracePeriodSeconds"])
@@ -52,7 +52,7 @@ class Chart:
 
 @dataclass(eq=False)
 class Replica:
-    """`name`: its slot in the proxy, that no other replica ever gets. `redis`: its URL of Redis."""
+    """A process of the service. `name`: its unique slot in the proxy; `redis`: its Redis URL."""
 
     name: str
     url: str
@@ -60,7 +60,7 @@ class Replica:
     process: Process
 
     def processes(self) -> list[int]:
-        """All of it, the first one first."""
+        """Returns the process ids: the supervisor, then its children."""
         first = self.process.pid
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
         return [first, *map(int, children)]
@@ -72,7 +72,7 @@ class Replica:
 
 
 class Cluster:
-    """`bundle`: what replicas serve that are started. `killed`: when they died, by name."""
+    """`bundle`: the bundle of new replicas. `killed`: time of death of killed replicas, by name."""
 
     def __init__(self, bundle: Path, folder: Path, stack: AsyncExitStack) -> None:
         self.bundle = bundle
@@ -90,26 +90,26 @@ class Cluster:
     @classmethod
     @asynccontextmanager
     async def of(cls, count: int, bundle: Path, folder: Path) -> AsyncIterator[Self]:
-        """`count` replicas that are ready, the first of which reaches Redis through the relay."""
+        """Yields a cluster of `count` ready replicas; the first connects to Redis by the relay."""
         async with AsyncExitStack() as stack:
-            made = cls(bundle, folder, stack)
-            stack.push_async_callback(made._http.aclose)
-            await made.start_redis()
-            await made.start_relay()
-            probe = made._chart.probe
-            await made._start(
+            cluster = cls(bundle, folder, stack)
+            stack.push_async_callback(cluster._http.aclose)
+            await cluster.start_redis()
+            await cluster.start_relay()
+            probe = cluster._chart.probe
+            await cluster._start(
                 *("haproxy", "-db", "-f", HERE / "haproxy.cfg"),
                 log="haproxy",
-                port=made._port,
+                port=cluster._port,
                 FOLDER=str(folder),
-                PORT=str(made._port),
+                PORT=str(cluster._port),
                 PROBE_PERIOD=str(probe["periodSeconds"]),
                 PROBE_TIMEOUT=str(probe["timeoutSeconds"]),
                 PROBE_FAILURES=str(probe["failureThreshold"]),
             )
-            urls = [made.relay_url, *[made.redis_url] * (count - 1)]
-            made.replicas += await asyncio.gather(*map(made.started, urls))
-            yield made
+            urls = [cluster.relay_url, *[cluster.redis_url] * (count - 1)]
+            cluster.replicas += await asyncio.gather(*map(cluster.start_replica, urls))
+            yield cluster
 
     async def _start(
         self, *command: str | Path, log: str, port: int, **environment: str
@@ -119,10 +119,10 @@ class Cluster:
         )
 
     async def start_redis(self) -> None:
-        """An empty one, as the chart's; always at the same address."""
-        where = ("--bind", "127.0.0.1", "--port", str(self._redis_port))
-        keep = ("--save", "", "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru")
-        command = ("redis-server", *where, *keep)
+        """Starts an empty Redis as the chart does, always at the same address."""
+        listen = ("--bind", "127.0.0.1", "--port", str(self._redis_port))
+        policy = ("--save", "", "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru")
+        command = ("redis-server", *listen, *policy)
         self.redis = await self._start(*command, log="redis", port=self._redis_port)
 
     async def start_relay(self) -> None:
@@ -130,10 +130,10 @@ class Cluster:
         command = ("haproxy", "-db", "-f", HERE / "relay.cfg")
         self.relay = await self._start(*command, log="relay", port=self._relay_port, **ports)
 
-    # ---- replicas come and go --------------------------------------------------------------------
+    # ---- start and end replicas ------------------------------------------------------------------
 
-    async def started(self, redis: str) -> Replica:
-        """A new one, once the proxy has found it ready."""
+    async def start_replica(self, redis: str) -> Replica:
+        """Starts a replica and returns it once the proxy considers it ready."""
         name = next(self._names)
         settings = {
             **self._chart.settings,
@@ -147,31 +147,31 @@ class Cluster:
         )
         replica = Replica(name, url, redis, process)
         slot, port = f"set server pods/{name}", url.rpartition(":")[2]
-        # A slot that is enabled counts as ready until a probe fails; here one must succeed first.
-        await self._tell(
+        # HAProxy considers an enabled slot ready until a probe fails; `health down` reverses that.
+        await self._haproxy(
             f"{slot} addr 127.0.0.1 port {port}", f"{slot} state ready", f"{slot} health down"
         )
-        await until(lambda: self._is(replica, "UP"), f"{name} is ready")
+        await wait_until(lambda: self._is(replica, "UP"), f"{name} is ready")
         return replica
 
     async def end(self, replica: Replica) -> None:
-        """As Kubernetes does: tells it to end, and the proxy, some time later, to leave it."""
+        """Ends a replica as Kubernetes does: SIGTERM, and the proxy is updated some time later."""
         self.replicas.remove(replica)
         replica.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(PROPAGATION)
-        await self._tell(f"set server pods/{replica.name} state drain")
+        await asyncio.sleep(PROPAGATION_SECONDS)
+        await self._haproxy(f"set server pods/{replica.name} state drain")
         try:
             code = await asyncio.wait_for(replica.process.wait(), self._chart.grace_seconds)
         except TimeoutError:
-            raise DidNotHappen(f"{replica.name} ends within its grace period") from None
+            raise ConditionTimeoutError(f"{replica.name} ends within its grace period") from None
         if code:
-            raise DidNotHappen(f"{replica.name} ends with 0, not with {code}")
-        await self._tell(f"set server pods/{replica.name} state maint")
+            raise ConditionTimeoutError(f"{replica.name} ends with code 0, not {code}")
+        await self._haproxy(f"set server pods/{replica.name} state maint")
 
     async def kill(self, replica: Replica, processes: Sequence[int]) -> None:
-        """Some of its processes, while it has a request, if it has one soon."""
+        """Kills some processes of a replica, if possible while it handles a request."""
         for _ in range(2000):
-            if (await self.seen(replica))["scur"] != "0":
+            if (await self.proxy_statistics(replica))["scur"] != "0":
                 break
         for process in processes:
             os.kill(process, signal.SIGKILL)
@@ -179,28 +179,28 @@ class Cluster:
         async def dead() -> bool:
             return not any(map(_lives, processes))
 
-        # Until then they may take a request that nobody answers.
-        await until(dead, f"{replica.name} dies", look=0.002)
+        # Until their death they may accept a request and never answer it.
+        await wait_until(dead, f"{replica.name} dies", interval=0.002)
         self.killed[replica.name] = time.monotonic()
 
-    async def gone(self, replica: Replica) -> None:
-        """Returns once the probes have found that it is not there."""
+    async def remove_dead(self, replica: Replica) -> None:
+        """Removes a dead replica once the proxy's probes have failed."""
         self.replicas.remove(replica)
-        await until(lambda: self._is(replica, "DOWN"), f"{replica.name} is seen to be gone")
-        await self._tell(f"set server pods/{replica.name} state maint")
+        await wait_until(lambda: self._is(replica, "DOWN"), f"the probes of {replica.name} fail")
+        await self._haproxy(f"set server pods/{replica.name} state maint")
 
-    # ---- what is seen of them --------------------------------------------------------------------
+    # ---- observe replicas ------------------------------------------------------------------------
 
-    async def seen(self, replica: Replica) -> dict[str, str]:
-        """What the proxy's statistics say of it."""
-        lines = (await self._tell("show stat")).removeprefix("# ").splitlines()
+    async def proxy_statistics(self, replica: Replica) -> dict[str, str]:
+        """Returns the replica's row of the proxy's statistics."""
+        lines = (await self._haproxy("show stat")).removeprefix("# ").splitlines()
         return next(row for row in csv.DictReader(lines) if row["svname"] == replica.name)
 
     async def _is(self, replica: Replica, status: str) -> bool:
-        return (await self.seen(replica))["status"].split()[0] == status
+        return (await self.proxy_statistics(replica))["status"].split()[0] == status
 
-    async def counted(self, replica: Replica, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have the labels."""
+    async def metric(self, replica: Replica, name: str, **labels: str) -> float:
+        """Returns the sum of a metric's samples that have the labels."""
         text = (await self._http.get(f"{replica.url}/metrics", timeout=10)).text
         return sum(
             sample.value
@@ -209,23 +209,23 @@ class Cluster:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    async def _tell(self, *commands: str) -> str:
-        """Gives what the proxy says to that."""
+    async def _haproxy(self, *commands: str) -> str:
+        """Returns the response of HAProxy to commands."""
         reader, writer = await asyncio.open_unix_connection(self._folder / "haproxy.sock")
         writer.write("; ".join(commands).encode() + b"\n")
-        said = (await reader.read()).decode()
+        response = (await reader.read()).decode()
         writer.close()
-        return said
+        return response
 
-    def ways(self) -> dict[str, tuple[str, bool]]:
-        """By a request's id: where it went in the end, and whether it was refused elsewhere."""
+    def routes(self) -> dict[str, tuple[str, bool]]:
+        """Returns for each request id the final replica, and whether another replica refused it."""
         lines = (self._folder / "haproxy.log").read_text().splitlines()
-        found = [line.split() for line in lines if line.startswith("caller-")]
-        return {id_: (name, retried.lstrip("+") != "0") for id_, name, _, _, retried in found}
+        fields = [line.split() for line in lines if line.startswith("caller-")]
+        return {id_: (name, retried.lstrip("+") != "0") for id_, name, _, _, retried in fields}
 
 
 def _lives(process: int) -> bool:
-    """Whether a thread of it does; the last one closes what all had open, and may be a zombie."""
+    """Returns whether a thread of the process lives; its last thread may be a zombie."""
     try:
         threads = len(list(Path(f"/proc/{process}/task").iterdir()))
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,4 +1,4 @@
-"""Real processes on ports of this machine, none of which outlives the benchmark."""
+"""Starts processes on local ports and waits for conditions; no process outlives the benchmark."""
 
 import asyncio
 import os
@@ -16,39 +16,41 @@ import httpx
 Process = asyncio.subprocess.Process
 
 SERVE = Path(sys.executable).parent / "m3h-serve"
-LONGEST = 120.0  # seconds that anything may take to come about
-LOOK = 0.2  # seconds from one look to the next
-SAID = 500  # characters of what a process said, where it failed
+TIMEOUT = 120.0  # seconds for a condition to become true
+POLL_INTERVAL = 0.2  # seconds
+LOG_TAIL = 500  # characters of the log in an error
 
 
-class DidNotHappen(Exception):
-    """What was to come about has not."""
+class ConditionTimeoutError(Exception):
+    """An expected condition did not become true, or a process ended."""
 
 
-async def until(true: Callable[[], Awaitable[bool]], what: str, look: float = LOOK) -> None:
-    """Raises DidNotHappen if it is not true in time."""
-    end = time.monotonic() + LONGEST
-    while not await true():
+async def wait_until(
+    condition: Callable[[], Awaitable[bool]], description: str, interval: float = POLL_INTERVAL
+) -> None:
+    """Waits for a condition. Raises ConditionTimeoutError: after TIMEOUT seconds."""
+    end = time.monotonic() + TIMEOUT
+    while not await condition():
         if time.monotonic() > end:
-            raise DidNotHappen(what)
-        await asyncio.sleep(look)
+            raise ConditionTimeoutError(description)
+        await asyncio.sleep(interval)
 
 
 @asynccontextmanager
 async def running(
     *command: str | Path, log: Path, port: int, **environment: str
 ) -> AsyncIterator[Process]:
-    """A process that listens on the port, in a group of its own, which is killed at the end.
+    """Yields a process that listens on the port. Its process group is killed at the end.
 
-    The kernel kills the process if this one is killed.
+    The kernel kills the process if this process dies.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("M3H_")}
-    with log.open("ab") as written:
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "KILL", *command),
             stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=written,
+            stdout=output,
+            stderr=output,
             env=inherited | environment,
             start_new_session=True,
         )
@@ -64,7 +66,7 @@ async def running(
         return True
 
     try:
-        await until(listens, f"{command[0]} listens")
+        await wait_until(listens, f"{command[0]} listens")
         yield process
     finally:
         with suppress(ProcessLookupError):
@@ -74,7 +76,7 @@ async def running(
 
 @asynccontextmanager
 async def serving(log: Path, **settings: str) -> AsyncIterator[tuple[Process, str]]:
-    """The service with one worker of one thread, and its URL, once it is live."""
+    """Yields a service with one worker of one thread, and its URL, once it is live."""
     port = free_port()
     own = {
         "M3H_HOST": "127.0.0.1",
@@ -83,7 +85,7 @@ async def serving(log: Path, **settings: str) -> AsyncIterator[tuple[Process, st
         "M3H_WORKERS": "1",
         "M3H_THREADS": "1",
         "M3H_LOG_LEVEL": "warning",
-        "TMPDIR": str(log.parent),  # what is left there by whoever is killed goes with it
+        "TMPDIR": str(log.parent),  # files of killed processes are deleted with the folder
     }
     url = f"http://127.0.0.1:{port}"
     async with (
@@ -98,15 +100,15 @@ async def serving(log: Path, **settings: str) -> AsyncIterator[tuple[Process, st
                 return (await client.get("/health/live", timeout=2)).status_code == 200
             return False
 
-        await until(live, "the service is live")
+        await wait_until(live, "the service is live")
         yield process, url
 
 
-def _ended(command: str | Path, log: Path) -> DidNotHappen:
-    said = log.read_text(errors="replace")[-SAID:]
-    return DidNotHappen(f"{Path(command).name} runs on; it said: {said}")
+def _ended(command: str | Path, log: Path) -> ConditionTimeoutError:
+    tail = log.read_text(errors="replace")[-LOG_TAIL:]
+    return ConditionTimeoutError(f"{Path(command).name} keeps running; end of its log: {tail}")
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

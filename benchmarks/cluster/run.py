@@ -1,14 +1,14 @@
-"""What becomes of requests while replicas come, go and die, and while Redis is cut off or lost.
+"""Requests while replicas start, end and die, and while Redis is unreachable or lost.
 
-Three replicas of the service behind HAProxy, probed, updated and ended as the chart has it, beside
-a Redis; all on this machine. Callers come at a rate throughout, and compare each answer with what
-the very bundle that it names says of that request when it is served alone.
+Three replicas of the service run behind HAProxy with a Redis, all on this machine. They are probed,
+updated and ended as the chart specifies. Clients send requests at a constant rate and compare each
+answer with that of the same bundle, served alone.
 
     python benchmarks/cluster/run.py
 
-Prints a table in Markdown. Exits with 1 if a promise was broken: no request fails but those inside
-of what is killed; no answer is wrong; no connection is refused by a replica that ends in an orderly
-way. Needs HAProxy and Redis (Debian: haproxy, redis-server).
+Prints a Markdown table. Exits with 1 if a promise is broken: only requests inside a killed process
+fail; no answer is wrong; a replica that ends regularly refuses no connection. Needs HAProxy and
+Redis (Debian: haproxy, redis-server).
 """
 
 import argparse
@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import callers
+import clients
 import httpx
 import numpy as np
-from callers import Answer, Asked, Callers
+from clients import Answer, Clients, Request
 from cluster import Cluster, Replica
-from processes import DidNotHappen, serving, until
+from processes import ConditionTimeoutError, serving, wait_until
 
 from export.recalibrate import recalibrate
 from model.cohorts import labels, synthetic
@@ -38,18 +38,18 @@ from service.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 REPLICAS = 3
-LOCAL_PATIENTS = 60  # by whom the second bundle is corrected
+LOCAL_PATIENTS = 60  # for the recalibration of the second bundle
 CUT_SECONDS = 6.0
-AFTER = 10  # answers of a new replica, until an event is over
+ANSWERS_AFTER = 10  # answers of a new replica before an event is over
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "longest": 1.0}
-LISTED = 10  # of each kind of breach
+MAX_LISTED = 10  # violations of each kind
 
-# ---- what happens to the cluster -----------------------------------------------------------------
+# ---- events --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Version:
-    """A bundle, and what it says of each body."""
+    """A bundle and its answers to all bodies."""
 
     bundle: Path
     answers: list[Answer]
@@ -64,51 +64,51 @@ async def scale_down(cluster: Cluster) -> None:
 
 
 async def scale_up(cluster: Cluster) -> None:
-    new = await cluster.started(cluster.redis_url)
+    new = await cluster.start_replica(cluster.redis_url)
     cluster.replicas.append(new)
-    await answering(cluster, new)
+    await wait_for_answers(cluster, new)
 
 
-async def update(load: Callers, version: Version, cluster: Cluster) -> None:
-    """As the chart's strategy has it: one more is started; once it is ready, one ends."""
-    before = [*load.right]
-    load.right[version.digest] = version.answers
+async def update(load: Clients, version: Version, cluster: Cluster) -> None:
+    """Updates like the chart's strategy: an old replica ends once a new one is ready."""
+    before = [*load.expected]
+    load.expected[version.digest] = version.answers
     cluster.bundle = version.bundle
     ending = []
-    for place, old in enumerate([*cluster.replicas]):
-        new = await cluster.started(old.redis)
-        cluster.replicas.insert(place, new)
+    for index, old in enumerate([*cluster.replicas]):
+        new = await cluster.start_replica(old.redis)
+        cluster.replicas.insert(index, new)
         ending.append(asyncio.create_task(cluster.end(old)))
     await asyncio.gather(*ending)
     for digest in before:
-        del load.right[digest]
+        del load.expected[digest]
     for new in cluster.replicas:
-        await answering(cluster, new)
+        await wait_for_answers(cluster, new)
 
 
 async def lose_replica(cluster: Cluster) -> None:
     lost = cluster.replicas[1]
     await cluster.kill(lost, lost.processes())
-    new, _ = await asyncio.gather(cluster.started(lost.redis), cluster.gone(lost))
+    new, _ = await asyncio.gather(cluster.start_replica(lost.redis), cluster.remove_dead(lost))
     cluster.replicas.insert(1, new)
-    await answering(cluster, new)
+    await wait_for_answers(cluster, new)
 
 
 async def lose_worker(cluster: Cluster) -> None:
-    """Its replica starts another; who comes meanwhile waits at the door."""
+    """Kills a worker. Its replica starts another; requests wait meanwhile."""
     replica = cluster.replicas[1]
     workers = replica.workers()
     await cluster.kill(replica, workers)
 
-    async def anew() -> bool:
+    async def replaced() -> bool:
         return replica.workers() not in ([], workers)
 
-    await until(anew, f"{replica.name} has another worker")
-    await answering(cluster, replica)
+    await wait_until(replaced, f"{replica.name} has another worker")
+    await wait_for_answers(cluster, replica)
 
 
 async def cut_redis(cluster: Cluster) -> None:
-    """Connections of one replica to Redis are reset, and new ones refused."""
+    """Resets the connections of one replica to Redis and refuses new ones."""
     async with without_redis(cluster):
         cluster.relay.kill()
         await asyncio.sleep(CUT_SECONDS)
@@ -116,7 +116,7 @@ async def cut_redis(cluster: Cluster) -> None:
 
 
 async def silence_redis(cluster: Cluster) -> None:
-    """Connections of one replica to Redis are accepted, and nothing is said on them."""
+    """Accepts the connections of one replica to Redis without any response."""
     async with without_redis(cluster):
         cluster.relay.send_signal(signal.SIGSTOP)
         await asyncio.sleep(CUT_SECONDS)
@@ -128,92 +128,92 @@ async def lose_redis(cluster: Cluster) -> None:
     await asyncio.sleep(CUT_SECONDS)
     await cluster.start_redis()
     for replica in cluster.replicas:
-        await reading(cluster, replica)
+        await wait_for_redis_reads(cluster, replica)
 
 
 @asynccontextmanager
 async def without_redis(cluster: Cluster) -> AsyncIterator[None]:
-    """Around a cut: the replica misses Redis, passes each probe, and reads from Redis again."""
-    (replica,) = (one for one in cluster.replicas if one.redis == cluster.relay_url)
-    await reading(cluster, replica)
-    missed = await cluster.counted(replica, "m3h_redis_failures_total")
-    probes_failed = (await cluster.seen(replica))["chkfail"]
+    """Checks that the replica misses Redis, passes each probe, and later reads from Redis again."""
+    (replica,) = (r for r in cluster.replicas if r.redis == cluster.relay_url)
+    await wait_for_redis_reads(cluster, replica)
+    failures = await cluster.metric(replica, "m3h_redis_failures_total")
+    probes_failed = (await cluster.proxy_statistics(replica))["chkfail"]
     yield
-    if await cluster.counted(replica, "m3h_redis_failures_total") <= missed:
-        raise DidNotHappen(f"{replica.name} misses Redis")
-    await reading(cluster, replica)
-    if (await cluster.seen(replica))["chkfail"] != probes_failed:
-        raise DidNotHappen(f"{replica.name} passes each probe without Redis")
+    if await cluster.metric(replica, "m3h_redis_failures_total") <= failures:
+        raise ConditionTimeoutError(f"{replica.name} misses Redis")
+    await wait_for_redis_reads(cluster, replica)
+    if (await cluster.proxy_statistics(replica))["chkfail"] != probes_failed:
+        raise ConditionTimeoutError(f"{replica.name} passes each probe without Redis")
 
 
-async def answering(cluster: Cluster, replica: Replica) -> None:
-    """Returns after some answers of it, from now on."""
+async def wait_for_answers(cluster: Cluster, replica: Replica) -> None:
+    """Waits for ANSWERS_AFTER more answers of a replica."""
 
     async def answered() -> int:
-        return int((await cluster.seen(replica))["hrsp_2xx"])
+        return int((await cluster.proxy_statistics(replica))["hrsp_2xx"])
 
     before = await answered()
 
-    async def some() -> bool:
-        return await answered() >= before + AFTER
+    async def enough() -> bool:
+        return await answered() >= before + ANSWERS_AFTER
 
-    await until(some, f"{replica.name} answers")
+    await wait_until(enough, f"{replica.name} answers")
 
 
-async def reading(cluster: Cluster, replica: Replica) -> None:
-    """Returns once it has found something in Redis, from now on."""
+async def wait_for_redis_reads(cluster: Cluster, replica: Replica) -> None:
+    """Waits until a replica reads another entry from Redis."""
 
-    async def found() -> float:
-        return await cluster.counted(replica, "m3h_embeddings_total", origin="redis")
+    async def reads() -> float:
+        return await cluster.metric(replica, "m3h_embeddings_total", origin="redis")
 
-    before = await found()
+    before = await reads()
 
     async def more() -> bool:
-        return await found() > before
+        return await reads() > before
 
-    await until(more, f"{replica.name} finds something in Redis")
-
-
-# ---- what became of the requests -----------------------------------------------------------------
+    await wait_until(more, f"{replica.name} reads from Redis")
 
 
-class Seen:
-    """What callers saw in a window.
+# ---- results -------------------------------------------------------------------------------------
 
-    `inside`: how many failed that were inside of what was killed; `failed`: the others; `sent_on`:
-    how many had a connection refused, and went to another replica.
+
+class Outcomes:
+    """The outcomes of the requests in a window.
+
+    `inside`: number of failed requests inside a killed process; `failed`: the other failures;
+    `retried`: number of requests whose connection was refused and that went to another replica.
     """
 
-    def __init__(self, asked: Sequence[Asked], cluster: Cluster) -> None:
-        ways = cluster.ways()
-        self.count, self.inside, self.sent_on = len(asked), 0, 0
+    def __init__(self, requests: Sequence[Request], cluster: Cluster) -> None:
+        routes = cluster.routes()
+        self.count, self.inside, self.retried = len(requests), 0, 0
         self.failed: list[str] = []
-        self.wrong = [f"{one.id} {one.wrong}" for one in asked if one.wrong]
-        self.seconds = [one.seconds for one in asked if not one.fault]
-        for one in asked:
-            replica, refused = ways.get(one.id, ("", False))
-            self.sent_on += refused
-            if one.fault and one.due <= cluster.killed.get(replica, 0.0):
+        self.wrong = [f"{request.id} {request.wrong}" for request in requests if request.wrong]
+        self.seconds = [request.seconds for request in requests if not request.fault]
+        for request in requests:
+            replica, refused = routes.get(request.id, ("", False))
+            self.retried += refused
+            if request.fault and request.due <= cluster.killed.get(replica, 0.0):
                 self.inside += 1
-            elif one.fault:
-                self.failed.append(f"{one.id} {one.fault}")
+            elif request.fault:
+                self.failed.append(f"{request.id} {request.fault}")
 
     def milliseconds(self) -> list[float]:
-        found: list[float] = (1000 * np.quantile(self.seconds, [*QUANTILES.values()])).tolist()
-        return found
+        quantiles: list[float] = (1000 * np.quantile(self.seconds, [*QUANTILES.values()])).tolist()
+        return quantiles
 
-    def broken(self, *, killed: bool) -> list[str]:
-        """The promises that were. `killed`: something was, so that connections are refused."""
-        found = [f"wrong: {one}" for one in self.wrong[:LISTED]]
-        found += [f"failed: {one}" for one in self.failed[:LISTED]]
-        if self.sent_on and not killed:
-            found.append(f"{self.sent_on} connections refused")
-        return found
+    def violations(self, *, killed: bool) -> list[str]:
+        """Returns the broken promises. `killed`: a killed process may refuse connections."""
+        result = [f"wrong: {text}" for text in self.wrong[:MAX_LISTED]]
+        result += [f"failed: {text}" for text in self.failed[:MAX_LISTED]]
+        if self.retried and not killed:
+            result.append(f"{self.retried} connections refused")
+        return result
 
 
-def row(event: str, seconds: float, before: Seen, now: Seen) -> str:
+def row(event: str, seconds: float, before: Outcomes, now: Outcomes) -> str:
     failed = len(now.failed) + now.inside
-    counts = (now.count, failed, now.inside, now.sent_on, len(now.wrong))
+    counts = (now.count, failed, now.inside, now.retried, len(now.wrong))
     times = zip(before.milliseconds(), now.milliseconds(), strict=True)
     cells = [event, f"{seconds:.0f}", *map(str, counts)]
     cells += [f"{a:.0f} → {b:.0f} ({b / a:.1f})" for a, b in times]
@@ -221,55 +221,55 @@ def row(event: str, seconds: float, before: Seen, now: Seen) -> str:
 
 
 async def all_events(
-    cluster: Cluster, load: Callers, second: Version, quiet_seconds: float
+    cluster: Cluster, load: Clients, second: Version, quiet_seconds: float
 ) -> bool:
-    """Prints a row for each, and the promises that were broken; whether all were kept."""
-    happens: dict[str, Callable[[Cluster], Awaitable[None]]] = {
-        "scaled down, 3 to 2": scale_down,
-        "scaled up, 2 to 3": scale_up,
-        "updated to another bundle": partial(update, load, second),
+    """Runs the events, prints a row and the broken promises of each; returns whether all hold."""
+    events: dict[str, Callable[[Cluster], Awaitable[None]]] = {
+        "scale down, 3 to 2": scale_down,
+        "scale up, 2 to 3": scale_up,
+        "update to another bundle": partial(update, load, second),
         "replica killed and replaced": lose_replica,
         "worker killed": lose_worker,
         "Redis refuses one replica": cut_redis,
-        "Redis silent to one replica": silence_redis,
-        "Redis lost, an empty one started": lose_redis,
+        "Redis does not respond to one replica": silence_redis,
+        "Redis lost and restarted empty": lose_redis,
     }
-    head = ["event", "s", "requests", "failed", "inside", "sent on", "wrong"]
+    head = ["event", "s", "requests", "failed", "inside", "retried", "wrong"]
     head += [f"{name}, ms" for name in QUANTILES]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
-    kept, count = True, 0
-    for name, event in happens.items():
+    passed, count = True, 0
+    for name, event in events.items():
         await asyncio.sleep(quiet_seconds)
-        # Who has no answer yet meets the event, too.
-        during = [one for one in load.window if not one.done()]
-        quiet = [one for one in load.window if one.done()]
+        # Requests without an answer yet belong to the event.
+        during = [request for request in load.window if not request.done()]
+        quiet = [request for request in load.window if request.done()]
         load.window = during
-        killed, began = {**cluster.killed}, time.monotonic()
+        killed, start = {**cluster.killed}, time.monotonic()
         await event(cluster)
-        seconds, load.window = time.monotonic() - began, []
-        before = Seen(await asyncio.gather(*quiet), cluster)
-        now = Seen(await asyncio.gather(*during), cluster)
+        seconds, load.window = time.monotonic() - start, []
+        before = Outcomes(await asyncio.gather(*quiet), cluster)
+        now = Outcomes(await asyncio.gather(*during), cluster)
         print(row(name, seconds, before, now), flush=True)
         count += before.count + now.count
-        broken = [f"before {name}: {one}" for one in before.broken(killed=False)]
-        broken += [f"{name}: {one}" for one in now.broken(killed=cluster.killed != killed)]
-        for one in broken:
-            print(one, file=sys.stderr, flush=True)
-        kept = kept and not broken
-    print(f"\n{count} requests, also before the events; {load.rate:g} in a second", flush=True)
-    return kept
+        broken = [f"before {name}: {text}" for text in before.violations(killed=False)]
+        broken += [f"{name}: {text}" for text in now.violations(killed=cluster.killed != killed)]
+        for text in broken:
+            print(text, file=sys.stderr, flush=True)
+        passed = passed and not broken
+    print(f"\n{count} requests, including those before the events; {load.rate:g}/s", flush=True)
+    return passed
 
 
-# ---- what is asked, and what is right ------------------------------------------------------------
+# ---- bundles and expected answers ----------------------------------------------------------------
 
 
-def another_bundle(bundle: Path, folder: Path) -> Path:
-    """The same model, corrected for another hospital."""
+def recalibrated_bundle(bundle: Path, folder: Path) -> Path:
+    """Returns a bundle of the same model, recalibrated for another hospital."""
     spec = Bundle.load(bundle, "cpu", threads=1).manifest.spec
     patients, cohort = synthetic.patients(LOCAL_PATIENTS, seed=3), folder / "cohort"
-    made_by = (synthetic, labels)
+    modules = (synthetic, labels)
     for _ in write(
-        patients, cohort, name="elsewhere", source=synthetic.SOURCE, made_by=made_by, spec=spec
+        patients, cohort, name="elsewhere", source=synthetic.SOURCE, made_by=modules, spec=spec
     ):
         pass
     recalibrate(bundle, cohort, folder / "another")
@@ -277,73 +277,75 @@ def another_bundle(bundle: Path, folder: Path) -> Path:
 
 
 async def served_alone(bundle: Path, bodies: Sequence[bytes], log: Path) -> Version:
-    """By a replica that keeps nothing, and is asked for one at a time."""
+    """Returns the answers of a single replica without cache, one request at a time."""
     headers = {"Content-Type": "application/json"}
     async with (
         serving(log, M3H_BUNDLE=str(bundle), M3H_CACHE_BYTES="0") as (_, url),
         httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as client,
     ):
         answers = [await client.post("/predict", content=body) for body in bodies]
-    return Version(bundle, [callers.lasting(one.raise_for_status().json()) for one in answers])
+    return Version(
+        bundle, [clients.reproducible_part(answer.raise_for_status().json()) for answer in answers]
+    )
 
 
-def tell_apart(versions: Sequence[Version]) -> None:
-    """Raises ValueError if an answer could be taken for that of another request or bundle."""
+def check_distinct(versions: Sequence[Version]) -> None:
+    """Raises ValueError: if two requests, or two bundles, have the same answer."""
     answers = [answer for version in versions for answer in version.answers]
     numbers = np.array(
         [[p["probability"] for p in a["predictions"] if "probability" in p] for a in answers]
     )
-    for place, one in enumerate(numbers[:-1]):
-        if np.abs(numbers[place + 1 :] - one).max(axis=1).min() < 10 * callers.TOLERANCE:
-            raise ValueError("two requests have the same answer, or two bundles")
+    for index, probabilities in enumerate(numbers[:-1]):
+        if np.abs(numbers[index + 1 :] - probabilities).max(axis=1).min() < 10 * clients.TOLERANCE:
+            raise ValueError("two requests or two bundles have the same answer")
 
 
 async def run(options: argparse.Namespace) -> bool:
-    """Whether all promises were kept."""
-    this = asyncio.current_task()
-    assert this is not None
+    """Returns whether all promises hold."""
+    task = asyncio.current_task()
+    assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with AsyncExitStack() as stack:
         folder = options.logs
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3h-cluster-")))
         else:
             folder.mkdir(parents=True)
-        bodies = callers.bodies(ROOT / "examples")
-        bundles = (options.bundle, another_bundle(options.bundle, folder))
+        bodies = clients.bodies(ROOT / "examples")
+        bundles = (options.bundle, recalibrated_bundle(options.bundle, folder))
         log = folder / "alone.log"
         first, second = [await served_alone(bundle, bodies, log) for bundle in bundles]
-        tell_apart((first, second))
+        check_distinct((first, second))
         cluster = await stack.enter_async_context(Cluster.of(REPLICAS, first.bundle, folder))
-        load = Callers(cluster.url, bodies, {first.digest: first.answers}, options.rate)
+        load = Clients(cluster.url, bodies, {first.digest: first.answers}, options.rate)
         async with asyncio.TaskGroup() as group:
-            coming = group.create_task(load.come())
-            kept = await all_events(cluster, load, second, options.quiet)
-            coming.cancel()
-        return kept
+            sending = group.create_task(load.run())
+            passed = await all_events(cluster, load, second, options.quiet)
+            sending.cancel()
+        return passed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "m3h-open")
-    parser.add_argument("--rate", type=float, default=20, help="requests in a second")
+    parser.add_argument("--rate", type=float, default=20, help="requests per second")
     parser.add_argument("--quiet", type=float, default=8, help="seconds before each event")
-    parser.add_argument("--logs", type=Path, help="folder to make, for what all processes say")
+    parser.add_argument("--logs", type=Path, help="new folder for the logs of all processes")
     options = parser.parse_args()
     for program in ("haproxy", "redis-server", "setpriv"):
         if shutil.which(program) is None:
-            raise SystemExit(f"{program} is needed")
+            raise SystemExit(f"{program} is not installed")
     options.bundle = options.bundle.resolve()
-    kept = False
+    passed = False
     try:
-        kept = asyncio.run(run(options))
-    except* DidNotHappen as raised:
-        for one in raised.exceptions:
-            print(f"did not happen: {one}", file=sys.stderr)
+        passed = asyncio.run(run(options))
+    except* ConditionTimeoutError as raised:
+        for error in raised.exceptions:
+            print(f"not fulfilled: {error}", file=sys.stderr)
     except* asyncio.CancelledError:
         print("stopped", file=sys.stderr)
-    sys.exit(not kept)
+    sys.exit(not passed)
 
 
 if __name__ == "__main__":

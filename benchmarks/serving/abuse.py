@@ -1,8 +1,7 @@
-"""What attacks by single callers do to a service with the chart's settings: memory, event loop,
-other callers, and work that goes on after a deadline.
+"""Measures attacks (`attacks.py`): memory, event loop, other clients, work after the deadline.
 
-Each attack (`attacks.py`) meets a service that was just started. Beside it, probes ask for
-`GET /health/live` on connections that they keep, and a small patient is predicted on new ones.
+Each attack targets a newly started service with the chart's settings. Meanwhile, probes request
+`GET /health/live` on open connections, and a small prediction on new connections.
 
     python benchmarks/serving/abuse.py
     python benchmarks/serving/abuse.py --attacks "300 idle bodies" "unknown variables, 33 MB"
@@ -26,128 +25,128 @@ from run import EXAMPLE, SERVERS, megabytes, running, session
 
 CHART = {"M3H_QUEUE_BYTES": str(256 * 2**20), "M3H_DRAIN_SECONDS": "0"}
 WORKERS = 2
-PROBES = 8  # connections; so many that each worker has some
-LOOK_SECONDS = 0.02  # from one look at memory and processor time to the next
-BUSY = 0.3  # of a processor: the service computes
-QUIET_SECONDS = 1.0  # so long without work, and it has ended
+PROBES = 8  # connections; enough that each worker has some
+SAMPLE_SECONDS = 0.02  # interval between samples of memory and CPU time
+BUSY_CPUS = 0.3  # more CPUs than usual in use: the service computes
+QUIET_SECONDS = 1.0  # the work of an attack has ended after this time without work
 
-# What issue and documentation promise.
-MOST_MEGABYTES, MOST_GAP_MS, MOST_SMALL_MS, MOST_BEYOND = 1536.0, 200.0, 1000.0, 1.0
+# The guarantees of docs/reliability.md.
+MAX_MEGABYTES, MAX_GAP_MS, MAX_SMALL_MS, MAX_OVERTIME = 1536.0, 200.0, 1000.0, 1.0
 
 
-# ------------------------------------------------------------------------- in a process of its own
+# --------------------------------------------------------------- probes, in a process of their own
 
 
 @dataclass(frozen=True)
-class Probed:
-    """Milliseconds. `failed`: small requests without a 200."""
+class ProbeResult:
+    """Longest latencies in ms. `failed`: number of small requests without a 200."""
 
     longest_gap: float
     longest_small: float
     failed: int
 
 
-def probe(port: int, stop: Connection) -> None:
+def run_probes(port: int, stop: Connection) -> None:
     stop.send(asyncio.run(_probe(port, stop)))
 
 
-async def _probe(port: int, stop: Connection) -> Probed:
+async def _probe(port: int, stop: Connection) -> ProbeResult:
     ending = asyncio.Event()
     asyncio.get_running_loop().add_reader(stop.fileno(), ending.set)
     gaps: list[float] = [0.0]
     small: list[float] = [0.0]
     failed: list[str] = []
-    probing = [asyncio.ensure_future(_ask_health(port, ending, gaps)) for _ in range(PROBES)]
-    probing.append(asyncio.ensure_future(_ask_small(port, ending, small, failed)))
+    probing = [asyncio.ensure_future(_probe_health(port, ending, gaps)) for _ in range(PROBES)]
+    probing.append(asyncio.ensure_future(_probe_prediction(port, ending, small, failed)))
     await asyncio.gather(*probing)
-    return Probed(1000 * max(gaps), 1000 * max(small), len(failed))
+    return ProbeResult(1000 * max(gaps), 1000 * max(small), len(failed))
 
 
-async def _ask_health(port: int, ending: asyncio.Event, gaps: list[float]) -> None:
-    asked = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+async def _probe_health(port: int, ending: asyncio.Event, gaps: list[float]) -> None:
+    request_bytes = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     while not ending.is_set():
         with suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             while not ending.is_set():
-                began = time.perf_counter()
-                writer.write(asked)
+                start = time.perf_counter()
+                writer.write(request_bytes)
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(int(head.lower().split(b"content-length:")[1].split()[0]))
-                gaps.append(time.perf_counter() - began)
+                gaps.append(time.perf_counter() - start)
                 await asyncio.sleep(0.02)
             writer.close()
 
 
-async def _ask_small(
+async def _probe_prediction(
     port: int, ending: asyncio.Event, small: list[float], failed: list[str]
 ) -> None:
-    asked = request(EXAMPLE.read_bytes(), deadline_ms=60_000)
+    request_bytes = request(EXAMPLE.read_bytes(), deadline_ms=60_000)
     while not ending.is_set():
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(asked)
+            writer.write(request_bytes)
             answer = await reader.read()
             writer.close()
             if not answer.startswith(b"HTTP/1.1 200"):
                 failed.append("status")
         except OSError:
             failed.append("closed")
-        small.append(time.perf_counter() - began)
+        small.append(time.perf_counter() - start)
         await asyncio.sleep(0.1)
 
 
 @contextmanager
-def probing(port: int) -> Iterator[list[Probed]]:
-    """Fills the list at its end."""
-    found: list[Probed] = []
-    ours, its = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=probe, args=(port, its))
+def probing(port: int) -> Iterator[list[ProbeResult]]:
+    """Probes the service during the context. Appends the result to the yielded list at the end."""
+    results: list[ProbeResult] = []
+    parent, child = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=run_probes, args=(port, child))
     process.start()
-    its.close()
+    child.close()
     try:
-        yield found
+        yield results
     finally:
-        ours.send(None)
-        found.append(ours.recv())
+        parent.send(None)
+        results.append(parent.recv())
         process.join()
 
 
-# ------------------------------------------------------------------------------- memory, processor
+# --------------------------------------------------------------------------------- memory, CPU time
 
 
-class Watch:
-    """The processes of a service: their memory at most, and when they last computed."""
+class Monitor:
+    """Samples the processes of a service: their peak memory, and when they last computed."""
 
     def __init__(self, leader: int) -> None:
         self._leader = leader
-        self._base = megabytes(leader) - self._own()
+        self._base = megabytes(leader) - self._anonymous()
         self.peak = 0.0
         self.last_busy = 0.0
-        self._usual = math.inf  # processors that the probes alone take
-        self.begin()
+        self._usual = math.inf  # CPUs that the probes alone use
+        self.reset()
 
-    def begin(self) -> None:
-        self._ticks, self._looked = self._processor(), time.monotonic()
+    def reset(self) -> None:
+        self._ticks, self._sampled_at = self._cpu_seconds(), time.monotonic()
 
-    def attacked(self) -> None:
-        """From now on, what is computed beyond the usual is work of the attack."""
+    def start_attack(self) -> None:
+        """Takes the CPU use so far as usual: any excess from now on is work of the attack."""
         self._usual = self._rate()
 
     def _rate(self) -> float:
-        """Processors that they took since the last look."""
-        ticks, now = self._processor(), time.monotonic()
-        rate = (ticks - self._ticks) / (now - self._looked)
-        self._ticks, self._looked = ticks, now
+        """Returns the mean number of CPUs in use since the last sample."""
+        ticks, now = self._cpu_seconds(), time.monotonic()
+        rate = (ticks - self._ticks) / (now - self._sampled_at)
+        self._ticks, self._sampled_at = ticks, now
         return rate
 
-    async def quiet(self, since: float) -> None:
-        """Returns once they have computed nothing unusual for QUIET_SECONDS."""
-        while time.monotonic() - max(self.last_busy, since) < QUIET_SECONDS:  # noqa: ASYNC110 - only looks tell
-            await asyncio.sleep(LOOK_SECONDS)
+    async def wait_until_quiet(self, since: float) -> None:
+        """Returns after QUIET_SECONDS without work of the attack."""
+        while time.monotonic() - max(self.last_busy, since) < QUIET_SECONDS:  # noqa: ASYNC110 - must poll
+            await asyncio.sleep(SAMPLE_SECONDS)
 
-    def _own(self) -> float:
-        """MB that belong to no file: cheap to read, where the whole (PSS) is not."""
+    def _anonymous(self) -> float:
+        """Returns the anonymous and shared memory in MB, which is cheaper to read than PSS."""
         total = 0
         for pid in session(self._leader):
             with suppress(OSError):
@@ -155,8 +154,8 @@ class Watch:
                 total += sum(int(x.split()[1]) for x in lines if x.startswith(("RssAnon", "RssSh")))
         return total / 1024
 
-    def _processor(self) -> float:
-        """Seconds that they have computed."""
+    def _cpu_seconds(self) -> float:
+        """Returns the total CPU time."""
         total = 0
         for pid in session(self._leader):
             with suppress(OSError):
@@ -166,15 +165,15 @@ class Watch:
 
     async def run(self) -> None:
         while True:
-            self.peak = max(self.peak, self._base + self._own())
-            attacked = math.isfinite(self._usual)
+            self.peak = max(self.peak, self._base + self._anonymous())
+            under_attack = math.isfinite(self._usual)
             if (
-                attacked
-                and time.monotonic() - self._looked >= 0.25
-                and self._rate() > self._usual + BUSY
+                under_attack
+                and time.monotonic() - self._sampled_at >= 0.25
+                and self._rate() > self._usual + BUSY_CPUS
             ):
                 self.last_busy = time.monotonic()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(SAMPLE_SECONDS)
 
 
 # ------------------------------------------------------------------------------------ each attack
@@ -184,52 +183,52 @@ class Watch:
 class Result:
     outcomes: Counter[str]
     megabytes: float
-    beyond: float | None  # seconds of computing after the deadline
-    probed: Probed
+    overtime: float | None  # seconds of computing after the deadline
+    probes: ProbeResult
 
     @property
-    def missed(self) -> list[str]:
-        """Which promises were not kept."""
+    def violations(self) -> list[str]:
+        """Returns the names of the broken guarantees."""
         limits = {
-            "memory": (self.megabytes, MOST_MEGABYTES),
-            "event loop": (self.probed.longest_gap, MOST_GAP_MS),
-            "small request": (self.probed.longest_small, MOST_SMALL_MS),
-            "deadline": (self.beyond or 0.0, MOST_BEYOND),
-            "small request failed": (self.probed.failed, 0),
+            "memory": (self.megabytes, MAX_MEGABYTES),
+            "event loop": (self.probes.longest_gap, MAX_GAP_MS),
+            "small request": (self.probes.longest_small, MAX_SMALL_MS),
+            "deadline": (self.overtime or 0.0, MAX_OVERTIME),
+            "small request failed": (self.probes.failed, 0),
             "500": (self.outcomes["500"], 0),
         }
-        return [name for name, (found, most) in limits.items() if found > most]
+        return [name for name, (value, limit) in limits.items() if value > limit]
 
 
-async def meet(attack: Attack, port: int, leader: int) -> Result:
-    watch = Watch(leader)
-    watching = asyncio.ensure_future(watch.run())
-    with probing(port) as probed:
+async def measure(attack: Attack, port: int, leader: int) -> Result:
+    monitor = Monitor(leader)
+    sampling = asyncio.ensure_future(monitor.run())
+    with probing(port) as probes:
         await asyncio.sleep(1)
-        watch.begin()
+        monitor.reset()
         await asyncio.sleep(2)  # the probes alone
-        began = time.monotonic()
-        watch.attacked()
+        start = time.monotonic()
+        monitor.start_attack()
         outcomes = Counter(await attack.run(port))
-        await watch.quiet(began)
-    watching.cancel()
-    beyond = None
+        await monitor.wait_until_quiet(start)
+    sampling.cancel()
+    overtime = None
     if attack.deadline_ms is not None:
-        beyond = max(0.0, watch.last_busy - began - attack.deadline_ms / 1000)
-    return Result(outcomes, watch.peak, beyond, probed[0])
+        overtime = max(0.0, monitor.last_busy - start - attack.deadline_ms / 1000)
+    return Result(outcomes, monitor.peak, overtime, probes[0])
 
 
-def row(attack: Attack, found: Result) -> str:
-    outcomes = ", ".join(f"{count} {what}" for what, count in sorted(found.outcomes.items()))
-    probed = found.probed
+def row(attack: Attack, result: Result) -> str:
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(result.outcomes.items()))
+    probes = result.probes
     cells = [
         attack.name,
         outcomes,
-        f"{found.megabytes:.0f}",
-        f"{probed.longest_gap:.0f}",
-        f"{probed.longest_small:.0f} ({probed.failed})",
-        "" if found.beyond is None else f"{found.beyond:.1f}",
-        ", ".join(found.missed) or "kept",
+        f"{result.megabytes:.0f}",
+        f"{probes.longest_gap:.0f}",
+        f"{probes.longest_small:.0f} ({probes.failed})",
+        "" if result.overtime is None else f"{result.overtime:.1f}",
+        ", ".join(result.violations) or "kept",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -241,20 +240,20 @@ def main() -> None:
     options = parser.parse_args()
     server = replace(SERVERS[1], environment=CHART)
     print(
-        "| attack | outcomes | memory at most, MB | longest gap of the event loop, ms "
-        "| longest small request, ms (failed) | computing beyond the deadline, s | promises |"
+        "| attack | outcomes | peak memory, MB | longest gap of the event loop, ms "
+        "| longest small request, ms (failed) | computing after the deadline, s | guarantees |"
     )
     print("|---|---|---|---|---|---|---|")
-    missed = 0
+    violated = 0
     for attack in ATTACKS:
         if options.attacks and attack.name not in options.attacks:
             continue
         with running(server, WORKERS, options.bundle, Path()) as (url, leader):
             port = int(url.split(":")[2].split("/")[0])
-            found = asyncio.run(meet(attack, port, leader))
-        missed += bool(found.missed)
-        print(row(attack, found), flush=True)
-    raise SystemExit(f"{missed} attacks with a promise that was not kept" if missed else 0)
+            result = asyncio.run(measure(attack, port, leader))
+        violated += bool(result.violations)
+        print(row(attack, result), flush=True)
+    raise SystemExit(f"{violated} attacks broke a guarantee" if violated else 0)
 
 
 if __name__ == "__main__":

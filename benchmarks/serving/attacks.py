@@ -1,8 +1,8 @@
-"""Requests and connections that cost little to send and could cost the service much.
+"""Attacks: requests and connections that are cheap to send and could be expensive for the service.
 
 Each attack is a coroutine function of the service's port. It returns the outcomes: HTTP status
-codes, `closed` if the service closed the connection without an answer, `refused` if it did not
-accept the connection, `unanswered` if nothing came within the attack's own time limit.
+codes; `closed`: the service closed the connection without an answer; `refused`: it did not accept
+the connection; `unanswered`: no answer within ANSWER_SECONDS; `held open`: still connected.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 import PIL.Image
 
-MOST_BYTES = 32 * 2**20 - 1024  # the service's default limit of a body is 32 MiB
+MAX_BYTES = 32 * 2**20 - 1024  # just below the service's default limit of a body, 32 MiB
 AS_OF = "2026-11-23T10:00:00Z"
 JSON = "application/json"
 ANSWER_SECONDS = 30.0
@@ -29,7 +29,7 @@ Outcomes = list[str]
 
 @dataclass(frozen=True)
 class Attack:
-    """`deadline_ms`: that its requests state; None if it makes no complete request."""
+    """`deadline_ms`: the deadline of its requests; None if it sends no complete request."""
 
     name: str
     run: Callable[[int], Awaitable[Outcomes]]
@@ -54,7 +54,7 @@ def request(
 
 
 async def exchange(port: int, content: bytes, seconds: float = ANSWER_SECONDS) -> str:
-    """Sends bytes on a connection of their own; the outcome."""
+    """Sends bytes on a new connection and returns the outcome."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -75,7 +75,7 @@ async def exchange(port: int, content: bytes, seconds: float = ANSWER_SECONDS) -
 
 
 async def _send(writer: asyncio.StreamWriter, content: bytes) -> None:
-    with suppress(OSError):  # it may answer, and close, before it has read all
+    with suppress(OSError):  # the service may answer and close before it has read everything
         writer.write(content)
         await writer.drain()
 
@@ -83,24 +83,24 @@ async def _send(writer: asyncio.StreamWriter, content: bytes) -> None:
 async def _bodies(
     content: Callable[[], bytes], port: int, *, count: int = 1, path: str = "/predict?explain=none"
 ) -> Outcomes:
-    sent = request(content(), path)
-    return list(await asyncio.gather(*(exchange(port, sent) for _ in range(count))))
+    request_bytes = request(content(), path)
+    return list(await asyncio.gather(*(exchange(port, request_bytes) for _ in range(count))))
 
 
-def of_body(name: str, content: Callable[[], bytes], **options: object) -> Attack:
+def body_attack(name: str, content: Callable[[], bytes], **options: object) -> Attack:
     return Attack(name, partial(_bodies, content, **options), deadline_ms=2_000)
 
 
 # ------------------------------------------------------------------------------------------ bodies
 
 
-def _filled(start: str, item: str, end: str, size: int = MOST_BYTES) -> bytes:
-    """`start`, as many `item`, separated by commas, as fit into `size`, and `end`."""
+def _filled(start: str, item: str, end: str, size: int = MAX_BYTES) -> bytes:
+    """Returns `start`, as many comma-separated `item`s as fit into `size`, and `end`."""
     count = (size - len(start) - len(end)) // (len(item) + 1)
     return (start + ",".join([item] * count) + end).encode()
 
 
-def _payload_of(field: str, item: str, size: int = MOST_BYTES) -> bytes:
+def _payload_of(field: str, item: str, size: int = MAX_BYTES) -> bytes:
     return _filled(f'{{"as_of":"{AS_OF}","{field}":[', item, "]}", size)
 
 
@@ -109,9 +109,9 @@ def _series(variable: str, value: str = "70") -> str:
     return f'{{"variable":"{variable}","unit":"/min","times":{times},"values":[{value}]}}'
 
 
-def _one_series(time: str, value: str) -> bytes:
-    each = (MOST_BYTES - 200) // (len(time) + len(value) + 2)
-    times, values = ",".join([time] * each), ",".join([value] * each)
+def _long_series(time: str, value: str) -> bytes:
+    count = (MAX_BYTES - 200) // (len(time) + len(value) + 2)
+    times, values = ",".join([time] * count), ",".join([value] * count)
     return (
         f'{{"as_of":"{AS_OF}","series":[{{"variable":"heart_rate","unit":"/min",'
         f'"times":[{times}],"values":[{values}]}}]}}'
@@ -119,8 +119,8 @@ def _one_series(time: str, value: str) -> bytes:
 
 
 def _names() -> bytes:
-    """One object with as many different names as fit."""
-    count = MOST_BYTES // 14
+    """Returns an object with as many different names as fit into MAX_BYTES."""
+    count = MAX_BYTES // 14
     return ("{" + ",".join(f'"n{i:08d}":1' for i in range(count)) + "}").encode()
 
 
@@ -147,7 +147,7 @@ def _images(*contents: bytes) -> bytes:
 
 
 def _deep_png(width: int, height: int) -> bytes:
-    """A 16-bit grey PNG of zeros: large in memory, small on the wire."""
+    """Returns a 16-bit greyscale PNG of zeros, which is small to send and large in memory."""
     row = b"\0" * (1 + 2 * width)
     packer = zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -162,59 +162,61 @@ def _deep_png(width: int, height: int) -> bytes:
 
 
 def _colour_png(side: int) -> bytes:
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     pixels = np.zeros((side, side, 4), np.uint8)
-    PIL.Image.fromarray(pixels, "RGBA").save(made, "PNG", compress_level=9)
-    return made.getvalue()
+    PIL.Image.fromarray(pixels, "RGBA").save(buffer, "PNG", compress_level=9)
+    return buffer.getvalue()
 
 
 BODIES = (
-    of_body("series are numbers, 2.4 MB", lambda: _payload_of("series", "1", 2_400_000)),
-    of_body("series are numbers, 33 MB", lambda: _payload_of("series", "1")),
-    of_body("series are empty objects, 33 MB", lambda: _payload_of("series", "{}")),
-    of_body("notes are arrays, 33 MB", lambda: _payload_of("notes", "[]")),
-    of_body("times are no times, 33 MB", lambda: _one_series('"x"', "1")),
-    of_body("values are texts, 33 MB", lambda: _one_series('"2026-11-23T09:00:00Z"', '"x"')),
-    of_body("values are infinite, 33 MB", lambda: _one_series('"2026-11-23T09:00:00Z"', "1e999")),
-    of_body("unknown fields, 33 MB", _names),
-    of_body("a name repeated, 33 MB", lambda: _filled("{", '"as_of":"x"', "}")),
-    of_body("deep nesting, 33 MB", lambda: b"[" * MOST_BYTES),
-    of_body(
+    body_attack("series are numbers, 2.4 MB", lambda: _payload_of("series", "1", 2_400_000)),
+    body_attack("series are numbers, 33 MB", lambda: _payload_of("series", "1")),
+    body_attack("series are empty objects, 33 MB", lambda: _payload_of("series", "{}")),
+    body_attack("notes are arrays, 33 MB", lambda: _payload_of("notes", "[]")),
+    body_attack("invalid times, 33 MB", lambda: _long_series('"x"', "1")),
+    body_attack("values are strings, 33 MB", lambda: _long_series('"2026-11-23T09:00:00Z"', '"x"')),
+    body_attack(
+        "values are infinite, 33 MB", lambda: _long_series('"2026-11-23T09:00:00Z"', "1e999")
+    ),
+    body_attack("unknown fields, 33 MB", _names),
+    body_attack("a name repeated, 33 MB", lambda: _filled("{", '"as_of":"x"', "}")),
+    body_attack("deep nesting, 33 MB", lambda: b"[" * MAX_BYTES),
+    body_attack(
         "batch of empty arrays, 33 MB",
         lambda: _filled('{"items":[', "[]", "]}"),
         path="/predict/batch",
     ),
-    of_body(
+    body_attack(
         "batch of 64 invalid patients, 33 MB",
-        lambda: _filled('{"items":[', _payload_of("series", "1", MOST_BYTES // 65).decode(), "]}"),
+        lambda: _filled('{"items":[', _payload_of("series", "1", MAX_BYTES // 65).decode(), "]}"),
         path="/predict/batch",
     ),
-    of_body("one series, valid, 33 MB", lambda: _one_series('"2026-11-23T09:00:00Z"', "70")),
-    of_body(
+    body_attack("one series, valid, 33 MB", lambda: _long_series('"2026-11-23T09:00:00Z"', "70")),
+    body_attack(
         "series of one observation, 33 MB", lambda: _payload_of("series", _series("heart_rate"))
     ),
-    of_body(
+    body_attack(
         "implausible series of one observation, 33 MB",
         lambda: _payload_of("series", _series("heart_rate", "9999")),
     ),
-    of_body("unknown variables, 33 MB", lambda: _payload_of("series", _series("shoe_size"))),
-    of_body("one note of 33 MB", lambda: _notes(1, MOST_BYTES - 1_000)),
-    of_body(
+    body_attack("unknown variables, 33 MB", lambda: _payload_of("series", _series("shoe_size"))),
+    body_attack("one note of 33 MB", lambda: _notes(1, MAX_BYTES - 1_000)),
+    body_attack(
         "200 notes of 600 characters, explain=full",
         lambda: _notes(200, 600),
         path="/predict?explain=full",
     ),
-    of_body(
+    body_attack(
         "1,000 notes of 950 characters, explain=full",
         lambda: _notes(1_000, 950),
         path="/predict?explain=full",
     ),
-    of_body("20,000 line breaks in a note", lambda: _notes_of("\n" * 20_000 + "No pneumonia.")),
-    of_body("16-bit PNG of 6,300 x 6,300", lambda: _images(_deep_png(6_300, 6_300))),
-    of_body("16-bit PNG of 1 x 40,000,000", lambda: _images(_deep_png(1, 40_000_000))),
-    of_body("16-bit PNG of 40,000,000 x 1", lambda: _images(_deep_png(40_000_000, 1))),
-    of_body("RGBA PNG of 6,300 x 6,300", lambda: _images(_colour_png(6_300))),
-    of_body("eight 16-bit PNGs at once", lambda: _images(_deep_png(6_300, 6_300)), count=8),
+    body_attack("20,000 line breaks in a note", lambda: _notes_of("\n" * 20_000 + "No pneumonia.")),
+    body_attack("16-bit PNG of 6,300 x 6,300", lambda: _images(_deep_png(6_300, 6_300))),
+    body_attack("16-bit PNG of 1 x 40,000,000", lambda: _images(_deep_png(1, 40_000_000))),
+    body_attack("16-bit PNG of 40,000,000 x 1", lambda: _images(_deep_png(40_000_000, 1))),
+    body_attack("RGBA PNG of 6,300 x 6,300", lambda: _images(_colour_png(6_300))),
+    body_attack("eight 16-bit PNGs at once", lambda: _images(_deep_png(6_300, 6_300)), count=8),
 )
 
 
@@ -227,8 +229,8 @@ def _notes_of(text: str) -> bytes:
 
 
 async def _hold(port: int, content: bytes, count: int, seconds: float) -> Outcomes:
-    """Connections that send `content` and nothing more: how many are still open after that."""
-    open_ones = []
+    """Opens connections that send only `content`; returns their outcomes after `seconds`."""
+    connections = []
     outcomes: Outcomes = []
     for _ in range(count):
         try:
@@ -238,9 +240,9 @@ async def _hold(port: int, content: bytes, count: int, seconds: float) -> Outcom
             continue
         with suppress(OSError):
             writer.write(content)
-        open_ones.append((reader, writer))
+        connections.append((reader, writer))
     await asyncio.sleep(seconds)
-    for reader, writer in open_ones:
+    for reader, writer in connections:
         try:
             async with asyncio.timeout(0.001):
                 line = await reader.readline()
@@ -258,7 +260,7 @@ def _idle_body(deadline_ms: int = 600_000) -> bytes:
 
 
 async def _stream(port: int, start: bytes, part: bytes, count: int) -> Outcomes:
-    """Sends `start`, then `part` so many times, until the service answers or closes."""
+    """Sends `start`, then `part` up to `count` times, until the service answers or closes."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -287,13 +289,13 @@ async def _stream(port: int, start: bytes, part: bytes, count: int) -> Outcomes:
 
 
 async def _slow_readers(port: int, count: int, seconds: float) -> Outcomes:
-    """Callers that ask for large answers, again and again, and read none."""
-    asked = request(
+    """Clients that request large answers repeatedly and read none."""
+    request_bytes = request(
         json.dumps({"as_of": AS_OF, "tabular": {"age": 71}}).encode(),
         "/predict?explain=full",
         Connection="keep-alive",
     )
-    return await _hold(port, asked * 200, count, seconds)
+    return await _hold(port, request_bytes * 200, count, seconds)
 
 
 _HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
@@ -302,7 +304,7 @@ CONNECTIONS = (
     Attack("16 idle bodies", partial(_hold, content=_idle_body(), count=16, seconds=10)),
     Attack("300 idle bodies", partial(_hold, content=_idle_body(), count=300, seconds=10)),
     Attack("300 silent connections", partial(_hold, content=b"", count=300, seconds=15)),
-    Attack("300 half heads", partial(_hold, content=_HEAD, count=300, seconds=15)),
+    Attack("300 incomplete request heads", partial(_hold, content=_HEAD, count=300, seconds=15)),
     Attack(
         "a header of 300 MB",
         partial(_stream, start=_HEAD + b"X-Long: ", part=b"x" * 2**20, count=300),
@@ -319,7 +321,7 @@ CONNECTIONS = (
         "200,000 pipelined requests",
         partial(_stream, start=b"", part=(_HEAD + b"\r\n") * 1_000, count=200),
     ),
-    Attack("50 callers who do not read", partial(_slow_readers, count=50, seconds=10)),
+    Attack("50 clients that do not read", partial(_slow_readers, count=50, seconds=10)),
 )
 
 ATTACKS = (*BODIES, *CONNECTIONS)

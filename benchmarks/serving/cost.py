@@ -1,8 +1,8 @@
-"""What a prediction costs: processor time, memory, and what Redis keeps of a patient.
+"""The cost of a prediction: CPU time, memory, and the size of a patient's entries in Redis.
 
-Processor time is the server's own, read of its processes before and after: unlike requests a
-second it hardly depends on what else runs on the machine. Reasons by modality are in it, as they
-are by default. docs/scale.md reckons with these figures.
+CPU time is that of the server's processes. Unlike throughput, it hardly depends on other load of
+the machine. Predictions include the default explanation by modality. docs/scale.md uses these
+figures.
 
     python benchmarks/serving/cost.py --data ../shared/data
 """
@@ -22,25 +22,25 @@ from pathlib import Path
 
 import payloads
 import redis
-from run import SERVERS, Measured, Server, load, megabytes, running, session
+from run import SERVERS, Load, Server, load, megabytes, running, session
 
-NEW, KEPT = SERVERS[0], SERVERS[1]  # without and with its cache
-# What is sent, and to which: a body that is known is answered from the cache.
-ASKED = {
-    "vitals": (NEW, "vital signs"),
-    "notes": (NEW, "all but an X-ray, for the first time"),
-    "all": (NEW, "with an X-ray, for the first time"),
-    "again": (KEPT, "the same with another vital sign"),
+WITHOUT_CACHE, WITH_CACHE = SERVERS[0], SERVERS[1]
+# The server and the description of each kind of request.
+REQUESTS = {
+    "vitals": (WITHOUT_CACHE, "vital signs"),
+    "notes": (WITHOUT_CACHE, "without X-ray, first request"),
+    "all": (WITHOUT_CACHE, "with X-ray, first request"),
+    "again": (WITH_CACHE, "with X-ray, again with another vital sign"),
 }
-# Of a hundred updates of a patient, one brings an X-ray and five a note: a guess, to reckon with.
+# Assumption: of 100 updates of a patient, one has a new X-ray and five have a new note.
 MIX = {"again": 0.94, "notes": 0.05, "all": 0.01}
-PATIENTS = 500  # monitored in a hospital
-BUSY = 0.5  # of the processors, so that a replica may be lost and a shift may begin
+PATIENTS = 500  # monitored patients per hospital
+UTILIZATION = 0.5  # target CPU utilization: a reserve for a lost replica and load peaks
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def processor_seconds(leader: int) -> float:
-    """Of all processes of a session that are there, in their own code and in the kernel."""
+def cpu_seconds(leader: int) -> float:
+    """Returns the user and system CPU time of all processes of a session."""
     total = 0
     for pid in session(leader):
         with suppress(OSError):
@@ -49,12 +49,12 @@ def processor_seconds(leader: int) -> float:
     return total / TICKS
 
 
-def cost(url: str, leader: int, bodies: Path, seconds: int) -> tuple[float, Measured]:
-    """Processor seconds of one prediction, under a load that keeps all workers busy."""
+def cost(url: str, leader: int, bodies: Path, seconds: int) -> tuple[float, Load]:
+    """Returns the CPU seconds per prediction under a load that keeps all workers busy."""
     load(url, bodies, 16, 3)
-    before = processor_seconds(leader)
-    found = load(url, bodies, 16, seconds)
-    return (processor_seconds(leader) - before) / (found.rate * seconds), found
+    before = cpu_seconds(leader)
+    result = load(url, bodies, 16, seconds)
+    return (cpu_seconds(leader) - before) / (result.rate * seconds), result
 
 
 @contextmanager
@@ -73,8 +73,8 @@ def own_redis() -> Iterator[redis.Redis]:
             process.wait()
 
 
-def kept(client: redis.Redis, url: str, bodies: Path) -> tuple[int, float]:
-    """Entries, and bytes of Redis, for each patient of `bodies`, sent once."""
+def redis_cost(client: redis.Redis, url: str, bodies: Path) -> tuple[int, float]:
+    """Returns the entries and the bytes in Redis per patient, after sending each body once."""
     client.flushall()
     empty = client.info("memory")["used_memory"]
     paths = sorted(bodies.glob("*.json"))
@@ -83,19 +83,19 @@ def kept(client: redis.Redis, url: str, bodies: Path) -> tuple[int, float]:
             url, path.read_bytes(), {"Content-Type": "application/json"}
         )
         urllib.request.urlopen(request).close()
-    time.sleep(1)  # Redis is written to some time later
+    time.sleep(1)  # the service writes to Redis after the answer
     entries, full = client.dbsize(), client.info("memory")["used_memory"]
     return round(entries / len(paths), 2), (full - empty) / len(paths)
 
 
-def reckoned(seconds: dict[str, float]) -> None:
-    """Processors for hospitals whose patients are sent anew so many times an hour."""
+def print_required_cpus(seconds: dict[str, float]) -> None:
+    """Prints the CPUs for a number of hospitals and hourly updates per patient."""
     mixed = sum(share * seconds[kind] for kind, share in MIX.items())
-    print(f"\na mixed update: {1000 * mixed:.2f} ms, {mixed * 1e6 / 3600:.1f} h of a million\n")
-    print("| hospitals | updates an hour | requests/s | processors |\n|---|---|---|---|")
+    print(f"\nmean update: {1000 * mixed:.2f} CPU ms, {mixed * 1e6 / 3600:.1f} CPU h per million\n")
+    print("| hospitals | updates/h | requests/s | CPUs |\n|---|---|---|---|")
     for hospitals, updates in product((1, 10, 100), (1, 12, 60)):
         rate = hospitals * PATIENTS * updates / 3600
-        needed = math.ceil(rate * mixed / BUSY)
+        needed = math.ceil(rate * mixed / UTILIZATION)
         print(f"| {hospitals} | {updates} | {rate:.1f} | {needed} |")
 
 
@@ -106,33 +106,31 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=int, default=10)
     options = parser.parse_args()
-    made = tempfile.TemporaryDirectory()
-    bodies = Path(made.name)
-    payloads.make(options.data, bodies)
+    folder = tempfile.TemporaryDirectory()
+    bodies = Path(folder.name)
+    payloads.write(options.data, bodies)
 
     def started(server: Server) -> AbstractContextManager[tuple[str, int]]:
         return running(server, options.workers, options.bundle, Path())
 
     seconds: dict[str, float] = {}
-    print("| request | processor ms | requests/s | p99, ms | MB |\n|---|---|---|---|---|")
-    for kind, (server, meaning) in ASKED.items():
-        begin = time.monotonic()
+    print("| request | CPU ms | requests/s | p99, ms | MB |\n|---|---|---|---|---|")
+    for kind, (server, description) in REQUESTS.items():
+        start = time.monotonic()
         with started(server) as (url, leader):
-            ready = time.monotonic() - begin
-            took, found = cost(url, leader, bodies / kind, options.seconds)
-            seconds[kind] = took
-            megabyte = megabytes(leader)
-            cells = (f"{1000 * took:.2f}", f"{found.rate:.0f}", f"{found.p99:.0f}")
-            print(f"| {meaning} | {' | '.join(cells)} | {megabyte:.0f} |", flush=True)
-    reckoned(seconds)
+            ready = time.monotonic() - start
+            seconds[kind], result = cost(url, leader, bodies / kind, options.seconds)
+            cells = (f"{1000 * seconds[kind]:.2f}", f"{result.rate:.0f}", f"{result.p99:.0f}")
+            print(f"| {description} | {' | '.join(cells)} | {megabytes(leader):.0f} |", flush=True)
+    print_required_cpus(seconds)
     print(f"\nready after {ready:.1f} s\n\n| request | entries in Redis | bytes |\n|---|---|---|")
     with own_redis() as client:
         path = client.connection_pool.connection_kwargs["path"]
-        redis = {"M3H_REDIS_URL": f"unix://{path}", "M3H_REDIS_SECRET": "of this benchmark"}
-        shared = replace(KEPT, environment=redis)
+        environment = {"M3H_REDIS_URL": f"unix://{path}", "M3H_REDIS_SECRET": "of this benchmark"}
+        shared = replace(WITH_CACHE, environment=environment)
         with started(shared) as (url, _):
             for kind in ("series", "notes", "all"):
-                entries, size = kept(client, url, bodies / kind)
+                entries, size = redis_cost(client, url, bodies / kind)
                 print(f"| {kind} | {entries:g} | {size:.0f} |", flush=True)
 
 

@@ -1,6 +1,6 @@
-"""What all contenders serve: the very code of the service, one request after the other.
+"""The service's prediction code without HTTP and batching: one request at a time, on one thread.
 
-Nothing is kept from one request to the next: whoever picks a framework has no such cache.
+All compared frameworks serve it without the cache, which is a feature of the service.
 """
 
 import os
@@ -9,24 +9,30 @@ from typing import Any
 
 from schemas.features import unlimited
 from service.cache.embedding_cache import Cache
-from service.prediction.predictor import Job, Options, Predictor
+from service.prediction.predictor import Job, Options, Predictor, Prepared
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.telemetry.metrics import Metrics
 
 
 class Model:
-    """From the bytes of a request to the bytes of its answer, on one thread."""
+    """Computes the response bytes of a request body. Default bundle: M3H_BUNDLE."""
 
-    def __init__(self) -> None:
-        self.engine = Engine(Bundle.load(Path(os.environ["M3H_BUNDLE"]), "cpu", threads=1))
+    def __init__(self, bundle: Bundle | None = None, cache_bytes: int = 0) -> None:
+        if bundle is None:
+            bundle = Bundle.load(Path(os.environ["M3H_BUNDLE"]), "cpu", threads=1)
+        self.engine = Engine(bundle)
         metrics = Metrics()
-        self.predictor = Predictor(self.engine, Cache(0, None, metrics), metrics)
+        self.predictor = Predictor(self.engine, Cache(cache_bytes, None, metrics), metrics)
 
-    def answer(self, content: bytes | dict[str, Any]) -> bytes:
-        """Of a body, or of what a framework has made of it."""
-        read = self.predictor.read(Job(content, Options()))
-        prepared = [self.predictor.prepare(read, unlimited)]
+    def prepare(self, content: bytes | dict[str, Any], explain: Any = "default") -> Prepared:
+        """Returns the features of a body: bytes, or the object that a framework parsed."""
+        read = self.predictor.read(Job(content, Options(explain=explain)))
+        return self.predictor.prepare(read, unlimited)
+
+    def answer(self, content: bytes | dict[str, Any], explain: Any = "default") -> bytes:
+        """Returns the response to a body. Raises ServiceError: if the prediction fails."""
+        prepared = [self.prepare(content, explain)]
         (answer,) = self.predictor.run(prepared)
         self.predictor.count(prepared)
         if isinstance(answer, Exception):

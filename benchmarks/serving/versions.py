@@ -1,9 +1,9 @@
-"""Compare this version with another one: throughput, latency and answers, in one run.
+"""Compares two versions of the service: throughput, latency and answers.
 
-`--before` is a checkout of the other version with an environment of its own (`make .venv/serve`).
-Both run at the same time and take turns under the same load, a second each; a ratio is that of two
-neighbouring turns, and the table shows the median and the middle half. A body that either version
-refuses is sent to neither.
+`--before` is a checkout of the other version with its own environment (`make .venv/serve`). Both
+versions run at the same time and get the same load in turn, for one second each. A ratio compares
+two adjacent turns; the table shows the median and the interquartile range. Bodies that either
+version rejects are left out.
 
     git worktree add /tmp/before v0.1.0 && make -C /tmp/before .venv/serve
     python benchmarks/serving/versions.py --before /tmp/before --data ../shared/data
@@ -22,28 +22,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import payloads
-from run import SERVERS, Measured, Server, load, megabytes, running
+from run import SERVERS, Load, Server, load, megabytes, running
 
-SAME = 1e-6  # answers that differ by no more are equal
+TOLERANCE = 1e-6  # largest difference of equal answers
 NOW, BEFORE = "this version", "before"
 
 
 def numbers(answer: dict) -> dict[str, float]:
-    """Every number of an answer's predictions, by its path."""
-    found = {}
-    for one in answer["predictions"]:
-        task = one["task"]
+    """Returns the numbers of an answer's predictions, by task and field."""
+    result = {}
+    for prediction in answer["predictions"]:
+        task = prediction["task"]
         for name in ("probability", "value"):
-            if name in one:
-                found[f"{task} {name}"] = one[name]
+            if name in prediction:
+                result[f"{task} {name}"] = prediction[name]
         for name in ("probabilities", "interval"):
-            for part, number in one.get(name, {}).items():
-                found[f"{task} {name} {part}"] = number
-    return found
+            for part, number in prediction.get(name, {}).items():
+                result[f"{task} {name} {part}"] = number
+    return result
 
 
 def answer_of(url: str, body: bytes) -> dict[str, float] | None:
-    """The numbers of the answer; None if the body is refused."""
+    """Returns the numbers of the answer, or None if the body is rejected."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -55,23 +55,23 @@ def answer_of(url: str, body: bytes) -> dict[str, float] | None:
 
 
 def keep_accepted(bodies: Path, urls: dict[str, str]) -> str:
-    """Removes the bodies that either version refuses. Returns how the other answers compare."""
+    """Deletes the bodies that either version rejects. Returns a comparison of the other answers."""
     paths = sorted(bodies.glob("*.json"))
-    given = {
+    answers = {
         name: [answer_of(url, path.read_bytes()) for path in paths] for name, url in urls.items()
     }
     differences = []
-    for path, now, before in zip(paths, given[NOW], given[BEFORE], strict=True):
+    for path, now, before in zip(paths, answers[NOW], answers[BEFORE], strict=True):
         if now is None or before is None:
             path.unlink()
         elif now.keys() == before.keys():
             differences.append(max(abs(now[k] - before[k]) for k in now))
         else:
             differences.append(math.inf)
-    equal = sum(difference <= SAME for difference in differences)
+    equal = sum(difference <= TOLERANCE for difference in differences)
     return (
-        f"{equal} of {len(differences)} equal to {SAME:g}, the furthest differs by "
-        f"{max(differences):.2g}; {len(paths) - len(differences)} refused by one version"
+        f"{equal} of {len(differences)} equal within {TOLERANCE:g}, largest difference "
+        f"{max(differences):.2g}; {len(paths) - len(differences)} rejected by a version"
     )
 
 
@@ -92,40 +92,41 @@ def main() -> None:
         NOW: SERVERS[0],
         BEFORE: replace(SERVERS[0], command=command, python=other / "python"),
     }
-    with tempfile.TemporaryDirectory() as made:
-        bodies = Path(made)
-        payloads.make(options.data, bodies)
+    with tempfile.TemporaryDirectory() as folder:
+        bodies = Path(folder)
+        payloads.write(options.data, bodies)
         print(
-            "| kind | connections | requests/s | ratio (middle half) | p50 | p99 | MB | answers |"
+            "| kind | connections | requests/s | ratio (interquartile range) | p50 | p99 ", end=""
         )
+        print("| MB | answers |")
         print("|---|---|---|---|---|---|---|---|")
         for kind in options.kinds:
             compare(servers, bodies / kind, options)
 
 
 def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespace) -> None:
-    measured: dict[tuple[str, int], list[Measured]] = {}
+    loads: dict[tuple[str, int], list[Load]] = {}
     with ExitStack() as stack:
         started = {
             name: stack.enter_context(running(server, options.workers, options.bundle, Path()))
             for name, server in servers.items()
         }
         urls = {name: url for name, (url, _) in started.items()}
-        equal = keep_accepted(bodies, urls)
+        comparison = keep_accepted(bodies, urls)
         for url in urls.values():
             load(url, bodies, 4, 2)
         for number in range(options.rounds):
             for count in options.connections:
                 for name in (NOW, BEFORE) if number % 2 else (BEFORE, NOW):
                     turn = load(urls[name], bodies, count, options.seconds)
-                    measured.setdefault((name, count), []).append(turn)
+                    loads.setdefault((name, count), []).append(turn)
         memory = {name: megabytes(leader) for name, (_, leader) in started.items()}
     for count in options.connections:
-        now, before = measured[NOW, count], measured[BEFORE, count]
+        now, before = loads[NOW, count], loads[BEFORE, count]
         ratios = [a.rate / b.rate for a, b in zip(now, before, strict=True)]
-        low, middle_ratio, high = statistics.quantiles(ratios, n=4)
-        rate = statistics.median(one.rate for one in now)
-        middle = {
+        low, median, high = statistics.quantiles(ratios, n=4)
+        rate = statistics.median(result.rate for result in now)
+        latency = {
             name: statistics.median(
                 getattr(a, name) / getattr(b, name) for a, b in zip(now, before, strict=True)
             )
@@ -135,11 +136,11 @@ def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespac
             bodies.name,
             str(count),
             f"{rate:.0f}",
-            f"{middle_ratio:.3f} ({low:.2f} to {high:.2f})",
-            f"{middle['p50']:.2f}",
-            f"{middle['p99']:.2f}",
+            f"{median:.3f} ({low:.2f} to {high:.2f})",
+            f"{latency['p50']:.2f}",
+            f"{latency['p99']:.2f}",
             f"{memory[NOW]:.0f}, before {memory[BEFORE]:.0f}",
-            equal,
+            comparison,
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""What a user would write: FastAPI, the model in the process, each request computed as it comes."""
+"""Plain FastAPI: the model runs in the server process, without batching."""
 
 from fastapi import FastAPI, Request, Response
 from kernel import Model

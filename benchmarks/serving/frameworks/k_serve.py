@@ -8,7 +8,9 @@ from typing import Any
 import kserve
 from kernel import Model
 
-logging.basicConfig(level=logging.ERROR)  # else KServe sets up its own, lines for each request
+logging.basicConfig(
+    level=logging.ERROR
+)  # otherwise KServe configures logging and logs each request
 
 
 class M3H(kserve.Model):
@@ -17,7 +19,7 @@ class M3H(kserve.Model):
         self.ready = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Where there are several workers, each is given the model by pickle."""
+        """Loads the model in each worker, which receives this object by pickle."""
         self.__dict__ = state
         self.load()
 
@@ -28,7 +30,7 @@ class M3H(kserve.Model):
     async def predict(
         self,
         payload: dict[str, Any],
-        headers: Mapping[str, str],  # noqa: ARG002 - as it is called
+        headers: Mapping[str, str],  # noqa: ARG002 - KServe passes it by name
         response_headers: dict[str, str],
     ) -> bytes:
         response_headers["content-type"] = "application/json"

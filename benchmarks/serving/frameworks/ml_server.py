@@ -1,4 +1,4 @@
-"""MLServer: a runtime with an endpoint of its own, as its MLflow runtime has."""
+"""MLServer, with a custom endpoint like that of its MLflow runtime."""
 
 import asyncio
 import sys
@@ -11,8 +11,10 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.handlers import custom_handler
 from starlette.responses import Response
 
-uvloop.install()  # as its command does
-asyncio.set_event_loop(uvloop.new_event_loop())  # its workers ask for one that older uvloops made
+uvloop.install()  # as MLServer's command does
+asyncio.set_event_loop(
+    uvloop.new_event_loop()
+)  # the workers need an event loop, which older uvloops created
 
 
 class Runtime(MLModel):
@@ -26,14 +28,14 @@ class Runtime(MLModel):
 
 
 async def main(port: int, workers: int) -> None:
-    folder = tempfile.mkdtemp()  # else it makes folders of its own here
+    folder = tempfile.mkdtemp()  # otherwise MLServer creates folders in the working directory
     settings = Settings(
         host="127.0.0.1",
         http_port=port,
         grpc_port=0,
         metrics_endpoint=None,
         gzip_enabled=False,
-        parallel_workers=workers if workers > 1 else 0,  # one is in the process of the server
+        parallel_workers=workers if workers > 1 else 0,  # 0: the model runs in the server's process
         environments_dir=folder,
         metrics_dir=folder,
         debug=False,

@@ -1,6 +1,6 @@
--- POSTs the bodies of $BODIES one after the other; each thread and run begins at the first.
--- $CHANGING, where it is given: digits in them that are others each time.
-local bodies, at, sent = {}, 0, 0
+-- A wrk script: POSTs the bodies in the folder $BODIES in turn; each thread starts with the first.
+-- $CHANGING (optional): digits in the bodies that are replaced by others in each request.
+local bodies, index, counter = {}, 0, 0
 local changing = os.getenv("CHANGING")
 local threads = 0
 
@@ -12,7 +12,7 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 
 function init()
-  sent = os.time() % 50000 + number * 50000
+  counter = os.time() % 50000 + number * 50000
   for path in io.popen("ls -v " .. os.getenv("BODIES") .. "/*.json"):lines() do
     local file = io.open(path, "rb")
     bodies[#bodies + 1] = wrk.format(nil, nil, nil, file:read("*a"))
@@ -21,12 +21,12 @@ function init()
 end
 
 function request()
-  at = at % #bodies + 1
+  index = index % #bodies + 1
   if not changing then
-    return bodies[at]
+    return bodies[index]
   end
-  sent = (sent + 1) % 100000
-  return (string.gsub(bodies[at], changing, string.format("%05d", sent), 1))
+  counter = (counter + 1) % 100000
+  return (string.gsub(bodies[index], changing, string.format("%05d", counter), 1))
 end
 
 function done(summary, latency)

@@ -8,7 +8,7 @@ from kernel import Model
 
 
 class Api(litserve.LitAPI):
-    def setup(self, device: str) -> None:  # noqa: ARG002 - as it is called
+    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
         self.model = Model()
 
     def decode_request(self, request: dict) -> dict:

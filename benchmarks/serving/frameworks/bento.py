@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 class Body(BaseModel, extra="allow"):
-    """Any JSON object: of a `dict` or of `bytes` BentoML makes a schema with each request."""
+    """Any JSON object. For `dict` or `bytes`, BentoML would build a schema in each request."""
 
 
 @bentoml.service(
