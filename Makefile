@@ -45,7 +45,7 @@ page: web/node_modules ## build the dashboard from web/ into service/page
 	cd web && $(NPM) run types -- ../build/openapi.json --output src/openapi.ts && $(NPM) run build
 
 docs: .venv/all ## build the documentation into build/site; fails on any warning
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would also hide warnings from --strict
 
 chart-readme: .venv/all ## write helm/README.md from the values of the chart
 	$(BIN)/python scripts/chart-readme > helm/README.md

@@ -17,7 +17,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     tool = Path(sys.executable).parent / "mkdocs"
     done = subprocess.run(
-        [tool, "build", "--strict", "--quiet", "--site-dir", folder],
+        [tool, "build", "--strict", "--site-dir", folder],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -76,10 +76,14 @@ def test_every_internal_link_and_anchor_exists(pages, site):
     assert not broken
 
 
-def test_no_page_loads_anything_from_the_network(pages, site):
+def test_every_page_loads_only_files_of_the_site(pages, site):
     for path, page in pages.items():
         foreign = [link for link in page.resources if re.match(r"(https?:)?//", link)]
         assert not foreign, path
+        missing = [
+            link for link in page.resources if not (path.parent / link.split("?")[0]).exists()
+        ]
+        assert not missing or path.name == "404.html", path
     for sheet in site.rglob("*.css"):
         assert not re.findall(r"url\(['\"]?(?:https?:)?//[^)]*\)", sheet.read_text()), sheet
 

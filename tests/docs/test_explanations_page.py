@@ -1,4 +1,4 @@
-"""The worked patient of docs/explanations.md is what the service says."""
+"""The figures of the worked example of docs/explanations.md are those of the service."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanations.md").read_text(encoding="utf-8")
 SHOWN = [json.loads(body) for body in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 
@@ -27,8 +27,8 @@ def answer():
         return client.post("/predict?explain=full", content=body, headers=headers).json()
 
 
-def test_the_numbers_are_those_that_are_predicted(answer):
-    predictions = {one["task"]: one for one in answer["predictions"]}
+def test_the_shown_numbers_are_predicted(answer):
+    predictions = {prediction["task"]: prediction for prediction in answer["predictions"]}
     for task, shown in SHOWN[0].items():
         for name, value in shown.items():
             assert predictions[task][name] == pytest.approx(value, abs=0.006)
@@ -36,14 +36,14 @@ def test_the_numbers_are_those_that_are_predicted(answer):
     assert (interval["low"], interval["high"]) == pytest.approx((0.29, 0.88), abs=0.006)
 
 
-def test_the_reasons_are_those_that_are_given(answer):
+def test_the_shown_reasons_are_returned(answer):
     reasons = answer["explanation"]
     assert reasons["modalities"]["pneumonia"] == pytest.approx(SHOWN[1], abs=0.0006)
     assert reasons["modalities"]["sepsis"]["image"] == 0
-    (told,) = [one for one in reasons["variables"] if one["task"] == "septic_shock"]
-    named = {part["name"]: part["contribution"] for part in told["because"]}
-    assert list(named) == list(SHOWN[2])
-    assert named == pytest.approx(SHOWN[2], abs=0.0006)
+    (entry,) = [entry for entry in reasons["variables"] if entry["task"] == "septic_shock"]
+    contributions = {part["name"]: part["contribution"] for part in entry["because"]}
+    assert list(contributions) == list(SHOWN[2])
+    assert contributions == pytest.approx(SHOWN[2], abs=0.0006)
     sepsis = reasons["attention"]["tasks"].index("sepsis")
     weights = sorted(reasons["attention"]["weights"][sepsis])
     assert weights[-1] == pytest.approx(0.82, abs=0.005)
