@@ -109,7 +109,8 @@ class Patients:
     def changes(self, payload: Payload, draw: np.random.Generator) -> np.ndarray:
         """Returns the mean change after the removal of named and of random parts, shape [2]."""
         content = to_json(payload)
-        parts = [part.fields for part in self.model.prepare(content, "full").parts]
+        prepared = self.model.prepare(content, "full")
+        parts = [ablation.evidence for ablation in prepared.ablations]
         answer = json.loads(self.model.answer(content, "full"))
         changes = []
         for explained in answer["explanation"]["variables"]:

@@ -53,11 +53,12 @@ from model.cohorts.synthetic import (
 )
 from model.training.prepare import Prepared, TrainConfig
 from model.training.train import Trainer
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, unlimited
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
-from service.cache.embedding_cache import Cache
-from service.prediction.predictor import Job, Options, Predictor
+from service.cache.embedding_cache import EmbeddingCache
+from service.prediction.jobs import Job, Options
+from service.prediction.predictor import Predictor
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.telemetry.metrics import Metrics
@@ -316,7 +317,8 @@ class Explained:
         self._modalities = self._asked(explain="default")["modalities"]
 
     def _asked(self, **options: Any) -> Mapping[str, Any]:
-        prepared = self._predictor.prepare(Job(self._body, Options(**options)))
+        parsed = self._predictor.parse(Job(self._body, Options(**options)))
+        prepared = self._predictor.prepare(parsed, unlimited)
         answer = json.loads(self._predictor.run([prepared])[0])
         explanation: Mapping[str, Any] = answer["explanation"]
         return explanation
@@ -366,7 +368,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = Engine(Bundle.load(learned(arguments.work), "cpu", threads=2))
     metrics = Metrics()
-    predictor = Predictor(engine, Cache(0, None, metrics), metrics)
+    predictor = Predictor(engine, EmbeddingCache(0, None, metrics), metrics)
     draw = np.random.default_rng(0)
     hits: dict[str, list[bool]] = defaultdict(list)
     for one in observed():

@@ -22,7 +22,7 @@ from model.cohorts.synthetic import patients
 from schemas.features import Array, features, stack
 from schemas.manifest import BundleError
 from schemas.response import MODALITIES
-from service.runtime.bundle import EMBEDDING, PRESENT, Bundle, Session
+from service.runtime.bundle import EMBEDDING, PRESENT, Bundle, LocalGraph
 from service.runtime.engine import Engine
 
 ROUNDS, SECONDS = 5, 0.3
@@ -38,7 +38,7 @@ def rows_per_second(run: Callable[[], object], rows: int) -> float:
 
 
 def ways(
-    session: Session, inputs: dict[str, Array], device: str
+    session: LocalGraph, inputs: dict[str, Array], device: str
 ) -> dict[str, Callable[[], object]]:
     """How a session may be run, by name."""
     onnx = session.onnx
@@ -108,11 +108,11 @@ def main() -> None:
         some = [samples[i % len(samples)] for i in range(count)]
         fused: dict[str, Array] = {PRESENT: np.ones((count, len(MODALITIES)), dtype=np.bool_)}
         for modality, encoder in bundle.encoders.items():
-            assert isinstance(encoder, Session)
+            assert isinstance(encoder, LocalGraph)
             inputs = stack([sample[modality] for sample in some])
             table(modality, count, ways(encoder, inputs, options.device))
             fused[modality] = encoder.run(inputs)[EMBEDDING]
-        assert isinstance(bundle.fusion, Session)
+        assert isinstance(bundle.fusion, LocalGraph)
         table("fusion", count, ways(bundle.fusion, fused, options.device))
     print("\n| | batch | all graphs, bare | engine |\n|---|---|---|---|")
     for count in options.batches:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.manifest import Change, Manifest, Recalibration, Reduction, TaskFacts
 from schemas.tim import Agreement, Tim
-from service.prediction.response import phenotypes_in_words
+from service.prediction.phenotypes import describe_phenotypes
 
 if TYPE_CHECKING:  # it imports torch, which a card does without
     from model.network.checkpoint import Facts
@@ -179,7 +179,7 @@ def _training_data(manifest: Manifest) -> str:
 
 
 def _phenotypes(manifest: Manifest) -> str:
-    words = phenotypes_in_words(manifest)
+    words = describe_phenotypes(manifest)
     if not words:
         return "None were described."
     lines = ["Groups alike in vital signs and laboratory values, found without labels.", ""]

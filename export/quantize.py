@@ -37,8 +37,9 @@ from schemas.features import features
 from schemas.manifest import ReducedGraph, Reduction
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
-from service.runtime.bundle import Bundle, chosen_device
-from service.runtime.engine import FUSION, Engine, difference
+from service.runtime.bundle import Bundle, select_device
+from service.runtime.engine import FUSION, Engine
+from service.runtime.golden import max_difference
 
 Precision = Literal["fp16", "int8"]
 
@@ -106,7 +107,7 @@ def reduce_precision(
             raise ReductionError(f"{precision} would lose too much: {'; '.join(too_much)}")
 
         state(made, old.manifest)
-        off = {d: _golden_difference(Bundle.load(made, d)) for d in ("cpu", chosen_device("auto"))}
+        off = {d: _golden_difference(Bundle.load(made, d)) for d in ("cpu", select_device("auto"))}
         tolerances = {d: max(SLACK * far, old.manifest.golden_tolerance) for d, far in off.items()}
         reduction = Reduction(
             precision=precision,
@@ -152,7 +153,7 @@ def _mixed(old: Bundle, new: Bundle, names: set[str]) -> Bundle:
 def _times(bundle: Path, made: Path, precision: Precision) -> dict[int, dict[str, float]]:
     """By requests at once, of each graph, what share of the old time the new one takes."""
     device: Literal["cpu", "cuda"] = "cuda" if precision == "fp16" else "cpu"
-    if device == "cuda" and chosen_device("auto") == "cpu":
+    if device == "cuda" and select_device("auto") == "cpu":
         return {}
     old, new = (Engine(Bundle.load(path, device)) for path in (bundle, made))
     both = {batch: paced(old, new, batch) for batch in (ONE, MANY)}
@@ -165,5 +166,5 @@ def _golden_difference(bundle: Bundle) -> float:
     for one in map(json.loads, bundle.golden.splitlines()):
         (found,) = engine.run([features(as_payload(one["request"]), bundle.manifest.spec).arrays])
         for name, values in one["outputs"].items():
-            off = max(off, difference(found.fusion[name], np.array(values, dtype=np.float32)))
+            off = max(off, max_difference(found.fusion[name], np.array(values, dtype=np.float32)))
     return off

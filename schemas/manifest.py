@@ -18,6 +18,7 @@ from schemas.bundle_files import (
     sha256,
     verify,
 )
+from schemas.evaluation import EvaluationFigures
 from schemas.features import FeatureSpec
 from schemas.response import Modality
 from schemas.tasks import Task
@@ -242,7 +243,7 @@ class Manifest(_Fact):
     recalibration: Recalibration | None = None
     reduction: Reduction | None = None
     phenotypes: tuple[Phenotype, ...] = ()
-    evaluation: dict[str, Any] = {}
+    evaluation: EvaluationFigures = {}
     golden_tolerance: Tolerance
     golden_tolerances: dict[Literal["cpu", "cuda"], Tolerance] = {}
     files: dict[str, str]

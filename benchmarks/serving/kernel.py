@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from schemas.features import unlimited
-from service.cache.embedding_cache import Cache
-from service.prediction.predictor import Job, Options, Predictor, Prepared
+from service.cache.embedding_cache import EmbeddingCache
+from service.prediction.jobs import Job, Options, PreparedJob
+from service.prediction.predictor import Predictor
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.telemetry.metrics import Metrics
@@ -23,18 +24,18 @@ class Model:
             bundle = Bundle.load(Path(os.environ["M3H_BUNDLE"]), "cpu", threads=1)
         self.engine = Engine(bundle)
         metrics = Metrics()
-        self.predictor = Predictor(self.engine, Cache(cache_bytes, None, metrics), metrics)
+        self.predictor = Predictor(self.engine, EmbeddingCache(cache_bytes, None, metrics), metrics)
 
-    def prepare(self, content: bytes | dict[str, Any], explain: Any = "default") -> Prepared:
+    def prepare(self, content: bytes | dict[str, Any], explain: Any = "default") -> PreparedJob:
         """Returns the features of a body: bytes, or the object that a framework parsed."""
-        read = self.predictor.read(Job(content, Options(explain=explain)))
-        return self.predictor.prepare(read, unlimited)
+        parsed = self.predictor.parse(Job(content, Options(explain=explain)))
+        return self.predictor.prepare(parsed, unlimited)
 
     def answer(self, content: bytes | dict[str, Any], explain: Any = "default") -> bytes:
         """Returns the response to a body. Raises ServiceError: if the prediction fails."""
         prepared = [self.prepare(content, explain)]
         (answer,) = self.predictor.run(prepared)
-        self.predictor.count(prepared)
+        self.predictor.record(prepared)
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -1,8 +1,8 @@
-"""What encoders made of content that comes again: kept in memory and, if there is one, in Redis.
+"""A cache of embeddings in memory, in front of an optional cache in Redis.
 
-A hospital sends a patient anew whenever a vital sign changes; notes and X-rays are the same as an
-hour ago. What was made of them is found by the digest of the content as it was sent, and of the
-bundle. Only content that was read and checked gets in, so that what is found need not be read.
+A hospital sends a patient again whenever a vital sign changes, mostly with the same notes and
+X-rays. Keys are digests of the content as it was sent, and of the bundle. Only validated content is
+cached, so that content with a known key needs no validation.
 """
 
 import hashlib
@@ -15,93 +15,94 @@ from typing import TYPE_CHECKING
 from schemas.features import Array, FeatureSpec, film_read, notes_in_window
 from schemas.payload import Payload
 from schemas.response import Modality
-from service.runtime.engine import Embedded
+from service.runtime.engine import Embedding
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.cache.redis_cache import SharedCache
+    from service.cache.redis_cache import RedisCache
 
-Key = bytes
-# An entry's key, its place in the order, and the objects that hold it, beside the numbers.
-_OVERHEAD = 500
+CacheKey = bytes
+_ENTRY_OVERHEAD = 500  # bytes of an entry's key and Python objects, besides its vector
 
 
-class Cache:
-    """Least recently used goes first, beyond `most_bytes`. Safe to call from several threads.
+class EmbeddingCache:
+    """A least-recently-used cache of at most `max_bytes`. Safe to call from several threads."""
 
-    `shared`: whether Redis is asked for what is not in memory.
-    """
-
-    def __init__(self, most_bytes: int, shared: "SharedCache | None", metrics: Metrics) -> None:
-        self._most_bytes, self._shared, self._metrics = most_bytes, shared, metrics
-        self._entries: OrderedDict[Key, Embedded] = OrderedDict()
+    def __init__(self, max_bytes: int, redis: "RedisCache | None", metrics: Metrics) -> None:
+        self._max_bytes, self._redis, self._metrics = max_bytes, redis, metrics
+        self._entries: OrderedDict[CacheKey, Embedding] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
-        self.shared = shared is not None
 
-    def get(self, keys: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
-        """What is known of these."""
-        found = {}
+    @property
+    def uses_redis(self) -> bool:
+        return self._redis is not None
+
+    def get(self, keys: Mapping[Modality, CacheKey]) -> dict[Modality, Embedding]:
+        """The cached embeddings among these keys. Asks Redis for those that are not in memory."""
+        cached = {}
         with self._lock:
             for modality, key in keys.items():
                 if key in self._entries:
                     self._entries.move_to_end(key)
-                    found[modality] = self._entries[key]
-        for modality in found:
+                    cached[modality] = self._entries[key]
+        for modality in cached:
             self._metrics.cached(modality, "memory")
-        missing = {modality: key for modality, key in keys.items() if modality not in found}
-        if missing and self._shared is not None:
-            for modality, made in self._shared.get(missing).items():
-                self._keep(missing[modality], made)
+        missing = {modality: key for modality, key in keys.items() if modality not in cached}
+        if missing and self._redis is not None:
+            for modality, embedding in self._redis.get(missing).items():
+                self._store(missing[modality], embedding)
                 self._metrics.cached(modality, "redis")
-                found[modality] = made
-        return found
+                cached[modality] = embedding
+        return cached
 
-    def put(self, modality: Modality, key: Key, made: Embedded) -> None:
+    def put(self, modality: Modality, key: CacheKey, embedding: Embedding) -> None:
+        """Stores a computed embedding, also in Redis."""
         self._metrics.cached(modality, "computed")
-        self._keep(key, made)
-        if self._shared is not None:
-            self._shared.put(key, made)
+        self._store(key, embedding)
+        if self._redis is not None:
+            self._redis.put(key, embedding)
 
-    def _keep(self, key: Key, made: Embedded) -> None:
+    def _store(self, key: CacheKey, embedding: Embedding) -> None:
         with self._lock:
             if key not in self._entries:
-                self._bytes += made.embedding.nbytes + _OVERHEAD
-            self._entries[key] = made
-            while self._bytes > self._most_bytes:
+                self._bytes += embedding.vector.nbytes + _ENTRY_OVERHEAD
+            self._entries[key] = embedding
+            while self._bytes > self._max_bytes:
                 _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.embedding.nbytes + _OVERHEAD
+                self._bytes -= oldest.vector.nbytes + _ENTRY_OVERHEAD
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: CacheKey) -> bool:
+        """Whether a key is in memory."""
         return key in self._entries
 
 
-class Keys:
-    """The keys of content, for one bundle, and its spec."""
+class CacheKeys:
+    """Computes the cache keys of one bundle."""
 
-    def __init__(self, bundle: str, spec: FeatureSpec) -> None:
+    def __init__(self, bundle_digest: str, spec: FeatureSpec) -> None:
         self._spec = spec
-        self._of: dict[Modality, hashlib._Hash] = {}
+        self._prefixes: dict[Modality, hashlib._Hash] = {}
         for modality in ("series", "notes", "image"):
-            self._of[modality] = hashlib.sha256(f"{bundle} {modality}".encode())
+            self._prefixes[modality] = hashlib.sha256(f"{bundle_digest} {modality}".encode())
 
-    def of_content(self, payload: Payload) -> dict[Modality, Key]:
-        """Of the notes and the film that are read, as they were sent: all they depend on."""
-        found: dict[Modality, Key] = {}
+    def content_keys(self, payload: Payload) -> dict[Modality, CacheKey]:
+        """The keys of the notes and the film that are read, from their content as it was sent."""
+        keys: dict[Modality, CacheKey] = {}
         if notes := notes_in_window(payload, self._spec):
-            found["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
+            keys["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
         film = film_read(payload, self._spec)
         if film is not None:
             image = payload.images[film]
-            found["image"] = self._key("image", (image.media_type.encode(), image.data))
-        return found
+            keys["image"] = self._key("image", (image.media_type.encode(), image.data))
+        return keys
 
-    def of_series(self, arrays: Mapping[str, Array]) -> Key:
-        """Of series and treatments, by what was read of them: that depends on `as_of`, too."""
+    def series_key(self, arrays: Mapping[str, Array]) -> CacheKey:
+        """The key of series and treatments, from their features, which also depend on `as_of`."""
         return self._key("series", (array.tobytes() for array in arrays.values()))
 
-    def _key(self, modality: Modality, parts: Iterable[bytes]) -> Key:
-        digest = self._of[modality].copy()
+    def _key(self, modality: Modality, parts: Iterable[bytes]) -> CacheKey:
+        digest = self._prefixes[modality].copy()
         for part in parts:
             digest.update(struct.pack("<Q", len(part)))
             digest.update(part)

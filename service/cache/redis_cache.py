@@ -1,9 +1,10 @@
-"""The cache that all replicas share: Redis, which may be slow, full, lost or emptied at any time.
+"""The embedding cache in Redis, which all replicas share.
 
-No prediction waits for Redis longer than `seconds`, and none fails with it: what goes wrong is
-counted, and Redis is left alone for a while. Redis is not trusted. Keys and entries are
-authenticated with a secret that only the replicas have: whoever reads Redis cannot test whether a
-note is known, and whoever writes to it cannot forge an embedding.
+Redis may be slow, full, unreachable or emptied at any time. No prediction waits for it longer than
+`timeout_seconds`, and none fails with it: failures are counted, and then Redis is not used for a
+while. Redis is not trusted. Keys and entries are authenticated with a secret that only the replicas
+have: a reader of Redis cannot test whether a note is cached, and a writer cannot forge an
+embedding.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import struct
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooSlow
 from threading import BoundedSemaphore
 from typing import Any, Literal
 
@@ -22,200 +22,201 @@ import redis
 from redis._parsers import _RESP2Parser
 
 from schemas.response import Modality
-from service.runtime.engine import Embedded
+from service.runtime.engine import Embedding
 from service.telemetry.metrics import Metrics
 
-Fault = Literal["slow", "error", "not_whole"]
+RedisFault = Literal["slow", "error", "not_whole"]
 
-_PREFIX = b"m3h:2:"  # of keys, with the version of the entries
+_KEY_PREFIX = b"m3h:2:"  # with the version of the entry format
 _UNUSUAL = struct.Struct("<f")
-_MAC = 32  # bytes
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
-_WAITING = 1000  # entries that are still to be written; more are not kept
-_LONGEST_LINE = 4096  # bytes of a reply beside its entry: an error's text
+_MAC_BYTES = 32
+_FIRST_PAUSE, _MAX_PAUSE = 1.0, 30.0  # seconds
+_MAX_PENDING_WRITES = 1000  # entries beyond it are not written
+_MAX_REPLY_OVERHEAD = 4096  # bytes of a reply besides its entry, such as an error text
 
 
-class SharedCache:
-    """Embeddings in Redis. Safe to call from several threads; starts none before it is used.
+class RedisCache:
+    """Embeddings in Redis. Safe to call from several threads. Starts no thread before its use.
 
-    `secret`: the same for all replicas; entries that were made with another one are misses.
-    `widths`: of the embeddings, as the bundle says.
+    `secret`: the same for all replicas; entries made with another secret are misses.
+    `embedding_dims`: of the bundle. `entry_seconds`: time after which Redis drops an entry.
     """
 
     def __init__(
         self,
         url: str,
         secret: str,
-        widths: Mapping[Modality, int],
+        embedding_dims: Mapping[Modality, int],
         metrics: Metrics,
         *,
-        seconds: float,
-        keep_seconds: int,
+        timeout_seconds: float,
+        entry_seconds: int,
     ) -> None:
-        """Raises ValueError if `url` is no URL of a Redis."""
+        """Raises ValueError if `url` is not the URL of a Redis server."""
         self._client = redis.Redis.from_url(
             url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
             retry=None,
             protocol=2,
-            parser_class=_parser(max(map(_size, widths.values()))),
+            parser_class=_limited_parser(max(map(_entry_bytes, embedding_dims.values()))),
         )
         self._secret = hashlib.sha512(secret.encode()).digest()
-        self._widths, self._metrics = widths, metrics
-        self._seconds, self._keep_seconds = seconds, keep_seconds
-        self._pause, self._closed_until = _FIRST_PAUSE, 0.0
-        # Even to look up a host's name can take seconds, whatever the socket's timeout.
+        self._embedding_dims, self._metrics = embedding_dims, metrics
+        self._timeout_seconds, self._entry_seconds = timeout_seconds, entry_seconds
+        self._pause, self._paused_until = _FIRST_PAUSE, 0.0
+        # A thread, because looking up a host name can take seconds despite the socket's timeout.
         self._reader = ThreadPoolExecutor(1, "m3h-redis")
         self._writer = ThreadPoolExecutor(1, "m3h-redis-write")
-        self._free = BoundedSemaphore(_WAITING)
+        self._pending_writes = BoundedSemaphore(_MAX_PENDING_WRITES)
 
-    def get(self, keys: Mapping[Modality, bytes]) -> dict[Modality, Embedded]:
-        """What Redis has of these; nothing while it is left alone."""
-        if not self._open():
+    def get(self, keys: Mapping[Modality, bytes]) -> dict[Modality, Embedding]:
+        """The embeddings that Redis has for these keys; none after a failure or a timeout."""
+        if not self._is_available():
             return {}
-        asked = self._reader.submit(self._read, keys)
+        reading = self._reader.submit(self._read, keys)
         try:
-            values = asked.result(self._seconds)
-        except TooSlow:
-            asked.cancel()
+            values = reading.result(self._timeout_seconds)
+        except TimeoutError:
+            reading.cancel()
             self._fail("slow")
             return {}
         except Exception as error:  # noqa: BLE001 - an odd reply may raise anything
             self._fail("slow" if isinstance(error, redis.TimeoutError) else "error")
             return {}
         if not all(isinstance(value, bytes) for value in values):
-            self._drop_connections()  # what follows may answer something else
+            self._disconnect()  # the next reply could be out of step
             self._fail("error")
             return {}
         self._pause = _FIRST_PAUSE
-        found = {}
+        cached = {}
         for (modality, key), value in zip(keys.items(), values, strict=True):
-            made = unpack(self._secret, key, value, self._widths[modality])
-            if made is not None:
-                found[modality] = made
+            embedding = unpack_entry(self._secret, key, value, self._embedding_dims[modality])
+            if embedding is not None:
+                cached[modality] = embedding
             elif value:
                 self._metrics.redis_failed("not_whole")
-        return found
+        return cached
 
     def _read(self, keys: Mapping[Modality, bytes]) -> list[Any]:
-        """Of each key, in order, no more than one byte beyond its entry; empty if there is none."""
+        """The value of each key, in order: empty if absent, and cut off after one byte too many."""
         pipeline = self._client.pipeline(transaction=False)
         for modality, key in keys.items():
-            pipeline.getrange(self._name(key), 0, _size(self._widths[modality]))
+            pipeline.getrange(self._name(key), 0, _entry_bytes(self._embedding_dims[modality]))
         return pipeline.execute(raise_on_error=False)
 
-    def put(self, key: bytes, made: Embedded) -> None:
-        """Some time later; not at all if Redis does not keep up."""
-        if not self._open():
+    def put(self, key: bytes, embedding: Embedding) -> None:
+        """Writes an entry later, in a thread. Drops it if too many are pending."""
+        if not self._is_available():
             return
-        if not self._free.acquire(blocking=False):
+        if not self._pending_writes.acquire(blocking=False):
             self._metrics.redis_failed("slow")
             return
-        self._writer.submit(self._write, key, made)
+        self._writer.submit(self._write, key, embedding)
 
-    def _write(self, key: bytes, made: Embedded) -> None:
+    def _write(self, key: bytes, embedding: Embedding) -> None:
         try:
-            if self._open():
-                value = pack(self._secret, key, made)
-                self._client.set(self._name(key), value, ex=self._keep_seconds)
+            if self._is_available():
+                value = pack_entry(self._secret, key, embedding)
+                self._client.set(self._name(key), value, ex=self._entry_seconds)
         except Exception as error:  # noqa: BLE001 - an odd reply may raise anything
             self._fail("slow" if isinstance(error, redis.TimeoutError) else "error")
         finally:
-            self._free.release()
+            self._pending_writes.release()
 
     def close(self) -> None:
-        """Ends the threads, if there are some, and the connections. What is not written is lost."""
+        """Ends the threads and connections. Pending writes are lost."""
         self._reader.shutdown(cancel_futures=True)
         self._writer.shutdown(cancel_futures=True)
-        self._drop_connections()
+        self._disconnect()
 
     def _name(self, key: bytes) -> bytes:
-        """The key in Redis: it does not tell whose digest it is."""
-        return _PREFIX + _mac(self._secret, b"key", key)
+        """The key in Redis, which does not reveal the digest."""
+        return _KEY_PREFIX + _mac(self._secret, b"key", key)
 
-    def _open(self) -> bool:
-        return time.monotonic() >= self._closed_until
+    def _is_available(self) -> bool:
+        return time.monotonic() >= self._paused_until
 
-    def _fail(self, fault: Fault) -> None:
+    def _fail(self, fault: RedisFault) -> None:
+        """Counts a failure and pauses the use of Redis, longer after each failure in a row."""
         self._metrics.redis_failed(fault)
-        self._closed_until = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._paused_until = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
 
-    def _drop_connections(self) -> None:
+    def _disconnect(self) -> None:
         self._client.connection_pool.disconnect()
 
 
 # ----------------------------------------------------------------------------------------- entries
 
 
-def pack(secret: bytes, key: bytes, made: Embedded) -> bytes:
-    """An entry: MAC (of key and content), how unusual it is, the embedding; little-endian."""
-    content = _UNUSUAL.pack(made.unusual) + made.embedding.astype("<f4").tobytes()
+def pack_entry(secret: bytes, key: bytes, embedding: Embedding) -> bytes:
+    """Encodes an entry: MAC of key and content, unusual score, vector; little-endian."""
+    content = _UNUSUAL.pack(embedding.unusual) + embedding.vector.astype("<f4").tobytes()
     return _mac(secret, b"entry", key, content) + content
 
 
-def unpack(secret: bytes, key: bytes, value: bytes, width: int) -> Embedded | None:
-    """None if it is not what was put under this key with this secret, whole."""
-    if len(value) != _size(width):
+def unpack_entry(secret: bytes, key: bytes, value: bytes, dim: int) -> Embedding | None:
+    """Decodes an entry of `dim` dimensions. None if it is incomplete or its MAC is wrong."""
+    if len(value) != _entry_bytes(dim):
         return None
-    mac, content = value[:_MAC], value[_MAC:]
+    mac, content = value[:_MAC_BYTES], value[_MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(secret, b"entry", key, content)):
         return None
     (unusual,) = _UNUSUAL.unpack_from(content)
-    embedding = np.frombuffer(content, "<f4", offset=_UNUSUAL.size).astype(np.float32)
-    return Embedded(embedding, unusual)
+    vector = np.frombuffer(content, "<f4", offset=_UNUSUAL.size).astype(np.float32)
+    return Embedding(vector, unusual)
 
 
-def _size(width: int) -> int:
-    """Bytes of an entry."""
-    return _MAC + _UNUSUAL.size + 4 * width
+def _entry_bytes(dim: int) -> int:
+    return _MAC_BYTES + _UNUSUAL.size + 4 * dim
 
 
 def _mac(secret: bytes, purpose: bytes, *parts: bytes) -> bytes:
-    """BLAKE2b, keyed with the secret. All parts but the last have the length of a digest."""
-    found = hashlib.blake2b(key=secret, person=purpose, digest_size=_MAC)
+    """BLAKE2b keyed with the secret. All parts but the last have the length of a digest."""
+    mac = hashlib.blake2b(key=secret, person=purpose, digest_size=_MAC_BYTES)
     for part in parts:
-        found.update(part)
-    return found.digest()
+        mac.update(part)
+    return mac.digest()
 
 
 # ----------------------------------------------------------------------------------------- replies
 
 
-class _Limited:
-    """A socket that gives no more than `left` bytes."""
+class _LimitedSocket:
+    """A socket of which at most `remaining` bytes can be received."""
 
-    def __init__(self, connected: socket.socket, left: int) -> None:
-        self._connected, self.left = connected, left
+    def __init__(self, connected: socket.socket, remaining: int) -> None:
+        self._connected, self.remaining = connected, remaining
 
     def recv(self, size: int) -> bytes:
-        """Raises redis.ConnectionError once nothing is left: the rest is not read."""
-        if self.left <= 0:
+        """Raises redis.ConnectionError if the limit is reached. The rest is not received."""
+        if self.remaining <= 0:
             raise redis.ConnectionError("the reply is longer than an entry")
-        received = self._connected.recv(min(size, self.left))
-        self.left -= len(received)
+        received = self._connected.recv(min(size, self.remaining))
+        self.remaining -= len(received)
         return received
 
     def settimeout(self, seconds: float | None) -> None:
         self._connected.settimeout(seconds)
 
 
-def _parser(largest: int) -> type[_RESP2Parser]:
-    """A parser of replies that reads few bytes beyond an entry of `largest` bytes.
+def _limited_parser(max_entry_bytes: int) -> type[_RESP2Parser]:
+    """A parser of replies that receives little more than an entry.
 
-    Those of redis-py have no limit: a server may announce any number of bytes and send them.
+    The parsers of redis-py have no limit: a server may announce and send any number of bytes.
     """
-    most = largest + _LONGEST_LINE
+    limit = max_entry_bytes + _MAX_REPLY_OVERHEAD
 
-    class Bounded(_RESP2Parser):
+    class LimitedParser(_RESP2Parser):
         def on_connect(self, connection: Any) -> None:
             super().on_connect(connection)  # type: ignore[no-untyped-call]  # it has no types
             buffer: Any = self._buffer
-            self._limited = buffer._sock = _Limited(buffer._sock, most)  # noqa: SLF001 - no other way
+            limited = _LimitedSocket(buffer._sock, limit)  # noqa: SLF001 - no public name
+            self._limited = buffer._sock = limited  # noqa: SLF001 - no public name
 
         def read_response(self, *args: Any, **kwargs: Any) -> Any:
-            self._limited.left = most
+            self._limited.remaining = limit
             return super().read_response(*args, **kwargs)
 
-    return Bounded
+    return LimitedParser

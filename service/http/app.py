@@ -20,7 +20,7 @@ from schemas.manifest import BundleError
 from schemas.payload import InvalidPayload
 from schemas.response import Answer
 from schemas.tim import Tim
-from service.cache.embedding_cache import Cache
+from service.cache.embedding_cache import EmbeddingCache
 from service.errors import DeadlineExceeded, ServiceError
 from service.http import openapi, problems
 from service.http.middleware import AnswersCancelled, CrossOrigin, HeadAsGet, Observed
@@ -37,10 +37,12 @@ from service.http.request_parsing import (
 from service.http.routes import dashboard, metadata
 from service.http.routes.tim import Asked, TimDocuments
 from service.http.static_response import CSV, MARKDOWN, Document, json_response
-from service.prediction.batcher import ALONE_BYTES, Batcher, Call, Priority
-from service.prediction.lane import COLLECTION
-from service.prediction.predictor import Job, Options, Predictor, Prepared, Read, items
-from service.runtime.bundle import Bundle, Session
+from service.prediction.batcher import INLINE_BYTES, Admission, Batcher
+from service.prediction.gc_pause import paused_gc
+from service.prediction.jobs import Job, Options, ParsedJob, PreparedJob, parse_batch
+from service.prediction.lane import Priority
+from service.prediction.predictor import Predictor
+from service.runtime.bundle import Bundle, LocalGraph
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry import metrics
@@ -71,23 +73,23 @@ def create_app(
     shared = None
     if settings.redis_url is not None and settings.redis_secret is not None:
         # Who has no Redis need not wait for its client, which takes a tenth of a second.
-        from service.cache.redis_cache import SharedCache  # noqa: PLC0415
+        from service.cache.redis_cache import RedisCache  # noqa: PLC0415
 
-        shared = SharedCache(
+        shared = RedisCache(
             settings.redis_url.get_secret_value(),
             settings.redis_secret.get_secret_value(),
-            engine.widths,
+            engine.embedding_dims,
             counted,
-            seconds=settings.redis_ms / 1000,
-            keep_seconds=settings.redis_keep_seconds,
+            timeout_seconds=settings.redis_ms / 1000,
+            entry_seconds=settings.redis_keep_seconds,
         )
-    predictor = Predictor(engine, Cache(settings.cache_bytes, shared, counted), counted)
+    predictor = Predictor(engine, EmbeddingCache(settings.cache_bytes, shared, counted), counted)
     batcher = Batcher(
         predictor,
         counted,
         settings.queue_ms,
         settings.queue_bytes,
-        in_loop=isinstance(engine.bundle.fusion, Session),
+        in_loop=isinstance(engine.bundle.fusion, LocalGraph),
     )
 
     @asynccontextmanager
@@ -122,7 +124,7 @@ def create_app(
 
 async def _watch(
     engine: Engine,
-    batcher: Batcher[Job, Read, Prepared],
+    batcher: Batcher[Job, ParsedJob, PreparedJob],
     settings: Settings,
     log: FilteringBoundLogger,
     counted: Metrics,
@@ -139,7 +141,7 @@ async def _watch(
             continue  # the readiness probe replays them all
         fault, result, at = "", "passed", []
         try:
-            await batcher.between(partial(engine.replay, number), settings.golden_seconds)
+            await batcher.run_exclusive(partial(engine.replay, number), settings.golden_seconds)
         except (TimeoutError, ServiceError):  # the queue leaves no time for it
             fault, result = "no answer", "no_answer"
         except BundleError as error:
@@ -155,7 +157,7 @@ async def _watch(
 def _predict(
     app: FastAPI,
     engine: Engine,
-    batcher: Batcher[Job, Read, Prepared],
+    batcher: Batcher[Job, ParsedJob, PreparedJob],
     settings: Settings,
     log: FilteringBoundLogger,
     counted: Metrics,
@@ -164,14 +166,14 @@ def _predict(
     parameters = openapi.parameters(query=Options, header=Terms)
     one_at_a_time = anyio.CapacityLimiter(1)
 
-    def admitted(request: Request, usual: Priority) -> Call:
+    def admitted(request: Request, usual: Priority) -> Admission:
         """A place in the house. Refuses before it reads what it cannot serve."""
         if not engine.verified:
             raise problems.not_ready("the golden answers are not verified yet")
         terms = terms_of(request)
         size = body_size(request, settings.max_body_bytes)
         milliseconds = terms.deadline_ms or settings.deadline_ms
-        return batcher.admitted(terms.priority or usual, size, milliseconds)
+        return batcher.admit(terms.priority or usual, size, milliseconds)
 
     @app.post(
         "/predict",
@@ -194,7 +196,7 @@ def _predict(
         with admitted(request, "urgent") as call:
             stage = _traced(request, options, call, engine.bundle)
             body = await read_body(request, settings.max_body_bytes, call)
-            job = Job.waiting(body, options, stage)
+            job = Job.queued(body, options, stage)
             (found,) = await batcher.answer(call, [job], request.receive)
         if isinstance(found, Exception):
             raise found
@@ -216,11 +218,11 @@ def _predict(
             stage = _traced(request, options, call, engine.bundle)
             body = await read_body(request, settings.max_body_bytes, call)
             reading = partial(_items, body, settings.max_batch, call.deadline)
-            if len(body) <= ALONE_BYTES:
+            if len(body) <= INLINE_BYTES:
                 payloads = reading()
             else:
                 payloads = await anyio.to_thread.run_sync(reading, limiter=one_at_a_time)
-            jobs = [Job.waiting(payload, options, stage) for payload in payloads]
+            jobs = [Job.queued(payload, options, stage) for payload in payloads]
             found = await batcher.answer(call, jobs, request.receive)
         answers = [one if isinstance(one, bytes) else problem_of(one) for one in found]
         return await json_response(request, b'{"items":[' + b",".join(answers) + b"]}")
@@ -242,11 +244,11 @@ def _items(body: bytes, limit: int, deadline: float) -> list[Any]:
     """The payloads of a batch. Raises InvalidPayload, and DeadlineExceeded after the deadline."""
     if time.monotonic() > deadline:
         raise DeadlineExceeded
-    with COLLECTION.paused():
-        return items(body, limit)
+    with paused_gc():
+        return parse_batch(body, limit)
 
 
-def _traced(request: Request, options: Options, call: Call, bundle: Bundle) -> Stage | None:
+def _traced(request: Request, options: Options, call: Admission, bundle: Bundle) -> Stage | None:
     """The request as a stage that says what was asked for, if it is traced."""
     stage: Stage | None = request.scope.get(STAGE)
     if stage is not None:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import DeadlineExceeded
 from service.http import problems
 from service.http.negotiation import is_json, is_uncoded
-from service.prediction.batcher import Call, Priority
-from service.prediction.predictor import Options
+from service.prediction.batcher import Admission
+from service.prediction.jobs import Options
+from service.prediction.lane import Priority
 from service.telemetry.spans import STAGE, within
 
 LONGEST_MS = 600_000
@@ -121,7 +122,7 @@ def body_size(request: Request, limit: int) -> int:
     return size
 
 
-async def read_body(request: Request, limit: int, call: Call) -> bytes:
+async def read_body(request: Request, limit: int, call: Admission) -> bytes:
     """The whole body, whose bytes `call` holds as they arrive.
 
     Raises Refused beyond `limit` bytes, DeadlineExceeded after the call's deadline, Overloaded if
@@ -132,7 +133,7 @@ async def read_body(request: Request, limit: int, call: Call) -> bytes:
         try:
             async with asyncio.timeout_at(call.deadline):
                 async for chunk in request.stream():
-                    call.hold(len(chunk))
+                    call.reserve(len(chunk))
                     body += chunk
                     if len(body) > limit:
                         raise problems.too_large(limit)

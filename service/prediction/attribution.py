@@ -1,13 +1,10 @@
-"""Why: the tasks, the modalities and the parts of a request that an answer was drawn from.
-
-As in `respond`, fields of `schemas.response` and not its objects.
-"""
+"""The explanation of an answer: attention between tasks, modalities, and parts of the request."""
 
 import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,122 +12,159 @@ import numpy.typing as npt
 from schemas.manifest import Manifest, TaskFacts
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import DIED, DISPOSITION, MORTALITY
-from service.prediction.occlusion import Part
+from service.prediction.answer_fields import (
+    AttentionMatrixFields,
+    ContributionsFields,
+    ExplanationFields,
+    TaskAttentionFields,
+    TaskVariablesFields,
+)
+from service.prediction.occlusion import Ablation
 from service.runtime.bundle import ATTENTION
 from service.runtime.engine import Outputs
 
 Explain = Literal["none", "default", "full"]
-Fields = dict[str, Any]
 
-DRAWN_FROM = 5  # the other tasks that the default explanation names
-STAND_OUT = 3  # tasks whose parts the full explanation names
-NAMED = 5  # parts of a request, for each of these
-SMALLEST = 1e-4  # contribution that is named
-DIGITS = 7  # what single precision tells of a probability
+ATTENDED_TASKS = 5  # listed for each task by explain=default
+EXPLAINED_TASKS = 3  # whose variables explain=full lists
+MAX_EVIDENCE = 5  # parts of the request that are listed for a task
+MIN_CONTRIBUTION = 1e-4  # a part below it is not listed
+DIGITS = 7  # decimals that single precision gives a probability
 
 
-def explanation(outputs: Outputs, manifest: Manifest, explain: Explain) -> Fields | None:
-    """The Explanation, but for its variables.
+def explain_outputs(
+    outputs: Outputs, manifest: Manifest, explain: Explain
+) -> ExplanationFields | None:
+    """Explains an answer by attention and by modality.
 
-    None if it is not asked for, or if the attention is not finite.
+    Returns None for `explain="none"`, and if the attention is not finite.
     """
     if explain == "none" or not np.isfinite(outputs.fusion[ATTENTION]).all():
         return None
+    attention = _attention_matrix if explain == "full" else _largest_attention
     return {
-        "attention": _attention(outputs, manifest, whole=explain == "full"),
-        "modalities": _modalities(outputs, manifest),
+        "attention": attention(outputs, manifest),
+        "modalities": _modality_contributions(outputs, manifest),
     }
 
 
-# ------------------------------------------------------------------------------------ other tasks
+# -------------------------------------------------------------------------------------- attention
 
 
-def _attention(outputs: Outputs, manifest: Manifest, *, whole: bool) -> Fields | list[Fields]:
-    """The matrix, or for each task its own weight and the largest of the others."""
+def _attention_matrix(outputs: Outputs, manifest: Manifest) -> AttentionMatrixFields:
+    return {
+        "tasks": [task.task.name for task in manifest.tasks],
+        "weights": outputs.fusion[ATTENTION].tolist(),
+    }
+
+
+def _largest_attention(outputs: Outputs, manifest: Manifest) -> list[TaskAttentionFields]:
+    """For each task, its attention to itself and the largest of those to other tasks."""
     weights = outputs.fusion[ATTENTION]
-    names = [facts.task.name for facts in manifest.tasks]
-    rows = weights.tolist()
-    if whole:
-        return {"tasks": names, "weights": rows}
-    others = weights.copy()
-    np.fill_diagonal(others, -np.inf)
-    largest = np.argsort(-others, axis=1, kind="stable")[:, : min(DRAWN_FROM, len(names) - 1)]
+    names = [task.task.name for task in manifest.tasks]
+    to_others = weights.copy()
+    np.fill_diagonal(to_others, -np.inf)
+    count = min(ATTENDED_TASKS, len(names) - 1)
+    largest = np.argsort(-to_others, axis=1, kind="stable")[:, :count]
+    rows = zip(names, weights.tolist(), largest.tolist(), strict=True)
     return [
         {
             "task": name,
             "own": row[i],
             "drawn_from": [{"task": names[j], "weight": row[j]} for j in columns],
         }
-        for i, (name, row, columns) in enumerate(zip(names, rows, largest.tolist(), strict=True))
+        for i, (name, row, columns) in enumerate(rows)
     ]
 
 
 # ------------------------------------------------------------------------------------- modalities
 
 
-def _modalities(outputs: Outputs, manifest: Manifest) -> Fields:
-    """By task its Contributions; of several classes, by class. Without tasks that abstain."""
-    there = tuple(outputs.unusual)
-    found: Fields = {}
-    worths: dict[tuple[str, tuple[Modality, ...]], list[list[float]]] = {}
-    for facts in manifest.tasks:
-        seen = tuple(m for m in there if m in moved_by(facts, manifest))
-        key = facts.output, seen
-        if key not in worths:
-            worths[key] = _shares(outputs.coalitions[facts.output], there, seen)
-        rows = worths[key]
-        columns = range(len(rows)) if facts.column is None else [facts.column]
-        if facts.abstains is not None or not all(
-            math.isfinite(n) for c in columns for n in rows[c]
+def _modality_contributions(
+    outputs: Outputs, manifest: Manifest
+) -> dict[str, ContributionsFields | dict[str, ContributionsFields]]:
+    """The contributions by task; for tasks with several classes, by task and class.
+
+    Tasks that abstain and numbers that are not finite are left out.
+    """
+    present = tuple(outputs.unusual)
+    by_task: dict[str, ContributionsFields | dict[str, ContributionsFields]] = {}
+    # Tasks that share an output and its modalities share the computation.
+    computed: dict[tuple[str, tuple[Modality, ...]], list[list[float]]] = {}
+    for served in manifest.tasks:
+        players = tuple(m for m in present if m in influencing_modalities(served, manifest))
+        key = served.output, players
+        if key not in computed:
+            computed[key] = _shapley(outputs.coalitions[served.output], present, players)
+        rows = computed[key]
+        columns = range(len(rows)) if served.column is None else [served.column]
+        if served.abstains is not None or not all(
+            math.isfinite(value) for column in columns for value in rows[column]
         ):
             continue
-        told = [dict(zip(("baseline", *MODALITIES), rows[c], strict=True)) for c in columns]
-        if facts.column is None:
-            classes = facts.task.classes or map(str, columns)
-            found[facts.task.name] = dict(zip(classes, told, strict=True))
+        contributions = [_contributions(rows[column]) for column in columns]
+        if served.column is None:
+            classes = served.task.classes or map(str, columns)
+            by_task[served.task.name] = dict(zip(classes, contributions, strict=True))
         else:
-            (found[facts.task.name],) = told
-    return found
+            (by_task[served.task.name],) = contributions
+    return by_task
 
 
-def _shares(
-    worth: npt.NDArray[np.float32], there: tuple[Modality, ...], seen: tuple[Modality, ...]
+def _contributions(row: list[float]) -> ContributionsFields:
+    baseline, tabular, series, notes, image = row
+    return {
+        "baseline": baseline,
+        "tabular": tabular,
+        "series": series,
+        "notes": notes,
+        "image": image,
+    }
+
+
+def _shapley(
+    values: npt.NDArray[np.float32], present: tuple[Modality, ...], players: tuple[Modality, ...]
 ) -> list[list[float]]:
-    """[columns, 5] from what each coalition of those that are there is worth [coalitions, columns].
+    """The baseline and the Shapley value of each modality, [columns, 5].
 
-    The baseline, and each modality's Shapley value in the game of those that are seen.
+    `values` [coalitions, columns]: an output for each coalition of the present modalities. Only
+    `players` take part in the game; the others get 0.
     """
-    shares = (_weights(there, seen) @ worth.astype(np.float64)).round(DIGITS) + 0.0  # no -0
-    rows: list[list[float]] = shares.T.tolist()
+    shapley = _shapley_weights(present, players) @ values.astype(np.float64)
+    rows: list[list[float]] = (shapley.round(DIGITS) + 0.0).T.tolist()  # + 0.0: no -0
     return rows
 
 
 @cache
-def _weights(there: tuple[Modality, ...], seen: tuple[Modality, ...]) -> npt.NDArray[np.float64]:
-    """[5, coalitions] what makes baseline and Shapley values (Shapley 1953) of the worths."""
+def _shapley_weights(
+    present: tuple[Modality, ...], players: tuple[Modality, ...]
+) -> npt.NDArray[np.float64]:
+    """The matrix [5, coalitions] that maps coalition values to Shapley values (Shapley 1953)."""
 
     def row(coalition: Sequence[Modality]) -> int:
-        return sum(1 << there.index(modality) for modality in coalition)
+        return sum(1 << present.index(modality) for modality in coalition)
 
-    found = np.zeros((1 + len(MODALITIES), 1 << len(there)))
-    found[0, 0] = 1.0
-    for modality in seen:
-        others = [m for m in seen if m != modality]
-        of = found[1 + MODALITIES.index(modality)]
-        for size in range(len(seen)):
-            weight = 1 / (len(seen) * math.comb(len(others), size))
+    matrix = np.zeros((1 + len(MODALITIES), 1 << len(present)))
+    matrix[0, 0] = 1.0
+    for modality in players:
+        others = [m for m in players if m != modality]
+        weights = matrix[1 + MODALITIES.index(modality)]
+        for size in range(len(players)):
+            weight = 1 / (len(players) * math.comb(len(others), size))
             for coalition in combinations(others, size):
-                of[row((*coalition, modality))] += weight
-                of[row(coalition)] -= weight
-    return found
+                weights[row((*coalition, modality))] += weight
+                weights[row(coalition)] -= weight
+    return matrix
 
 
-def moved_by(facts: TaskFacts, manifest: Manifest) -> frozenset[Modality]:
-    """The modalities that can move a task's number: those that it sees, and those that the task
-    sees that its number is made to agree with.
+def influencing_modalities(served: TaskFacts, manifest: Manifest) -> frozenset[Modality]:
+    """The modalities that can change a task's number.
+
+    They are those that are visible to the task, and those that are visible to the tasks that its
+    number must agree with.
     """
-    agrees_with = {facts.task.name, facts.task.subset_of}
-    if facts.task.name == DISPOSITION and DIED in facts.task.classes:
+    agrees_with = {served.task.name, served.task.subset_of}
+    if served.task.name == DISPOSITION and DIED in served.task.classes:
         agrees_with.add(MORTALITY)
     return frozenset(
         modality
@@ -143,39 +177,56 @@ def moved_by(facts: TaskFacts, manifest: Manifest) -> frozenset[Modality]:
 # ---------------------------------------------------------------------------- parts of the request
 
 
-def standing_out(outputs: Outputs, manifest: Manifest) -> list[TaskFacts]:
-    """The yes-or-no tasks whose probability is furthest from their prevalence."""
-    apart: list[tuple[float, TaskFacts]] = []
-    for facts in manifest.tasks:
-        if facts.task.kind == "binary" and facts.prevalence is not None and facts.abstains is None:
-            away = abs(_number(facts, outputs) - facts.prevalence)
-            if math.isfinite(away):
-                apart.append((away, facts))
-    apart.sort(key=lambda one: -one[0])
-    return [facts for _, facts in apart[:STAND_OUT]]
+def most_deviating_tasks(outputs: Outputs, manifest: Manifest) -> list[TaskFacts]:
+    """The binary tasks whose probabilities differ most from their prevalence."""
+    deviations: list[tuple[float, TaskFacts]] = []
+    for served in manifest.tasks:
+        if (
+            served.task.kind == "binary"
+            and served.prevalence is not None
+            and served.abstains is None
+        ):
+            deviation = abs(_scalar_output(served, outputs) - served.prevalence)
+            if math.isfinite(deviation):
+                deviations.append((deviation, served))
+    deviations.sort(key=lambda entry: -entry[0])
+    return [served for _, served in deviations[:EXPLAINED_TASKS]]
 
 
-def variables(
+def attribute_to_parts(
     tasks: Sequence[TaskFacts],
     outputs: Outputs,
-    without: Sequence[Outputs],
-    parts: Sequence[Part],
-) -> list[Fields]:
-    """Of each task its TaskVariables. `without`: the outputs without each of the parts."""
-    found = []
-    for facts in tasks:
-        number = _number(facts, outputs)
-        lost = [round(number - _number(facts, one), DIGITS) + 0.0 for one in without]
-        named = [i for i, one in enumerate(lost) if abs(one) >= SMALLEST]
-        largest = sorted(named, key=lambda i: -abs(lost[i]))[:NAMED]
-        because = [parts[i].fields | {"contribution": lost[i]} for i in largest]
-        found.append({"task": facts.task.name, "because": because})
-    return found
+    ablations: Sequence[Ablation],
+    ablated_outputs: Sequence[Outputs],
+) -> list[TaskVariablesFields]:
+    """For each task, the parts of the request with the largest contributions.
+
+    A contribution is the task's number minus the number without the part.
+    """
+    by_task: list[TaskVariablesFields] = []
+    for served in tasks:
+        number = _scalar_output(served, outputs)
+        contributions = [
+            round(number - _scalar_output(served, ablated), DIGITS) + 0.0
+            for ablated in ablated_outputs
+        ]
+        large = [i for i, value in enumerate(contributions) if abs(value) >= MIN_CONTRIBUTION]
+        largest = sorted(large, key=lambda i: -abs(contributions[i]))[:MAX_EVIDENCE]
+        by_task.append(
+            {
+                "task": served.task.name,
+                "because": [
+                    {**ablations[i].evidence, "contribution": contributions[i]} for i in largest
+                ],
+            }
+        )
+    return by_task
 
 
-def has_one_number(facts: TaskFacts) -> bool:
-    return facts.column is not None and facts.abstains is None
+def has_scalar_output(served: TaskFacts) -> bool:
+    """Whether a task is answered with one number, of which contributions can be computed."""
+    return served.column is not None and served.abstains is None
 
 
-def _number(facts: TaskFacts, outputs: Outputs) -> float:
-    return float(outputs.fusion[facts.output][facts.column])
+def _scalar_output(served: TaskFacts, outputs: Outputs) -> float:
+    return float(outputs.fusion[served.output][served.column])

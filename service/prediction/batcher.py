@@ -1,9 +1,10 @@
-"""Admission, and two lanes: what is short never waits for what is long.
+"""Admission control, and two lanes: short requests never wait for long ones.
 
-The event loop admits requests and answers them. Requests that are queued when a lane becomes idle
-form its next batch: there is no batching delay. A short request that comes alone is computed in the
-event loop, since the way to a thread and back would take a tenth of its time. Large bodies, and
-what is expected to take longer than SHORT_SECONDS once it was read, are computed in the long lane.
+The event loop admits requests and answers them. Continuous batching: requests that are queued when
+a lane becomes idle form its next batch; there is no batching delay. A short request that arrives
+alone is computed in the event loop, since a switch to a thread and back would take a tenth of its
+time. The long lane computes requests with a large body, and those whose estimate after parsing is
+above SHORT_SECONDS.
 """
 
 import asyncio
@@ -14,72 +15,79 @@ from functools import partial
 from typing import Any, Generic, Self
 
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from service.prediction.lane import BATCH_SECONDS, PRIORITIES, J, Kernel, Lane, P, Priority, R, Work
+from service.prediction.lane import (
+    PRIORITIES,
+    JobProcessor,
+    JobT,
+    Lane,
+    ParsedT,
+    PreparedT,
+    Priority,
+    QueuedJob,
+)
 from service.telemetry.metrics import Metrics
 
-__all__ = ["BATCH_SECONDS", "PRIORITIES", "Batcher", "Call", "Kernel", "Priority"]
-
-# What the event loop may compute itself, during which it does nothing else.
-ALONE_BYTES, ALONE_SECONDS = 64 * 2**10, 0.005
-# What the short lane computes.
+# Limits of a request that the event loop computes itself, blocked meanwhile.
+INLINE_BYTES, INLINE_SECONDS = 64 * 2**10, 0.005
+# Limits of a request in the short lane.
 SHORT_BYTES, SHORT_SECONDS = 2**20, 0.1
 
 
-class Call:
-    """An admitted request, from before its body is read until it is answered.
+class Admission:
+    """An admitted request. Holds the bytes of its body until it is answered.
 
-    `deadline`: by the monotonic clock. `size`: bytes of its body that have arrived and are held.
-    `hold`: adds to the bytes of all bodies of a priority, or raises Overloaded.
+    `deadline`: monotonic time in seconds. `body_bytes`: bytes of the body that have arrived.
+    `reserve`: adds to the bytes that a priority holds, or raises Overloaded.
     """
 
     def __init__(
-        self, priority: Priority, deadline: float, hold: Callable[[Priority, int], None]
+        self, priority: Priority, deadline: float, reserve: Callable[[Priority, int], None]
     ) -> None:
-        self.priority, self.size, self.deadline = priority, 0, deadline
+        self.priority, self.body_bytes, self.deadline = priority, 0, deadline
         self.answers: list[asyncio.Future[bytes]] = []
-        self._hold = hold
+        self._reserve = reserve
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hold(self.priority, -self.size)
+        self._reserve(self.priority, -self.body_bytes)
 
-    def hold(self, size: int) -> None:
-        """Holds more bytes of the body. Raises Overloaded if all bodies have too many."""
-        self._hold(self.priority, size)
-        self.size += size
+    def reserve(self, size: int) -> None:
+        """Holds `size` more bytes of the body. Raises Overloaded if the limit is reached."""
+        self._reserve(self.priority, size)
+        self.body_bytes += size
 
-    def end(self, error: Exception) -> None:
-        """Whatever is not answered yet is not wanted any more."""
+    def fail_pending(self, error: Exception) -> None:
+        """Ends all answers that are still pending with `error`."""
         for answer in self.answers:
             if not answer.done():
                 answer.set_exception(error)
 
 
-class Batcher(Generic[J, R, P]):
-    """Admission and the lanes before one kernel. To be used from one event loop.
+class Batcher(Generic[JobT, ParsedT, PreparedT]):
+    """Admission control and the lanes of one processor. To be used from one event loop.
 
-    `most_ms`: how long those ahead of a request may take; `most_bytes`: of the bodies of all
-    requests that are in the house at once, half of which bulk may have. `in_loop`: whether the
-    event loop may compute a short request: not if the graphs are in a process that may hang.
+    `max_wait_ms`: limit of the estimated wait of a new request. `max_bytes`: limit of all bodies
+    that are held; bulk requests may hold half of it. `in_loop`: whether the event loop may compute
+    a short request; it may not if the graphs are in another process, which could hang.
     """
 
     def __init__(
         self,
-        kernel: Kernel[J, R, P],
+        processor: JobProcessor[JobT, ParsedT, PreparedT],
         metrics: Metrics,
-        most_ms: int,
-        most_bytes: int,
+        max_wait_ms: int,
+        max_bytes: int,
         *,
         in_loop: bool = True,
     ) -> None:
-        self._kernel, self._in_loop = kernel, in_loop
-        self._most_ms, self._most_bytes = most_ms, most_bytes
-        self._bytes = dict.fromkeys(PRIORITIES, 0)
-        self._long: Lane[J, R, P] = Lane("m3h-long", kernel, metrics)
-        self._short: Lane[J, R, P] = Lane(
-            "m3h-kernel", kernel, metrics, SHORT_SECONDS, self._pass_on
+        self._processor, self._in_loop = processor, in_loop
+        self._max_wait_ms, self._max_bytes = max_wait_ms, max_bytes
+        self._held_bytes = dict.fromkeys(PRIORITIES, 0)
+        self._long: Lane[JobT, ParsedT, PreparedT] = Lane("m3h-long", processor, metrics)
+        self._short: Lane[JobT, ParsedT, PreparedT] = Lane(
+            "m3h-short", processor, metrics, SHORT_SECONDS, self._move_to_long_lane
         )
 
     def start(self) -> None:
@@ -87,101 +95,118 @@ class Batcher(Generic[J, R, P]):
         self._long.start()
 
     def close(self) -> None:
-        """Once what waits is computed. Nothing may be asked any more."""
+        """Computes all queued requests and ends the threads. Nothing may be admitted any more."""
         self._short.close()
         self._long.close()
 
-    def admitted(self, priority: Priority, size: int, milliseconds: int) -> Call:
-        """A place for a request whose body is to have `size` bytes, to be answered in so many ms.
+    def admit(self, priority: Priority, size: int, deadline_ms: int) -> Admission:
+        """Admits a request that announces a body of `size` bytes.
 
-        The bytes are held as they arrive (`Call.hold`): a body that never comes takes no room.
-        Raises Overloaded if there is no room, DeadlineExceeded if those ahead take too long.
+        Bytes are held as they arrive (`Admission.reserve`): a body that is announced and never
+        sent occupies nothing. Raises Overloaded if the queue is full, DeadlineExceeded if the
+        estimated wait is longer than the deadline.
         """
-        ahead = self._lane(size).ahead(priority)
-        if ahead * 1000 > self._most_ms or size > self._bytes_left(priority):
-            raise Overloaded(max(1, math.ceil(ahead)))
-        if ahead * 1000 >= milliseconds:
+        wait = self._lane(size).estimated_wait(priority)
+        if wait * 1000 > self._max_wait_ms or size > self._free_bytes(priority):
+            raise Overloaded(_retry_after(wait))
+        if wait * 1000 >= deadline_ms:
             raise DeadlineExceeded
-        return Call(priority, time.monotonic() + milliseconds / 1000, self._hold)
+        return Admission(priority, time.monotonic() + deadline_ms / 1000, self._reserve)
 
-    def _bytes_left(self, priority: Priority) -> int:
-        urgent, bulk = self._bytes["urgent"], self._bytes["bulk"]
-        left = self._most_bytes - urgent - bulk
-        return left if priority == "urgent" else min(left, self._most_bytes // 2 - bulk)
+    def _free_bytes(self, priority: Priority) -> int:
+        urgent, bulk = self._held_bytes["urgent"], self._held_bytes["bulk"]
+        free = self._max_bytes - urgent - bulk
+        return free if priority == "urgent" else min(free, self._max_bytes // 2 - bulk)
 
-    def _hold(self, priority: Priority, size: int) -> None:
-        if size > self._bytes_left(priority):
-            raise Overloaded(1)
-        self._bytes[priority] += size
+    def _reserve(self, priority: Priority, size: int) -> None:
+        if size > self._free_bytes(priority):
+            raise Overloaded(retry_after=1)
+        self._held_bytes[priority] += size
 
-    def _lane(self, size: int) -> Lane[J, R, P]:
+    def _lane(self, size: int) -> Lane[JobT, ParsedT, PreparedT]:
         return self._short if size <= SHORT_BYTES else self._long
 
-    def _pass_on(self, work: Work[J, R]) -> None:
-        """To the long lane. Raises DeadlineExceeded, or Overloaded, if its queue is too long."""
-        ahead = self._long.ahead(work.priority)
-        if time.monotonic() + ahead >= work.deadline:
+    def _move_to_long_lane(self, queued: QueuedJob[JobT, ParsedT]) -> None:
+        """Raises DeadlineExceeded or Overloaded, by the estimated wait in the long lane."""
+        wait = self._long.estimated_wait(queued.priority)
+        if time.monotonic() + wait >= queued.deadline:
             raise DeadlineExceeded
-        if ahead * 1000 > self._most_ms:
-            raise Overloaded(max(1, math.ceil(ahead)))
-        self._long.put(work)
+        if wait * 1000 > self._max_wait_ms:
+            raise Overloaded(_retry_after(wait))
+        self._long.put(queued)
         self._long.wake()
 
     async def answer(
-        self, call: Call, jobs: Sequence[J], gone: Callable[[], Awaitable[object]]
+        self,
+        admission: Admission,
+        jobs: Sequence[JobT],
+        disconnected: Callable[[], Awaitable[object]],
     ) -> list[bytes | Exception]:
-        """The answer to each job, or what was raised. `gone` returns if the caller hangs up.
+        """Computes the jobs of a request. Returns the answer or the exception of each, in order.
 
-        Raises ClientDisconnected then. A job that misses the deadline gets DeadlineExceeded.
+        `disconnected` returns when the client disconnects; then ClientDisconnected is raised. A
+        job that misses the deadline is answered with DeadlineExceeded.
         """
         loop = asyncio.get_running_loop()
-        lane = self._lane(call.size // max(1, len(jobs)))
-        works = [
-            Work[J, R](
-                job, call.priority, call.deadline, loop.create_future(), self._kernel.kind(job)
+        lane = self._lane(admission.body_bytes // max(1, len(jobs)))
+        queued = [
+            QueuedJob[JobT, ParsedT](
+                job,
+                admission.priority,
+                admission.deadline,
+                loop.create_future(),
+                self._processor.cost_class(job),
             )
             for job in jobs
         ]
-        call.answers = [work.answer for work in works]
-        for work in works:
-            lane.put(work)
-        await asyncio.sleep(0)  # who comes at the same moment does not come alone
-        alone = self._in_loop and len(works) == 1 and call.size <= ALONE_BYTES
-        if not alone or not lane.compute_alone(works[0], ALONE_SECONDS):
-            lane.wake(len(works))
-            await self._answered(call, gone)
-        found = [answer.exception() or answer.result() for answer in call.answers]
-        for one in found:
-            if isinstance(one, ClientDisconnected) or not isinstance(one, bytes | Exception):
-                raise one
-        return [one for one in found if isinstance(one, bytes | Exception)]
+        admission.answers = [job.answer for job in queued]
+        for job in queued:
+            lane.put(job)
+        await asyncio.sleep(0)  # lets requests that arrived at the same time queue up
+        inline = self._in_loop and len(queued) == 1 and admission.body_bytes <= INLINE_BYTES
+        if not inline or not lane.compute_inline(queued[0], INLINE_SECONDS):
+            lane.wake(len(queued))
+            await self._wait(admission, disconnected)
+        results = [answer.exception() or answer.result() for answer in admission.answers]
+        for result in results:
+            if isinstance(result, ClientDisconnected) or not isinstance(result, bytes | Exception):
+                raise result
+        return [result for result in results if isinstance(result, bytes | Exception)]
 
-    async def _answered(self, call: Call, gone: Callable[[], Awaitable[object]]) -> None:
-        """By a lane, or by the deadline, or because nobody is there to be answered."""
-        late = asyncio.get_running_loop().call_at(call.deadline, _too_late, call)
-        watch = asyncio.ensure_future(gone())
-        watch.add_done_callback(partial(_hung_up, call))
+    async def _wait(
+        self, admission: Admission, disconnected: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Waits for all answers, the deadline, or the client's disconnection."""
+        timer = asyncio.get_running_loop().call_at(admission.deadline, _fail_at_deadline, admission)
+        watch = asyncio.ensure_future(disconnected())
+        watch.add_done_callback(partial(_fail_disconnected, admission))
         try:
-            await asyncio.wait(call.answers)
+            await asyncio.wait(admission.answers)
         finally:
-            late.cancel()
+            timer.cancel()
             watch.cancel()
 
-    async def between(self, task: Callable[[], None], seconds: float) -> None:
-        """Has the short lane do something between batches; it waits as an urgent request does.
+    async def run_exclusive(self, task: Callable[[], None], seconds: float) -> None:
+        """Runs a task in the short lane's thread, between batches. It queues as urgent.
 
-        Raises what the task raises, and TimeoutError if it is not done in time.
+        Raises the exception of the task, and TimeoutError after `seconds`.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._short.put(Work[J, R](task, "urgent", time.monotonic() + seconds, answer))
+        self._short.put(
+            QueuedJob[JobT, ParsedT](task, "urgent", time.monotonic() + seconds, answer)
+        )
         self._short.wake()
         await asyncio.wait_for(answer, seconds)
 
 
-def _too_late(call: Call) -> None:
-    call.end(DeadlineExceeded())
+def _retry_after(wait_seconds: float) -> int:
+    return max(1, math.ceil(wait_seconds))
 
 
-def _hung_up(call: Call, watch: "asyncio.Future[object]") -> None:
+def _fail_at_deadline(admission: Admission) -> None:
+    admission.fail_pending(DeadlineExceeded())
+
+
+def _fail_disconnected(admission: Admission, watch: "asyncio.Future[object]") -> None:
     if not watch.cancelled():
-        call.end(ClientDisconnected())
+        admission.fail_pending(ClientDisconnected())

@@ -1,4 +1,4 @@
-"""The golden requests, answered as requests are: a bundle that cannot is refused."""
+"""Answers the golden requests of a bundle before the bundle is served."""
 
 from collections.abc import Mapping
 
@@ -10,32 +10,33 @@ from schemas.features import unlimited
 from schemas.manifest import GOLDEN
 from schemas.response import Answer, Modality
 from schemas.terminology import ucum
-from service.cache.embedding_cache import Cache, Key
-from service.prediction.predictor import Job, Options, Predictor
-from service.runtime.engine import Embedded, Engine
+from service.cache.embedding_cache import CacheKey, EmbeddingCache
+from service.prediction.jobs import Job, Options
+from service.prediction.predictor import Predictor
+from service.runtime.engine import Embedding, Engine
 from service.telemetry.logging import where
 from service.telemetry.metrics import Metrics
 
 
-class _Forgetful(Cache):
-    """Keeps nothing and counts nothing."""
+class _NoCache(EmbeddingCache):
+    """A cache that stores nothing and counts nothing."""
 
-    def get(self, _: Mapping[Modality, Key]) -> dict[Modality, Embedded]:
+    def get(self, _: Mapping[Modality, CacheKey]) -> dict[Modality, Embedding]:
         return {}
 
-    def put(self, modality: Modality, key: Key, made: Embedded) -> None:
+    def put(self, modality: Modality, key: CacheKey, embedding: Embedding) -> None:
         pass
 
 
-def rehearse(engine: Engine, metrics: Metrics) -> None:
-    """Answers each golden request, the longest of them with all reasons. Nothing is counted.
+def check_golden_answers(engine: Engine, metrics: Metrics) -> None:
+    """Answers each golden request, the longest with a full explanation, and validates the answers.
 
-    Also loads what only some requests need, so that none of them waits for it.
+    No metric is updated. Also loads what only some requests need, so that no request waits for it.
 
-    Raises BundleError if one cannot be answered, or the answer is not as the interface says.
+    Raises BundleError if a request cannot be answered, or its answer does not fit the schema.
     """
     ucum.preload()
-    predictor = Predictor(engine, _Forgetful(0, None, metrics), metrics)
+    predictor = Predictor(engine, _NoCache(0, None, metrics), metrics)
     lines = engine.bundle.golden.splitlines()
     longest = max(range(len(lines)), key=lambda i: len(lines[i]))
     for i, line in enumerate(lines):
@@ -57,9 +58,9 @@ def rehearse(engine: Engine, metrics: Metrics) -> None:
 
 
 def _answer(predictor: Predictor, line: bytes, options: Options) -> bytes:
-    """Raises whatever stands in the way of an answer."""
-    job = Job.waiting(to_json(from_json(line)["request"]), options, None)
-    (answer,) = predictor.run([predictor.prepare(predictor.read(job), unlimited)])
+    """Answers the request of one line. Raises any exception of the computation."""
+    job = Job.queued(to_json(from_json(line)["request"]), options, None)
+    (answer,) = predictor.run([predictor.prepare(predictor.parse(job), unlimited)])
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -1,294 +1,294 @@
-"""A queue by priority, and the thread that computes what waits in it.
+"""A priority queue of jobs, and the thread that computes them in batches.
 
-What the thread finds waiting becomes its next batch, up to what BATCH_SECONDS allow. What is no
-longer wanted (its deadline has passed, its client has disconnected) is not computed, and what runs
-already ends at the next check.
+Jobs that are queued when the thread becomes idle form its next batch, up to BATCH_SECONDS of
+estimated time. A job whose deadline has passed or whose client has disconnected is dropped before
+it is computed; one that runs ends at its next check.
 """
 
 import asyncio  # noqa: TC003 - of the annotations of dataclasses
-import gc
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.errors import DeadlineExceeded
+from service.prediction.gc_pause import paused_gc
+from service.runtime.cost_estimate import TypicalJobTime
 from service.telemetry.metrics import Metrics
 
 Priority = Literal["urgent", "bulk"]
-PRIORITIES: tuple[Priority, ...] = ("urgent", "bulk")
+PRIORITIES: tuple[Priority, ...] = ("urgent", "bulk")  # from first to last
 
-# How long a batch may take, as far as its costs are known; one request may take longer. An urgent
-# request that comes while bulk is computed waits no longer than for such a batch.
+# Limit of a batch's estimated time, in seconds; a single job may take longer. An urgent job that
+# arrives while a bulk batch is computed waits for one such batch at most.
 BATCH_SECONDS: dict[Priority, float] = {"urgent": 0.02, "bulk": 0.005}
-_RECENT = 0.1  # the weight of the latest batch in what a request takes
-_SHORTEST = 1e-4  # seconds, when a batch's time is shared by its jobs
 
-J = TypeVar("J")
-R = TypeVar("R")
-P = TypeVar("P")
-J_contra = TypeVar("J_contra", contravariant=True)
+JobT = TypeVar("JobT")
+ParsedT = TypeVar("ParsedT")
+PreparedT = TypeVar("PreparedT")
+JobT_contra = TypeVar("JobT_contra", contravariant=True)
 Answer = bytes | Exception
 
 
-class Kernel(Protocol[J_contra, R, P]):
-    """What is computed. Several threads may ask at once."""
+class JobProcessor(Protocol[JobT_contra, ParsedT, PreparedT]):
+    """The computation of jobs, in steps. Safe to call from several threads."""
 
-    def kind(self, job: J_contra) -> Hashable:
-        """Jobs of one kind take about as long."""
+    def cost_class(self, job: JobT_contra) -> Hashable:
+        """Jobs of one class take about the same time."""
 
-    def read(self, job: J_contra) -> R:
-        """What the job asks for. Takes time by its bytes. What it raises is the answer."""
+    def parse(self, job: JobT_contra) -> ParsedT:
+        """Parses the job. An exception is the answer to the job."""
 
-    def expected(self, read: R) -> float:
-        """How many seconds the rest takes."""
+    def estimate_seconds(self, parsed: ParsedT) -> float:
+        """Estimates the time of the steps that follow, in seconds."""
 
-    def prepare(self, read: R, check: Callable[[], None]) -> P:
-        """What can be done of a job alone. What it raises is the answer to the job.
+    def prepare(self, parsed: ParsedT, check: Callable[[], None]) -> PreparedT:
+        """Computes what does not need a batch. An exception is the answer to the job.
 
-        `check` is called now and then, also in `run`, and raises once the answer is not wanted.
+        `check` is called between steps, also in `run`. It raises once nobody waits for the answer.
         """
 
-    def run(self, prepared: Sequence[P]) -> list[Answer]:
-        """The answers of a batch, in order."""
+    def run(self, prepared: Sequence[PreparedT]) -> list[Answer]:
+        """Returns the answers of a batch, in order."""
 
-    def count(self, prepared: Sequence[P]) -> None:
-        """Writes down what became of a batch. Comes after its answers were given: none waits."""
+    def record(self, prepared: Sequence[PreparedT]) -> None:
+        """Updates the metrics after the answers of a batch have been delivered."""
 
 
 @dataclass
-class Work(Generic[J, R]):
-    """A job, or a task that only the thread may do.
+class QueuedJob(Generic[JobT, ParsedT]):
+    """A job in a lane, or a task that the lane's thread runs between batches.
 
-    `read` and `seconds`: what is known of the job once it was read.
+    `deadline`: monotonic time in seconds. `parsed` and `seconds` (the estimated time): known once
+    the job is parsed.
     """
 
-    job: J | Callable[[], Any]
+    job: JobT | Callable[[], Any]
     priority: Priority
     deadline: float
     answer: "asyncio.Future[Any]"
-    kind: Hashable = None
-    read: R | None = None
+    cost_class: Hashable = None
+    parsed: ParsedT | None = None
     seconds: float | None = None
 
     def check(self) -> None:
-        """Raises DeadlineExceeded once the answer is not wanted any more."""
+        """Raises DeadlineExceeded if nobody waits for the answer any more."""
         if self.answer.done() or time.monotonic() > self.deadline:
             raise DeadlineExceeded
 
 
-Answered = tuple["asyncio.Future[Any]", Any]
-Batch = list[tuple[Work[J, R], P]]
+@dataclass(frozen=True)
+class _Delivery:
+    """The result for one job: its answer, or the exception that it raised."""
+
+    answer: "asyncio.Future[Any]"
+    result: Any
 
 
-class Lane(Generic[J, R, P]):
-    """To be used from one event loop.
+Batch = list[tuple[QueuedJob[JobT, ParsedT], PreparedT]]
 
-    `longest`: the seconds that a job may be expected to take here; `pass_on` gets the others.
+
+class Lane(Generic[JobT, ParsedT, PreparedT]):
+    """A queue and its thread. To be used from one event loop.
+
+    Jobs with an estimated time above `max_seconds` are given to `pass_on` after they are parsed.
     """
 
     def __init__(
         self,
         name: str,
-        kernel: Kernel[J, R, P],
+        processor: JobProcessor[JobT, ParsedT, PreparedT],
         metrics: Metrics,
-        longest: float = float("inf"),
-        pass_on: Callable[[Work[J, R]], None] | None = None,
+        max_seconds: float = float("inf"),
+        pass_on: Callable[[QueuedJob[JobT, ParsedT]], None] | None = None,
     ) -> None:
-        self._kernel, self._metrics = kernel, metrics
-        self._longest, self._pass_on = longest, pass_on
-        self._waiting: dict[Priority, deque[Work[J, R]]] = {p: deque() for p in PRIORITIES}
-        self._arrived: SimpleQueue[bool] = SimpleQueue()  # False: there will be no more
-        self._typical: dict[Hashable, float] = {}  # seconds of a job, by kind
+        self._processor, self._metrics = processor, metrics
+        self._max_seconds, self._pass_on = max_seconds, pass_on
+        self._queues: dict[Priority, deque[QueuedJob[JobT, ParsedT]]] = {
+            priority: deque() for priority in PRIORITIES
+        }
+        self._wakeups: SimpleQueue[bool] = SimpleQueue()  # False: close
+        self._typical_time = TypicalJobTime()
         self._computing = Lock()
-        self._ends = 0.0  # when the batch that is computed now is expected to end
-        self._thread = Thread(target=self._compute_all, name=name, daemon=True)
+        self._batch_ends = 0.0  # estimated end of the current batch, monotonic
+        self._thread = Thread(target=self._run_thread, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """Once what waits is computed. Nothing may be asked any more."""
-        self._arrived.put(item=False)
+        """Computes the queued jobs and ends the thread. No job may be added afterwards."""
+        self._wakeups.put(item=False)
         self._thread.join()
 
-    # ---- for all threads -------------------------------------------------------------------------
+    # ---- called from any thread ------------------------------------------------------------------
 
-    def put(self, work: Work[J, R], *, first: bool = False) -> None:
-        """`first`: before all others of its priority."""
-        queue = self._waiting[work.priority]
-        (queue.appendleft if first else queue.append)(work)
+    def put(self, queued: QueuedJob[JobT, ParsedT], *, first: bool = False) -> None:
+        """Queues a job, if `first` before its priority's others. Does not wake the thread."""
+        queue = self._queues[queued.priority]
+        (queue.appendleft if first else queue.append)(queued)
 
     def wake(self, count: int = 1) -> None:
-        """Has the thread look at what was put."""
+        """Wakes the thread, once for each of `count` queued jobs."""
         for _ in range(count):
-            self._arrived.put(item=True)
+            self._wakeups.put(item=True)
 
-    def ahead(self, priority: Priority) -> float:
-        """How many seconds those take that come before a job of this priority."""
+    def estimated_wait(self, priority: Priority) -> float:
+        """Estimates how long a new job of this priority would wait, in seconds."""
         before = PRIORITIES[: PRIORITIES.index(priority) + 1]
-        waiting = [work for p in before for work in list(self._waiting[p])]
-        running = max(0.0, self._ends - time.monotonic())
-        return running + sum(map(self._seconds_of, waiting))
+        queued = [job for p in before for job in list(self._queues[p])]
+        running = max(0.0, self._batch_ends - time.monotonic())
+        return running + sum(map(self._estimated_seconds, queued))
 
-    def _seconds_of(self, work: Work[J, R]) -> float:
-        return self._typical.get(work.kind, 0.0) if work.seconds is None else work.seconds
+    def _estimated_seconds(self, queued: QueuedJob[JobT, ParsedT]) -> float:
+        if queued.seconds is None:
+            return self._typical_time.of_class(queued.cost_class)
+        return queued.seconds
 
-    # ---- in the event loop -----------------------------------------------------------------------
+    # ---- called in the event loop ----------------------------------------------------------------
 
-    def compute_alone(self, work: Work[J, R], most_seconds: float) -> bool:
-        """Computes the work here, if it is short, nothing else waits, and the thread is idle."""
+    def compute_inline(self, queued: QueuedJob[JobT, ParsedT], max_seconds: float) -> bool:
+        """Computes a queued job in the event loop, which saves the switch to the thread.
+
+        Returns False and computes nothing if the estimate is above `max_seconds`, if another job is
+        queued, or if the thread is busy.
+        """
         if not self._computing.acquire(blocking=False):
             return False
         try:
-            waiting = [one for queue in self._waiting.values() for one in list(queue)]
-            if waiting != [work]:
-                return False  # there are others, or the thread was faster
-            self._waiting[work.priority].popleft()
+            all_queued = [job for queue in self._queues.values() for job in list(queue)]
+            if all_queued != [queued]:
+                return False  # another job is queued, or the thread has taken this one
+            self._queues[queued.priority].popleft()
             began = time.monotonic()
-            batch: Batch[J, R, P] = []
-            answered = []
+            batch: Batch[JobT, ParsedT, PreparedT] = []
             try:
-                if self._read(work) > most_seconds:
-                    self.put(work, first=True)
+                if self._parse(queued) > max_seconds:
+                    self.put(queued, first=True)
                     return False
-                batch = [(work, self._prepare(work))]
-                answered = self._computed(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-                answered = [(work.answer, error)]
-            _set(answered)
+                batch = [(queued, self._prepare(queued))]
+                deliveries = self._compute(batch)
+            except Exception as error:  # noqa: BLE001 - the exception is the answer
+                deliveries = [_Delivery(queued.answer, error)]
+            _set_results(deliveries)
         finally:
             self._computing.release()
-        work.answer.get_loop().call_soon(self._count, batch, time.monotonic() - began)
+        queued.answer.get_loop().call_soon(self._record, batch, time.monotonic() - began)
         return True
 
-    # ---- in the thread ---------------------------------------------------------------------------
+    # ---- called in the lane's thread -------------------------------------------------------------
 
-    def _compute_all(self) -> None:
-        while self._arrived.get() or any(self._waiting.values()):
+    def _run_thread(self) -> None:
+        while self._wakeups.get() or any(self._queues.values()):
             self._compute_batch()
 
     def _compute_batch(self) -> None:
-        with self._computing, nullcontext() if self._pass_on else COLLECTION.paused():
+        is_long_lane = self._pass_on is None
+        with self._computing, paused_gc() if is_long_lane else nullcontext():
             began = time.monotonic()
             batch = self._gather(began)
-            answered = self._computed(batch)
-            self._ends = 0.0
+            deliveries = self._compute(batch)
+            self._batch_ends = 0.0
         seconds = time.monotonic() - began
-        self._deliver(answered)
-        self._count(batch, seconds)
+        self._deliver(deliveries)
+        self._record(batch, seconds)
 
-    def _gather(self, began: float) -> Batch[J, R, P]:
-        """Those that are computed now, prepared. What needs no model is answered meanwhile."""
-        batch: Batch[J, R, P] = []
-        expected = 0.0
-        starts_with: Priority | None = None
+    def _gather(self, began: float) -> Batch[JobT, ParsedT, PreparedT]:
+        """Takes and prepares the jobs of the next batch. Jobs that fail are answered at once."""
+        batch: Batch[JobT, ParsedT, PreparedT] = []
+        estimated = 0.0
+        first_priority: Priority | None = None
         while True:
-            priority = next((p for p in PRIORITIES if self._waiting[p]), None)
-            if priority is None or (starts_with == "urgent" and priority == "bulk"):
+            priority = next((p for p in PRIORITIES if self._queues[p]), None)
+            if priority is None or (first_priority == "urgent" and priority == "bulk"):
                 return batch
-            work = self._waiting[priority].popleft()
-            if work.answer.done():
-                continue
+            queued = self._queues[priority].popleft()
             try:
-                work.check()
-                if callable(work.job):
-                    self._deliver([(work.answer, work.job())])
-                    continue
-                seconds = self._read(work)
-                work.check()
-                if seconds > self._longest and self._pass_on is not None:
-                    self._pass_on(work)
-                    continue
-                self._ends = min(time.monotonic() + expected + seconds, work.deadline)
-                prepared = self._prepare(work)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-                self._deliver([(work.answer, error)])
+                added = self._add(queued, batch, estimated)
+            except Exception as error:  # noqa: BLE001 - the exception is the answer
+                self._deliver([_Delivery(queued.answer, error)])
                 continue
-            starts_with = starts_with or priority
-            batch.append((work, prepared))
-            expected += seconds
-            if max(time.monotonic() - began, expected) >= BATCH_SECONDS[priority]:
-                return batch
+            if added:
+                first_priority = first_priority or priority
+                estimated += queued.seconds or 0.0
+                if max(time.monotonic() - began, estimated) >= BATCH_SECONDS[priority]:
+                    return batch
 
-    def _read(self, work: Work[J, R]) -> float:
-        """How long the work is expected to take."""
-        if work.seconds is None:
-            work.read = self._kernel.read(work.job)  # type: ignore[arg-type]  # it is no task
-            work.seconds = self._kernel.expected(work.read)
-        return work.seconds
+    def _add(
+        self,
+        queued: QueuedJob[JobT, ParsedT],
+        batch: Batch[JobT, ParsedT, PreparedT],
+        batch_seconds: float,
+    ) -> bool:
+        """Prepares a job and adds it to the batch, whose estimated time is `batch_seconds`.
 
-    def _prepare(self, work: Work[J, R]) -> P:
-        read, work.read = work.read, None  # not kept beyond what is made of it
-        return self._kernel.prepare(read, work.check)  # type: ignore[arg-type]  # it was read
+        Returns False for a job that is dropped or passed on, and for a task.
+        """
+        if queued.answer.done():
+            return False
+        queued.check()
+        if callable(queued.job):
+            self._deliver([_Delivery(queued.answer, queued.job())])
+            return False
+        seconds = self._parse(queued)
+        queued.check()
+        if seconds > self._max_seconds and self._pass_on is not None:
+            self._pass_on(queued)
+            return False
+        self._batch_ends = min(time.monotonic() + batch_seconds + seconds, queued.deadline)
+        batch.append((queued, self._prepare(queued)))
+        return True
 
-    def _computed(self, batch: Batch[J, R, P]) -> list[Answered]:
-        """Each on its own if one of them fails the others."""
+    def _parse(self, queued: QueuedJob[JobT, ParsedT]) -> float:
+        """Parses a job, unless it is parsed. Returns its estimated time in seconds."""
+        if queued.seconds is None:
+            queued.parsed = self._processor.parse(queued.job)  # type: ignore[arg-type]  # no task
+            queued.seconds = self._processor.estimate_seconds(queued.parsed)
+        return queued.seconds
+
+    def _prepare(self, queued: QueuedJob[JobT, ParsedT]) -> PreparedT:
+        parsed, queued.parsed = queued.parsed, None  # free it as soon as possible
+        return self._processor.prepare(parsed, queued.check)  # type: ignore[arg-type]  # is parsed
+
+    def _compute(self, batch: Batch[JobT, ParsedT, PreparedT]) -> list[_Delivery]:
+        """Computes a batch. If it fails, computes each of its jobs alone."""
         if not batch:
             return []
         try:
-            found = self._kernel.run([prepared for _, prepared in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            answers = self._processor.run([prepared for _, prepared in batch])
+        except Exception as error:  # noqa: BLE001 - the exception is the answer
             if len(batch) == 1:
-                return [(batch[0][0].answer, error)]
-            return [one for alone in batch for one in self._computed([alone])]
-        return [(work.answer, one) for (work, _), one in zip(batch, found, strict=True)]
+                return [_Delivery(batch[0][0].answer, error)]
+            return [delivery for entry in batch for delivery in self._compute([entry])]
+        return [
+            _Delivery(queued.answer, answer)
+            for (queued, _), answer in zip(batch, answers, strict=True)
+        ]
 
-    def _deliver(self, answered: Sequence[Answered]) -> None:
-        if answered:
-            # A loop that is closed has nobody left to tell.
-            with suppress(RuntimeError):
-                answered[0][0].get_loop().call_soon_threadsafe(_set, answered)
+    def _deliver(self, deliveries: Sequence[_Delivery]) -> None:
+        if deliveries:
+            with suppress(RuntimeError):  # the event loop is closed
+                deliveries[0].answer.get_loop().call_soon_threadsafe(_set_results, deliveries)
 
-    def _count(self, batch: Batch[J, R, P], seconds: float) -> None:
-        """Learns how long a job of each kind takes, and counts them: nobody waits for it."""
+    def _record(self, batch: Batch[JobT, ParsedT, PreparedT], seconds: float) -> None:
+        """Updates estimates and metrics, after the answers have been delivered."""
         if not batch:
             return
-        expected = [max(work.seconds or 0.0, _SHORTEST) for work, _ in batch]
-        for (work, _), share in zip(batch, expected, strict=True):
-            each = seconds * share / sum(expected)
-            # By ratios: a batch that the machine kept waiting must not have others refused.
-            typical = self._typical.get(work.kind, each)
-            self._typical[work.kind] = typical ** (1 - _RECENT) * each**_RECENT
+        estimates = [(queued.cost_class, queued.seconds or 0.0) for queued, _ in batch]
+        self._typical_time.update(estimates, seconds)
         self._metrics.batch(len(batch))
-        self._kernel.count([prepared for _, prepared in batch])
+        self._processor.record([prepared for _, prepared in batch])
 
 
-class _Collection:
-    """The garbage collector. `paused` may be entered several times at once."""
-
-    def __init__(self) -> None:
-        self._pauses, self._lock = 0, Lock()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """While a large body is read, the collector would look through all that was read, again
-        and again, and hold the event loop for up to a second.
-        """
-        self._pause(1)
-        try:
-            yield
-        finally:
-            self._pause(-1)
-
-    def _pause(self, by: int) -> None:
-        with self._lock:
-            self._pauses += by
-            (gc.disable if self._pauses else gc.enable)()
-
-
-COLLECTION = _Collection()
-
-
-def _set(answered: Sequence[Answered]) -> None:
-    for answer, found in answered:
-        if answer.done():
+def _set_results(deliveries: Sequence[_Delivery]) -> None:
+    for delivery in deliveries:
+        if delivery.answer.done():
             continue
-        if isinstance(found, Exception):
-            answer.set_exception(found)
+        if isinstance(delivery.result, Exception):
+            delivery.answer.set_exception(delivery.result)
         else:
-            answer.set_result(found)
+            delivery.answer.set_result(delivery.result)

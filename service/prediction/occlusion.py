@@ -1,13 +1,12 @@
-"""What can be left out of a request, one thing at a time: a variable, a treatment, a passage.
+"""Ablations of a request: what can be left out of it, such as a variable or a passage of a note.
 
-What the prediction loses without it is what it contributed (leave one covariate out, Lei et al.
-2018). Only its modality is encoded again; the fusion then runs once for each.
+The contribution of a part is what the prediction loses without it (leave one covariate out, Lei
+et al. 2018). Only the modality of the part is encoded again; then the fusion runs.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -31,18 +30,17 @@ from schemas.features import (
 from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
 from schemas.response import Modality
+from service.prediction.answer_fields import Evidence, EvidenceKind
+from service.prediction.note_passages import MAX_PASSAGES, Passage, group_passages
 
-# Of all notes. Each costs a run of the notes' encoder.
-MOST_PASSAGES = 16
-MOST_POINTERS = 100  # of a part; an answer must not grow with what is said a thousand times
+MAX_POINTERS = 100  # of one part: an answer must not grow with a part that is sent a thousand times
 
-_SENTENCE = re.compile(r".+?(?:[.;](?=\s)|\n|$)", re.DOTALL)
-_LAST, _LOWEST, _HIGHEST, _SINCE_LAST = (
+_LAST, _MINIMUM, _MAXIMUM, _HOURS_SINCE_LAST = (
     STATISTICS.index(name) for name in ("last", "minimum", "maximum", "hours_since_last")
 )
-_COUNT = STATISTICS.index("log_count")
-_GIVEN, _RUNNING, _SINCE_START, _RATE = range(len(TREATMENT_FEATURES))
-_TABULAR = {
+_LOG_COUNT = STATISTICS.index("log_count")
+_GIVEN, _RUNNING, _HOURS_SINCE_START, _RATE = range(len(TREATMENT_FEATURES))
+_TABULAR_FIELDS = {  # display name and unit
     "age": ("Age", "a"),
     "sex": ("Sex", None),
     "height_cm": ("Height", "cm"),
@@ -54,163 +52,182 @@ _TABULAR = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something that can be left out of one modality of a request.
+class Ablation:
+    """A part of a request, and its modality without it.
 
-    `fields`: those of its `schemas.response.Because`, but the contribution. `left`: the modality's
-    arrays without it; None if nothing is left of the modality.
+    `evidence`: the part as the answer describes it. `remaining`: the arrays of the modality
+    without the part; None if nothing of the modality remains.
     """
 
     modality: Modality
-    fields: dict[str, Any]
-    left: dict[str, Array] | None
+    evidence: Evidence
+    remaining: dict[str, Array] | None
 
 
-def parts(
+def ablations(
     payload: Payload,
     arrays: Mapping[Modality, dict[str, Array]],
     spec: FeatureSpec,
     encode: Callable[[str], NoteTokens],
     check: Callable[[], None] = unlimited,
-) -> list[Part]:
-    """All parts of a request whose features are `arrays`.
+) -> list[Ablation]:
+    """All ablations of a payload with the features `arrays`.
 
-    The weight is left out of the tabular data alone: rates that it converted stay. `encode`: one
-    note. `check` is called before each part; what it raises ends the search.
+    `encode` tokenizes a note. `check` is called before each ablation; an exception that it raises
+    ends the search. An ablation of the weight does not change the rates that it converted.
     """
-    of_modality: dict[Modality, Callable[[], Iterator[Part]]] = {
-        "tabular": lambda: _tabular(payload, spec),
-        "series": lambda: _series(payload, arrays["series"], spec),
-        "notes": lambda: _notes(payload, spec, encode),
-        "image": lambda: _image(payload, spec),
+    by_modality: dict[Modality, Callable[[], Iterator[Ablation]]] = {
+        "tabular": lambda: _tabular_ablations(payload, spec),
+        "series": lambda: _series_ablations(payload, arrays["series"], spec),
+        "notes": lambda: _note_ablations(payload, spec, encode),
+        "image": lambda: _image_ablations(payload, spec),
     }
-    found = []
+    collected = []
     for modality in arrays:
-        for part in of_modality[modality]():
+        for ablation in by_modality[modality]():
             check()
-            found.append(part)
-    return found
+            collected.append(ablation)
+    return collected
 
 
-def most_parts(payload: Payload, spec: FeatureSpec) -> dict[Modality, int]:
-    """No more parts than these, by modality: known before features are made."""
+def max_ablations(payload: Payload, spec: FeatureSpec) -> dict[Modality, int]:
+    """An upper bound of the number of ablations by modality, known before feature extraction."""
     treatments = min(len(payload.treatments), len(spec.treatments))
-    passages = min(MOST_PASSAGES, sum(len(note.text) for note in payload.notes) // 2 + 1)
+    passages = min(MAX_PASSAGES, sum(len(note.text) for note in payload.notes) // 2 + 1)
     return {
-        "tabular": 0 if payload.tabular is None else len(_TABULAR),
+        "tabular": 0 if payload.tabular is None else len(_TABULAR_FIELDS),
         "series": min(len(payload.series), len(spec.variables)) + treatments,
         "notes": passages if payload.notes else 0,
         "image": min(len(payload.images), 1),
     }
 
 
-def _alone(payload: Payload, spec: FeatureSpec, **parts: Any) -> Any:
-    """The arrays of a payload that has nothing but these parts, by modality."""
-    empty: dict[str, Any] = {
-        "tabular": None,
-        "series": [],
-        "treatments": [],
-        "notes": [],
-        "images": [],
+def _evidence(kind: EvidenceKind, name: str, display: str, pointers: Sequence[str]) -> Evidence:
+    evidence: Evidence = {
+        "kind": kind,
+        "name": name,
+        "display": display,
+        "pointers": [*pointers[:MAX_POINTERS]],
     }
-    return features(payload.model_copy(update=empty | parts), spec).arrays
+    if len(pointers) > MAX_POINTERS:
+        evidence["further_pointers"] = len(pointers) - MAX_POINTERS
+    return evidence
 
 
-def _tabular(payload: Payload, spec: FeatureSpec) -> Iterator[Part]:
-    given = payload.tabular or Tabular()
-    whole = _alone(payload, spec, tabular=given)["tabular"]["values"]
-    for name, (display, unit) in _TABULAR.items():
-        value = getattr(given, name)
+# ----------------------------------------------------------------------------------------- tabular
+
+
+def _tabular_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
+    tabular = payload.tabular or Tabular()
+    complete = _tabular_arrays(payload, tabular, spec)
+    for name, (display, unit) in _TABULAR_FIELDS.items():
+        value = getattr(tabular, name)
         if value is None:
             continue
-        without = given.model_copy(update={name: None})
-        left = _alone(payload, spec, tabular=without).get("tabular")
-        if left is not None and np.array_equal(left["values"], whole, equal_nan=True):
-            continue  # it was not used: the receipt says why
-        fields = {
-            "kind": "tabular",
-            "name": name,
-            "display": display,
-            "pointers": [f"/tabular/{name}"],
-            "value": value.isoformat() if isinstance(value, datetime) else value,
-        }
-        yield Part("tabular", fields | _told("unit", unit), left)
+        remaining = _tabular_arrays(payload, tabular.model_copy(update={name: None}), spec)
+        if (
+            complete is not None
+            and remaining is not None
+            and np.array_equal(remaining["values"], complete["values"], equal_nan=True)
+        ):
+            continue  # the model did not use it; the receipt says why
+        evidence = _evidence("tabular", name, display, [f"/tabular/{name}"])
+        evidence["value"] = value.isoformat() if isinstance(value, datetime) else value
+        if unit is not None:
+            evidence["unit"] = unit
+        yield Ablation("tabular", evidence, remaining)
 
 
-def _series(payload: Payload, arrays: dict[str, Array], spec: FeatureSpec) -> Iterator[Part]:
+def _tabular_arrays(
+    payload: Payload, tabular: Tabular, spec: FeatureSpec
+) -> dict[str, Array] | None:
+    """The arrays of tabular data without other modalities."""
+    others: dict[str, Any] = {"series": [], "treatments": [], "notes": [], "images": []}
+    alone = payload.model_copy(update=others | {"tabular": tabular})
+    return features(alone, spec).arrays.get("tabular")
+
+
+# ---------------------------------------------------------------------------- series and treatments
+
+
+def _series_ablations(
+    payload: Payload, arrays: dict[str, Array], spec: FeatureSpec
+) -> Iterator[Ablation]:
     statistics, treatments = arrays["statistics"], arrays["treatments"]
-    measured = np.flatnonzero(~np.isnan(statistics[:, _LAST]))
-    given = np.flatnonzero(treatments[:, _GIVEN])
-    only_one = len(measured) + len(given) == 1
+    measured = np.flatnonzero(~np.isnan(statistics[:, _LAST])).tolist()
+    given = np.flatnonzero(treatments[:, _GIVEN]).tolist()
+    is_single = len(measured) + len(given) == 1
     series = _pointers("series", [spec.find_variable(s.variable) for s in payload.series])
+    for i in measured:
+        evidence = _series_evidence(payload, spec, i, statistics[i], series[i])
+        remaining = {
+            "statistics": _without_row(statistics, i, zeros=[_LOG_COUNT]),
+            "treatments": treatments,
+        }
+        yield Ablation("series", evidence, None if is_single else remaining)
     courses = _pointers("treatments", treatment_indices(payload.treatments, spec))
-    for i in measured.tolist():
-        variable, row = spec.variables[i], _shown(statistics[i])
-        fields = {
-            "kind": "series",
-            "name": variable.name,
-            "display": variable.display,
-            **_pointed(series[i]),
-            "unit": variable.unit,
-            "last": row[_LAST],
-            "lowest": row[_LOWEST],
-            "highest": row[_HIGHEST],
-            "time": _before(payload.as_of, row[_SINCE_LAST]),
+    for i in given:
+        evidence = _treatment_evidence(payload, spec, i, treatments[i], courses[i])
+        remaining = {
+            "statistics": statistics,
+            "treatments": _without_row(treatments, i, zeros=[_GIVEN, _RUNNING]),
         }
-        left = _blanked(statistics, i, zeros=[_COUNT])
-        left_arrays = {"statistics": left, "treatments": treatments}
-        yield Part("series", fields, None if only_one else left_arrays)
-    for i in given.tolist():
-        treatment, row = spec.treatments[i], _shown(treatments[i])
-        fields = {
-            "kind": "treatment",
-            "name": treatment.name,
-            "display": treatment.display,
-            **_pointed(courses[i]),
-            "running": bool(row[_RUNNING]),
-            "since": _before(payload.as_of, row[_SINCE_START]),
-        }
-        if np.isfinite(row[_RATE]):
-            fields |= {"rate": row[_RATE], "unit": treatment.unit}
-        left = _blanked(treatments, i, zeros=[_GIVEN, _RUNNING])
-        left_arrays = {"statistics": statistics, "treatments": left}
-        yield Part("series", fields, None if only_one else left_arrays)
+        yield Ablation("series", evidence, None if is_single else remaining)
+
+
+def _series_evidence(
+    payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
+) -> Evidence:
+    variable, values = spec.variables[index], _significant_digits(row)
+    evidence = _evidence("series", variable.name, variable.display, pointers)
+    evidence["unit"] = variable.unit
+    evidence["last"] = values[_LAST]
+    evidence["lowest"] = values[_MINIMUM]
+    evidence["highest"] = values[_MAXIMUM]
+    evidence["time"] = _hours_before(payload.as_of, values[_HOURS_SINCE_LAST])
+    return evidence
+
+
+def _treatment_evidence(
+    payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
+) -> Evidence:
+    treatment, values = spec.treatments[index], _significant_digits(row)
+    evidence = _evidence("treatment", treatment.name, treatment.display, pointers)
+    evidence["running"] = bool(values[_RUNNING])
+    evidence["since"] = _hours_before(payload.as_of, values[_HOURS_SINCE_START])
+    if np.isfinite(values[_RATE]):
+        evidence["rate"] = values[_RATE]
+        if treatment.unit is not None:
+            evidence["unit"] = treatment.unit
+    return evidence
 
 
 def _pointers(field: str, indices: Sequence[int | None]) -> dict[int, list[str]]:
-    """By index the pointers to what the payload says of it."""
-    found: dict[int, list[str]] = defaultdict(list)
-    for i, index in enumerate(indices):
+    """The pointers into a list of the payload, by the index that each of its entries stands for."""
+    pointers: dict[int, list[str]] = defaultdict(list)
+    for position, index in enumerate(indices):
         if index is not None:
-            found[index].append(f"/{field}/{i}")
-    return found
+            pointers[index].append(f"/{field}/{position}")
+    return pointers
 
 
-def _pointed(pointers: Iterable[str]) -> dict[str, Any]:
-    """The fields of a part that say what of the request it is."""
-    found = list(pointers)
-    return {"pointers": found[:MOST_POINTERS]} | _told(
-        "further_pointers", max(0, len(found) - MOST_POINTERS) or None
-    )
+def _without_row(rows: Array, index: int, zeros: Sequence[int]) -> Floats:
+    """A copy in which one row is that of an absent entry: NaN, and 0 in the columns `zeros`."""
+    remaining = rows.astype(np.float32)
+    remaining[index] = np.nan
+    remaining[index, zeros] = 0.0
+    return remaining
 
 
-def _blanked(rows: Array, i: int, zeros: Sequence[int]) -> Floats:
-    """A copy in which row `i` is that of something that is not there: NaN, and some columns 0."""
-    out = rows.astype(np.float32)
-    out[i] = np.nan
-    out[i, zeros] = 0.0
-    return out
-
-
-def _shown(row: Array) -> list[float]:
-    """Without the digits that single precision makes up."""
+def _significant_digits(row: Array) -> list[float]:
+    """Values rounded to the six digits that single precision holds."""
     return [float(f"{value:.6g}") for value in row.tolist()]
 
 
-def _before(as_of: datetime, hours: float) -> str:
-    """The time so many hours before, to the second: hours are kept in single precision.
+def _hours_before(as_of: datetime, hours: float) -> str:
+    """The time `hours` before, rounded to seconds: hours are stored in single precision.
 
-    In the zone of `as_of`, unless it is before year 1 there.
+    In the time zone of `as_of`, unless the year there would be below 1.
     """
     ago = timedelta(seconds=round(hours * 3600))
     try:
@@ -224,111 +241,50 @@ def _before(as_of: datetime, hours: float) -> str:
 # ------------------------------------------------------------------------------------------- notes
 
 
-@dataclass(frozen=True)
-class _Passage:
-    """The characters [start, stop) of a note. `whole`: nothing else is in the note."""
-
-    note: int
-    start: int
-    stop: int
-    whole: bool
-
-
-def _notes(
+def _note_ablations(
     payload: Payload, spec: FeatureSpec, encode: Callable[[str], NoteTokens]
-) -> Iterator[Part]:
-    """Passages of notes; what is left is not read anew (`NoteTokens.without`)."""
+) -> Iterator[Ablation]:
+    """Ablations of passages. The rest of a note is not encoded again (`NoteTokens.without`)."""
     texts = {i: note_text(payload.notes[i].text) for i in notes_in_window(payload, spec)}
-    texts = {i: one for i, one in texts.items() if one.text.strip()}
-    tokens = {i: encode(one.text) for i, one in texts.items()}
-    for group in _groups({i: texts[i].text for i in sorted(texts)}):
-        gone = {one.note: one for one in group}
-        left = [
-            found.ids if i not in gone else found.without(gone[i].start, gone[i].stop)
-            for i, found in tokens.items()
-            if i not in gone or not gone[i].whole
+    texts = {i: text for i, text in texts.items() if text.text.strip()}
+    tokens = {i: encode(text.text) for i, text in texts.items()}
+    for group in group_passages({i: texts[i].text for i in sorted(texts)}):
+        removed = {passage.note: passage for passage in group}
+        remaining = [
+            note.ids if i not in removed else note.without(removed[i].start, removed[i].stop)
+            for i, note in tokens.items()
+            if i not in removed or not removed[i].whole
         ]
-        arrays: dict[str, Array] | None = {"tokens": np.concatenate(left)} if left else None
-        yield Part("notes", _note_fields(payload, group, texts), arrays)
+        arrays: dict[str, Array] | None = None
+        if remaining:
+            arrays = {"tokens": np.concatenate(remaining)}
+        yield Ablation("notes", _note_evidence(payload, group, texts), arrays)
 
 
-def _note_fields(
-    payload: Payload, group: Sequence[_Passage], texts: Mapping[int, NoteText]
-) -> dict[str, Any]:
-    notes = [payload.notes[one.note] for one in group]
+def _note_evidence(
+    payload: Payload, group: Sequence[Passage], texts: Mapping[int, NoteText]
+) -> Evidence:
+    notes = [payload.notes[passage.note] for passage in group]
     kinds = {note.kind for note in notes}
-    fields = {
-        "kind": "note",
-        "name": kinds.pop() if len(kinds) == 1 else "note",
-        **_pointed(f"/notes/{one.note}/text" for one in group),
-        "time": max(note.time for note in notes).isoformat(),
-    }
-    if len(group) > 1:
-        return fields | {"display": f"{len(group)} notes, {fields['name']}"}
-    start, end = texts[group[0].note].as_sent(group[0].start, group[0].stop)
-    return fields | {"display": f"Note, {fields['name']}", "start": start, "end": end}
-
-
-def _groups(texts: Mapping[int, str]) -> list[list[_Passage]]:
-    """At most MOST_PASSAGES groups, which hold all of all notes: a passage, or whole notes.
-
-    A passage has as many sentences as make a MOST_PASSAGES-th of all text, and ends with its note.
-    If these are too many, a short rest joins the passage before it, and short notes are together.
-    """
-    enough = sum(map(len, texts.values())) / MOST_PASSAGES
-    of_note = [list(_passages(i, text, enough)) for i, text in texts.items()]
-    if sum(map(len, of_note)) <= MOST_PASSAGES:
-        return [[one] for passages in of_note for one in passages]
-    groups: list[list[_Passage]] = []
-    short: list[_Passage] = []
-    for passages in of_note:
-        last = passages.pop()
-        if last.stop - last.start >= enough:
-            passages.append(last)
-        elif passages:
-            before = passages.pop()
-            passages.append(replace(before, stop=last.stop, whole=not passages))
-        else:
-            short.append(last)
-            if sum(one.stop for one in short) >= enough:
-                groups.append(short)
-                short = []
-        groups += [[one] for one in passages]
-    return [*groups, short] if short else groups
-
-
-def _passages(note: int, text: str, enough: float) -> Iterator[_Passage]:
-    """Whole sentences that together have `enough` characters, to the end of the note."""
-    end = len(text.rstrip())
-    start, blank = 0, True
-    for found in _SENTENCE.finditer(text):
-        blank = blank and not found[0].strip()
-        last = found.end() >= end
-        if not blank and (last or found.end() - start >= enough):
-            stop = len(text) if last else found.end()
-            yield _Passage(note, start, stop, whole=last and start == 0)
-            start, blank = stop, True
-        if last:
-            break
+    name = kinds.pop() if len(kinds) == 1 else "note"
+    display = f"{len(group)} notes, {name}" if len(group) > 1 else f"Note, {name}"
+    pointers = [f"/notes/{passage.note}/text" for passage in group]
+    evidence = _evidence("note", name, display, pointers)
+    evidence["time"] = max(note.time for note in notes).isoformat()
+    if len(group) == 1:
+        (passage,) = group
+        span = texts[passage.note].as_sent(passage.start, passage.stop)
+        evidence["start"], evidence["end"] = span
+    return evidence
 
 
 # ------------------------------------------------------------------------------------------- image
 
 
-def _image(payload: Payload, spec: FeatureSpec) -> Iterator[Part]:
-    """The film that is read."""
+def _image_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
     film = film_read(payload, spec)
     if film is None:
         return
-    fields = {
-        "kind": "image",
-        "name": CHEST_XRAY,
-        "display": "Chest X-ray",
-        "pointers": [f"/images/{film}"],
-        "time": payload.images[film].time.isoformat(),
-    }
-    yield Part("image", fields, None)
-
-
-def _told(name: str, value: object) -> dict[str, object]:
-    return {} if value is None else {name: value}
+    evidence = _evidence("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])
+    evidence["time"] = payload.images[film].time.isoformat()
+    yield Ablation("image", evidence, None)

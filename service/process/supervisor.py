@@ -25,7 +25,7 @@ from service.process.child_process import Backoff, ChildEnded, ChildProcess
 from service.process.graph_supervisor import GraphSupervisor
 from service.process.messages import WorkerCommand, WorkerReply
 from service.process.worker import FLUSH_SECONDS, run_worker
-from service.runtime.bundle import chosen_device
+from service.runtime.bundle import select_device
 from service.settings import Settings, available_cpus
 from service.telemetry.shared_counters import SharedCounters
 
@@ -40,7 +40,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, log: FilteringBoundLogger) -> None:
         """Raises BundleError for a device that was asked for and is not there."""
-        cpus, device = available_cpus(), chosen_device(settings.device)
+        cpus, device = available_cpus(), select_device(settings.device)
         self._count = settings.workers or cpus
         self._shared = settings.graphs == "shared" or (settings.graphs, device) == ("auto", "cuda")
         threads = settings.threads or max(1, cpus // (1 if self._shared else self._count))

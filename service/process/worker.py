@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from schemas.bundle_files import BundleError, one_line
 from service.http.app import create_app
 from service.http.server.server import HttpServer
-from service.prediction.golden import rehearse
+from service.prediction.golden import check_golden_answers
 from service.process.child_process import ignore_terminal_signals
 from service.process.hot_reload import Switch, settle
 from service.process.messages import WorkerCommand, WorkerReply
@@ -104,7 +104,7 @@ class _Worker:
                 return WorkerReply(fault=fault)
             engine = Engine(bundle)
             engine.replay_golden()
-            rehearse(engine, self._counted)
+            check_golden_answers(engine, self._counted)
             app = create_app(engine, settings, self._log, self._counted, self._traces)
         except BundleError as error:
             return WorkerReply(fault=one_line(str(error)))

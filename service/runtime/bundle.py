@@ -1,6 +1,6 @@
-"""A bundle in memory: its manifest, its graphs as running sessions, its documents.
+"""A bundle in memory: its manifest, its graphs and its documents.
 
-Whatever is not as the manifest says is a BundleError before the first request.
+Everything is verified when the bundle is loaded, so that no request fails later.
 """
 
 import ctypes
@@ -25,11 +25,18 @@ from schemas.features import Array, Floats
 from schemas.manifest import GOLDEN, Graph, Manifest, Tensor, faults_of, read_manifest
 from schemas.response import Modality
 from schemas.tim import TIM, Tim
-from service.runtime.bundle_checks import ATTENTION, EMBEDDING, PRESENT, UNUSUAL, YES_NO, check
+from service.runtime.bundle_checks import (
+    ATTENTION,
+    EMBEDDING,
+    PRESENT,
+    UNUSUAL,
+    YES_NO,
+    check_consistency,
+)
 from service.settings import Device
 from service.telemetry.logging import where
 
-__all__ = ["ATTENTION", "EMBEDDING", "PRESENT", "UNUSUAL", "YES_NO"]  # for those who run a bundle
+__all__ = ["ATTENTION", "EMBEDDING", "PRESENT", "UNUSUAL", "YES_NO"]  # re-exported
 
 MODEL_CARD = "MODEL_CARD.md"
 NOTICE = "NOTICE"
@@ -40,22 +47,26 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_SILENT = 4  # fatal only: its lines about a failed run quote input values
+_FATAL = 4  # log level: lines about a failed run quote input values
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class Runnable(Protocol):
-    """One graph, ready to run. Safe to call from several threads."""
+    """A graph that is ready to run. Safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Floats]:
-        """The graph's outputs by name. `inputs` may hold more than the graph asks for."""
+        """Returns the outputs by name. Ignores inputs that the graph does not have."""
+
+
+# Given a bundle's folder and digest, returns a constructor of graphs that run in another process.
+GraphConnector = Callable[[Path, str], Callable[[Graph], Runnable]]
 
 
 @dataclass(frozen=True)
-class Session:
-    """A graph in this process."""
+class LocalGraph:
+    """A graph that runs in this process. `onnx`: its ONNX Runtime session."""
 
     graph: Graph
     onnx: Any
@@ -68,9 +79,9 @@ class Session:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `digest` is the SHA-256 of its manifest.
+    """A verified bundle. `digest`: SHA-256 of its manifest.
 
-    `golden` is empty while a bundle is being made: its answers are the engine's own.
+    `golden` is empty during export: the engine computes the golden answers.
     """
 
     manifest: Manifest
@@ -81,7 +92,6 @@ class Bundle:
     golden: bytes
     tim: Tim | None
     model_card: bytes | None
-    notice: bytes | None
 
     @classmethod
     def load(
@@ -89,22 +99,23 @@ class Bundle:
         path: Path,
         device: Device = "auto",
         threads: int = 1,
-        elsewhere: Callable[[Path, str], Callable[[Graph], Runnable]] | None = None,
+        remote: GraphConnector | None = None,
     ) -> Self:
-        """Reads and checks everything in the folder.
+        """Loads and verifies a bundle.
 
-        `elsewhere`: of a bundle's folder and digest, what gives graphs that are not run here.
+        `threads`: CPU threads of each graph. `remote`: connects to a process that runs the graphs;
+        without it, they run in this process.
 
-        Raises BundleError for whatever is missing, was changed, or is not as the manifest says,
-        and for a device that was asked for and is not there.
+        Raises BundleError if a file is missing, changed or not as the manifest declares, and if the
+        requested device is not available.
         """
         try:
-            return cls._load(path, device, threads, elsewhere)
+            return cls._load(path, device, threads, remote)
         except BundleError:
             raise
         except Exception as error:
-            at = where(error)[-1]
-            fault = f"{one_line(str(path))} cannot be loaded: {type(error).__name__} at {at}"
+            frame = where(error)[-1]
+            fault = f"{one_line(str(path))} cannot be loaded: {type(error).__name__} at {frame}"
             raise BundleError(fault) from error
 
     @classmethod
@@ -113,44 +124,42 @@ class Bundle:
         path: Path,
         device: Device,
         threads: int,
-        elsewhere: Callable[[Path, str], Callable[[Graph], Runnable]] | None,
+        remote: GraphConnector | None,
     ) -> Self:
         manifest, digest = read_manifest(path)
         graphs = (*manifest.encoders.values(), manifest.fusion)
         for file in (graph.file for graph in graphs):
             if file not in manifest.files:
                 raise BundleError(f"{path}: the manifest has no digest of {file}")
-        found = chosen_device(device)
-        if elsewhere is None:
-            ready: Callable[[Graph], Runnable] = partial(
-                _session, path, manifest.files, found, threads
-            )
+        available = select_device(device)
+        load_graph: Callable[[Graph], Runnable]
+        if remote is None:
+            load_graph = partial(_load_graph, path, manifest.files, available, threads)
         else:
-            ready = elsewhere(path, digest)
+            load_graph = remote(path, digest)
         bundle = cls(
-            manifest=manifest.on(found),
+            manifest=manifest.on(available),
             digest=digest,
-            device=found,
-            encoders={m: ready(graph) for m, graph in manifest.encoders.items()},
-            fusion=ready(manifest.fusion),
+            device=available,
+            encoders={m: load_graph(graph) for m, graph in manifest.encoders.items()},
+            fusion=load_graph(manifest.fusion),
             golden=_document(path, manifest, GOLDEN) or b"",
             tim=_tim(path, manifest),
             model_card=_document(path, manifest, MODEL_CARD),
-            notice=_document(path, manifest, NOTICE),
         )
-        check(manifest)
-        if bundle.tim and bundle.tim.tasks != tuple(facts.task.name for facts in manifest.tasks):
+        check_consistency(manifest)
+        if bundle.tim and bundle.tim.tasks != tuple(task.task.name for task in manifest.tasks):
             raise BundleError(f"{path / TIM} is of other tasks than the bundle's")
         return bundle
 
     def graph(self, file: str) -> Runnable:
-        """A graph by its file. Raises KeyError."""
+        """The graph in a file. Raises KeyError if no graph has this file name."""
         modalities = {graph.file: m for m, graph in self.manifest.encoders.items()}
         return self.fusion if file == self.manifest.fusion.file else self.encoders[modalities[file]]
 
 
 def _document(path: Path, manifest: Manifest, name: str) -> bytes | None:
-    """A file that a bundle need not have; one without a digest is not served."""
+    """Reads an optional file. Returns None if the manifest has no digest of it."""
     if name not in manifest.files:
         return None
     return read_verified(path, name, manifest.files, DOCUMENT_BYTES)
@@ -166,18 +175,18 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
         raise BundleError(f"{path / TIM} is no TIM: {faults_of(error)}") from None
 
 
-def chosen_device(asked: Device) -> Literal["cpu", "cuda"]:
-    """Raises BundleError for a CUDA device that was asked for and is not there."""
-    if asked == "cpu":
+def select_device(requested: Device) -> Literal["cpu", "cuda"]:
+    """The device to run on. Raises BundleError if CUDA is requested and not available."""
+    if requested == "cpu":
         return "cpu"
-    there = _CUDA in onnxruntime.get_available_providers() and _cuda_devices() > 0
-    if asked == "cuda" and not there:
-        raise BundleError("M3H_DEVICE=cuda, and no CUDA device is there")
-    return "cuda" if there else "cpu"
+    has_cuda = _CUDA in onnxruntime.get_available_providers() and _count_cuda_devices() > 0
+    if requested == "cuda" and not has_cuda:
+        raise BundleError("M3H_DEVICE=cuda, and no CUDA device is available")
+    return "cuda" if has_cuda else "cpu"
 
 
-def _cuda_devices() -> int:
-    """CUDA devices by the driver's own count: ONNX Runtime would name CUDA where there is none."""
+def _count_cuda_devices() -> int:
+    """Counts CUDA devices with the driver: ONNX Runtime offers CUDA even without a device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -188,56 +197,61 @@ def _cuda_devices() -> int:
     return count.value
 
 
-def _session(
+def _load_graph(
     path: Path,
     files: Mapping[str, str],
     device: Literal["cpu", "cuda"],
     threads: int,
     graph: Graph,
-) -> Session:
+) -> LocalGraph:
+    """Reads and verifies the file of a graph and creates its session. Raises BundleError."""
     options = onnxruntime.SessionOptions()
-    # A graph's weights are in its own file, whose digest is known: there is no folder of others.
+    # The weights are in the graph's file, whose digest is verified. External files are refused.
     options.add_session_config_entry(_WEIGHTS_FOLDER, os.devnull)
-    options.log_severity_level = _SILENT
+    options.log_severity_level = _FATAL
     options.intra_op_num_threads = threads
-    # Requests share the processors: a thread that spins for work takes them from another request.
+    # Requests share the CPUs: a thread that spins while it waits takes CPU time from others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [_CPU]
     if device == "cuda":
-        # TF32 keeps 10 bits of the fraction: too few for the golden answers.
+        # TF32 has a fraction of 10 bits, too few for the golden answers.
         providers = [(_CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), _CPU]
         onnxruntime.preload_dlls()
     content = read_verified(path, graph.file, files, FILE_BYTES)
     try:
-        # Its fallback prints to standard output and goes on with another provider.
+        # The fallback would print to standard output and use another provider.
         session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
     except Exception as error:  # noqa: BLE001 - its errors have no common base
         raise BundleError(f"{path / graph.file} does not load: {one_line(str(error))}") from None
     if device == "cuda" and _CUDA not in session.get_providers():
         raise BundleError(
-            "a CUDA device is there, and ONNX Runtime cannot use it: "
+            "ONNX Runtime cannot use the CUDA device: "
             "are CUDA 13 and cuDNN 9 installed? M3H_DEVICE=cpu serves without it"
         )
     _check_tensors(path / graph.file, "input", graph.inputs, session.get_inputs())
     _check_tensors(path / graph.file, "output", graph.outputs, session.get_outputs())
-    return Session(graph, session)
+    return LocalGraph(graph, session)
 
 
-def _check_tensors(file: Path, kind: str, stated: tuple[Tensor, ...], real: list[Any]) -> None:
-    names, real_names = {t.name for t in stated}, {t.name for t in real}
-    if names != real_names:
-        differ = ", ".join(sorted(names ^ real_names))
+def _check_tensors(file: Path, kind: str, declared: tuple[Tensor, ...], actual: list[Any]) -> None:
+    """Raises BundleError if a graph's inputs or outputs are not those that the manifest declares.
+
+    `kind`: "input" or "output". `actual`: as ONNX Runtime describes them.
+    """
+    names, actual_names = {t.name for t in declared}, {t.name for t in actual}
+    if names != actual_names:
+        differ = ", ".join(sorted(names ^ actual_names))
         raise BundleError(f"{file}: the {kind}s are not those of the manifest: {differ}")
-    by_name = {tensor.name: tensor for tensor in real}
-    for tensor in stated:
-        found = by_name[tensor.name]
-        dtype = _DTYPES.get(found.type, found.type)
+    by_name = {tensor.name: tensor for tensor in actual}
+    for tensor in declared:
+        node = by_name[tensor.name]
+        dtype = _DTYPES.get(node.type, node.type)
         if dtype != tensor.dtype:
             raise BundleError(f"{file}: {kind} {tensor.name} is {dtype}, not {tensor.dtype}")
-        if len(found.shape) != len(tensor.axes) or any(
+        if len(node.shape) != len(tensor.axes) or any(
             isinstance(axis, int) and isinstance(length, int) and axis != length
-            for axis, length in zip(tensor.axes, found.shape, strict=True)
+            for axis, length in zip(tensor.axes, node.shape, strict=True)
         ):
             raise BundleError(
-                f"{file}: {kind} {tensor.name} has axes {found.shape}, not {list(tensor.axes)}"
+                f"{file}: {kind} {tensor.name} has axes {node.shape}, not {list(tensor.axes)}"
             )

@@ -1,6 +1,6 @@
-"""Whether a manifest's parts agree with each other: its spec, its graphs, its tasks.
+"""Checks that the parts of a manifest agree: spec, graphs and tasks.
 
-Whatever does not is a BundleError that names it.
+Each check raises a BundleError that names the part and the rule.
 """
 
 from itertools import pairwise
@@ -16,8 +16,8 @@ UNUSUAL = "unusual"
 PRESENT = "present"
 YES_NO = ("no", "yes")  # the classes of a binary task
 
-# The names of each modality's arrays, as `schemas.features` makes them.
-_INPUTS: dict[Modality, set[str]] = {
+# The arrays of each modality, as named by `schemas.features`.
+_FEATURES: dict[Modality, set[str]] = {
     "tabular": {"values"},
     "series": {"statistics", "treatments"},
     "notes": {"tokens"},
@@ -25,15 +25,15 @@ _INPUTS: dict[Modality, set[str]] = {
 }
 
 
-def check(manifest: Manifest) -> None:
-    """Raises BundleError."""
+def check_consistency(manifest: Manifest) -> None:
+    """Raises BundleError if parts of the manifest contradict each other."""
     _check_tokenizer(manifest)
     _check_encoders(manifest)
     _check_features(manifest)
     _check_fusion(manifest)
-    for facts in manifest.tasks:
-        _check_task(facts, manifest)
-        _check_uncertainty(facts)
+    for served in manifest.tasks:
+        _check_task(served, manifest)
+        _check_uncertainty(served)
     _check_phenotypes(manifest)
 
 
@@ -43,16 +43,16 @@ def _check_tokenizer(manifest: Manifest) -> None:
         manifest.spec.tokenizer.encode("Fever.")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # noqa: BLE001 - plain Exception, or a panic, which is none
+    except BaseException:  # noqa: BLE001 - an Exception, or a Rust panic, which is not one
         raise BundleError(f"{TOKENIZER} is no tokenizer") from None
     if separator is None:
         raise BundleError(f"{TOKENIZER} has no [SEP]")
 
 
 def _check_features(manifest: Manifest) -> None:
-    """The encoders take the arrays that the spec makes, behind an axis for the batch."""
+    """Checks that the encoders accept the feature arrays of the spec, after a batch axis."""
     spec = manifest.spec
-    made: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    features: dict[str, tuple[str, tuple[int | None, ...]]] = {
         "values": ("float32", (len(spec.tabular_names),)),
         "statistics": ("float32", (len(spec.variables), len(STATISTICS))),
         "treatments": ("float32", (len(spec.treatments), len(TREATMENT_FEATURES))),
@@ -61,8 +61,8 @@ def _check_features(manifest: Manifest) -> None:
     }
     for modality, graph in manifest.encoders.items():
         for tensor in graph.inputs:
-            dtype, lengths = made[tensor.name]
-            if tensor.dtype != dtype or not _takes(tensor.axes[1:], lengths):
+            dtype, lengths = features[tensor.name]
+            if tensor.dtype != dtype or not _accepts(tensor.axes[1:], lengths):
                 shape = ", ".join(str(length or "length") for length in lengths)
                 raise BundleError(
                     f"encoder {modality}: {tensor.name} must be {dtype} [batch, {shape}], as the "
@@ -70,19 +70,19 @@ def _check_features(manifest: Manifest) -> None:
                 )
 
 
-def _takes(axes: tuple[int | str, ...], lengths: tuple[int | None, ...]) -> bool:
-    """Whether a tensor takes arrays of these lengths; None is any."""
+def _accepts(axes: tuple[int | str, ...], lengths: tuple[int | None, ...]) -> bool:
+    """Whether a tensor accepts arrays of these lengths; None is any length."""
     return len(axes) == len(lengths) and all(
         isinstance(axis, str) or length == axis for axis, length in zip(axes, lengths, strict=True)
     )
 
 
 def _check_encoders(manifest: Manifest) -> None:
-    widths = {tensor.name: tensor.axes[-1] for tensor in manifest.fusion.inputs}
+    dims = {tensor.name: tensor.axes[-1] for tensor in manifest.fusion.inputs}
     for modality, graph in manifest.encoders.items():
         inputs = {tensor.name for tensor in graph.inputs}
-        if not inputs <= _INPUTS[modality]:
-            unknown = ", ".join(sorted(inputs - _INPUTS[modality]))
+        if not inputs <= _FEATURES[modality]:
+            unknown = ", ".join(sorted(inputs - _FEATURES[modality]))
             raise BundleError(f"encoder {modality}: no feature is named {unknown}")
         outputs = {tensor.name: (tensor.dtype, len(tensor.axes)) for tensor in graph.outputs}
         if outputs != {EMBEDDING: ("float32", 2), UNUSUAL: ("float32", 1)}:
@@ -90,8 +90,8 @@ def _check_encoders(manifest: Manifest) -> None:
                 f"encoder {modality}: its outputs must be {EMBEDDING} [batch, width] and "
                 f"{UNUSUAL} [batch], of float32; a bundle of an older format must be exported again"
             )
-        (width,) = (tensor.axes[-1] for tensor in graph.outputs if tensor.name == EMBEDDING)
-        if modality in widths and width != widths[modality]:
+        (dim,) = (tensor.axes[-1] for tensor in graph.outputs if tensor.name == EMBEDDING)
+        if modality in dims and dim != dims[modality]:
             raise BundleError(f"encoder {modality}: its width is not that of the fusion's input")
 
 
@@ -106,52 +106,52 @@ def _check_fusion(manifest: Manifest) -> None:
     for tensor in manifest.fusion.outputs:
         if tensor.dtype != "float32":
             raise BundleError(f"fusion: output {tensor.name} must be float32")
-    tasks = len({facts.task.name for facts in manifest.tasks})
+    tasks = len({served.task.name for served in manifest.tasks})
     if tasks != len(manifest.tasks):
         raise BundleError("two tasks have one name")
     if ATTENTION not in outputs or outputs[ATTENTION].axes[1:] != (tasks, tasks):
         raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
 
 
-def _check_task(facts: TaskFacts, manifest: Manifest) -> None:
-    name = facts.task.name
+def _check_task(served: TaskFacts, manifest: Manifest) -> None:
+    name = served.task.name
     outputs = {tensor.name: tensor.axes for tensor in manifest.fusion.outputs}
-    axes = outputs.get(facts.output)
+    axes = outputs.get(served.output)
     if axes is None:
-        raise BundleError(f"task {name}: the fusion has no output {facts.output}")
-    whole_row = facts.task.kind in ("multiclass", "clustering")
-    if whole_row != (facts.column is None):
-        raise BundleError(f"task {name}: a {facts.task.kind} task reads one column or a whole row")
+        raise BundleError(f"task {name}: the fusion has no output {served.output}")
+    whole_row = served.task.kind in ("multiclass", "clustering")
+    if whole_row != (served.column is None):
+        raise BundleError(f"task {name}: a {served.task.kind} task reads one column or a whole row")
     width = axes[-1]
-    if facts.column is not None and isinstance(width, int) and not 0 <= facts.column < width:
-        raise BundleError(f"task {name}: {facts.output} has no column {facts.column}")
-    if facts.task.kind == "regression" and (facts.column, axes[1:]) != (0, (3,)):
+    if served.column is not None and isinstance(width, int) and not 0 <= served.column < width:
+        raise BundleError(f"task {name}: {served.output} has no column {served.column}")
+    if served.task.kind == "regression" and (served.column, axes[1:]) != (0, (3,)):
         raise BundleError(
-            f"task {name}: {facts.output} must be [batch, 3], the value and its interval's ends, "
+            f"task {name}: {served.output} must be [batch, 3], the value and its interval's ends, "
             "and the column 0"
         )
-    if facts.task.kind == "multiclass" and width != len(facts.task.classes):
-        raise BundleError(f"task {name}: {facts.output} is not as wide as its classes are many")
-    missing = set(facts.seen) - set(manifest.encoders)
+    if served.task.kind == "multiclass" and width != len(served.task.classes):
+        raise BundleError(f"task {name}: {served.output} is not as wide as its classes are many")
+    missing = set(served.seen) - set(manifest.encoders)
     if missing:
         raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")
 
 
-def _check_uncertainty(facts: TaskFacts) -> None:
-    name, interval, sets = facts.task.name, facts.interval, facts.sets
+def _check_uncertainty(served: TaskFacts) -> None:
+    name, interval, sets = served.task.name, served.interval, served.sets
     if interval is not None and (
         not len(interval.scores) == len(interval.low) == len(interval.high)
         or any(left >= right for left, right in pairwise(interval.scores))
     ):
         raise BundleError(f"task {name}: its interval needs both ends at each of rising scores")
-    classes = YES_NO if facts.task.kind == "binary" else facts.task.classes
+    classes = YES_NO if served.task.kind == "binary" else served.task.classes
     if sets is not None and sets.reason is None and set(sets.thresholds) != set(classes):
         raise BundleError(f"task {name}: its sets need a threshold for each of {list(classes)}")
 
 
 def _check_phenotypes(manifest: Manifest) -> None:
     variables = {variable.name for variable in manifest.spec.variables}
-    tasks = {facts.task.name for facts in manifest.tasks}
+    tasks = {served.task.name for served in manifest.tasks}
     for phenotype in manifest.phenotypes:
         unknown = (set(phenotype.distinguished_by) - variables) | (
             set(phenotype.more_often) - tasks

@@ -1,53 +1,52 @@
-"""From features to the raw outputs of the graphs, many patients at once."""
+"""The engine runs the graphs of a bundle on batches of samples."""
 
 import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-from pydantic_core import from_json, to_json
 
 from schemas.bundle_files import BundleError, one_line
-from schemas.features import Array, Floats, features, stack, unlimited
+from schemas.features import Array, Floats, stack, unlimited
 from schemas.manifest import GOLDEN
-from schemas.payload import parse_payload
 from schemas.response import MODALITIES, Modality
 from service.errors import DeadlineExceeded
 from service.runtime.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
-from service.runtime.cost_estimate import Pace
+from service.runtime.coalitions import coalitions
+from service.runtime.cost_estimate import UnitCost
+from service.runtime.golden import GoldenAnswer
 from service.telemetry.spans import ROWS, Stage
 
-# Of notes, padding among them, that the encoder gets at once: each takes a BERT 0.1 MB of memory.
-MOST_TOKENS = 16_384
+# Limit of the notes encoder's batch, with padding: a BERT needs 0.1 MB of memory for each token.
+MAX_BATCH_TOKENS = 16_384
 FUSION = "fusion"
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What an encoder makes of one patient's modality. embedding [D].
+class Embedding:
+    """The output of an encoder for one sample: vector [D].
 
-    `unusual`: the share of the training patients whose input was more ordinary.
+    `unusual`: the share of the training patients whose input was more ordinary, 0 to 1.
     """
 
-    embedding: Floats
+    vector: Floats
     unusual: float
 
 
-# One patient: by modality the arrays of its features [no batch axis], or what was made of them.
-Sample = Mapping[Modality, dict[str, Array] | Embedded]
+# One patient: for each present modality its features, without a batch axis, or its embedding.
+Sample = Mapping[Modality, dict[str, Array] | Embedding]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graphs say of one patient.
+    """The outputs of the graphs for one sample, without a batch axis.
 
-    `fusion`: its outputs by name, [no batch axis]. `unusual`: of each modality that is there and
-    has an encoder, as in `Embedded`. `coalitions`, if they were asked for: the outputs by name with
-    each set of these modalities known alone, [sets, …] in the order of `coalitions`.
+    `fusion`: the fusion graph's outputs by name. `unusual`: the score of each present modality
+    that has an encoder. `coalitions`: if requested, the fusion's outputs for each coalition of
+    these modalities, [coalitions, ...] in the order of `service.runtime.coalitions`.
     """
 
     fusion: dict[str, Floats]
@@ -55,23 +54,13 @@ class Outputs:
     coalitions: dict[str, Floats] = field(default_factory=dict)
 
 
-@cache
-def coalitions(there: tuple[bool, ...]) -> npt.NDArray[np.bool_]:
-    """[2**k, M] every set of the k modalities that are there: none in the first row, all in the
-    last; row r has the i-th of the k if bit i of r is set.
-    """
-    columns = np.flatnonzero(there)
-    sets = np.zeros((2 ** len(columns), len(there)), dtype=np.bool_)
-    sets[:, columns] = np.arange(len(sets))[:, None] >> np.arange(len(columns)) & 1
-    return sets
-
-
 class Engine:
-    """Runs a bundle's graphs. Safe to call from several threads.
+    """Runs the graphs of a bundle. Safe to call from several threads.
 
-    `verified`: the golden answers are reproduced, as far as was looked. `failing`: the latest run
-    raised. `hanging`: a golden request was not answered in time. `difference`: how far the latest
-    golden request was from its golden answer; infinite if that cannot be said.
+    `verified`: every golden request that was replayed gave its golden answer. `failing`: the
+    latest run raised an exception. `hanging`: the latest canary got no answer in time.
+    `difference`: distance of the latest golden request from its golden answer (`max_difference`);
+    infinite if it is unknown.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -80,16 +69,17 @@ class Engine:
         self.failing = False
         self.hanging = False
         self.difference = math.inf
-        # Of a row; of notes, of a token.
-        self._pace: dict[str, Pace] = {name: Pace() for name in (FUSION, *MODALITIES)}
-        self._pace["notes"] = Pace(large=MOST_TOKENS, call=0.001)
-        fusion = bundle.manifest.fusion.inputs
-        self.widths: dict[Modality, int] = {
-            modality: int(tensor.axes[-1])
-            for tensor in fusion
+        # The time of a row; for notes, of a token.
+        self._costs: dict[str, UnitCost] = {name: UnitCost() for name in (FUSION, *MODALITIES)}
+        self._costs["notes"] = UnitCost(significant=MAX_BATCH_TOKENS, overhead=0.001)
+        inputs = {tensor.name: tensor for tensor in bundle.manifest.fusion.inputs}
+        self.embedding_dims: dict[Modality, int] = {
+            modality: int(inputs[modality].axes[-1])
             for modality in MODALITIES
-            if tensor.name == modality
+            if modality in inputs
         }
+
+    # ---- run -------------------------------------------------------------------------------------
 
     def run(
         self,
@@ -98,50 +88,98 @@ class Engine:
         batch: Stage | None = None,
         check: Callable[[], None] = unlimited,
     ) -> list[Outputs]:
-        """The outputs of each sample, in order. Encoders run on the rows that have the modality.
+        """Computes the outputs of each sample, in order.
 
-        `explained`: the samples, by their place, whose coalitions are asked for. `batch`: gets the
-        runs of graphs as its parts, if it is traced. `check` is called before each run of an
-        encoder; what it raises ends the rest.
+        `explained`: indices of the samples whose coalitions are computed. `batch`: span that gets
+        a child for each run of a graph. `check` is called before each run of an encoder; an
+        exception that it raises ends the computation.
         """
         if not samples:
             return []
-        with self._watched():
-            inputs, unusual = self._inputs(samples, batch, check)
+        with self._track_failure():
+            inputs, unusual = self._fusion_inputs(samples, batch, check)
             present = inputs[PRESENT]
-            sets = [
+            # For a sample that is explained, all coalitions but the empty one. Its last row is the
+            # sample as it is.
+            subsets = [
                 coalitions(tuple(row))[1:] if i in explained and any(row) else present[i : i + 1]
                 for i, row in enumerate(present.tolist())
             ]
-            ends = np.cumsum([len(some) for some in sets])
+            counts = [len(rows) for rows in subsets]
+            ends = np.cumsum(counts)
             if ends[-1] > len(samples):
-                of = np.repeat(np.arange(len(samples)), [len(some) for some in sets])
-                inputs = {name: rows[of] for name, rows in inputs.items()}
-                inputs[PRESENT] = np.concatenate(sets)
-            with self._paced(FUSION, int(ends[-1]), batch):
+                repeated = np.repeat(np.arange(len(samples)), counts)
+                inputs = {name: rows[repeated] for name, rows in inputs.items()}
+                inputs[PRESENT] = np.concatenate(subsets)
+            with self._timed(FUSION, int(ends[-1]), batch):
                 outputs = self.bundle.fusion.run(inputs)
         return [
             Outputs(
                 {name: rows[end - 1] for name, rows in outputs.items()},
                 scores,
-                self._coalitions(outputs, end - len(some) if scores else end, end)
+                self._coalition_outputs(outputs, end - count if scores else end, end)
                 if i in explained
                 else {},
             )
-            for i, (scores, some, end) in enumerate(zip(unusual, sets, ends.tolist(), strict=True))
+            for i, (scores, count, end) in enumerate(
+                zip(unusual, counts, ends.tolist(), strict=True)
+            )
         ]
 
-    def _coalitions(self, outputs: dict[str, Floats], start: int, end: int) -> dict[str, Floats]:
-        """What the set of none says, and then the rows from `start` to before `end`."""
+    def _coalition_outputs(
+        self, outputs: dict[str, Floats], start: int, stop: int
+    ) -> dict[str, Floats]:
+        """The outputs of the empty coalition, followed by the rows [start, stop)."""
         return {
-            name: np.concatenate([nothing, outputs[name][start:end]])
-            for name, nothing in self._of_nothing.items()
+            name: np.concatenate([baseline, outputs[name][start:stop]])
+            for name, baseline in self._baseline_outputs.items()
         }
 
     @cached_property
-    def _of_nothing(self) -> dict[str, Floats]:
-        """[1, …] what fusion says with nothing known: the same of every patient."""
-        return self.bundle.fusion.run(self._inputs([{}])[0])
+    def _baseline_outputs(self) -> dict[str, Floats]:
+        """The fusion's outputs without any modality, [1, ...]: the same for all patients."""
+        return self.bundle.fusion.run(self._fusion_inputs([{}])[0])
+
+    def _fusion_inputs(
+        self,
+        samples: Sequence[Sample],
+        batch: Stage | None = None,
+        check: Callable[[], None] = unlimited,
+    ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
+        """The inputs of the fusion graph, and the unusual scores of each sample.
+
+        The inputs are the embeddings [batch, D] of each modality, and `present` [batch, M].
+        """
+        unusual: list[dict[Modality, float]] = [{} for _ in samples]
+        present = np.zeros((len(samples), len(MODALITIES)), dtype=np.bool_)
+        inputs: dict[str, Array] = {PRESENT: present}
+        for column, modality in enumerate(MODALITIES):
+            dim = self.embedding_dims[modality]
+            inputs[modality] = np.zeros((len(samples), dim), dtype=np.float32)
+            if modality not in self.bundle.encoders:
+                continue
+            for i, embedding in self._embeddings(modality, samples, batch, check):
+                present[i, column] = True
+                inputs[modality][i] = embedding.vector
+                unusual[i][modality] = embedding.unusual
+        return inputs, unusual
+
+    # ---- encoders --------------------------------------------------------------------------------
+
+    def _embeddings(
+        self,
+        modality: Modality,
+        samples: Sequence[Sample],
+        batch: Stage | None,
+        check: Callable[[], None],
+    ) -> Iterator[tuple[int, Embedding]]:
+        """The index and the embedding of each sample that has the modality."""
+        values = [(i, sample[modality]) for i, sample in enumerate(samples) if modality in sample]
+        yield from ((i, value) for i, value in values if isinstance(value, Embedding))
+        arrays = [(i, value) for i, value in values if not isinstance(value, Embedding)]
+        if arrays:
+            embeddings = self.embed(modality, [value for _, value in arrays], batch, check)
+            yield from zip((i for i, _ in arrays), embeddings, strict=True)
 
     def embed(
         self,
@@ -149,185 +187,117 @@ class Engine:
         rows: Sequence[dict[str, Array]],
         batch: Stage | None = None,
         check: Callable[[], None] = unlimited,
-    ) -> list[Embedded]:
-        """What the modality's encoder makes of each of the rows, in order. `batch`, `check`: as of
-        `run`.
-        """
-        found: list[Embedded | None] = [None] * len(rows)
+    ) -> list[Embedding]:
+        """Computes the embedding of each row, in order. `batch` and `check`: as for `run`."""
+        embeddings: dict[int, Embedding] = {}
         encoder = self.bundle.encoders[modality]
-        with self._watched():
-            for some in _together(rows) if modality == "notes" else [range(len(rows))]:
+        with self._track_failure():
+            for chunk in _chunk_by_tokens(rows) if modality == "notes" else [range(len(rows))]:
                 check()
-                stacked = stack([rows[i] for i in some])
-                count = stacked["tokens"].size if modality == "notes" else len(some)
-                with self._paced(modality, count, batch, len(some)):
-                    made = encoder.run(stacked)
-                scores = made[UNUSUAL].tolist()
-                for i, embedding, score in zip(some, made[EMBEDDING], scores, strict=True):
-                    # A copy: a row of a batch would keep all of the batch in memory.
-                    found[i] = Embedded(embedding.copy(), score)
-        return [one for one in found if one is not None]
+                inputs = stack([rows[i] for i in chunk])
+                count = inputs["tokens"].size if modality == "notes" else len(chunk)
+                with self._timed(modality, count, batch, len(chunk)):
+                    outputs = encoder.run(inputs)
+                scores = outputs[UNUSUAL].tolist()
+                for i, vector, score in zip(chunk, outputs[EMBEDDING], scores, strict=True):
+                    # A copy, because a row would keep the arrays of the whole batch in memory.
+                    embeddings[i] = Embedding(vector.copy(), score)
+        return [embeddings[i] for i in range(len(rows))]
+
+    # ---- failures and times ----------------------------------------------------------------------
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Whether the latest run failed."""
+    def _track_failure(self) -> Iterator[None]:
+        """Sets `failing` if an exception is raised, and clears it otherwise."""
         try:
             yield
-        except DeadlineExceeded:  # no fault of the graphs
+        except DeadlineExceeded:  # not a failure of the graphs
             raise
         except Exception:
             self.failing = True
             raise
         self.failing = False
 
-    def expected(self, rows: int, runs: Mapping[Modality, int]) -> float:
-        """How many seconds so many rows of fusion take, and encoders for so many rows or tokens."""
-        return self._pace[FUSION].seconds(rows) + sum(
-            self._pace[modality].seconds(count)
-            for modality, count in runs.items()
+    def estimate_seconds(self, fusion_rows: int, encoder_rows: Mapping[Modality, int]) -> float:
+        """Estimates the time of a run, in seconds. `encoder_rows` of notes are tokens."""
+        return self._costs[FUSION].estimate(fusion_rows) + sum(
+            self._costs[modality].estimate(count)
+            for modality, count in encoder_rows.items()
             if modality in self.bundle.encoders
         )
 
     @contextmanager
-    def _paced(
+    def _timed(
         self, name: str, count: int, batch: Stage | None, rows: int | None = None
     ) -> Iterator[None]:
-        """Learns how long one of `count` takes. `rows`: if that is another number."""
+        """Measures a run of `count` units. `rows`: their number, if a row is not the unit."""
         started = time.perf_counter()
         yield
         ended = time.perf_counter()
-        self._pace[name].learn(count, ended - started)
+        self._costs[name].update(count, ended - started)
         if batch is not None:
             graph = name if name == FUSION else f"encoder {name}"
             batch.inside.append(Stage(graph, started, ended, {ROWS: rows or count}))
 
-    def _inputs(
-        self,
-        samples: Sequence[Sample],
-        batch: Stage | None = None,
-        check: Callable[[], None] = unlimited,
-    ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
-        """The fusion's inputs, and how unusual each sample's modalities are.
-
-        The inputs are an embedding [batch, D] for each modality, and `present` [batch, 4].
-        """
-        unusual: list[dict[Modality, float]] = [{} for _ in samples]
-        present = np.zeros((len(samples), len(MODALITIES)), dtype=np.bool_)
-        inputs: dict[str, Array] = {PRESENT: present}
-        for column, modality in enumerate(MODALITIES):
-            inputs[modality] = np.zeros((len(samples), self.widths[modality]), dtype=np.float32)
-            if modality not in self.bundle.encoders:
-                continue
-            for i, made in self._embedded(modality, samples, batch, check):
-                present[i, column] = True
-                inputs[modality][i] = made.embedding
-                unusual[i][modality] = made.unusual
-        return inputs, unusual
-
-    def _embedded(
-        self,
-        modality: Modality,
-        samples: Sequence[Sample],
-        batch: Stage | None,
-        check: Callable[[], None],
-    ) -> Iterator[tuple[int, Embedded]]:
-        """Of each sample that has the modality."""
-        there = [(i, sample[modality]) for i, sample in enumerate(samples) if modality in sample]
-        yield from ((i, one) for i, one in there if isinstance(one, Embedded))
-        arrays = [(i, one) for i, one in there if not isinstance(one, Embedded)]
-        if arrays:
-            made = self.embed(modality, [one for _, one in arrays], batch, check)
-            yield from zip((i for i, _ in arrays), made, strict=True)
+    # ---- golden answers --------------------------------------------------------------------------
 
     @cached_property
-    def _golden(self) -> list[bytes]:
+    def _golden_lines(self) -> list[bytes]:
         return [line for line in self.bundle.golden.splitlines() if line.strip()]
 
     def replay_golden(self) -> None:
-        """Runs the bundle's golden requests through all of serving.
+        """Replays all golden requests of the bundle and sets `verified`.
 
-        Raises BundleError, naming the output that is furthest from the golden one, if that is
-        beyond the manifest's tolerance; `verified` is whether none is, once that is known.
+        Raises BundleError if there is none, or if an answer is not within the tolerance.
         """
-        if not self._golden:
+        if not self._golden_lines:
             raise BundleError(f"{GOLDEN} holds no answer, or the manifest has no digest of it")
         try:
-            for number in range(len(self._golden)):
-                self.replay(number)
+            for index in range(len(self._golden_lines)):
+                self.replay(index)
         except BundleError:
             self.verified = False
             raise
         self.verified = True
 
-    def replay(self, number: int) -> None:
-        """Runs one golden request; counts on after the last. Raises BundleError as above."""
-        number %= len(self._golden)
+    def replay(self, index: int) -> None:
+        """Replays one golden request; the index wraps around.
+
+        Raises BundleError and clears `verified` if the answer is not within the tolerance.
+        """
+        index %= len(self._golden_lines)
         self.difference = math.inf
-        found, expected = self._replay(number + 1, self._golden[number])
+        golden = GoldenAnswer.parse(self._golden_lines[index], index + 1, self.bundle.manifest.spec)
         try:
-            name, worst = _furthest(number + 1, found, expected)
+            outputs = self.run([golden.arrays])[0].fusion
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
+            raise BundleError(f"{golden.where}: does not run: {one_line(str(error))}") from None
+        try:
+            name, difference = golden.worst_output(outputs)
         except BundleError:
             self.verified = False
             raise
-        self.difference = math.inf if math.isnan(worst) else worst
+        self.difference = math.inf if math.isnan(difference) else difference
         tolerance = self.bundle.manifest.golden_tolerance
-        if not worst <= tolerance:  # also where it is NaN
+        if not difference <= tolerance:  # also if it is NaN
             self.verified = False
             raise BundleError(
-                f"{GOLDEN}, line {number + 1}: {name} differs from the golden answer by "
-                f"{worst:.2g}, more than {tolerance:.2g}"
+                f"{golden.where}: {name} differs from the golden answer by "
+                f"{difference:.2g}, more than {tolerance:.2g}"
             )
 
-    def _replay(self, number: int, line: bytes) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """What the fusion says now and what the line says, of one golden request."""
-        try:
-            golden = from_json(line)
-            expected = {
-                name: np.asarray(values, dtype=np.float32)
-                for name, values in golden["outputs"].items()
-            }
-            payload = parse_payload(to_json(golden["request"]))
-            sample = features(payload, self.bundle.manifest.spec)
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
-            raise BundleError(f"{GOLDEN}, line {number}: not a request with its outputs") from None
-        try:
-            found = self.run([sample.arrays])[0].fusion
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
-            reason = one_line(str(error))
-            raise BundleError(f"{GOLDEN}, line {number}: does not run: {reason}") from None
-        return found, expected
 
+def _chunk_by_tokens(notes: Sequence[dict[str, Array]]) -> Iterator[list[int]]:
+    """Divides notes into chunks of similar length with at most MAX_BATCH_TOKENS tokens.
 
-def _together(notes: Sequence[dict[str, Array]]) -> Iterator[list[int]]:
-    """Which notes, those of like length together and no more than MOST_TOKENS at once."""
-    lengths = [len(one["tokens"]) for one in notes]
-    some: list[int] = []
+    Yields the indices of each chunk. A longer note is alone.
+    """
+    lengths = [len(note["tokens"]) for note in notes]
+    chunk: list[int] = []
     for i in sorted(range(len(notes)), key=lengths.__getitem__):
-        if some and (len(some) + 1) * lengths[i] > MOST_TOKENS:
-            yield some
-            some = []
-        some.append(i)
-    if some:
-        yield some
-
-
-def difference(values: Floats, golden: Floats) -> float:
-    """The largest; of what is above 1 (days), as a share of it. NaN if one is."""
-    return float((np.abs(values - golden) / np.maximum(1.0, np.abs(golden))).max(initial=0.0))
-
-
-def _furthest(
-    number: int, found: dict[str, Floats], expected: dict[str, Floats]
-) -> tuple[str, float]:
-    """The output that differs most, and by how much. Raises BundleError for other outputs."""
-    where = f"{GOLDEN}, line {number}"
-    if found.keys() != expected.keys():
-        differ = ", ".join(sorted(found.keys() ^ expected.keys()))
-        raise BundleError(f"{where}: the outputs are not those of the graph: {differ}")
-    off = {}
-    for name, golden in expected.items():
-        values = found[name]
-        if values.shape != golden.shape:
-            raise BundleError(f"{where}: {name} has shape {values.shape}, not {golden.shape}")
-        off[name] = difference(values, golden)
-    return max(off.items(), key=lambda one: (math.isnan(one[1]), one[1]))
+        if chunk and (len(chunk) + 1) * lengths[i] > MAX_BATCH_TOKENS:
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk

@@ -25,7 +25,7 @@ from schemas.manifest import read_manifest
 from schemas.payload import as_payload
 from service.http.app import create_app
 from service.runtime.bundle import Bundle
-from service.runtime.engine import MOST_TOKENS, Engine
+from service.runtime.engine import MAX_BATCH_TOKENS, Engine
 from service.settings import Settings
 from service.telemetry.logging import make_log
 from tests.support.pretrained_files import bert_folder_of_old, densenet
@@ -141,7 +141,7 @@ def test_a_patients_answer_does_not_depend_on_who_else_is_asked_about(engine):
     requests = [request("Fever. " * n, shade=10 * i) for i, n in enumerate((1, 9000, 3, 200, 8000))]
     spec = engine.bundle.manifest.spec
     lengths = [len(features(as_payload(r), spec).arrays["notes"]["tokens"]) for r in requests]
-    assert sum(lengths) > 2 * MOST_TOKENS, "the batch must be more than is run at once"
+    assert sum(lengths) > 2 * MAX_BATCH_TOKENS, "the batch must be more than is run at once"
     alone = [fusion_of(engine, r)[0] for r in requests]
     np.testing.assert_allclose(fusion_of(engine, *requests), alone, atol=1e-5)
 

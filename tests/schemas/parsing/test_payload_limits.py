@@ -16,7 +16,7 @@ from schemas.payload import (
     as_payload,
     parse_payload,
 )
-from service.prediction.predictor import items
+from service.prediction.jobs import parse_batch
 
 AS_OF = '"as_of":"2026-11-23T10:00:00Z"'
 TIME = '"2026-11-23T09:00:00Z"'
@@ -64,7 +64,7 @@ WRONG = {
 def read(body, *, batch):
     if not batch:
         return parse_payload(body)
-    (payload,) = items(f'{{"items":[{body}]}}'.encode(), 64)
+    (payload,) = parse_batch(f'{{"items":[{body}]}}'.encode(), 64)
     return as_payload(payload)
 
 
@@ -84,7 +84,7 @@ def test_the_first_hundred_faults_are_named_in_order(kind, batch):
 MEASURE = """
     import sys
     from schemas.payload import InvalidPayload, as_payload, parse_payload
-    from service.prediction.predictor import items
+    from service.prediction.jobs import parse_batch
 
     def peak():
         lines = open("/proc/self/status").read().splitlines()
@@ -93,7 +93,7 @@ MEASURE = """
     body = sys.stdin.buffer.read()
     before = peak()
     try:
-        for payload in items(body, 64) if sys.argv[1] == "batch" else []:
+        for payload in parse_batch(body, 64) if sys.argv[1] == "batch" else []:
             as_payload(payload)
         if sys.argv[1] == "one":
             parse_payload(body)
@@ -210,7 +210,7 @@ def test_text_that_looks_like_a_name_is_none(padding):
 def test_a_byte_order_mark_is_passed_over():
     body = f'{{{AS_OF},"tabular":{{"age":71}}}}'.encode()
     assert parse_payload(b"\xef\xbb\xbf" + body) == parse_payload(body)
-    assert items(b"\xef\xbb\xbf" + b'{"items":[1]}', 64) == [1]
+    assert parse_batch(b"\xef\xbb\xbf" + b'{"items":[1]}', 64) == [1]
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -283,4 +283,4 @@ def test_deep_nesting_with_a_repeated_name_is_refused(depth, padding):
     deep = '{"x":' * depth + "1" + "}" * depth
     body = f'{{"items":[{{"a":1,"a":{deep},"b":"{"y" * padding}"}}]}}'
     with pytest.raises(InvalidPayload):
-        items(body.encode(), 64)
+        parse_batch(body.encode(), 64)

@@ -146,7 +146,7 @@ def busy(serve, engine, payload, monkeypatch) -> Iterator[Any]:
     monkeypatch.setattr(engine, "run", blocked)
     service = serve(engine, queue_bytes=4 * len(json.dumps(payload)))
     # In the thread, or nobody could be refused meanwhile.
-    monkeypatch.setattr(batcher, "ALONE_BYTES", 0)
+    monkeypatch.setattr(batcher, "INLINE_BYTES", 0)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(service.client.post, "/predict", json=payload)
         assert entered.wait(60)

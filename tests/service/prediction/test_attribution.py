@@ -1,4 +1,4 @@
-"""What an explanation promises: it adds up, it is of this very patient, and it invents nothing."""
+"""Explanations: contributions add up to the number and are those of this patient."""
 
 import math
 from dataclasses import replace
@@ -17,9 +17,11 @@ from schemas.features import FeatureSpec, NoteTokens, features, note_tokens
 from schemas.payload import as_payload
 from schemas.response import MODALITIES, Answer
 from service.prediction import attribution, occlusion
-from service.prediction.occlusion import MOST_PASSAGES, MOST_POINTERS, Part, parts
+from service.prediction.note_passages import MAX_PASSAGES
+from service.prediction.occlusion import MAX_POINTERS, Ablation, ablations
 from service.runtime.bundle import Bundle
-from service.runtime.engine import Engine, coalitions
+from service.runtime.coalitions import coalitions
+from service.runtime.engine import Engine
 from tests.service.prediction.test_predictor import joined, without
 
 SETS = [set(some) for k in range(len(MODALITIES)) for some in combinations(MODALITIES, k)]
@@ -41,7 +43,7 @@ def by_class(told: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("absent", SETS, ids=lambda s: "without " + " ".join(sorted(s)))
-def test_modalities_add_up_to_the_number_and_what_is_absent_or_hidden_adds_nothing(
+def test_contributions_add_up_to_the_number_and_absent_or_hidden_modalities_add_0(
     service, bundle, payload, absent
 ):
     answer = service.predict(without(payload, absent))
@@ -60,7 +62,7 @@ def test_modalities_add_up_to_the_number_and_what_is_absent_or_hidden_adds_nothi
                     assert found[label][modality] == 0
 
 
-def test_the_baseline_is_the_number_with_nothing_known(service, engine, payload):
+def test_the_baseline_is_the_number_without_any_modality(service, engine, payload):
     told = service.predict(payload)["explanation"]["modalities"]
     (nothing,) = engine.run([{}])
     for facts in engine.bundle.manifest.tasks:
@@ -73,8 +75,8 @@ def test_the_baseline_is_the_number_with_nothing_known(service, engine, payload)
 
 
 @pytest.mark.parametrize("absent", [set(), {"notes"}, {"image", "tabular"}], ids=joined)
-def test_modalities_are_those_of_brute_force(service, engine, payload, absent):
-    """Over all orders in which the modalities may become known, by runs of their own."""
+def test_contributions_are_shapley_values_over_all_orders(service, engine, payload, absent):
+    """Compares with runs of the engine for each order in which modalities can be added."""
     payload = without(payload, absent)
     arrays = features(as_payload(payload), engine.bundle.manifest.spec).arrays
     worth = {
@@ -96,18 +98,18 @@ def test_modalities_are_those_of_brute_force(service, engine, payload, absent):
             np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_a_modality_moves_a_task_by_way_of_one_that_it_must_agree_with(bundle):
+def test_a_modality_can_influence_a_task_through_one_it_must_agree_with(bundle):
     manifest = bundle.manifest
     tasks = {facts.task.name: facts for facts in manifest.tasks}
     for name in ("sepsis", "in_hospital_mortality"):
         tasks[name] = tasks[name].model_copy(update={"seen": MODALITIES})
     manifest = manifest.model_copy(update={"tasks": tuple(tasks.values())})
     for name in ("sepsis", "septic_shock", "in_hospital_mortality", "discharge_disposition"):
-        assert "image" in attribution.moved_by(tasks[name], manifest)
-    assert "image" not in attribution.moved_by(tasks["diabetes"], manifest)
+        assert "image" in attribution.influencing_modalities(tasks[name], manifest)
+    assert "image" not in attribution.influencing_modalities(tasks["diabetes"], manifest)
 
 
-def test_coalitions_are_each_set_of_what_is_there_once():
+def test_coalitions_are_all_subsets_of_the_present_modalities():
     found = coalitions((True, False, True, True))
     assert len({tuple(row) for row in found.tolist()}) == 8
     assert not found[0].any()
@@ -115,7 +117,7 @@ def test_coalitions_are_each_set_of_what_is_there_once():
     assert not found[:, 1].any()
 
 
-def test_what_is_not_asked_for_is_not_computed(bundle, payload):
+def test_coalitions_are_computed_only_if_requested(bundle, payload):
     rows = []
 
     class Counting:
@@ -128,10 +130,10 @@ def test_what_is_not_asked_for_is_not_computed(bundle, payload):
     engine.run([arrays])
     engine.run([arrays, arrays, {}], {1})
     engine.run([arrays], {0})
-    assert rows == [1, 15 + 2, 1, 15]  # with nothing known all patients are one
+    assert rows == [1, 15 + 2, 1, 15]  # the baseline is the same for all patients
 
 
-def test_a_patient_is_explained_as_alone_in_whatever_company(engine, payload):
+def test_an_explanation_does_not_depend_on_the_batch(engine, payload):
     whole = features(as_payload(payload), engine.bundle.manifest.spec).arrays
     part = {"series": whole["series"]}
     alone = engine.run([part], {0})[0]
@@ -144,7 +146,7 @@ def test_a_patient_is_explained_as_alone_in_whatever_company(engine, payload):
 # ------------------------------------------------------------------------------------ other tasks
 
 
-def test_the_explanation_is_the_largest_weights_of_each_task(service, bundle, payload):
+def test_the_default_explanation_has_the_largest_attention_weights(service, bundle, payload):
     full = service.predict(payload, explain="full")["explanation"]["attention"]
     names, weights = full["tasks"], np.array(full["weights"])
     assert names == [f.task.name for f in bundle.manifest.tasks]
@@ -163,14 +165,14 @@ def test_the_explanation_can_be_left_out(service, payload):
     assert "explanation" not in service.predict(payload, explain="none")
 
 
-def test_there_is_no_explanation_of_what_is_not_finite(engine):
+def test_outputs_that_are_not_finite_have_no_explanation(engine):
     (outputs,) = engine.run([{}], {0})
     nan = {name: np.full_like(rows, math.nan) for name, rows in outputs.fusion.items()}
     broken = replace(outputs, fusion=nan)
-    assert attribution.explanation(broken, engine.bundle.manifest, "full") is None
+    assert attribution.explain_outputs(broken, engine.bundle.manifest, "full") is None
     worthless = {name: np.full_like(rows, math.nan) for name, rows in outputs.coalitions.items()}
     broken = replace(outputs, coalitions=worthless)
-    told = attribution.explanation(broken, engine.bundle.manifest, "default")
+    told = attribution.explain_outputs(broken, engine.bundle.manifest, "default")
     assert told["modalities"] == {}
 
 
@@ -199,17 +201,17 @@ def test_a_task_that_abstains_is_not_explained(serve, changed_bundle, payload):
 # ---------------------------------------------------------------------------- parts of the request
 
 
-def found_parts(payload: dict[str, Any], bundle: Bundle) -> tuple[list[Part], Any]:
+def found_parts(payload: dict[str, Any], bundle: Bundle) -> tuple[list[Ablation], Any]:
     read = as_payload(payload)
     arrays = features(read, bundle.manifest.spec).arrays
     spec = bundle.manifest.spec
-    return parts(read, arrays, spec, partial(note_tokens, spec=spec)), arrays
+    return ablations(read, arrays, spec, partial(note_tokens, spec=spec)), arrays
 
 
-def cut(payload: dict[str, Any], part: Part) -> dict[str, Any]:
-    """The request as a hospital would send it if it did not know the part."""
+def cut(payload: dict[str, Any], part: Ablation) -> dict[str, Any]:
+    """The request without the part."""
     payload = {**payload}
-    fields = part.fields
+    fields = part.evidence
     if fields["kind"] == "note":
         number = int(fields["pointers"][0].split("/")[2])
         text = payload["notes"][number]["text"]
@@ -228,37 +230,37 @@ def cut(payload: dict[str, Any], part: Part) -> dict[str, Any]:
     return payload
 
 
-def test_a_part_is_left_out_as_if_it_had_not_been_sent(bundle, payload):
+def test_an_ablation_has_the_features_of_a_request_without_the_part(bundle, payload):
     payload["notes"].append(
         {"kind": "admission", "time": payload["as_of"], "text": "Fever; cough.\nPH 7.2 today. Ill."}
     )
     payload["series"].append({**payload["series"][0], "variable": "loinc:8867-4"})
     found, arrays = found_parts(payload, bundle)
-    assert {part.fields["kind"] for part in found} == {
+    assert {part.evidence["kind"] for part in found} == {
         "tabular", "series", "treatment", "note", "image",
     }  # fmt: skip
     for part in found:
         expected = features(as_payload(cut(payload, part)), bundle.manifest.spec).arrays
-        assert (part.left is None) == (part.modality not in expected)
-        if part.left is not None:
-            for name, array in part.left.items():
+        assert (part.remaining is None) == (part.modality not in expected)
+        if part.remaining is not None:
+            for name, array in part.remaining.items():
                 np.testing.assert_array_equal(array, expected[part.modality][name])
                 assert array.dtype == arrays[part.modality][name].dtype
 
 
-def test_the_last_part_of_a_modality_leaves_nothing_of_it(bundle, payload):
+def test_an_ablation_of_the_only_part_removes_the_modality(bundle, payload):
     payload["series"], payload["tabular"] = payload["series"][:1], {"age": 61.0}
     payload["treatments"] = []
     found, _ = found_parts(payload, bundle)
-    assert all(part.left is None for part in found)
-    assert [part.fields["name"] for part in found][:2] == ["age", "heart_rate"]
+    assert all(part.remaining is None for part in found)
+    assert [part.evidence["name"] for part in found][:2] == ["age", "heart_rate"]
 
 
-def test_what_was_not_used_is_no_part(bundle, payload):
+def test_input_that_was_not_used_has_no_ablation(bundle, payload):
     payload["tabular"] |= {"age": 300.0, "unit_type": "submarine"}
     payload["series"] = [{**payload["series"][0], "variable": "shoe_size"}]
     payload["treatments"] = [{"name": "leeches", "start": payload["as_of"]}]
-    names = {part.fields["name"] for part in found_parts(payload, bundle)[0]}
+    names = {part.evidence["name"] for part in found_parts(payload, bundle)[0]}
     assert not names & {"age", "unit_type", "shoe_size", "leeches"}
 
 
@@ -275,13 +277,13 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS.keys())
-def test_passages_are_few_and_make_up_all_notes(bundle, payload, texts):
+def test_passages_are_limited_and_cover_all_notes(bundle, payload, texts):
     payload["notes"] = [{**payload["notes"][0], "text": text} for text in texts]
     found, arrays = found_parts(payload, bundle)
     notes = [part for part in found if part.modality == "notes"]
-    assert len(notes) <= MOST_PASSAGES
+    assert len(notes) <= MAX_PASSAGES
     spans: dict[str, list[tuple[int, int]]] = {}
-    for fields in (part.fields for part in notes):
+    for fields in (part.evidence for part in notes):
         for pointer in fields["pointers"]:
             number = int(pointer.split("/")[2])
             whole = (0, len(texts[number]))
@@ -291,13 +293,17 @@ def test_passages_are_few_and_make_up_all_notes(bundle, payload, texts):
     for number, text in enumerate(texts):
         told = spans[f"/notes/{number}/text"]
         assert "".join(text[start:end] for start, end in told) == text
-    # Each token is missing in the one part that it is of.
+    # An ablation only removes tokens.
     whole = np.bincount(arrays["notes"]["tokens"])
-    lost = [whole - np.bincount(n.left["tokens"], minlength=len(whole)) for n in notes if n.left]
+    lost = [
+        whole - np.bincount(n.remaining["tokens"], minlength=len(whole))
+        for n in notes
+        if n.remaining
+    ]
     assert all((one >= 0).all() for one in lost)
 
 
-def test_each_note_is_read_once_however_many_passages_there_are(bundle, payload):
+def test_each_note_is_encoded_once(bundle, payload):
     payload["notes"] = [
         {**payload["notes"][0], "text": f"Note {i}. Stable. " * 20} for i in range(100)
     ]
@@ -311,7 +317,7 @@ def test_each_note_is_read_once_however_many_passages_there_are(bundle, payload)
 
     encode = cache(encode)
     arrays = features(read, spec, encode=encode).arrays
-    assert parts(read, arrays, spec, encode)
+    assert ablations(read, arrays, spec, encode)
     assert sorted(texts) == sorted(note.text for note in read.notes)
 
 
@@ -319,7 +325,7 @@ SAID = [" Fever.", " Gout;", "\nHistory: cardiac: heart failure.", " Cough for d
 
 
 @given(st.lists(st.sampled_from(SAID), min_size=2, max_size=12), st.data())
-def test_a_passage_is_left_out_as_if_the_note_were_read_without_it(said, data):
+def test_removing_a_passage_equals_encoding_the_note_without_it(said, data):
     spec = FeatureSpec.default()
     start = data.draw(st.integers(0, len(said) - 1))
     stop = data.draw(st.integers(start + 1, len(said)))
@@ -329,7 +335,7 @@ def test_a_passage_is_left_out_as_if_the_note_were_read_without_it(said, data):
     np.testing.assert_array_equal(np.sort(left), np.sort(note_tokens(rest, spec).ids))
 
 
-def test_what_is_denied_stays_denied_if_the_denial_is_left_out(bundle):
+def test_negated_terms_stay_negated_when_the_negation_is_removed(bundle):
     spec = FeatureSpec.default()
     text = "The following were not found: gout\nand asthma."
     read = note_tokens(text, spec)
@@ -337,19 +343,19 @@ def test_what_is_denied_stays_denied_if_the_denial_is_left_out(bundle):
     assert not set(read.without(0, 35)) & set(note_tokens("and asthma.", spec).ids[:1])
 
 
-def test_the_passages_of_a_note_with_markup_are_found_in_what_was_sent(bundle, payload):
+def test_passages_of_a_note_with_markup_point_into_the_sent_text(bundle, payload):
     text = "<p>Fever &amp; cough.</p><p>Septic <b>shock</b>, on pressors.</p>"
     payload["notes"] = [{**payload["notes"][0], "text": text}]
-    notes = [p.fields for p in found_parts(payload, bundle)[0] if p.modality == "notes"]
+    notes = [p.evidence for p in found_parts(payload, bundle)[0] if p.modality == "notes"]
     assert [text[one["start"] : one["end"]].count("shock") for one in notes].count(1) == 1
     assert len(notes) == 2
 
 
-def test_a_part_that_is_said_a_thousand_times_has_few_pointers(bundle, payload):
+def test_the_pointers_of_a_part_are_limited(bundle, payload):
     payload["series"] = [payload["series"][0]] * 1000
-    (part,) = [p for p in found_parts(payload, bundle)[0] if p.fields["name"] == "heart_rate"]
-    assert len(part.fields["pointers"]) == MOST_POINTERS
-    assert part.fields["further_pointers"] == 1000 - MOST_POINTERS
+    (part,) = [p for p in found_parts(payload, bundle)[0] if p.evidence["name"] == "heart_rate"]
+    assert len(part.evidence["pointers"]) == MAX_POINTERS
+    assert part.evidence["further_pointers"] == 1000 - MAX_POINTERS
 
 
 EARLIEST = ["0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00-23:59"]
@@ -378,13 +384,13 @@ def test_every_time_that_is_accepted_gets_an_answer(service, payload, as_of, tim
 
 
 @pytest.mark.parametrize("hours", [0.0, 5.5, 48.0])
-def test_a_time_before_year_1_in_the_zone_of_as_of_is_told_in_another(hours):
+def test_a_time_before_year_1_is_given_in_another_time_zone(hours):
     as_of = datetime.fromisoformat("0001-01-01T05:00:00-12:00")
-    told = datetime.fromisoformat(occlusion._before(as_of, hours))
+    told = datetime.fromisoformat(occlusion._hours_before(as_of, hours))
     assert abs((as_of - told).total_seconds() / 3600 - min(hours, 41 - 1 / 60)) < 1 / 60
 
 
-def test_variables_are_named_with_what_the_model_saw_and_what_the_number_loses(
+def test_variables_have_the_values_of_the_model_and_their_contributions(
     service, engine, bundle, payload
 ):
     answer = service.predict(payload, explain="full")
@@ -398,9 +404,9 @@ def test_variables_are_named_with_what_the_model_saw_and_what_the_number_loses(
     told = answer["explanation"]["variables"]
     assert [one["task"] for one in told] == sorted(apart, key=lambda n: -apart[n])[:3]
     found, _ = found_parts(payload, bundle)
-    by_pointer = {str(part.fields["pointers"]): part for part in found}
+    by_pointer = {str(part.evidence["pointers"]): part for part in found}
     for one in told:
-        assert 1 <= len(one["because"]) <= attribution.NAMED
+        assert 1 <= len(one["because"]) <= attribution.MAX_EVIDENCE
         sizes = [abs(part["contribution"]) for part in one["because"]]
         assert sizes == sorted(sizes, reverse=True)
         for part in one["because"]:
@@ -410,16 +416,16 @@ def test_variables_are_named_with_what_the_model_saw_and_what_the_number_loses(
             (less,) = [p["probability"] for p in number if p["task"] == one["task"]]
             lost = predictions[one["task"]]["probability"] - less
             assert part["contribution"] == pytest.approx(lost, abs=1e-5)
-    heart_rate = next(p.fields for p in found if p.fields["name"] == "heart_rate")
+    heart_rate = next(p.evidence for p in found if p.evidence["name"] == "heart_rate")
     assert (heart_rate["last"], heart_rate["lowest"], heart_rate["highest"]) == (121.5, 88, 121.5)
     assert heart_rate["time"] == payload["series"][0]["times"][-1]
-    creatinine = next(p.fields for p in found if p.fields["name"] == "creatinine")
+    creatinine = next(p.evidence for p in found if p.evidence["name"] == "creatinine")
     assert creatinine["unit"] == "mg/dL"
     assert creatinine["last"] == pytest.approx(210 / 88.42, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["obesity", "length_of_stay"])
-def test_the_variables_of_any_task_can_be_asked_for(service, payload, name):
+def test_the_variables_of_any_task_can_be_requested(service, payload, name):
     answer = service.predict(payload, explain="full", task=name)
     (told,) = answer["explanation"]["variables"]
     assert told["task"] == name
@@ -435,14 +441,14 @@ def test_the_variables_of_any_task_can_be_asked_for(service, payload, name):
         ({"task": "discharge_disposition", "explain": "full"}, "unknown_task"),
     ],
 )
-def test_a_task_whose_variables_cannot_be_named_is_refused(service, payload, parameters, rule):
+def test_a_task_without_one_number_is_refused_for_variables(service, payload, parameters, rule):
     answer = service.client.post("/predict", json=payload, params=parameters)
     assert answer.status_code == 422
     assert [(e["parameter"], e["rule"]) for e in answer.json()["errors"]] == [("task", rule)]
     assert "plague" not in answer.text
 
 
-def test_no_text_of_a_note_is_in_the_answer_or_in_what_is_kept(service, payload):
+def test_no_text_of_a_note_is_in_the_answer_or_the_logs(service, payload):
     secret = "Quetzalcoatlus"
     payload["notes"][0]["text"] = f"Fever and cough. {secret} septic shock. Kidney injury."
     answer = service.client.post("/predict?explain=full", json=payload)

@@ -1,4 +1,4 @@
-"""Who waits, who goes first, and who is never computed."""
+"""Admission, priorities, deadlines and the two lanes of the batcher."""
 
 import asyncio
 import time
@@ -14,78 +14,80 @@ from hypothesis import strategies as st
 
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 from service.prediction.batcher import (
-    ALONE_BYTES,
-    ALONE_SECONDS,
-    BATCH_SECONDS,
+    INLINE_BYTES,
+    INLINE_SECONDS,
     SHORT_BYTES,
     SHORT_SECONDS,
     Batcher,
-    Priority,
 )
+from service.prediction.lane import BATCH_SECONDS, Priority
 from service.telemetry.metrics import Metrics
 
 LONG = 60_000  # ms
-Found = list[bytes | Exception]
+Results = list[bytes | Exception]
 
 
 @dataclass
-class Kernel:
-    """Answers a job with its own name. `open`: it may compute; `costs`: what each job takes.
+class FakeProcessor:
+    """Answers a job with its own name. `open`: set while it may compute.
 
-    A job is of the kind of its first word. While it is not open, a job takes too long for the event
-    loop. One that is called "endless" runs until its check ends it.
+    `costs`: estimated seconds of a job. A job's cost class is its first word. While `open` is not
+    set, the estimate of each job is too long for the event loop. The job "endless" runs until its
+    check raises.
     """
 
     open: Event = field(default_factory=Event)
     costs: dict[str, float] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
-    counted: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
     threads: list[str] = field(default_factory=list)
     busy: Event = field(default_factory=Event)
     endless: Event = field(default_factory=Event)
 
-    def kind(self, job: str) -> str:
+    def cost_class(self, job: str) -> str:
         return job.split(maxsplit=1)[0]
 
-    def read(self, job: str) -> str:
+    def parse(self, job: str) -> str:
         if job.startswith("unreadable"):
             raise ValueError(job)
         return job
 
-    def expected(self, read: str) -> float:
-        return self.costs.get(read, 0.0 if self.open.is_set() else 2 * ALONE_SECONDS)
+    def estimate_seconds(self, parsed: str) -> float:
+        return self.costs.get(parsed, 0.0 if self.open.is_set() else 2 * INLINE_SECONDS)
 
-    def prepare(self, read: str, check: Callable[[], None]) -> str:
-        if read.startswith("malformed"):
-            raise ValueError(read)
-        while read == "endless":
+    def prepare(self, parsed: str, check: Callable[[], None]) -> str:
+        if parsed.startswith("malformed"):
+            raise ValueError(parsed)
+        while parsed == "endless":
             self.endless.set()
             check()
-        return read
+        return parsed
 
     def run(self, prepared: Sequence[str]) -> list[bytes | Exception]:
         self.busy.set()
         assert self.open.wait(60)
         self.batches.append(list(prepared))
         self.threads.append(current_thread().name)
-        if any(one.startswith("poison") for one in prepared):
+        if any(job.startswith("poison") for job in prepared):
             raise ArithmeticError
-        return [one.encode() for one in prepared]
+        return [job.encode() for job in prepared]
 
-    def count(self, prepared: Sequence[str]) -> None:
-        self.counted += prepared
+    def record(self, prepared: Sequence[str]) -> None:
+        self.recorded += prepared
 
     @property
     def computed(self) -> list[str]:
         return [job for batch in self.batches for job in batch]
 
 
-class House:
-    """A batcher, the kernel behind it, and callers."""
+class Harness:
+    """A batcher with a fake processor, and its clients."""
 
-    def __init__(self, metrics: Metrics, most_ms: int, most_bytes: int) -> None:
-        self.kernel = Kernel()
-        self.batcher: Batcher[str, str, str] = Batcher(self.kernel, metrics, most_ms, most_bytes)
+    def __init__(self, metrics: Metrics, max_wait_ms: int, max_bytes: int) -> None:
+        self.processor = FakeProcessor()
+        self.batcher: Batcher[str, str, str] = Batcher(
+            self.processor, metrics, max_wait_ms, max_bytes
+        )
 
     async def ask(
         self,
@@ -93,47 +95,49 @@ class House:
         priority: Priority = "urgent",
         ms: int = LONG,
         size: int = 1,
-        gone: Awaitable[object] | None = None,
-    ) -> Found:
-        with self.batcher.admitted(priority, size, ms) as call:
-            call.hold(size)
+        disconnected: Awaitable[object] | None = None,
+    ) -> Results:
+        with self.batcher.admit(priority, size, ms) as admission:
+            admission.reserve(size)
             forever = asyncio.get_running_loop().create_future()
-            return await self.batcher.answer(call, jobs, lambda: gone or forever)
+            return await self.batcher.answer(admission, jobs, lambda: disconnected or forever)
 
-    async def waits(self, *jobs: str, **how: Any) -> "asyncio.Task[Found]":
-        """Asks, and comes back once that is in the queue."""
-        task = asyncio.create_task(self.ask(*jobs, **how))
+    async def queue(self, *jobs: str, **options: Any) -> "asyncio.Task[Results]":
+        """Sends a request and returns once it is queued."""
+        task = asyncio.create_task(self.ask(*jobs, **options))
         await asyncio.sleep(0.005)
         return task
 
-    async def occupied(self) -> "asyncio.Task[Found]":
-        """The kernel is busy with a first job until it is opened."""
-        task = await self.waits("first")
-        await asyncio.to_thread(self.kernel.busy.wait, 10)
+    async def occupy(self) -> "asyncio.Task[Results]":
+        """Sends a first job, which is computed until the processor is opened."""
+        task = await self.queue("first")
+        await asyncio.to_thread(self.processor.busy.wait, 10)
         return task
 
 
 @pytest.fixture
-def house(bundle) -> Callable[..., Any]:
+def harness(bundle) -> Callable[..., Any]:
     @asynccontextmanager
-    async def made(most_ms: int = LONG, most_bytes: int = 10 * ALONE_BYTES) -> AsyncIterator[House]:
-        found = House(Metrics(), most_ms, most_bytes)
-        found.batcher.start()
+    async def start(
+        max_wait_ms: int = LONG, max_bytes: int = 10 * INLINE_BYTES
+    ) -> AsyncIterator[Harness]:
+        started = Harness(Metrics(), max_wait_ms, max_bytes)
+        started.batcher.start()
         try:
-            yield found
+            yield started
         finally:
-            found.kernel.open.set()
-            await asyncio.to_thread(found.batcher.close)
+            started.processor.open.set()
+            await asyncio.to_thread(started.batcher.close)
 
-    return made
+    return start
 
 
-def test_a_short_request_that_comes_alone_is_computed_where_it_came(house):
+def test_a_short_request_that_arrives_alone_is_computed_in_the_event_loop(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            assert await one.ask("a") == [b"a"]
-            assert one.kernel.threads == [current_thread().name]
+        async with harness() as h:
+            h.processor.open.set()
+            assert await h.ask("a") == [b"a"]
+            assert h.processor.threads == [current_thread().name]
 
     asyncio.run(run())
 
@@ -141,81 +145,81 @@ def test_a_short_request_that_comes_alone_is_computed_where_it_came(house):
 @pytest.mark.parametrize(
     ("jobs", "size", "cost"),
     [
-        pytest.param(["a"], ALONE_BYTES + 1, 0.0, id="large"),
-        pytest.param(["a"], 1, 2 * ALONE_SECONDS, id="long"),
+        pytest.param(["a"], INLINE_BYTES + 1, 0.0, id="large"),
+        pytest.param(["a"], 1, 2 * INLINE_SECONDS, id="long"),
         pytest.param(["a", "b"], 1, 0.0, id="several"),
     ],
 )
-def test_what_is_large_or_long_or_several_keeps_nobody_else_waiting(house, jobs, size, cost):
+def test_large_long_and_multiple_jobs_are_computed_in_the_thread(harness, jobs, size, cost):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.costs = {"a": cost}
-            await one.ask(*jobs, size=size)
-            assert one.kernel.computed == jobs
-            assert set(one.kernel.threads) == {"m3h-kernel"}
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.costs = {"a": cost}
+            await h.ask(*jobs, size=size)
+            assert h.processor.computed == jobs
+            assert set(h.processor.threads) == {"m3h-short"}
 
     asyncio.run(run())
 
 
-def test_those_that_come_at_one_moment_are_computed_together_and_counted_once(house):
+def test_simultaneous_requests_form_one_batch_and_are_recorded_once(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            await asyncio.gather(*map(one.ask, "abc"))
-            assert sorted(one.kernel.computed) == ["a", "b", "c"]
-            assert set(one.kernel.threads) == {"m3h-kernel"}
-            await one.ask("d")
+        async with harness() as h:
+            h.processor.open.set()
+            await asyncio.gather(*map(h.ask, "abc"))
+            assert sorted(h.processor.computed) == ["a", "b", "c"]
+            assert set(h.processor.threads) == {"m3h-short"}
+            await h.ask("d")
             await asyncio.sleep(0.01)
-            assert sorted(one.kernel.counted) == ["a", "b", "c", "d"]
+            assert sorted(h.processor.recorded) == ["a", "b", "c", "d"]
 
     asyncio.run(run())
 
 
-def test_those_that_come_while_it_computes_meet_in_one_batch(house):
+def test_requests_that_arrive_during_a_batch_form_the_next_one(harness):
     async def run() -> None:
-        async with house() as one:
-            tasks = [await one.occupied(), *[await one.waits(name) for name in "abc"]]
-            one.kernel.open.set()
+        async with harness() as h:
+            tasks = [await h.occupy(), *[await h.queue(name) for name in "abc"]]
+            h.processor.open.set()
             assert await asyncio.gather(*tasks) == [[b"first"], [b"a"], [b"b"], [b"c"]]
-            assert one.kernel.batches == [["first"], ["a", "b", "c"]]
+            assert h.processor.batches == [["first"], ["a", "b", "c"]]
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize("priority", ["urgent", "bulk"])
-def test_a_batch_is_no_larger_than_its_cost_allows(house, priority: Priority):
+def test_a_batch_ends_at_its_limit_of_estimated_time(harness, priority: Priority):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.costs = dict.fromkeys("abcd", 0.6 * BATCH_SECONDS[priority]) | {"e": 0.09}
-            first = await one.occupied()
-            rest = await one.waits(*"abcde", priority=priority)
-            one.kernel.open.set()
+        async with harness() as h:
+            h.processor.costs = dict.fromkeys("abcd", 0.6 * BATCH_SECONDS[priority]) | {"e": 0.09}
+            first = await h.occupy()
+            rest = await h.queue(*"abcde", priority=priority)
+            h.processor.open.set()
             await asyncio.gather(first, rest)
-            assert one.kernel.batches == [["first"], ["a", "b"], ["c", "d"], ["e"]]
+            assert h.processor.batches == [["first"], ["a", "b"], ["c", "d"], ["e"]]
 
     asyncio.run(run())
 
 
-def test_urgent_goes_before_bulk_and_takes_none_of_it_along(house):
+def test_an_urgent_batch_goes_first_and_contains_no_bulk_job(harness):
     async def run() -> None:
-        async with house() as one:
-            first = await one.occupied()
-            bulk = await one.waits("a", "b", priority="bulk")
-            urgent = await one.waits("c")
-            one.kernel.open.set()
+        async with harness() as h:
+            first = await h.occupy()
+            bulk = await h.queue("a", "b", priority="bulk")
+            urgent = await h.queue("c")
+            h.processor.open.set()
             await asyncio.gather(first, bulk, urgent)
-            assert one.kernel.batches == [["first"], ["c"], ["a", "b"]]
+            assert h.processor.batches == [["first"], ["c"], ["a", "b"]]
 
     asyncio.run(run())
 
 
-def test_one_bad_job_never_fails_its_neighbours(house):
+def test_a_failing_job_does_not_fail_the_rest_of_its_batch(harness):
     async def run() -> None:
-        async with house() as one:
-            first = await one.occupied()
-            rest = await one.waits("a", "unreadable", "malformed", "poison", "b")
-            one.kernel.open.set()
+        async with harness() as h:
+            first = await h.occupy()
+            rest = await h.queue("a", "unreadable", "malformed", "poison", "b")
+            h.processor.open.set()
             await first
             a, unreadable, malformed, poison, b = await rest
             assert (a, b) == (b"a", b"b")
@@ -226,124 +230,124 @@ def test_one_bad_job_never_fails_its_neighbours(house):
     asyncio.run(run())
 
 
-def test_what_misses_its_deadline_is_answered_then_and_never_computed(house):
+def test_a_job_is_answered_at_its_deadline_and_dropped(harness):
     async def run() -> None:
-        async with house() as one:
-            first = await one.occupied()
+        async with harness() as h:
+            first = await h.occupy()
             began = time.monotonic()
-            (error,) = await one.ask("late", ms=50)
+            (error,) = await h.ask("late", ms=50)
             assert isinstance(error, DeadlineExceeded)
-            assert time.monotonic() - began < 5  # the kernel is still busy
-            one.kernel.open.set()
+            assert time.monotonic() - began < 5  # the processor is still busy
+            h.processor.open.set()
             await first
-            await one.ask("next")
-            assert one.kernel.computed == ["first", "next"]
+            await h.ask("next")
+            assert h.processor.computed == ["first", "next"]
 
     asyncio.run(run())
 
 
-def test_a_deadline_that_those_ahead_do_not_leave_room_for_is_refused_at_once(house):
+def test_a_request_is_refused_if_the_estimated_wait_exceeds_its_deadline(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.prepare = lambda job, _: time.sleep(0.02) or job
-            await one.ask("a 0")
-            one.kernel.open.clear()
-            one.kernel.busy.clear()
-            tasks = [await one.occupied(), await one.waits(*[f"a {i}" for i in range(9)])]
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.prepare = lambda job, _: time.sleep(0.02) or job
+            await h.ask("a 0")
+            h.processor.open.clear()
+            h.processor.busy.clear()
+            tasks = [await h.occupy(), await h.queue(*[f"a {i}" for i in range(9)])]
             with pytest.raises(DeadlineExceeded):
-                await one.ask("a 9", ms=100)
-            one.kernel.open.set()
+                await h.ask("a 9", ms=100)
+            h.processor.open.set()
             await asyncio.gather(*tasks)
 
     asyncio.run(run())
 
 
-def test_beyond_its_bounds_the_queue_refuses_and_says_when_to_come_again(house):
+def test_a_full_queue_refuses_with_a_time_to_retry(harness):
     async def run() -> None:
-        async with house(most_ms=50) as one:
-            one.kernel.open.set()
-            one.kernel.prepare = lambda job, _: time.sleep(0.02) or job
-            await one.ask("a 0")  # now it knows how long one takes
-            one.kernel.open.clear()
-            one.kernel.busy.clear()
-            tasks = [await one.occupied(), await one.waits("a 1", "a 2", "a 3")]
+        async with harness(max_wait_ms=50) as h:
+            h.processor.open.set()
+            h.processor.prepare = lambda job, _: time.sleep(0.02) or job
+            await h.ask("a 0")  # the batcher learns how long a job takes
+            h.processor.open.clear()
+            h.processor.busy.clear()
+            tasks = [await h.occupy(), await h.queue("a 1", "a 2", "a 3")]
             with pytest.raises(Overloaded) as full:
-                await one.ask("e")
+                await h.ask("e")
             assert full.value.retry_after >= 1
-            one.kernel.open.set()
+            h.processor.open.set()
             await asyncio.gather(*tasks)
-            assert await one.ask("e") == [b"e"]
+            assert await h.ask("e") == [b"e"]
 
     asyncio.run(run())
 
 
-def test_bodies_have_a_bound_of_which_bulk_leaves_half_to_urgent(house):
+def test_bulk_bodies_may_hold_half_of_the_memory_limit(harness):
     async def run() -> None:
-        async with house(most_bytes=10) as one:
-            tasks = [await one.occupied()]
-            tasks.append(await one.waits("bulk", size=5, priority="bulk"))
+        async with harness(max_bytes=10) as h:
+            tasks = [await h.occupy()]
+            tasks.append(await h.queue("bulk", size=5, priority="bulk"))
             for size, priority in ((1, "bulk"), (5, "urgent")):
                 with pytest.raises(Overloaded):
-                    await one.ask("a", size=size, priority=priority)
-            tasks.append(await one.waits("b", size=4))
-            one.kernel.open.set()
+                    await h.ask("a", size=size, priority=priority)
+            tasks.append(await h.queue("b", size=4))
+            h.processor.open.set()
             await asyncio.gather(*tasks)
-            assert await one.ask("c", size=10) == [b"c"]  # places are given back
+            assert await h.ask("c", size=10) == [b"c"]  # the bytes are released
 
     asyncio.run(run())
 
 
-def test_a_caller_who_hung_up_is_not_computed(house):
+def test_a_queued_request_is_dropped_when_its_client_disconnects(harness):
     async def run() -> None:
-        async with house() as one:
-            first = await one.occupied()
-            gone = asyncio.get_running_loop().create_future()
-            caller = await one.waits("gone", gone=gone)
-            gone.set_result(None)
+        async with harness() as h:
+            first = await h.occupy()
+            disconnected = asyncio.get_running_loop().create_future()
+            client = await h.queue("gone", disconnected=disconnected)
+            disconnected.set_result(None)
             with pytest.raises(ClientDisconnected):
-                await caller
-            one.kernel.open.set()
+                await client
+            h.processor.open.set()
             await first
-            await one.ask("next")
-            assert one.kernel.computed == ["first", "next"]
+            await h.ask("next")
+            assert h.processor.computed == ["first", "next"]
 
     asyncio.run(run())
 
 
-def test_what_waits_when_it_closes_is_still_computed(house):
+def test_queued_requests_are_computed_before_the_batcher_closes(harness):
     async def run() -> None:
-        async with house() as one:
-            tasks = [await one.occupied(), await one.waits("a"), await one.waits("b")]
-            closing = asyncio.create_task(asyncio.to_thread(one.batcher.close))
+        async with harness() as h:
+            tasks = [await h.occupy(), await h.queue("a"), await h.queue("b")]
+            closing = asyncio.create_task(asyncio.to_thread(h.batcher.close))
             await asyncio.sleep(0.005)
-            one.kernel.open.set()
+            h.processor.open.set()
             await closing
             assert await asyncio.gather(*tasks) == [[b"first"], [b"a"], [b"b"]]
 
     asyncio.run(run())
 
 
-def test_other_work_is_done_between_batches_and_says_what_went_wrong(house):
+def test_an_exclusive_task_runs_between_batches_and_raises_its_exception(harness):
     async def run() -> None:
-        async with house() as one:
+        async with harness() as h:
             done: list[str] = []
-            first = await one.occupied()
-            task = asyncio.create_task(one.batcher.between(lambda: done.append("x"), 10))
+            first = await h.occupy()
+            task = asyncio.create_task(h.batcher.run_exclusive(lambda: done.append("x"), 10))
             with pytest.raises(TimeoutError):
-                await one.batcher.between(lambda: done.append("late"), 0.05)
-            one.kernel.open.set()
+                await h.batcher.run_exclusive(lambda: done.append("late"), 0.05)
+            h.processor.open.set()
             await asyncio.gather(first, task)
             assert done == ["x"]
             with pytest.raises(ZeroDivisionError):
-                await one.batcher.between(lambda: 1 // 0, 10)
+                await h.batcher.run_exclusive(lambda: 1 // 0, 10)
 
     asyncio.run(run())
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    callers=st.lists(
+    clients=st.lists(
         st.tuples(
             st.lists(
                 st.sampled_from(["job", "unreadable", "malformed", "poison"]),
@@ -356,18 +360,18 @@ def test_other_work_is_done_between_batches_and_says_what_went_wrong(house):
         max_size=12,
     )
 )
-def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
+def test_each_client_gets_the_answers_to_its_own_jobs_in_order(bundle, clients):
     async def run() -> None:
-        one = House(Metrics(), LONG, 1000)
-        one.batcher.start()
-        one.kernel.open.set()
-        named = [
+        h = Harness(Metrics(), LONG, 1000)
+        h.batcher.start()
+        h.processor.open.set()
+        requests = [
             ([f"{kind} {i} {k}" for k, kind in enumerate(jobs)], priority)
-            for i, (jobs, priority) in enumerate(callers)
+            for i, (jobs, priority) in enumerate(clients)
         ]
-        asked = [one.ask(*jobs, priority=priority) for jobs, priority in named]
-        for (jobs, _), found in zip(named, await asyncio.gather(*asked), strict=True):
-            for job, answer in zip(jobs, found, strict=True):
+        pending = [h.ask(*jobs, priority=priority) for jobs, priority in requests]
+        for (jobs, _), answers in zip(requests, await asyncio.gather(*pending), strict=True):
+            for job, answer in zip(jobs, answers, strict=True):
                 expected = {
                     "unreadable": ValueError,
                     "malformed": ValueError,
@@ -378,23 +382,23 @@ def test_each_caller_gets_the_answers_to_its_own_jobs_in_order(bundle, callers):
                     assert isinstance(answer, expected[kind])
                 else:
                     assert answer == job.encode()
-        await asyncio.to_thread(one.batcher.close)
+        await asyncio.to_thread(h.batcher.close)
 
     asyncio.run(run())
 
 
-def test_a_call_that_the_thread_was_faster_with_is_not_taken_for_the_one_that_waits(house):
-    async def later(one: House) -> Found:
+def test_a_job_that_the_thread_has_taken_is_not_computed_again_in_the_event_loop(harness):
+    async def later(h: Harness) -> Results:
         await asyncio.sleep(0)
         time.sleep(0.05)  # noqa: ASYNC251 - the event loop is busy while the thread computes
-        return await one.ask("c")
+        return await h.ask("c")
 
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            # "b" is computed with the first two, before it is its turn to look who waits: "c".
-            found = await asyncio.gather(one.ask("a", "a"), later(one), one.ask("b"))
-            assert found == [[b"a", b"a"], [b"c"], [b"b"]]
+        async with harness() as h:
+            h.processor.open.set()
+            # The thread computes "b" with the first two, before the event loop finds "c" queued.
+            answers = await asyncio.gather(h.ask("a", "a"), later(h), h.ask("b"))
+            assert answers == [[b"a", b"a"], [b"c"], [b"b"]]
 
     asyncio.run(run())
 
@@ -409,112 +413,114 @@ def test_a_call_that_the_thread_was_faster_with_is_not_taken_for_the_one_that_wa
         pytest.param(0.0, SHORT_BYTES + 1, id="a large body"),
     ],
 )
-def test_a_short_request_does_not_wait_for_a_long_one(house, cost, size):
+def test_a_short_request_does_not_wait_for_a_long_one(harness, cost, size):
     async def run() -> None:
-        async with house(most_bytes=10 * SHORT_BYTES) as one:
-            one.kernel.open.set()
-            one.kernel.costs = {"endless": cost}
-            gone = asyncio.get_running_loop().create_future()
-            long = await one.waits("endless", size=size, gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 60)
-            assert await one.ask("short") == [b"short"]
-            assert await one.ask("a", "b") == [b"a", b"b"]
+        async with harness(max_bytes=10 * SHORT_BYTES) as h:
+            h.processor.open.set()
+            h.processor.costs = {"endless": cost}
+            disconnected = asyncio.get_running_loop().create_future()
+            long = await h.queue("endless", size=size, disconnected=disconnected)
+            await asyncio.to_thread(h.processor.endless.wait, 60)
+            assert await h.ask("short") == [b"short"]
+            assert await h.ask("a", "b") == [b"a", b"b"]
             assert not long.done()
-            gone.set_result(None)
+            disconnected.set_result(None)
             with pytest.raises(ClientDisconnected):
                 await long
 
     asyncio.run(run())
 
 
-def test_what_runs_at_its_deadline_is_answered_then_and_ends(house):
+def test_a_running_job_is_answered_at_its_deadline_and_ends(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.costs = dict.fromkeys(["endless", "next"], 2 * SHORT_SECONDS)
-            (error,) = await one.ask("endless", ms=50)
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.costs = dict.fromkeys(["endless", "next"], 2 * SHORT_SECONDS)
+            (error,) = await h.ask("endless", ms=50)
             assert isinstance(error, DeadlineExceeded)
-            # The lane is free again: it would not compute the next one otherwise.
-            assert await one.ask("next") == [b"next"]
-            assert one.kernel.computed == ["next"]
+            # The lane is free again and computes the next job.
+            assert await h.ask("next") == [b"next"]
+            assert h.processor.computed == ["next"]
 
     asyncio.run(run())
 
 
-def test_what_runs_when_its_caller_hangs_up_ends(house):
+def test_a_running_job_ends_when_its_client_disconnects(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.costs = dict.fromkeys(["endless", "rest", "next"], 2 * SHORT_SECONDS)
-            gone = asyncio.get_running_loop().create_future()
-            caller = await one.waits("endless", "rest", gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 60)
-            gone.set_result(None)
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.costs = dict.fromkeys(["endless", "rest", "next"], 2 * SHORT_SECONDS)
+            disconnected = asyncio.get_running_loop().create_future()
+            client = await h.queue("endless", "rest", disconnected=disconnected)
+            await asyncio.to_thread(h.processor.endless.wait, 60)
+            disconnected.set_result(None)
             with pytest.raises(ClientDisconnected):
-                await caller
-            assert await one.ask("next") == [b"next"]
-            assert one.kernel.computed == ["next"]
+                await client
+            assert await h.ask("next") == [b"next"]
+            assert h.processor.computed == ["next"]
 
     asyncio.run(run())
 
 
-def test_long_jobs_ahead_refuse_a_long_job_without_hope_and_no_short_one(house):
+def test_queued_long_jobs_cause_refusals_of_long_jobs_only(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.costs = {"endless": 60.0, "hopeless": 1.0}
-            gone = asyncio.get_running_loop().create_future()
-            long = await one.waits("endless", gone=gone)
-            await asyncio.to_thread(one.kernel.endless.wait, 60)
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.costs = {"endless": 60.0, "hopeless": 1.0}
+            disconnected = asyncio.get_running_loop().create_future()
+            long = await h.queue("endless", disconnected=disconnected)
+            await asyncio.to_thread(h.processor.endless.wait, 60)
             began = time.monotonic()
-            (error,) = await one.ask("hopeless", ms=30_000)
+            (error,) = await h.ask("hopeless", ms=30_000)
             assert isinstance(error, DeadlineExceeded)
             assert time.monotonic() - began < 10
-            assert await one.ask("short", ms=30_000) == [b"short"]
-            gone.set_result(None)
+            assert await h.ask("short", ms=30_000) == [b"short"]
+            disconnected.set_result(None)
             with pytest.raises(ClientDisconnected):
                 await long
 
     asyncio.run(run())
 
 
-def test_a_cheap_request_is_not_refused_for_what_another_kind_took(house):
+def test_the_estimated_wait_distinguishes_cost_classes(harness):
     async def run() -> None:
-        async with house(most_ms=80) as one:
-            one.kernel.open.set()
-            one.kernel.prepare = lambda job, _: (job.startswith("full") and time.sleep(0.05)) or job
-            await one.ask("full 0")
-            await one.ask("none 0")
-            one.kernel.open.clear()
-            one.kernel.busy.clear()
-            first = await one.waits("none 1")
-            await asyncio.to_thread(one.kernel.busy.wait, 60)
-            waiting = [await one.waits(f"none {i}") for i in range(2, 12)]
-            waiting.append(await one.waits("full 1"))
-            waiting.append(await one.waits("full 2"))
+        async with harness(max_wait_ms=80) as h:
+            h.processor.open.set()
+            h.processor.prepare = lambda job, _: (
+                (job.startswith("full") and time.sleep(0.05)) or job
+            )
+            await h.ask("full 0")
+            await h.ask("none 0")
+            h.processor.open.clear()
+            h.processor.busy.clear()
+            first = await h.queue("none 1")
+            await asyncio.to_thread(h.processor.busy.wait, 60)
+            waiting = [await h.queue(f"none {i}") for i in range(2, 12)]
+            waiting.append(await h.queue("full 1"))
+            waiting.append(await h.queue("full 2"))
             with pytest.raises(Overloaded):
-                await one.ask("none 12")
-            one.kernel.open.set()
+                await h.ask("none 12")
+            h.processor.open.set()
             await asyncio.gather(first, *waiting)
 
     asyncio.run(run())
 
 
-def test_a_job_that_is_refused_is_answered_before_the_next_one_is_computed(house):
+def test_a_failed_job_is_answered_before_the_next_one_is_computed(harness):
     async def run() -> None:
-        async with house() as one:
-            one.kernel.open.set()
-            one.kernel.costs = dict.fromkeys(["first", "malformed", "endless"], 2 * SHORT_SECONDS)
-            one.kernel.open.clear()
-            first = await one.occupied()
-            refused = await one.waits("malformed")
-            gone = asyncio.get_running_loop().create_future()
-            endless = await one.waits("endless", gone=gone)
-            one.kernel.open.set()
+        async with harness() as h:
+            h.processor.open.set()
+            h.processor.costs = dict.fromkeys(["first", "malformed", "endless"], 2 * SHORT_SECONDS)
+            h.processor.open.clear()
+            first = await h.occupy()
+            refused = await h.queue("malformed")
+            disconnected = asyncio.get_running_loop().create_future()
+            endless = await h.queue("endless", disconnected=disconnected)
+            h.processor.open.set()
             await first
             assert isinstance((await refused)[0], ValueError)
             assert not endless.done()
-            gone.set_result(None)
+            disconnected.set_result(None)
             with pytest.raises(ClientDisconnected):
                 await endless
 

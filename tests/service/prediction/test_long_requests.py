@@ -16,9 +16,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from schemas.features.notes import encoding
-from service.cache.embedding_cache import Cache
+from service.cache.embedding_cache import EmbeddingCache
 from service.http.app import create_app
 from service.prediction import batcher, predictor
+from service.prediction.jobs import Job, Options
 from service.runtime.engine import Engine
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import Service
@@ -113,26 +114,26 @@ def test_a_small_request_is_answered_while_a_long_one_is_computed(large, payload
     assert answers == [200]
 
 
-def test_how_long_a_request_takes_is_estimated_before_it_is_computed(engine, bundle, payload):
-    """By what of it takes time, and not by its bytes: a few bytes of an image may be large."""
-    own = predictor.Predictor(engine, Cache(0, None, Metrics()), Metrics())
+def test_the_time_of_a_request_is_estimated_before_it_is_computed(engine, bundle, payload):
+    """The estimate depends on the content, not on the bytes: a small file can be a large image."""
+    own = predictor.Predictor(engine, EmbeddingCache(0, None, Metrics()), Metrics())
 
     def expected(changed: dict[str, Any], **options: Any) -> float:
         body = json.dumps(changed).encode()
-        return own.expected(own.read(predictor.Job(body, predictor.Options(**options))))
+        return own.estimate_seconds(own.parse(Job(body, Options(**options))))
 
     small = payload | {"images": []}
     assert expected(small) < batcher.SHORT_SECONDS
     many = noted(copy.deepcopy(small), 200, 600)
     assert expected(many) > 20 * expected(small | {"notes": []})
-    assert expected(many, explain="full") > expected(many) > batcher.ALONE_SECONDS
+    assert expected(many, explain="full") > expected(many) > batcher.INLINE_SECONDS
     pixels = payload | {"notes": []}
     pixels["images"] = [{**payload["images"][0], "data": _white(6000, 6000)}]
-    assert len(json.dumps(pixels)) < batcher.ALONE_BYTES
+    assert len(json.dumps(pixels)) < batcher.INLINE_BYTES
     assert expected(pixels) > batcher.SHORT_SECONDS
 
 
-def test_an_item_of_a_batch_that_fails_is_counted(large, payload, monkeypatch):
+def test_a_failed_item_of_a_batch_is_counted(large, payload, monkeypatch):
     def failures(status: int) -> float:
         name = f'm3h_batch_item_failures_total{{status="{status}"}}'
         text = large.client.get("/metrics").text
@@ -153,9 +154,9 @@ def test_an_item_of_a_batch_that_fails_is_counted(large, payload, monkeypatch):
     assert (failures(500), failures(422)) == (before[0] + 1, before[1] + 1)
 
 
-def test_no_thread_is_left_of_a_service_that_has_ended(engine, settings):
+def test_a_closed_service_leaves_no_thread(engine, settings):
     def lanes() -> int:
-        return sum(thread.name in ("m3h-kernel", "m3h-long") for thread in enumerate_threads())
+        return sum(thread.name in ("m3h-short", "m3h-long") for thread in enumerate_threads())
 
     before = lanes()
     with TestClient(create_app(engine, settings)):

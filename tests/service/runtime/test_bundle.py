@@ -1,4 +1,4 @@
-"""A bundle that is not what its manifest says is refused before the first request."""
+"""A bundle that does not match its manifest is refused when it is loaded."""
 
 import json
 import os
@@ -25,20 +25,20 @@ def load(path: Path) -> Engine:
     return engine
 
 
-def test_the_bundle_is_what_it_says(bundle_dir):
+def test_the_shipped_bundle_loads_and_is_verified(bundle_dir):
     engine = load(bundle_dir)
     assert engine.verified
     assert engine.bundle.device == "cpu"
     assert len(engine.bundle.digest) == 64
 
 
-def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
     with pytest.raises(BundleError, match="is no bundle"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["golden.jsonl", "tokenizer.json", "MODEL_CARD.md"])
-def test_a_file_that_was_changed_is_named(changed_bundle, name):
+def test_a_changed_or_missing_file_is_named(changed_bundle, name):
     path = changed_bundle(lambda *_: None)
     with (path / name).open("a") as file:
         file.write(" ")
@@ -49,7 +49,7 @@ def test_a_file_that_was_changed_is_named(changed_bundle, name):
         load(path)
 
 
-def test_a_graph_that_was_changed_is_named(changed_bundle, bundle):
+def test_a_changed_graph_is_named(changed_bundle, bundle):
     path = changed_bundle(lambda *_: None)
     file = path / bundle.manifest.fusion.file
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
@@ -208,7 +208,7 @@ def test_golden_answers_must_be_there_and_readable(changed_bundle, line, said):
 
 
 @pytest.mark.parametrize("fault", ["missing", "added", "shape", "nan", "value"])
-def test_golden_outputs_are_all_compared(changed_bundle, fault):
+def test_all_golden_outputs_are_compared(changed_bundle, fault):
     def edit(_: dict[str, Any], path: Path) -> None:
         golden = json.loads((path / "golden.jsonl").read_text().splitlines()[0])
         outputs = golden["outputs"]
@@ -232,7 +232,7 @@ def test_golden_outputs_are_all_compared(changed_bundle, fault):
     assert not engine.verified
 
 
-def test_a_bundle_may_lack_an_encoder_that_no_task_sees(changed_bundle, serve, payload):
+def test_a_bundle_may_lack_an_encoder_whose_modality_no_task_sees(changed_bundle, serve, payload):
     def leave_out(manifest: dict[str, Any], path: Path) -> None:
         del manifest["encoders"]["image"]
         for facts in manifest["tasks"]:
@@ -245,21 +245,29 @@ def test_a_bundle_may_lack_an_encoder_that_no_task_sees(changed_bundle, serve, p
     assert service.predict(payload)["receipt"]["modalities"]["image"]["status"] == "hidden"
 
 
-def test_a_batch_may_be_empty_and_a_patient_without_anything(engine):
+def test_the_engine_accepts_an_empty_batch_and_an_empty_sample(engine):
     assert engine.run([]) == []
     (outputs,) = engine.run([{}])
     assert all(np.isfinite(values).all() for values in outputs.fusion.values())
     assert outputs.unusual == {}
 
 
+def test_an_evaluation_of_another_shape_is_refused(changed_bundle):
+    def edit(manifest: dict[str, Any], _: Path) -> None:
+        manifest["evaluation"]["measured"]["models"] = [0.76]
+
+    with pytest.raises(BundleError, match=r"evaluation: .*measured\.models"):
+        load(changed_bundle(edit))
+
+
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
-def test_cuda_that_was_asked_for_and_is_not_there_is_an_error(bundle_dir):
-    with pytest.raises(BundleError, match="no CUDA device is there"):
+def test_a_requested_cuda_device_that_is_missing_is_an_error(bundle_dir):
+    with pytest.raises(BundleError, match="no CUDA device is available"):
         Bundle.load(bundle_dir, "cuda")
     assert Bundle.load(bundle_dir, "auto").device == "cpu"
 
 
-def test_the_command_refuses_a_wrong_bundle_in_one_line(changed_bundle):
+def test_the_command_refuses_an_invalid_bundle_in_one_line(changed_bundle):
     path = changed_bundle(_no_column)
     done = subprocess.run(
         [sys.executable, "-c", "from service.cli import app; app()"],

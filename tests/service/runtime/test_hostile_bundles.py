@@ -1,4 +1,4 @@
-"""A bundle may be anything; it is served, or refused by a line that says what is wrong with it."""
+"""A damaged or hostile bundle is served, or refused with one line that names the fault."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from schemas.manifest import BundleError, sha256
 from service.http.app import create_app
-from service.prediction.golden import rehearse
-from service.runtime.bundle import Bundle, Session
+from service.prediction.golden import check_golden_answers
+from service.runtime.bundle import Bundle, LocalGraph
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -145,7 +145,7 @@ def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
         (_two_variables_of_one_name, "two variables have one name"),
     ],
 )
-def test_a_bundle_whose_files_are_not_what_they_should_be_is_refused(changed_bundle, edit, said):
+def test_a_bundle_with_invalid_files_is_refused(changed_bundle, edit, said):
     path = changed_bundle(lambda *_: None)
     manifest = json.loads((path / "manifest.json").read_bytes())
     edit(manifest, path)
@@ -190,9 +190,7 @@ def test_a_bundle_whose_files_are_not_what_they_should_be_is_refused(changed_bun
         (("fusion", "outputs", 0, "axes"), ["batch", 2**63]),
     ],
 )
-def test_a_number_of_the_manifest_that_cannot_be_is_refused_by_its_place(
-    changed_bundle, place, value
-):
+def test_an_impossible_number_in_the_manifest_is_refused(changed_bundle, place, value):
     def edit(manifest: dict[str, Any], _: Path) -> None:
         at: Any = manifest
         for step in place[:-1]:
@@ -215,7 +213,7 @@ def test_a_number_that_is_not_finite_is_refused(changed_bundle, text):
         load(path)
 
 
-def test_a_file_that_changes_after_it_was_verified_is_not_used(changed_bundle, monkeypatch):
+def test_a_file_that_changes_after_verification_is_refused(changed_bundle, monkeypatch):
     """The graphs are read again when they are loaded."""
     path = changed_bundle(lambda *_: None)
     verified = Bundle.load.__globals__["read_manifest"]
@@ -253,11 +251,11 @@ def _served_or_refused(path: Path, bundle: Bundle) -> str:
     graphs[bundle.manifest.fusion.file] = bundle.fusion
     try:
         made = Bundle.load(
-            path, "cpu", 1, lambda *_: lambda graph: Session(graph, graphs[graph.file].onnx)
+            path, "cpu", 1, lambda *_: lambda graph: LocalGraph(graph, graphs[graph.file].onnx)
         )
         engine = Engine(made)
         engine.replay_golden()
-        rehearse(engine, Metrics())
+        check_golden_answers(engine, Metrics())
     except BundleError as error:
         return str(error)
     create_app(engine, Settings(bundle=path))
@@ -291,7 +289,9 @@ def _manifest(path: Path) -> tuple[str, list[tuple[Any, ...]]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 2**32), value=st.sampled_from(ODD), remove=st.booleans())
-def test_any_manifest_is_served_or_refused(small_bundle, bundle, tmp_path, seed, value, remove):
+def test_a_manifest_with_an_arbitrary_value_is_served_or_refused(
+    small_bundle, bundle, tmp_path, seed, value, remove
+):
     text, places = _manifest(small_bundle)
     manifest = json.loads(text)
     place = random.Random(seed).choice(places)
@@ -321,7 +321,7 @@ def test_any_manifest_is_served_or_refused(small_bundle, bundle, tmp_path, seed,
     length=st.integers(0, 200),
     replacement=st.binary(max_size=20),
 )
-def test_any_bytes_in_a_document_are_served_or_refused(
+def test_a_document_with_arbitrary_bytes_is_served_or_refused(
     small_bundle, bundle, tmp_path, name, start, length, replacement
 ):
     path = tmp_path / "bundle"

@@ -222,7 +222,7 @@ def test_what_a_full_explanation_leaves_out_in_turn_is_a_stage_of_its_own(watche
 
 
 def test_a_batch_is_in_the_trace_of_each_request_in_it_with_its_rows(watched, payload, monkeypatch):
-    monkeypatch.setattr(batcher, "ALONE_BYTES", 0)  # so that others gather while one is computed
+    monkeypatch.setattr(batcher, "INLINE_BYTES", 0)  # so that others gather while one is computed
     monkeypatch.setitem(batcher.BATCH_SECONDS, "urgent", 10.0)
     one = watched(cache_bytes=0, queue_ms=60_000, deadline_ms=60_000)
     with ThreadPoolExecutor(8) as pool:
@@ -257,7 +257,7 @@ def blocked(engine, monkeypatch) -> Iterator[Event]:
     """The engine computes nothing until this is set."""
     run, leave = engine.run, Event()
     monkeypatch.setattr(engine, "run", lambda *asked: leave.wait(60) and run(*asked))
-    monkeypatch.setattr(batcher, "ALONE_BYTES", 0)  # in the thread, or nobody could be refused
+    monkeypatch.setattr(batcher, "INLINE_BYTES", 0)  # in the thread, or nobody could be refused
     yield leave
     leave.set()
 

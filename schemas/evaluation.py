@@ -1,0 +1,147 @@
+"""The evaluation in a manifest: figures of the report on patients held out from training.
+
+`m3h-model evaluate` writes the figures to `results.json`; the model card and the dashboard show
+them. Sections and figures may be absent. Figures that are not listed here are kept as they are.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+Figure = float | None  # None: not measured
+Estimate = tuple[Figure, Figure, Figure]  # a figure and the ends of its 95 % interval
+
+
+class _Figures(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class ModelFigures(_Figures):
+    """One model on all tasks. `by_task`: AUROC. `m3h_ahead_by`: difference in AUROC."""
+
+    auroc: Estimate | None = None
+    by_task: dict[str, Figure] = {}
+    m3h_ahead_by: Estimate | None = None
+    auprc: Figure = None
+    brier: Figure = None
+    mae_days: Figure = None
+    mae_of_the_median: Figure = None
+    r2_log_days: Figure = None
+
+
+class Ranking(_Figures):
+    """How well models rank patients. `fewest_positives`: of a task that is counted."""
+
+    stays: int | None = None
+    tasks: int | None = None
+    fewest_positives: int | None = None
+    display: dict[str, str] = {}
+    positives: dict[str, int] = {}
+    models: dict[str, ModelFigures] = {}
+    gain_of_one_network: Estimate | None = None
+    relative_gain: Estimate | None = None
+
+
+class Calibration(_Figures):
+    """Calibration of the probabilities of several tasks, pooled."""
+
+    slope: Figure = None
+    intercept: Figure = None
+    brier_skill: Figure = None
+    calibration_error: Figure = None
+    noise_floor: Figure = None
+
+
+class Coverage(_Figures):
+    """Shares of patients whose conformal set or interval contains their outcome."""
+
+    positives: Figure = None
+    negatives: Figure = None
+    length_of_stay: Figure = None
+    undecided: Figure = None
+
+
+class Uncertainty(_Figures):
+    """Calibration and coverage from all inputs."""
+
+    tasks: int | None = None
+    calibration: Calibration | None = None
+    coverage: Coverage | None = None
+
+
+class Group(_Figures):
+    """Patients of one group, such as one sex. `small`: too few for a comparison."""
+
+    stays: int | None = None
+    positives: int | None = None
+    tasks: int | None = None
+    small: bool | None = None
+    auroc: Estimate | None = None
+    against_everyone: Estimate | None = None
+    observed_to_expected: Estimate | None = None
+
+
+class Landmark(_Figures):
+    """Predictions at one number of hours after admission. `models`: AUROC."""
+
+    stays: int | None = None
+    tasks: int | None = None
+    models: dict[str, Estimate] = {}
+    observed_to_expected: Estimate | None = None
+
+
+class ChartedLater(_Figures):
+    """Diagnoses that were charted after the prediction."""
+
+    tasks: int | None = None
+    diagnoses: int | None = None
+    charted_later: int | None = None
+    models: dict[str, dict[str, Estimate]] = {}
+
+
+class MaskedNotes(_Figures):
+    """Notes without the phrases that name a disease."""
+
+    stays: int | None = None
+    stays_touched: int | None = None
+    phrases: int | None = None
+    share_of_tokens: Figure = None
+    models: dict[str, dict[str, Estimate]] = {}
+
+
+class RecalibrationEffect(_Figures):
+    """Calibration at another database, before and after recalibration with `patients`."""
+
+    tasks: int | None = None
+    patients: int | None = None
+    splits: int | None = None
+    before: dict[str, Estimate] = {}
+    after: dict[str, Estimate] = {}
+
+
+class Evaluation(_Figures):
+    """The sections. `measured`: without treatments and notes; `external`: at another database."""
+
+    measured: Ranking | None = None
+    all: Ranking | None = None
+    measured_external: Ranking | None = None
+    all_external: Ranking | None = None
+    acting: Uncertainty | None = None
+    groups: dict[str, dict[str, Group]] | None = None
+    landmarks: dict[str, Landmark] | None = None
+    charted_later: dict[str, ChartedLater] | None = None
+    masked: MaskedNotes | None = None
+    recalibration: RecalibrationEffect | None = None
+
+
+def _validated(figures: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Evaluation.model_validate(figures)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+    return figures
+
+
+# The figures as they are in the manifest, once their shape has been validated.
+EvaluationFigures = Annotated[dict[str, Any], AfterValidator(_validated)]
