@@ -51,8 +51,9 @@ from model.cohorts.synthetic import (
     X_RAY_SIGNS,
     generator,
 )
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.training.config import TrainConfig
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
@@ -95,7 +96,7 @@ def learned(work: Path) -> Path:
             records = synthetic.patients(LEARN, LEARN_SEED)
             for done in write(records, cohort, made_by=(synthetic, labels), spec=spec, **facts):
                 print(f"{done} patients", flush=True)
-        trainer = Trainer(Prepared([Cohort.load(cohort)], TrainConfig(members=2)))
+        trainer = Trainer(PreparedTraining([Cohort.load(cohort)], TrainConfig(members=2)))
         for epoch in trainer.run(work / "run"):
             print(epoch, flush=True)
         golden = synthetic.examples()

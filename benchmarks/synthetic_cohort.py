@@ -46,7 +46,7 @@ def load() -> tuple[Floats, Floats]:
 
 
 def scaled(inputs: Floats, learn: npt.NDArray[np.intp]) -> Floats:
-    """As `model.network.net.Normalise`: median 0, compressed tails, missing values 0."""
+    """As `model.representations.modalities.RobustScaler`: median 0, missing values 0."""
     known = inputs[:, ~np.isnan(inputs[learn]).all(axis=0)]
     known = known[:, np.nanstd(known[learn], axis=0) > 0]
     low, median, high = np.nanquantile(known[learn], (0.25, 0.5, 0.75), axis=0)

@@ -26,10 +26,11 @@ import torch
 
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
+from model.training.config import TrainConfig
 from model.training.device import Device
-from model.training.distributed import join
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.training.distributed import join_process_group
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.features import FeatureSpec
 
 
@@ -44,7 +45,7 @@ class Setting:
 
 def settings(most: int, device: Device) -> list[Setting]:
     cores = len(os.sched_getaffinity(0))
-    if device.where.type == "cuda":
+    if device.torch_device.type == "cuda":
         numbers = [(n, max(1, cores // n)) for n in (1, most)]
         precisions = ["fp32", "bf16"] if device.bf16 else ["fp32"]
     else:
@@ -56,32 +57,34 @@ def settings(most: int, device: Device) -> list[Setting]:
 
 def measure(options: argparse.Namespace) -> None:
     """What one process does: trains its member, and writes how fast it was."""
-    with join() as processes:
+    with join_process_group() as processes:
         device = Device.choose(options.device, processes)
-        device = Device(device.where, options.precision == "bf16", device.sharers)
+        device = Device(device.torch_device, options.precision == "bf16", device.sharers)
         # So many members whatever the number of processes: each learns from as many patients.
         config = TrainConfig(members=options.processes, epochs=1 + options.epochs, patience=10**6)
         cohort = Cohort.load(options.cohort)
-        prepared = Prepared([cohort], config, device=device, processes=processes)
+        prepared = PreparedTraining([cohort], config, device=device, processes=processes)
         learn = prepared.splits[processes.rank][0]
         began = 0.0
         for epoch in Trainer(prepared).run():
             if epoch.number == 1:
-                processes.meet()
+                processes.barrier()
                 began = time.perf_counter()
             elif epoch.number == config.epochs:
                 break
         seconds = (time.perf_counter() - began) / options.epochs
-        on_gpu = device.where.type == "cuda"
+        on_gpu = device.torch_device.type == "cuda"
         found = {
             "samples": len(learn) / seconds,
             "patients": len(np.unique(prepared.data.samples.patient[learn])) / seconds,
             "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            "device": torch.cuda.max_memory_allocated(device.where) / 2**20 if on_gpu else 0.0,
+            "device": torch.cuda.max_memory_allocated(device.torch_device) / 2**20
+            if on_gpu
+            else 0.0,
         }
         out = options.measure / f"{processes.rank}.json"
         out.write_text(json.dumps(found), encoding="utf-8")
-        processes.meet()
+        processes.barrier()
 
 
 def run(setting: Setting, options: argparse.Namespace, cohort: Path) -> dict[str, float]:
@@ -162,7 +165,7 @@ def main() -> None:
         cohort = options.cohort or make_cohort(Path(made))
         rounds = [[run(s, options, cohort) for s in chosen] for _ in range(options.rounds)]
     print(
-        f"{cohort.name if options.cohort else 'synthetic'} on {device.where.type}, "
+        f"{cohort.name if options.cohort else 'synthetic'} on {device.torch_device.type}, "
         f"{len(os.sched_getaffinity(0))} cores, {options.rounds} rounds\n"
     )
     print(table(chosen, rounds))

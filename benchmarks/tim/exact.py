@@ -21,11 +21,11 @@ from rich.progress import track
 
 from model.cohorts.store import Cohort
 from model.tim import coalition_training
-from model.tim.coalition_training import FOLDS, SEEDS, Job
-from model.tim.coalitions import margin
-from model.tim.matrix import Worth, game
-from model.training.jobs import Arrays, claim, run_all
-from model.training.prepare import TrainConfig
+from model.tim.coalition_training import FOLDS, SEEDS, NetworkJob
+from model.tim.coalitions import half_width
+from model.tim.compute_tim import CoalitionValues, estimate_row
+from model.training.config import TrainConfig
+from model.training.jobs import Arrays, claim_folder, run_jobs
 
 TASKS = (
     "respiratory_failure",
@@ -37,7 +37,7 @@ TASKS = (
     "in_hospital_mortality",
     "length_of_stay",
 )
-CONFIG = coalition_training.settings(TrainConfig())
+CONFIG = coalition_training.coalition_config(TrainConfig())
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,21 +49,23 @@ def patients(cohort: Path, hours: float) -> Cohort:
 
 
 @dataclass(frozen=True)
-class Opened:
+class CohortLoader:
     cohort: Path
     hours: float
 
-    def __call__(self) -> Callable[[Job], Arrays]:
-        return coalition_training.Games(patients(self.cohort, self.hours), CONFIG).run
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
+        return coalition_training.CoalitionTraining(patients(self.cohort, self.hours), CONFIG).run
 
 
-def exact(source: int, worth: Worth) -> Floats:
+def exact(source: int, worth: CoalitionValues) -> Floats:
     """[T - 1] the Shapley values of the others, by their definition."""
     others = [task for task in range(len(TASKS)) if task != source]
 
     def value(players: tuple[int, ...]) -> float:
         tasks = tuple(sorted((source, *players)))
-        every = [worth.of(Job(f, s, tasks))[source][0] for f in range(FOLDS) for s in range(SEEDS)]
+        every = [
+            worth.of(NetworkJob(f, s, tasks))[source][0] for f in range(FOLDS) for s in range(SEEDS)
+        ]
         return float(np.nanmean(every))
 
     found = np.zeros(len(others))
@@ -86,19 +88,19 @@ def main() -> None:
     options = parser.parse_args()
     cohort = patients(options.cohort, options.hours)
     of = {"cohort": cohort.digest, "tasks": TASKS, "hours": options.hours}
-    claim(options.work, of)
+    claim_folder(options.work, of)
     numbers = range(len(TASKS))
     jobs = [
-        Job(fold, seed, tasks)
+        NetworkJob(fold, seed, tasks)
         for size in range(1, len(TASKS) + 1)
         for tasks in combinations(numbers, size)
         for fold in range(FOLDS)
         for seed in range(SEEDS)
     ]
-    running = run_all(jobs, options.work, Opened(options.cohort, options.hours))
+    running = run_jobs(jobs, options.work, CohortLoader(options.cohort, options.hours))
     for _ in track(running, "networks", total=len(jobs)):
         pass
-    worth = Worth(options.work, cohort)
+    worth = CoalitionValues(options.work, cohort)
     truth = [exact(source, worth) for source in numbers]
     spread = np.std(np.concatenate(truth))
     print(f"{len(jobs)} networks; standard deviation of the {len(TASKS) * 7} cells {spread:.4f}\n")
@@ -109,13 +111,13 @@ def main() -> None:
     for count in options.coalitions:
         held, errors, sums = [], [], []
         for draw in range(options.draws):
-            drawn = coalition_training.coalitions(len(TASKS), count, seed=draw)
+            drawn = coalition_training.first_coalitions(len(TASKS), count, seed=draw)
             for source in numbers:
-                found = game(source, drawn, worth)
+                found = estimate_row(source, drawn, worth)
                 assert found is not None
-                half = margin(found.of_coalitions, np.array(found.degrees_of_freedom))
+                half = half_width(found.coalition_variance, np.array(found.degrees_of_freedom))
                 held.append(np.abs(found.values - truth[source]) <= half)
-                errors.append(found.of_coalitions)
+                errors.append(found.coalition_variance)
                 sums.append(abs(found.values.sum() - truth[source].sum()))
         error = np.sqrt(np.mean(errors))
         print(f"| {count} | {np.mean(held):.1%} | {error:.4f} | {max(sums):.0e} |")

@@ -20,16 +20,17 @@ from model.cohorts.store import Cohort
 from model.evaluation.evaluate import Fold, hospital_folds
 from model.evaluation.measure import Compared, Tested
 from model.tim import coalition_training
-from model.tim.coalition_training import Job
-from model.tim.matrix import Worth, matrix
+from model.tim.coalition_training import NetworkJob
+from model.tim.compute_tim import CoalitionValues, compute_tim
 from model.tim.task_groups import suggest
-from model.training.data import Data, Represented, raw_outputs
-from model.training.jobs import Arrays, claim, keep, run_all
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.training.config import TrainConfig
+from model.training.data import RepresentedSamples, SampleTensors, ensemble_outputs
+from model.training.jobs import Arrays, claim_folder, run_jobs, write_arrays
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.response import MODALITIES
 
-CONFIG = coalition_training.settings(TrainConfig())
+CONFIG = coalition_training.coalition_config(TrainConfig())
 TOGETHER, SUGGESTED, DEALT = WAYS = ("together", "as suggested", "dealt at random")
 FEWEST = 20  # positives of a task whose AUROC counts, as in the report
 Groups = Sequence[Sequence[str]]
@@ -40,25 +41,29 @@ def learned_from(cohort: Cohort, fold: Fold) -> Cohort:
 
 
 @dataclass(frozen=True)
-class Opened:
+class CohortLoader:
     cohort: Path
     fold: int
 
-    def __call__(self) -> Callable[[Job], Arrays]:
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
         cohort = Cohort.load(self.cohort)
         fold = list(hospital_folds(cohort))[self.fold]
-        return coalition_training.Games(learned_from(cohort, fold), CONFIG).run
+        return coalition_training.CoalitionTraining(learned_from(cohort, fold), CONFIG).run
 
 
 def suggested(folder: Path, work: Path, cohort: Cohort, fold: Fold, count: int) -> Groups:
     """The groups of the hospitals that a fold learns from."""
     part, tasks = learned_from(cohort, fold), len(cohort.tasks)
-    claim(work, {"cohort": cohort.digest, "fold": fold.number, "training": CONFIG.model_dump()})
-    jobs = coalition_training.every_job(tasks, count)
-    running = run_all(jobs, work, Opened(folder, fold.number))
+    claim_folder(
+        work, {"cohort": cohort.digest, "fold": fold.number, "training": CONFIG.model_dump()}
+    )
+    jobs = coalition_training.all_jobs(tasks, count)
+    running = run_jobs(jobs, work, CohortLoader(folder, fold.number))
     for _ in track(running, f"networks, fold {fold.number}", total=len(jobs)):
         pass
-    return suggest(matrix(Worth(work, part), coalition_training.coalitions(tasks, count)))
+    return suggest(
+        compute_tim(CoalitionValues(work, part), coalition_training.first_coalitions(tasks, count))
+    )
 
 
 def dealt(groups: Groups, tasks: Sequence[str], seed: int) -> Groups:
@@ -71,16 +76,16 @@ def dealt(groups: Groups, tasks: Sequence[str], seed: int) -> Groups:
 def answers(cohort: Cohort, fold: Fold, groups: Groups) -> Arrays:
     """[patients, binary tasks] the log-odds of the fold's test patients."""
     net = CONFIG.net.model_copy(update={"groups": tuple(map(tuple, groups))})
-    prepared = Prepared(
+    prepared = PreparedTraining(
         [learned_from(cohort, fold)], CONFIG.model_copy(update={"net": net, "patience": 8})
     )
     trainer = Trainer(prepared)
     for _ in trainer.run():
         pass
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     with torch.no_grad():
-        represented = Represented.of(data, prepared.encoders)
-        raw, _ = raw_outputs(trainer.net, represented, data, fold.test)
+        represented = RepresentedSamples.compute(data, prepared.encoders)
+        raw, _ = ensemble_outputs(trainer.net, represented, data, fold.test)
     return {"binary": raw["binary"].numpy()}
 
 
@@ -120,7 +125,7 @@ def main() -> None:
         for way, mine in ways.items():
             file = options.work / f"{fold.number} {way}, {options.coalitions}.npz"
             if not file.is_file():
-                keep(answers(cohort, fold, mine), file)
+                write_arrays(answers(cohort, fold, mine), file)
             files[way].append(file)
     compared = Compared({way: tested(cohort, folds, files[way]) for way in WAYS}, FEWEST)
     print(f"\n{len(compared.tasks)} tasks with at least {FEWEST} positives, {len(folds)} folds\n")

@@ -23,13 +23,13 @@ from sklearn.metrics import roc_auc_score
 from model.cohorts import Record, labels, synthetic
 from model.cohorts.store import Cohort, write
 from model.evaluation.evaluate import Fold, hospital_folds
-from model.network.net import NetConfig
+from model.network.config import NetConfig
 from model.tim import coalition_training
-from model.tim.coalition_training import Job
-from model.tim.matrix import Worth, matrix
+from model.tim.coalition_training import NetworkJob
+from model.tim.compute_tim import CoalitionValues, compute_tim
 from model.tim.synthetic_study import relations
-from model.training.jobs import Arrays, claim, run_all
-from model.training.prepare import TrainConfig
+from model.training.config import TrainConfig
+from model.training.jobs import Arrays, claim_folder, run_jobs
 from schemas.features import FeatureSpec
 from schemas.tasks import Task
 
@@ -42,7 +42,7 @@ FEW = (
     *("fluid_electrolyte_disorder", "copd", "respiratory_failure", "asthma", "pleural_effusion"),
     SHUFFLED,
 )
-CONFIG = coalition_training.settings(
+CONFIG = coalition_training.coalition_config(
     TrainConfig(net=NetConfig(width=4, task_width=8), learning_rate=3e-3)
 )
 CONFIG = CONFIG.model_copy(update={"batch": 64, "patience": 8})
@@ -98,13 +98,13 @@ def folds(cohort: Cohort) -> list[Fold]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class CohortLoader:
     cohort: Path
     tasks: tuple[str, ...]
 
-    def __call__(self) -> Callable[[Job], Arrays]:
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
         cohort = Cohort.load(self.cohort).of_tasks(self.tasks)
-        return coalition_training.Games(cohort, CONFIG, folds=folds(cohort)).run
+        return coalition_training.CoalitionTraining(cohort, CONFIG, folds=folds(cohort)).run
 
 
 def main() -> None:
@@ -126,16 +126,18 @@ def main() -> None:
     chosen = tuple(task.name for task in tasks)
     networks = options.work / f"networks-{options.patients}-{len(tasks)}"
     training = CONFIG.model_dump(mode="json")
-    claim(networks, {"cohort": cohort.digest, "tasks": chosen, "training": training})
-    jobs = coalition_training.every_job(len(tasks), options.coalitions)
-    for _ in track(run_all(jobs, networks, Opened(folder, chosen)), "networks", total=len(jobs)):
+    claim_folder(networks, {"cohort": cohort.digest, "tasks": chosen, "training": training})
+    jobs = coalition_training.all_jobs(len(tasks), options.coalitions)
+    for _ in track(
+        run_jobs(jobs, networks, CohortLoader(folder, chosen)), "networks", total=len(jobs)
+    ):
         pass
-    drawn = coalition_training.coalitions(len(tasks), options.coalitions)
-    found = matrix(Worth(networks, cohort, folds(cohort)), drawn)
+    drawn = coalition_training.first_coalitions(len(tasks), options.coalitions)
+    found = compute_tim(CoalitionValues(networks, cohort, folds(cohort)), drawn)
 
     binary = np.array([task.kind == "binary" for task in tasks])
     pairs = binary[:, None] & binary & ~np.eye(len(tasks), dtype=np.bool_)
-    values = np.array(found.matrix, dtype=np.float64)
+    values = np.array(found.compute_tim, dtype=np.float64)
     strength, related = relations(tasks)
     names = [task.name for task in tasks]
     shuffled = names.index(SHUFFLED)

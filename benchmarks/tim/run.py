@@ -22,29 +22,29 @@ import torch
 from training import make_cohort
 
 from model.cohorts.store import Cohort
-from model.tim.coalition_training import Games, Job
-from model.tim.coalitions import draw
+from model.tim.coalition_training import CoalitionTraining, NetworkJob
+from model.tim.coalitions import draw_coalitions
+from model.training.config import TrainConfig
 from model.training.device import Device
 from model.training.jobs import Arrays
-from model.training.prepare import TrainConfig
 
-Run = Callable[[list[Job]], dict[Job, Arrays]]
+Run = Callable[[list[NetworkJob]], dict[NetworkJob, Arrays]]
 
 
-def ways(games: Games, device: Device) -> dict[str, Run]:
-    def loop(jobs: list[Job]) -> dict[Job, Arrays]:
+def ways(games: CoalitionTraining, device: Device) -> dict[str, Run]:
+    def loop(jobs: list[NetworkJob]) -> dict[NetworkJob, Arrays]:
         return {job: games.run(job) for job in jobs}
 
     def at_once(count: int) -> Run:
-        def run(jobs: list[Job]) -> dict[Job, Arrays]:
-            found: dict[Job, Arrays] = {}
+        def run(jobs: list[NetworkJob]) -> dict[NetworkJob, Arrays]:
+            found: dict[NetworkJob, Arrays] = {}
             for some in (jobs[i : i + count] for i in range(0, len(jobs), count)):
-                found |= dict(zip(some, games.shared(0).run_at_once(some, 0), strict=True))
+                found |= dict(zip(some, games.fold_training(0).run_batched(some, 0), strict=True))
             return found
 
         return run
 
-    sizes = (64, 256) if device.where.type == "cuda" else (4, 16)
+    sizes = (64, 256) if device.torch_device.type == "cuda" else (4, 16)
     return {"loop": loop} | {f"{size} at once": at_once(size) for size in sizes}
 
 
@@ -57,18 +57,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     device = Device.choose(options.device)
-    if device.where.type == "cpu":
+    if device.torch_device.type == "cpu":
         torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as made:
         cohort = Cohort.load(options.cohort or make_cohort(Path(made)))
     config = TrainConfig(epochs=options.epochs, patience=10**6)
-    games = Games(cohort, config, device)
-    drawn = islice(draw(len(cohort.tasks), 1, seed=0), options.networks)
-    jobs = sorted((Job(0, 0, c.tasks) for c in drawn), key=lambda job: len(job.tasks))
+    games = CoalitionTraining(cohort, config, device)
+    drawn = islice(draw_coalitions(len(cohort.tasks), 1, seed=0), options.networks)
+    jobs = sorted((NetworkJob(0, 0, c.tasks) for c in drawn), key=lambda job: len(job.tasks))
     chosen = ways(games, device)
     games.run(jobs[0])  # representations are not counted
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    told: dict[str, dict[Job, Arrays]] = {}
+    told: dict[str, dict[NetworkJob, Arrays]] = {}
     for _ in range(options.rounds):
         for name, run in chosen.items():
             began = time.perf_counter()

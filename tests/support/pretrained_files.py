@@ -8,7 +8,7 @@ from string import ascii_letters, digits, punctuation
 import torch
 from torch import nn
 
-from model.representations.pretrained import DenseNet, DenseNetFacts
+from model.representations.densenet import DenseNet, DenseNetFacts
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = [*ascii_letters, *digits, *punctuation]

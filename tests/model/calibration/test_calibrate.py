@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from model.calibration.calibrate import (
-    FEWEST_FOR_A_SET,
+    MIN_CLASS_PATIENTS,
     class_shift,
     conformal_sets,
-    half_a_patient,
+    fit_scale,
     local_margin,
+    log_odds_bound,
     prior_shift,
-    stretch,
     venn_abers,
     weighted_quantile,
 )
@@ -27,18 +27,18 @@ def test_calibration_repairs_log_odds_that_are_too_large():
     draw = np.random.default_rng(0)
     evidence, base = draw.normal(size=20_000), np.full(20_000, -1.0)
     target = (draw.random(20_000) < 1 / (1 + np.exp(-base - evidence))).astype(float)
-    assert stretch(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
+    assert fit_scale(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_calibration_leaves_a_task_with_few_patients_nearly_as_it_is():
-    wrong = stretch(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
+    wrong = fit_scale(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
     assert 0.4 < wrong < 1
     nothing = np.empty(0)
-    assert stretch(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
+    assert fit_scale(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_nothing_is_surer_than_half_a_patient_among_all():
-    assert 1 / (1 + np.exp(half_a_patient(99))) == pytest.approx(0.5 / 100)
+    assert 1 / (1 + np.exp(log_odds_bound(99))) == pytest.approx(0.5 / 100)
 
 
 def test_an_interval_holds_the_probability_and_narrows_with_more_patients():
@@ -70,7 +70,7 @@ def test_of_each_class_at_most_a_tenth_has_a_set_without_it(seed):
 
 def test_with_too_few_patients_of_a_class_there_is_no_set_but_the_reason():
     p, _, w = some_patients(200)
-    y = (np.arange(200) < FEWEST_FOR_A_SET - 1).astype(float)
+    y = (np.arange(200) < MIN_CLASS_PATIENTS - 1).astype(float)
     sets = conformal_sets(np.stack([1 - p, p], 1), y, w, ("no", "yes"))
     assert not sets.thresholds
     assert "only 19 patients" in sets.reason

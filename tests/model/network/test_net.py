@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
-from model.network.net import M3H, CrossTaskAttention, NetConfig
-from model.representations.represent import make_representations
+from model.network.attention import CrossTaskAttention
+from model.network.config import NetConfig
+from model.network.m3h import M3H
+from model.representations.modalities import build_representations
 from schemas.response import MODALITIES
 from schemas.tasks import DISPOSITION, MORTALITY, load_tasks
 
@@ -15,13 +17,13 @@ NAMES = [task.name for task in TASKS]
 EVERY_SUBSET = torch.tensor(list(itertools.product([False, True], repeat=4)))
 
 
-def make_net(seen=None, **config):
+def build_net(seen=None, **config):
     torch.manual_seed(0)
     seen = torch.ones(len(TASKS), 4, dtype=torch.bool) if seen is None else seen
     net = M3H(
         TASKS,
         seen,
-        make_representations(
+        build_representations(
             tabular=7,
             statistics=(5, 11),
             treatments=(3, 4),
@@ -66,7 +68,7 @@ def attention(request):
 
 
 def test_attention_rows_sum_to_one(attention):
-    net = make_net(attention=attention)
+    net = build_net(attention=attention)
     _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, len(TASKS)))
     assert (weights >= 0).all()
@@ -90,7 +92,7 @@ def test_self_and_cross_start_at_one_half_each_whatever_the_number_of_tasks(task
 
 def test_a_network_that_knows_nothing_of_a_patient_yet_answers_and_learns(attention):
     """New stand-ins are zero, and so is all that the tasks then see of such a patient."""
-    net = make_net(attention=attention)
+    net = build_net(attention=attention)
     for member in net.fusion.members:
         torch.nn.init.zeros_(member.stand_in)
     raw, weights = net.fusion(torch.zeros(1, 4, net.width), torch.zeros(1, 4, dtype=torch.bool))
@@ -112,7 +114,7 @@ def test_the_published_form_averages_many_tasks():
 
 
 def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attention):
-    net = make_net(attention=attention)
+    net = build_net(attention=attention)
     present = EVERY_SUBSET
     inputs = {
         m: {name: value[: int(present[:, i].sum())] for name, value in tensors.items()}
@@ -136,7 +138,7 @@ def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attentio
 
 
 def test_an_absent_modality_is_as_if_its_embedding_were_anything():
-    net = make_net()
+    net = build_net()
     present = torch.tensor([[True, True, False, False]])
     first = torch.randn(1, 4, net.width)
     second = first.clone()
@@ -154,7 +156,7 @@ def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_atte
     seen = torch.ones(len(TASKS), 4, dtype=torch.bool)
     seen[:, image] = False
     seen[findings, image] = True
-    net = make_net(seen=seen)
+    net = build_net(seen=seen)
     present = torch.ones(1, 4, dtype=torch.bool)
     first = torch.randn(1, 4, net.width)
     second = first.clone()
@@ -172,7 +174,7 @@ def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_atte
 
 
 def test_an_ensemble_is_the_mean_of_what_its_members_say():
-    net = make_net()
+    net = build_net()
     present = EVERY_SUBSET
     inputs = some_inputs(16)
     represented = {
@@ -190,14 +192,14 @@ def test_an_ensemble_is_the_mean_of_what_its_members_say():
 
 
 def test_without_attention_every_task_keeps_to_itself():
-    net = make_net(attention="none")
+    net = build_net(attention="none")
     _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
     assert torch.equal(weights, torch.eye(len(TASKS)).expand(3, -1, -1))
 
 
 def test_groups_of_tasks_share_neither_a_trunk_nor_attention(attention):
     groups = (tuple(NAMES[1::2]), tuple(NAMES[::2]))
-    net = make_net(attention=attention, groups=groups)
+    net = build_net(attention=attention, groups=groups)
     present = torch.ones(3, 4, dtype=torch.bool)
     first = torch.randn(3, 4, net.width)
     second = first.clone()
@@ -225,7 +227,7 @@ def test_self_and_cross_start_at_one_half_each_in_every_group():
 
 
 def test_no_probability_is_surer_than_its_calibration_allows():
-    net = make_net()
+    net = build_net()
     net.calibrate.bound.fill_(2.0)
     raw = {"binary": torch.randn(50, 41) * 30}
     raw |= {DISPOSITION: torch.randn(50, 4)}
@@ -235,7 +237,7 @@ def test_no_probability_is_surer_than_its_calibration_allows():
 
 
 def test_an_interval_holds_the_days_that_are_served():
-    net = make_net()
+    net = build_net()
     raw = {"binary": torch.randn(50, 41), DISPOSITION: torch.randn(50, 4)}
     raw |= {"length_of_stay": torch.randn(50, 3)}
     value, low, high = net.calibrate(raw)["length_of_stay"].T

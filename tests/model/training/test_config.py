@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.config import ConfigError, read_choices, read_config
-from model.training.prepare import TrainConfig
+from model.training.config import ConfigError, TrainConfig, read_choices, read_config
 
 
 def fault_of(path):
@@ -127,6 +126,6 @@ def test_whatever_is_in_a_file_is_read_or_told_in_one_line(tmp_path_factory, tex
 def test_choices_that_cannot_be_read_are_told_in_one_line(text, tmp_path):
     path = tmp_path / "tuned.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(ConfigError, match="no outcome of 'm3h-model tune'") as caught:
+    with pytest.raises(ConfigError, match="no output of 'm3h-model tune'") as caught:
         read_choices(path)
     assert "\n" not in str(caught.value)

@@ -13,9 +13,10 @@ from export.cli import app as export_app
 from model.cli.main import app as model_app
 from model.cohorts.samples import Samples
 from model.cohorts.store import COHORT, Cohort, CohortError
+from model.errors import RunError
 from model.network.checkpoint import FACTS, WEIGHTS, Checkpoint, CheckpointError
-from model.training.prepare import Prepared, RunError
-from model.training.train import STATE, Trainer
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE, Trainer
 from schemas.manifest import TOKENIZER, sha256
 from tests.support.cohorts import CONFIG, make_cohort, save
 from tests.support.damaged_files import copied, damage_file, damage_json
@@ -37,7 +38,7 @@ def cohort(tmp_path_factory):
 def run_folder(tmp_path_factory):
     """A checkpoint, and the state of a member beside it."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    trainer = Trainer(Prepared([make_cohort(40)], ONE))
+    trainer = Trainer(PreparedTraining([make_cohort(40)], ONE))
     for _ in trainer.run(folder):
         pass
     trainer.checkpoint().save(folder)
@@ -246,7 +247,7 @@ def test_weights_of_another_network_are_told(run_folder, place):
 
 
 def test_a_damaged_state_of_a_run_is_named(run_folder, place):
-    prepared = Prepared([make_cohort(40)], ONE)
+    prepared = PreparedTraining([make_cohort(40)], ONE)
 
     @settings(max_examples=40, deadline=None, database=None)
     @given(st.data())

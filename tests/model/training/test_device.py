@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from model.training.device import CPU, Device, DeviceError
-from model.training.distributed import Processes
-from model.training.prepare import Prepared
-from model.training.train import Trainer
+from model.training.distributed import ProcessGroup
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from tests.support.cohorts import CONFIG, make_cohort
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
@@ -20,7 +20,7 @@ def on_cpu():
 
 
 def trained(device):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG, device=device))
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG, device=device))
     return trainer, list(trainer.run())
 
 
@@ -48,7 +48,7 @@ def test_without_a_gpu_training_is_on_the_cpu_in_full_precision():
 
 
 def test_bfloat16_learns_nearly_the_same_and_keeps_its_weights_in_float32(on_cpu, tmp_path):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG, device=BF16))
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG, device=BF16))
     seen = set()  # what a layer gives, while it learns and else
     trainer.net.member(0).fusion.attention.key.register_forward_hook(
         lambda module, inputs, output: seen.add((output.dtype, module.training))
@@ -61,7 +61,7 @@ def test_bfloat16_learns_nearly_the_same_and_keeps_its_weights_in_float32(on_cpu
 
 @cuda
 def test_a_gpu_learns_nearly_the_same_as_a_cpu(on_cpu):
-    exact = Device(Device.choose("cuda").where)
+    exact = Device(Device.choose("cuda").torch_device)
     assert_alike(trained(exact), on_cpu, 1e-3)
 
 
@@ -76,7 +76,7 @@ def test_a_gpu_learns_nearly_the_same_in_bfloat16(on_cpu):
 
 @cuda
 def test_what_does_not_fit_on_the_gpu_is_moved_in_batches(on_cpu):
-    where = Device.choose("cuda").where
+    where = Device.choose("cuda").torch_device
     crowded = Device(where, sharers=10**9)
     trainer, epochs = trained(crowded)
     assert {v.device.type for v in trainer.prepared.represented.vectors.values()} == {"cpu"}
@@ -86,6 +86,6 @@ def test_what_does_not_fit_on_the_gpu_is_moved_in_batches(on_cpu):
 @cuda
 def test_a_machine_with_fewer_gpus_than_processes_has_them_shared():
     gpus = torch.cuda.device_count()
-    device = Device.choose("auto", Processes(gpus, gpus + 1, gpus, gpus + 1))
-    assert device.where.index == 0
+    device = Device.choose("auto", ProcessGroup(gpus, gpus + 1, gpus, gpus + 1))
+    assert device.torch_device.index == 0
     assert device.sharers == 2

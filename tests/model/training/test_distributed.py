@@ -14,10 +14,11 @@ import torch
 
 from model.cohorts import labels, synthetic
 from model.cohorts.store import write
+from model.errors import RunError
 from model.network.checkpoint import Checkpoint
-from model.training.distributed import Processes
-from model.training.prepare import Prepared, RunError
-from model.training.train import STATE
+from model.training.distributed import ProcessGroup
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE
 from model.training.training_log import EPOCHS as EPOCHS_FILE
 from schemas.features import FeatureSpec
 from tests.support.cohorts import CONFIG, make_cohort
@@ -122,7 +123,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_fewer(
     _, said = first.communicate(timeout=300)
     second.communicate()
     assert first.returncode == 2
-    assert "rank 0 of 2 stops, because another process ended" in said
+    assert "rank 0 of 2 stops because another process ended" in said
     assert "Traceback" not in said
     assert not (tmp_path / "checkpoint.json").exists()
     ran = run(command)
@@ -134,9 +135,9 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_fewer(
 def test_what_is_dealt_to_the_processes_is_there_on_each():
     script = (
         "import torch\n"
-        "from model.training.distributed import join\n"
-        "with join() as processes:\n"
-        "    parts = processes.share([3, 1, 2], lambda n: torch.full((n, 2), n).byte() + 1)\n"
+        "from model.training.distributed import join_process_group\n"
+        "with join_process_group() as processes:\n"
+        "    parts = processes.compute_all([3, 1, 2], lambda n: torch.full((n, 2), n).byte() + 1)\n"
         "    assert processes.size == 2\n"
         "print([part.tolist() for part in parts])\n"
     )
@@ -151,11 +152,11 @@ def test_what_is_dealt_to_the_processes_is_there_on_each():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
 def test_every_member_is_trained_by_one_process(size):
-    dealt = [Processes(rank, size).mine(5) for rank in range(size)]
+    dealt = [ProcessGroup(rank, size).own(5) for rank in range(size)]
     assert sorted(k for mine in dealt for k in mine) == [0, 1, 2, 3, 4]
-    assert all(Processes(0, size).owner(k) == r for r in range(size) for k in dealt[r])
+    assert all(ProcessGroup(0, size).owner(k) == r for r in range(size) for k in dealt[r])
 
 
 def test_processes_that_would_have_nothing_to_train_are_refused():
-    with pytest.raises(RunError, match=r"3 processes, but 2 members.*members = 3"):
-        Prepared([make_cohort()], CONFIG, processes=Processes(rank=2, size=3))
+    with pytest.raises(RunError, match=r"3 processes cannot train 2 members.*members = 3"):
+        PreparedTraining([make_cohort()], CONFIG, processes=ProcessGroup(rank=2, size=3))

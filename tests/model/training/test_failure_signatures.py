@@ -5,8 +5,8 @@ import pytest
 
 from model.network.checkpoint import Checkpoint
 from model.training import failure_signatures
-from model.training.prepare import Prepared
-from model.training.train import Trainer
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from tests.support.cohorts import CONFIG, NAMES, TASKS, make_cohort
 
 
@@ -14,10 +14,10 @@ def train(cohort, *modalities, net=None, only=None, **changes):
     """A trained model's signatures, and what is warned of."""
     config = CONFIG.model_copy(update={**changes, "net": CONFIG.net.model_copy(update=net or {})})
     used = {"modalities": modalities} if modalities else {}
-    trainer = Trainer(Prepared([cohort], config, **used), tasks=only)
+    trainer = Trainer(PreparedTraining([cohort], config, **used), tasks=only)
     for _ in trainer.run():
         pass
-    found = failure_signatures.of(trainer)
+    found = failure_signatures.measure(trainer)
     return found, failure_signatures.warnings(
         trainer.facts.model_copy(update={"signatures": found})
     )
@@ -110,11 +110,11 @@ def test_a_single_task_has_signatures_too():
 
 
 def test_a_checkpoint_keeps_its_signatures(tmp_path):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG))
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG))
     for _ in trainer.run():
         pass
-    failure_signatures.signed(trainer).save(tmp_path)
+    failure_signatures.checkpoint_with_signatures(trainer).save(tmp_path)
     facts = Checkpoint.load(tmp_path).facts
-    assert facts.signatures == failure_signatures.of(trainer)
+    assert facts.signatures == failure_signatures.measure(trainer)
     assert failure_signatures.warnings(facts)
     assert not failure_signatures.warnings(facts.model_copy(update={"signatures": None}))

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from model.training.prepare import Prepared
-from model.training.progress import EpochsLeft
-from model.training.train import Trainer
+from model.cli.progress import EpochsLeft
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from model.training.training_log import EPOCHS, TENSORBOARD, Epoch, TrainingLog
 from tests.support.cohorts import CONFIG, make_cohort
 
@@ -29,11 +29,11 @@ def numbers(folder):
 
 def test_a_resumed_run_has_every_epoch_once_and_the_figures_of_a_whole_one(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    trained = list(Trainer(Prepared([make_cohort()], CONFIG)).run(whole))
-    for epoch in Trainer(Prepared([make_cohort()], CONFIG)).run(killed):
+    trained = list(Trainer(PreparedTraining([make_cohort()], CONFIG)).run(whole))
+    for epoch in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(killed):
         if (epoch.member, epoch.number) == (1, 2):
             break
-    for _ in Trainer(Prepared([make_cohort()], CONFIG)).run(killed):
+    for _ in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(killed):
         pass
     assert numbers(whole) == [(e.member + 1, e.number) for e in trained]
     assert numbers(whole) == numbers(killed)
@@ -50,14 +50,14 @@ def test_a_resumed_run_has_every_epoch_once_and_the_figures_of_a_whole_one(tmp_p
 
 def test_the_auroc_of_an_epoch_is_that_of_the_samples_held_out(tmp_path):
     config = CONFIG.model_copy(update={"members": 1, "epochs": 1})
-    trainer = Trainer(Prepared([make_cohort()], config))
+    trainer = Trainer(PreparedTraining([make_cohort()], config))
     (epoch,) = trainer.run(tmp_path)
     from sklearn.metrics import roc_auc_score
 
     areas = []
     for i, name in enumerate(trainer.net.calibrate.names):
         column = [t.name for t in trainer.facts.tasks].index(name)
-        rows, outcome, _ = trainer.calibration(column)
+        rows, outcome, _ = trainer.calibration_samples(column)
         if 0 < outcome.sum() < len(outcome):
             areas.append(roc_auc_score(outcome, trainer.held_out["binary"][rows, i]))
     # What was held out is said once more with weights of half precision.

@@ -1,87 +1,43 @@
-"""What is known before a label is learned from: how to train, facts, splits, representations.
+"""Preparation of a training on one or more cohorts: splits, facts, representations.
 
-Many cohorts together, each with its sampling; shared by all that learns from them.
+All networks that are trained on the cohorts share it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
-from model.errors import UserError
-from model.network.checkpoint import Facts, make_net
-from model.network.net import NetConfig
-from model.representations.phenotypes import prototypes, standardised
+from model.errors import RunError
+from model.network.checkpoint import Facts, build_net
+from model.representations.modalities import select_words
 from model.representations.pretrained import Pretrained, read_encoders
-from model.representations.represent import kept_words
-from model.training.data import Data, Represented, Rows
+from model.training.config import TrainConfig
+from model.training.data import RepresentedSamples, Rows, SampleTensors
 from model.training.device import CPU, Device
-from model.training.distributed import ALONE, Processes
+from model.training.distributed import SINGLE_PROCESS, ProcessGroup
+from model.training.phenotypes import fit_prototypes, standardise
 from schemas.manifest import Cohort as CohortFacts
 from schemas.response import MODALITIES, Modality
 
-# Sites from which on whole hospitals are held out; with fewer it is patients.
-MANY_SITES = 10
-# Samples that tell by how much what a pretrained encoder says of patients differs.
-ENOUGH = 2000
+# With at least so many sites, whole hospitals are held out; with fewer, patients are.
+MIN_SITES = 10
+# Samples on which the scaling of a pretrained encoder's features is fitted.
+SCALING_SAMPLES = 2000
 
 Floats = npt.NDArray[np.float64]
 
 
-_LOSS_WEIGHTS = {
-    "binary": 1.0,
-    "multiclass": 0.1,
-    "regression": 0.1,
-    "clustering": 0.1,
-}
-
-
-class TrainConfig(BaseModel):
-    """How to train. A TOML file with these names changes any of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    net: NetConfig = NetConfig()
-    seed: int = Field(0, ge=0)
-    # Networks whose answers are averaged. Each learns from other hospitals than it is stopped by;
-    # the hospitals that the members hold out are dealt like the folds of a cross-validation.
-    members: int = Field(8, ge=1)
-    epochs: int = Field(60, ge=1)
-    patience: int = Field(8, ge=1)
-    batch: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    weight_decay: float = Field(0.1, ge=0, le=1)
-    # What is validated and served is a running mean of the weights, kept at this rate.
-    averaging: float = Field(0.97, ge=0, lt=1)
-    # A patient keeps all modalities with this probability; else each is hidden at random, all of
-    # them in one case of sixteen, so that any subset works and none at all gives the prevalence.
-    keep_all_modalities: float = Field(0.3, ge=0, le=1)
-    # Kinds that are not named keep these.
-    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = _LOSS_WEIGHTS
-
-    @field_validator("loss_weights")
-    @classmethod
-    def _all_kinds(cls, weights: dict[str, float]) -> dict[str, float]:
-        if not weights.keys() <= _LOSS_WEIGHTS.keys():
-            raise ValueError(f"the kinds of tasks are {', '.join(_LOSS_WEIGHTS)}")
-        return {**_LOSS_WEIGHTS, **weights}
-
-
-class RunError(UserError):
-    """A run that cannot be: cohorts that do not fit together, a folder that holds another run."""
-
-
-def check_alike(cohorts: Sequence[Cohort]) -> None:
-    """Raises RunError unless the cohorts were made with the same spec and tasks."""
+def check_compatible(cohorts: Sequence[Cohort]) -> None:
+    """Raises RunError unless all cohorts have the same spec and tasks."""
     for other in cohorts[1:]:
         if other.spec != cohorts[0].spec or other.tasks != cohorts[0].tasks:
             raise RunError(
@@ -91,7 +47,7 @@ def check_alike(cohorts: Sequence[Cohort]) -> None:
 
 
 def check_groups(tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
-    """Raises RunError unless each task is in one of the groups, or there are none."""
+    """Raises RunError unless each task is in exactly one group, or there are no groups."""
     named = [name for group in groups for name in group]
     unknown = sorted(set(named) - set(tasks))
     if unknown:
@@ -103,14 +59,14 @@ def check_groups(tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
         raise RunError(f"groups: in more than one group: {', '.join(twice)}")
     missing = [name for name in tasks if name not in named]
     if groups and missing:
-        raise RunError(f"groups: every task belongs to one; in none: {', '.join(missing)}")
+        raise RunError(f"groups: every task needs a group; without one: {', '.join(missing)}")
 
 
 def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
     """By how much each cohort's sampling raises a task's log-odds above the first cohort's.
 
-    A set of images chosen for pneumonia says nothing of how common pneumonia is. Smoothed by half
-    a patient on either side.
+    The offsets keep a selected cohort (images chosen for pneumonia) from raising the predicted
+    prevalence. Counts are smoothed by half a patient.
     """
 
     def log_odds(cohort: Cohort, column: int) -> float | None:
@@ -133,23 +89,23 @@ def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
     return offsets
 
 
-def held_out(samples: Samples, members: int, seed: int) -> list[tuple[Rows, Rows]]:
-    """For each member the rows to learn from and those to stop by; all of a site on one side.
+def member_splits(samples: Samples, members: int, seed: int) -> list[tuple[Rows, Rows]]:
+    """For each member, the rows to learn from and the held-out rows; a site is on one side.
 
-    With at least five members every row is held out by one of them at most.
+    At least five folds are made, so that each row is held out by at most one member.
     """
-    many = len(np.unique(samples.site)) >= MANY_SITES
+    many = len(np.unique(samples.site)) >= MIN_SITES
     groups = samples.site if many else samples.patient
     folds = GroupKFold(max(members, 5), shuffle=True, random_state=seed)
-    found = []
+    splits = []
     for learn, stop in folds.split(groups, groups=groups):
-        # A patient who was in several hospitals is on one side too.
-        alone = ~np.isin(samples.patient[learn], samples.patient[stop])
-        found.append((learn[alone], stop))
-    return found[:members]
+        # A patient of several hospitals must not be on both sides.
+        disjoint = ~np.isin(samples.patient[learn], samples.patient[stop])
+        splits.append((learn[disjoint], stop))
+    return splits[:members]
 
 
-def facts_of(
+def initial_facts(
     cohorts: Sequence[Cohort],
     config: TrainConfig,
     command: str,
@@ -157,7 +113,7 @@ def facts_of(
     modalities: Sequence[Modality],
     pretrained: Mapping[Modality, Pretrained],
 ) -> Facts:
-    """What is known of a model before it is trained: labels, prevalences, cohorts."""
+    """The facts that are known before training: labels, prevalences, cohorts."""
     tasks = cohorts[0].tasks
     used = np.array([m in modalities for m in MODALITIES])
     known = [~np.isnan(c.samples.outcomes) for c in cohorts]
@@ -176,9 +132,9 @@ def facts_of(
     return Facts(
         tasks=tasks,
         spec=cohorts[0].spec,
-        # An encoder is told by its name: a path would say something of this machine alone.
+        # An encoder's name instead of its path: the path is specific to this machine.
         net=config.net.model_copy(
-            update={f"{m}_encoder": found.name for m, found in pretrained.items()}
+            update={f"{m}_encoder": encoder.name for m, encoder in pretrained.items()}
         ),
         pretrained=dict(pretrained),
         members=config.members,
@@ -214,11 +170,17 @@ def _patients(samples: Samples, rows: npt.NDArray[np.bool_]) -> int:
     return len(np.unique(samples.patient[rows]))
 
 
-class Prepared:
-    """What is known before a label is looked at, shared by all that learns from these cohorts.
+class PreparedTraining:
+    """Everything that is fixed before a label is used; all networks of the cohorts share it.
 
-    The first of the processes fits the representations, so that they are the same everywhere.
-    Raises RunError if there are more processes than members: a member is one process's work.
+    The first process fits the representations, so that they are the same in all processes.
+    Raises RunError if the cohorts do not match, if `config` does not fit their tasks, or if there
+    are more processes than members, since one process trains a whole member. Raises EncoderError if
+    a pretrained encoder cannot be used.
+
+    `data`, `represented`: the samples and their representations. `offset` [N, T]: see
+    `log_odds_offsets`. `splits`: see `member_splits`. `encoders`: the network's encoders, with
+    fitted representations. `statistics` [N, V], `prototypes` [clusters, V]: of the phenotypes.
     """
 
     def __init__(
@@ -229,55 +191,57 @@ class Prepared:
         command: str = "",
         modalities: Sequence[Modality] = MODALITIES,
         device: Device = CPU,
-        processes: Processes = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        check_alike(cohorts)
+        check_compatible(cohorts)
         check_groups([task.name for task in cohorts[0].tasks], config.net.groups)
         if processes.size > config.members:
             raise RunError(
-                f"{processes.size} processes, but {config.members} members to train, each by one "
-                f"process: start {config.members} processes at most (torchrun --nproc-per-node), "
-                f"or train more members (members = {processes.size} in the configuration)"
+                f"{processes.size} processes cannot train {config.members} members, each of which "
+                f"needs one process: start {config.members} processes at most "
+                f"(torchrun --nproc-per-node), or train more members (members = {processes.size} "
+                "in the configuration)"
             )
         self.config, self.device, self.processes = config, device, processes
-        self.data = Data(cohorts, modalities)
+        self.data = SampleTensors(cohorts, modalities)
         everyone = np.arange(len(self.data))
         share, patients = self.data.token_shares(everyone, cohorts[0].spec.vocabulary)
-        words = kept_words(share, patients)
-        pretrained = read_encoders(config.net, cohorts[0].spec)
-        found = {modality: encoder.facts for modality, encoder in pretrained.items()}
-        if "notes" in found:
+        words = select_words(share, patients)
+        net = config.net
+        pretrained = read_encoders(net.notes_encoder, net.image_encoder, cohorts[0].spec)
+        encoder_facts = {modality: encoder.facts for modality, encoder in pretrained.items()}
+        if "notes" in pretrained:
             words = words[:0]
-        self.facts = facts_of(cohorts, config, command, len(words), modalities, found)
+        self.facts = initial_facts(cohorts, config, command, len(words), modalities, encoder_facts)
         self.offset = self._offsets(cohorts)
         self.splits = self._splits(cohorts)
-        encoders: Any = make_net(self.facts).encoders
+        encoders: Any = build_net(self.facts).encoders
         for modality, encoder in pretrained.items():
             encoders[modality].represent = encoder
         self.encoders = encoders
-        if processes.first:
-            self._fit(words)
-        self._take(self.label_free())
-        self.represented = Represented.of(self.data, self.encoders, device, processes)
-        self.statistics = standardised(self.data, encoders["series"].represent.normalise)
-        self.prototypes = torch.zeros(config.net.clusters, self.statistics.shape[1])
-        if processes.first:
+        if processes.is_first:
+            self._fit_representations(words)
+        self._share(self.label_free())
+        self.represented = RepresentedSamples.compute(self.data, encoders, device, processes)
+        self.statistics = standardise(self.data, encoders["series"].represent.normalise)
+        self.prototypes = torch.zeros(net.clusters, self.statistics.shape[1])
+        if processes.is_first:
             for modality, vectors in self.represented.vectors.items():
                 encoders[modality].ordinary.fit(vectors.cpu())
-            self.prototypes = prototypes(self.statistics, config.net.clusters, config.seed)
-        self._take({**self.label_free(".ordinary."), "prototypes": self.prototypes})
+            self.prototypes = fit_prototypes(self.statistics, net.clusters, config.seed)
+        self._share({**self.label_free(".ordinary."), "prototypes": self.prototypes})
 
     def label_free(self, part: str = "") -> dict[str, Tensor]:
-        """What of the encoders, or of a part of each, is fitted without labels."""
+        """The encoders' weights that are fitted without labels, with `part` in their names."""
         state: dict[str, Tensor] = self.encoders.state_dict()
         return {n: value for n, value in state.items() if ".adapters." not in n and part in n}
 
-    def _take(self, fitted: dict[str, Tensor]) -> None:
-        """Makes what was fitted that of the first process."""
-        self.processes.meet()
-        self.processes.send(fitted.values())
+    def _share(self, fitted: dict[str, Tensor]) -> None:
+        """Copies fitted tensors from the first process to all others."""
+        self.processes.barrier()
+        self.processes.broadcast(fitted.values())
 
-    def _fit(self, words: Tensor) -> None:
+    def _fit_representations(self, words: Tensor) -> None:
         data, encoders = self.data, cast("Any", self.encoders)
         modalities: tuple[Modality, ...] = ("tabular", "series")
         for modality in modalities:
@@ -285,36 +249,39 @@ class Prepared:
             if len(rows):
                 encoders[modality].represent.fit(**data.inputs(modality, rows))
         for modality in self.facts.pretrained:
-            represent = encoders[modality].represent.to(self.device.where)
-            chunks = data.chunks(modality, represent.at_once)
-            some = chunks[:: max(1, len(chunks) * represent.at_once // ENOUGH)]
-            represent.fit(x for rows in some for x in data.inputs(modality, rows).values())
+            represent = encoders[modality].represent.to(self.device.torch_device)
+            chunks = data.chunks(modality, represent.batch_size)
+            step = max(1, len(chunks) * represent.batch_size // SCALING_SAMPLES)
+            represent.fit(
+                x for rows in chunks[::step] for x in data.inputs(modality, rows).values()
+            )
             represent.cpu()
         if "notes" not in self.facts.pretrained:
             notes = (data.inputs("notes", chunk)["tokens"] for chunk in data.chunks("notes"))
             encoders["notes"].represent.fit(words, notes)
 
     def _offsets(self, cohorts: Sequence[Cohort]) -> Tensor:
-        """[N, T] log-odds by which each sample's cohort is above the first."""
+        """[N, T] the log-odds offset of each sample's cohort."""
         names = [task.name for task in cohorts[0].tasks]
         by_cohort = [[o.get(n, 0.0) for n in names] for o in log_odds_offsets(cohorts)]
         return torch.tensor(by_cohort, dtype=torch.float32)[torch.from_numpy(self.data.cohort)]
 
     def _splits(self, cohorts: Sequence[Cohort]) -> list[tuple[Rows, Rows]]:
-        """For each member, over all cohorts together."""
-        first = np.cumsum([0, *(len(c.samples) for c in cohorts)])
-        each = [held_out(c.samples, self.config.members, self.config.seed) for c in cohorts]
+        """`member_splits` of all cohorts together."""
+        starts = np.cumsum([0, *(len(c.samples) for c in cohorts)])
+        config = self.config
+        by_cohort = [member_splits(c.samples, config.members, config.seed) for c in cohorts]
         return [
             (
-                np.concatenate([at + learn for at, (learn, _) in zip(first, parts, strict=False)]),
-                np.concatenate([at + stop for at, (_, stop) in zip(first, parts, strict=False)]),
+                np.concatenate([i + learn for i, (learn, _) in zip(starts, parts, strict=False)]),
+                np.concatenate([i + stop for i, (_, stop) in zip(starts, parts, strict=False)]),
             )
-            for parts in zip(*each, strict=True)
+            for parts in zip(*by_cohort, strict=True)
         ]
 
     @cached_property
     def weight(self) -> Floats:
-        """[N] one for each patient, shared by the patient's samples."""
+        """[N] the samples' weights; those of one patient sum to 1."""
         patients = self.data.samples.patient
         _, code, count = np.unique(patients, return_inverse=True, return_counts=True)
         return 1 / count[code]

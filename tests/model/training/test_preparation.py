@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.cohorts.store import Cohort
-from model.training.prepare import Prepared, held_out, log_odds_offsets
+from model.training.preparation import PreparedTraining, log_odds_offsets, member_splits
 from tests.support.cohorts import CONFIG, NAMES, SPEC, TASKS, make_cohort
 
 
@@ -12,7 +12,7 @@ def test_no_patient_and_no_hospital_is_learned_from_by_the_member_that_it_judges
     samples = make_cohort().samples
     samples.patient[:] = [f"p{i % 100}" for i in range(len(samples))]  # some in two hospitals
     judged = []
-    for learn, stop in held_out(samples, 5, seed=0):
+    for learn, stop in member_splits(samples, 5, seed=0):
         assert not set(samples.site[learn]) & set(samples.site[stop])
         assert not set(samples.patient[learn]) & set(samples.patient[stop])
         judged.append(stop)
@@ -23,7 +23,9 @@ def test_cohorts_of_different_specs_are_refused():
     other = make_cohort(name="other")
     spec = SPEC.model_copy(update={"window_hours": 12.0})
     with pytest.raises(ValueError, match="made and other"):
-        Prepared([make_cohort(), Cohort("other", "", TASKS, spec, other.samples, "x")], CONFIG)
+        PreparedTraining(
+            [make_cohort(), Cohort("other", "", TASKS, spec, other.samples, "x")], CONFIG
+        )
 
 
 def test_a_sampled_prevalence_is_told_by_its_log_odds():
@@ -41,7 +43,7 @@ def test_a_task_sees_only_modalities_that_it_had_labels_beside():
     eicu.samples.present[:, 3] = False
     eicu = Cohort("eicu", "", TASKS, SPEC, eicu.samples.take(np.arange(240)), "a")
     images.samples.outcomes[:, [i for i, n in enumerate(NAMES) if n != "pneumonia"]] = np.nan
-    facts = Prepared([eicu, images], CONFIG).facts
-    seen = {task.name: facts.seen(task) for task in TASKS}
+    facts = PreparedTraining([eicu, images], CONFIG).facts
+    seen = {task.name: facts.visible_modalities(task) for task in TASKS}
     assert seen["pneumonia"] == ("tabular", "series", "notes", "image")
     assert seen["diabetes"] == ("tabular", "series", "notes")

@@ -3,11 +3,18 @@
 import numpy as np
 import torch
 
-from model.representations.represent import Ordinary, Pixels, Series, Tabular, Words, kept_words
+from model.representations.modalities import (
+    BagOfWords,
+    Pixels,
+    SeriesFeatures,
+    TabularFeatures,
+    select_words,
+)
+from model.representations.novelty import Novelty
 
 
 def words():
-    represent = Words(vocabulary=50, words=20)
+    represent = BagOfWords(vocabulary=50, words=20)
     draw = torch.Generator().manual_seed(0)
     notes = [torch.randint(1, 50, (100, 30), generator=draw) for _ in range(3)]
     represent.fit(torch.arange(10, 30), notes)
@@ -40,7 +47,7 @@ def test_a_note_is_read_to_its_end_however_long_it_is():
 def test_no_difference_between_two_notes_is_lost_while_topics_are_as_many_as_words():
     represent = words()
     one, other = represent(torch.tensor([[10, 11, 12], [10, 11, 13]]))[:, :-1]
-    distance = Words.LOUDNESS * 2**0.5
+    distance = BagOfWords.SCALE * 2**0.5
     torch.testing.assert_close((one - other).norm(), torch.tensor(distance), rtol=1e-2, atol=0.0)
 
 
@@ -50,11 +57,11 @@ def test_the_share_of_unknown_words_is_told():
 
 def test_a_word_of_few_patients_or_of_nearly_all_is_not_looked_at():
     share = torch.tensor([0.9, 0.04, 0.05, 0.5, 0.96])
-    assert kept_words(share, patients=100).tolist() == [2, 3]
+    assert select_words(share, patients=100).tolist() == [2, 3]
 
 
 def test_missing_values_are_the_median_and_said_to_be_missing():
-    represent = Tabular(7)
+    represent = TabularFeatures(7)
     values = torch.randn(200, 7) * 5 + 3
     represent.fit(values)
     missing = represent(torch.full((1, 7), torch.nan))
@@ -64,7 +71,7 @@ def test_missing_values_are_the_median_and_said_to_be_missing():
 
 
 def test_a_variable_that_was_never_measured_in_training_does_no_harm():
-    represent = Series((3, 11), (2, 4))
+    represent = SeriesFeatures((3, 11), (2, 4))
     statistics = torch.randn(50, 3, 11)
     statistics[:, 1] = torch.nan
     represent.fit(statistics, torch.randn(50, 2, 4))
@@ -73,7 +80,7 @@ def test_a_variable_that_was_never_measured_in_training_does_no_harm():
 
 def test_what_is_unlike_the_training_patients_is_unusual_and_they_are_not():
     draw = torch.Generator().manual_seed(0)
-    ordinary = Ordinary(40)
+    ordinary = Novelty(40)
     training = torch.randn(2000, 5, generator=draw) @ torch.randn(5, 40, generator=draw)
     training += 0.1 * torch.randn(2000, 40, generator=draw)
     ordinary.fit(training)
@@ -88,7 +95,7 @@ def test_a_black_image_is_unusual_among_x_rays():
     draw = np.random.default_rng(0)
     base = draw.integers(60, 200, (1, 1, 32, 32))
     images = torch.from_numpy((base + draw.normal(size=(200, 1, 32, 32)) * 9).astype(np.uint8))
-    ordinary = Ordinary(Ordinary.IMAGE_SIDE**2)
+    ordinary = Novelty(Novelty.IMAGE_SIDE**2)
     ordinary.fit(Pixels(32)(images))
     assert ordinary(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)) == 1
 
@@ -96,7 +103,7 @@ def test_a_black_image_is_unusual_among_x_rays():
 def test_few_features_are_enough_to_tell_what_is_unusual():
     torch.manual_seed(0)
     x = torch.randn(60, 3)
-    ordinary = Ordinary(3)
+    ordinary = Novelty(3)
     ordinary.fit(x)
     usual, unusual = ordinary(torch.stack([x.mean(0), x.mean(0) + 9]))
     assert usual < 0.2
