@@ -1,4 +1,4 @@
-"""A pretrained encoder is read from the files that hospitals have, or the error says what to do."""
+"""Pretrained encoders are read from common files; errors name the fault and the fix."""
 
 import json
 import re
@@ -22,12 +22,12 @@ from schemas.features import FeatureSpec, features
 from schemas.payload import as_payload
 from tests.support.pretrained_files import (
     LONGEST,
-    OF_OLD,
+    OLD_FORMAT,
     WORDS,
     as_chexnet,
     bert_folder,
-    bert_folder_of_old,
     densenet,
+    old_bert_folder,
 )
 
 CLS, SEP = WORDS.index("[CLS]"), WORDS.index("[SEP]")
@@ -46,7 +46,7 @@ def bert(folder):
 
 @pytest.fixture(scope="module")
 def reference(folder, bert):
-    """The same BERT, loaded and run by transformers; its weights as a bundle keeps them."""
+    """The same BERT in transformers, with weights in half precision as in a bundle."""
     network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     for parameter in network.parameters():
         if parameter.ndim > 1:
@@ -75,19 +75,19 @@ def images(count=3, side=64):
 # Notes
 
 
-def test_a_bert_says_of_a_note_what_transformers_says(bert, reference):
+def test_a_bert_has_the_hidden_states_of_transformers(bert, reference):
     (note,) = tokens_of(9)
-    said = bert.embed(note[None])[0]
-    torch.testing.assert_close(said, torch.cat([reference(note)] * 2), atol=1e-5, rtol=0)
+    features = bert.embed(note[None])[0]
+    torch.testing.assert_close(features, torch.cat([reference(note)] * 2), atol=1e-5, rtol=0)
 
 
-def test_a_folder_of_old_is_the_same_encoder(folder, bert, tmp_path):
-    old = read_bert(bert_folder_of_old(tmp_path / "of old"))
+def test_an_old_folder_gives_the_same_encoder(folder, bert, tmp_path):
+    old = read_bert(old_bert_folder(tmp_path / "old"))
     torch.testing.assert_close(old(tokens_of(5, 40)), bert(tokens_of(5, 40)))
-    assert read_tokenizer(tmp_path / "of old") == read_tokenizer(folder)
+    assert read_tokenizer(tmp_path / "old") == read_tokenizer(folder)
 
 
-def test_a_long_note_is_read_in_equal_chunks_whose_mean_and_maximum_are_told(bert, reference):
+def test_a_long_note_is_the_mean_and_maximum_of_equal_chunks(bert, reference):
     (note,) = tokens_of(3 * CHUNK - 6)
     chunks = torch.stack([reference(chunk) for chunk in note.split(CHUNK - 2)])
     assert len(chunks) == 3
@@ -96,14 +96,14 @@ def test_a_long_note_is_read_in_equal_chunks_whose_mean_and_maximum_are_told(ber
 
 
 @pytest.mark.parametrize("length", [1, CHUNK, CHUNK + 1, 10 * CHUNK + 3])
-def test_the_last_token_of_a_note_of_any_length_counts(bert, length):
+def test_the_last_token_of_a_note_has_an_effect(bert, length):
     one = tokens_of(length)
     other = one.clone()
     other[0, -1] = 5 if one[0, -1] != 5 else 6
     assert not torch.equal(bert(one)[0, :32], bert(other)[0, :32])
 
 
-def test_padding_changes_nothing_beside_a_very_long_note_neither(bert):
+def test_padding_has_no_effect(bert):
     alone = [bert(tokens_of(n, seed=n))[0] for n in (3, CHUNK + 2, 500)]
     together = torch.nn.utils.rnn.pad_sequence(
         [tokens_of(n, seed=n)[0] for n in (3, CHUNK + 2, 500)], batch_first=True
@@ -113,12 +113,12 @@ def test_padding_changes_nothing_beside_a_very_long_note_neither(bert):
     torch.testing.assert_close(bert(padded), torch.stack(alone), atol=1e-5, rtol=0)
 
 
-def test_a_note_without_a_token_is_told_as_nothing_and_not_nan(bert):
+def test_an_empty_note_has_features_0(bert):
     assert torch.equal(bert(torch.zeros(2, 40, dtype=torch.long)), torch.zeros(2, 64))
 
 
-def test_a_separator_that_a_note_ends_with_is_not_doubled(bert, folder):
-    """BERT never saw two of them side by side."""
+def test_a_separator_at_the_end_of_a_note_is_not_doubled(bert, folder):
+    """BERT was not trained on two adjacent separators."""
     network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     network.load_state_dict(bert.bert.state_dict())
     note = torch.cat([tokens_of(6)[0], torch.tensor([SEP])])
@@ -128,13 +128,13 @@ def test_a_separator_that_a_note_ends_with_is_not_doubled(bert, folder):
     torch.testing.assert_close(bert.embed(note[None])[0, :32], expected, atol=1e-5, rtol=0)
 
 
-def test_the_scale_is_that_of_the_training_patients(folder):
+def test_features_are_scaled_by_the_training_patients(folder):
     bert = read_bert(folder)
     notes = [tokens_of(*range(3, 20), seed=s) for s in range(5)]
     bert.fit(notes)
-    said = torch.cat([bert(some) for some in notes])
-    assert said.median(dim=0).values.abs().max() < 1e-4
-    assert 0.3 < said.std() < 1.5
+    features = torch.cat([bert(batch) for batch in notes])
+    assert features.median(dim=0).values.abs().max() < 1e-4
+    assert 0.3 < features.std() < 1.5
 
 
 def test_a_frozen_encoder_never_trains(folder):
@@ -161,7 +161,7 @@ def note_tokens(texts, spec):
     return features(payload, spec).arrays["notes"]["tokens"]
 
 
-def test_notes_become_the_berts_own_tokens_whole_each_closed_by_one_separator(folder):
+def test_notes_become_the_berts_tokens_with_one_separator_each(folder):
     spec = spec_of(folder)
     text = "Fever and the fever. " * 50
     found = [WORDS[i] for i in note_tokens([text, "the"], spec)]
@@ -169,7 +169,7 @@ def test_notes_become_the_berts_own_tokens_whole_each_closed_by_one_separator(fo
     assert spec.vocabulary == len(WORDS)
 
 
-def test_nothing_that_a_note_spells_is_a_special_token(folder):
+def test_the_text_of_a_special_token_does_not_become_one(folder):
     found = note_tokens(["the [PAD] the [SEP] the [CLS]"], spec_of(folder)).tolist()
     assert not {0, CLS} & set(found)
     assert found.count(SEP) == 1
@@ -177,21 +177,21 @@ def test_nothing_that_a_note_spells_is_a_special_token(folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "expected"),
+    ("words", "do_lower_case", "expected"),
     [
-        (WORDS, None, "Fever"),  # capitals in the words: they count
+        (WORDS, None, "Fever"),  # the words have capitals
         ([w for w in WORDS if w == w.lower() or w[0] == "["], None, "fever"),
         (WORDS, True, "fever"),
         (WORDS, False, "Fever"),
     ],
 )
-def test_capitals_count_if_the_folder_says_so_or_else_if_its_words_have_them(
-    tmp_path, words, said, expected
+def test_case_matters_if_configured_or_if_the_vocabulary_has_capitals(
+    tmp_path, words, do_lower_case, expected
 ):
     (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    if said is not None:
-        told = json.dumps({"do_lower_case": said})
-        (tmp_path / "tokenizer_config.json").write_text(told, encoding="utf-8")
+    if do_lower_case is not None:
+        config = json.dumps({"do_lower_case": do_lower_case})
+        (tmp_path / "tokenizer_config.json").write_text(config, encoding="utf-8")
     tokenizer = Tokenizer.from_str(read_tokenizer(tmp_path))
     assert tokenizer.encode("Fever").tokens == [expected]
 
@@ -200,17 +200,17 @@ def test_capitals_count_if_the_folder_says_so_or_else_if_its_words_have_them(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_form_of_a_file_holds_the_same_encoder(tmp_path, channels):
+def test_all_file_formats_give_the_same_encoder(tmp_path, channels):
     network = densenet(channels)
     weights = network.state_dict()
     files = {name: tmp_path / name for name in ("tv.pth", "x.pth.tar", "old.pt", "x.safetensors")}
     torch.save(weights, files["tv.pth"])
-    torch.save(as_chexnet(network), files["x.pth.tar"], **OF_OLD)
+    torch.save(as_chexnet(network), files["x.pth.tar"], **OLD_FORMAT)
     torch.save({"model": as_chexnet(network)["state_dict"]}, files["old.pt"])
     save_file(weights, files["x.safetensors"])
-    said = [read_densenet(file)(images()) for file in files.values()]
-    assert all(torch.equal(one, said[0]) for one in said)
-    assert said[0].std() > 0
+    features = [read_densenet(file)(images()) for file in files.values()]
+    assert all(torch.equal(one, features[0]) for one in features)
+    assert features[0].std() > 0
     facts = read_densenet(files["x.pth.tar"]).facts
     assert (facts.channels, facts.initial, facts.growth) == (channels, 32, 8)
     assert (facts.bottleneck, facts.blocks) == (16, (1, 2, 1))
@@ -223,7 +223,7 @@ def test_every_form_of_a_file_holds_the_same_encoder(tmp_path, channels):
         (3, [-2.1179, -2.0357, -1.8044], [2.2489, 2.4286, 2.6400]),  # ImageNet, so CheXNet
     ],
 )
-def test_grey_is_as_the_weights_were_trained_on(tmp_path, channels, black, white):
+def test_grey_values_are_scaled_as_in_the_pretraining(tmp_path, channels, black, white):
     torch.save(densenet(channels).state_dict(), tmp_path / "x.pt")
     encoder = read_densenet(tmp_path / "x.pt")
     seen = []
@@ -235,7 +235,7 @@ def test_grey_is_as_the_weights_were_trained_on(tmp_path, channels, black, white
         )
 
 
-def test_a_densenet_121_has_torchvisions_number_of_weights():
+def test_a_densenet_121_has_as_many_weights_as_torchvisions():
     facts = DenseNetFacts(
         name="",
         digest="",
@@ -251,7 +251,7 @@ def test_a_densenet_121_has_torchvisions_number_of_weights():
     assert encoder.width == 1024
 
 
-def test_matrices_are_half_precision_numbers_and_variances_are_kept_whole(tmp_path):
+def test_matrices_are_rounded_to_half_precision_and_variances_are_not(tmp_path):
     network = densenet(1)
     torch.save(network.state_dict(), tmp_path / "x.pt")
     found = read_densenet(tmp_path / "x.pt").features.state_dict()
@@ -261,7 +261,7 @@ def test_matrices_are_half_precision_numbers_and_variances_are_kept_whole(tmp_pa
     assert found["norm0.running_var"].max() > 65504  # the largest half
 
 
-def test_a_pickled_network_is_not_run_and_the_error_tells_how_to_take_its_weights(tmp_path):
+def test_a_pickled_network_is_refused_with_a_command_to_save_its_weights(tmp_path):
     network, file = densenet(1), tmp_path / "xrv.pt"
     torch.save(network, file)
     with pytest.raises(EncoderError, match=r"PickledDenseNet.*never runs code") as e:
@@ -283,14 +283,14 @@ class Malicious:
         return (Path.touch, (self.file,))
 
 
-def test_a_file_that_would_run_something_runs_nothing(tmp_path):
+def test_code_in_a_file_is_not_run(tmp_path):
     torch.save({"state_dict": Malicious(tmp_path / "ran")}, tmp_path / "x.pt")
     with pytest.raises(EncoderError, match="never runs code"):
         read_densenet(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()
 
 
-# What is wrong is said
+# Errors
 
 
 def without(name):
@@ -344,29 +344,29 @@ BROKEN_BERTS = {
 }
 
 
-@pytest.mark.parametrize("said", BROKEN_BERTS)
-def test_what_is_wrong_with_a_berts_folder_is_said(folder, tmp_path, said):
+@pytest.mark.parametrize("expected", BROKEN_BERTS)
+def test_a_broken_bert_folder_is_refused(folder, tmp_path, expected):
     broken = shutil.copytree(folder, tmp_path / "broken")
-    BROKEN_BERTS[said](broken)
-    with pytest.raises(EncoderError, match=said):
+    BROKEN_BERTS[expected](broken)
+    with pytest.raises(EncoderError, match=expected):
         read_bert(broken)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(EncoderError, match=r"there is no folder .*nowhere"):
         read_bert(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (WORDS[1:] + WORDS[:1], r"\[PAD\] has the id \d+; it must have 0"),
         (WORDS[:3] + WORDS[4:], r"a BERT needs \[SEP\]"),
     ],
 )
-def test_a_vocabulary_that_is_no_berts_is_said(tmp_path, words, said):
+def test_a_vocabulary_without_a_berts_special_tokens_is_refused(tmp_path, words, expected):
     (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=expected):
         read_tokenizer(tmp_path)
 
 
@@ -388,7 +388,7 @@ def of_two_channels(weights):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (resnet, r"is no DenseNet: .*it has conv1.weight, layer1.0.conv1.weight"),
         (without_a_layer, r"lacks 10 of \d+ tensors: denseblock2.denselayer1.norm1.weight"),
@@ -398,13 +398,13 @@ def of_two_channels(weights):
         (lambda _: {}, "holds no named tensors"),
     ],
 )
-def test_what_is_wrong_with_a_densenets_file_is_said(tmp_path, change, said):
+def test_a_broken_densenet_file_is_refused(tmp_path, change, expected):
     torch.save(change(densenet(3).state_dict()), tmp_path / "x.pt")
-    with pytest.raises(EncoderError, match=said):
+    with pytest.raises(EncoderError, match=expected):
         read_densenet(tmp_path / "x.pt")
 
 
-def test_a_file_that_is_none_and_one_that_is_not_there_are_said(tmp_path):
+def test_a_file_without_weights_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"a text")
     with pytest.raises(EncoderError, match="neither a torch nor a safetensors file"):
         read_densenet(tmp_path / "x.pt")
@@ -415,9 +415,7 @@ def test_a_file_that_is_none_and_one_that_is_not_there_are_said(tmp_path):
 # A cohort of another encoder
 
 
-def test_a_cohort_that_was_not_made_for_the_encoder_is_refused_and_how_to_make_it_is_said(
-    folder, tmp_path
-):
+def test_a_cohort_made_for_another_encoder_is_refused_with_the_command(folder, tmp_path):
     torch.save(densenet(1).state_dict(), tmp_path / "x.pt")
     notes, image = (str(folder), "pixels"), ("words", str(tmp_path / "x.pt"))
     plain = FeatureSpec.default()
@@ -433,7 +431,7 @@ def test_a_cohort_that_was_not_made_for_the_encoder_is_refused_and_how_to_make_i
     assert not read_encoders("words", "pixels", plain)
 
 
-def test_another_berts_tokenizer_is_not_this_ones(folder, tmp_path):
+def test_the_tokenizer_of_another_bert_is_refused(folder, tmp_path):
     other = shutil.copytree(folder, tmp_path / "other")
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"lowercase": false', '"lowercase": true'))

@@ -1,4 +1,4 @@
-"""Phenotypes are of what was measured, and what they explain is told."""
+"""Phenotypes: nearest prototype, explained variance, order of clusters."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from model.training.phenotypes import explained_variance, fit_prototypes
 CENTRES = torch.tensor([[0.0, 0.0], [4.0, 4.0]])
 
 
-def test_a_missing_value_is_at_the_median_when_the_nearest_centre_is_asked_for():
+def test_a_missing_value_counts_as_the_median():
     statistics = torch.tensor([[4.0, 3.0], [4.0, torch.nan], [-1.0, torch.nan]])
     assert nearest_prototype(statistics, CENTRES).tolist() == [1, 0, 0]
 
 
-def test_clusters_explain_what_lies_between_them():
+def test_clusters_explain_the_variance_between_them():
     cluster = torch.arange(100) % 2
     apart = CENTRES[cluster]
     assert explained_variance(apart, cluster) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""A run can be repeated, killed and resumed, and learns what there is to learn."""
+"""Training is reproducible and resumable, and learns a signal."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_the_same_seed_gives_the_same_model():
     )
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(tmp_path):
+def test_a_resumed_run_gives_the_same_model(tmp_path):
     whole = run(Trainer(PreparedTraining([make_cohort()], CONFIG)))
     for epoch in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(tmp_path):
         if (epoch.member, epoch.number) == (1, 2):
@@ -41,21 +41,21 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(tmp_path):
     assert_equal(whole, checkpoint)
 
 
-def test_a_run_does_not_go_on_from_another_configuration(tmp_path):
+def test_a_run_with_another_configuration_is_not_resumed(tmp_path):
     next(iter(Trainer(PreparedTraining([make_cohort()], CONFIG)).run(tmp_path)))
     other = CONFIG.model_copy(update={"learning_rate": 1e-4})
     with pytest.raises(ValueError, match="another run"):
         run(Trainer(PreparedTraining([make_cohort()], other)), tmp_path)
 
 
-def test_training_stops_when_validation_patients_gain_nothing():
+def test_training_stops_after_patience_epochs_without_improvement():
     config = CONFIG.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 3e-2})
     epochs = [e for e in Trainer(PreparedTraining([make_cohort()], config)).run() if e.member == 0]
     best = max(e.number for e in epochs if e.best)
     assert len(epochs) == best + 2 < 200
 
 
-def test_what_there_is_to_learn_is_learned():
+def test_a_signal_is_learned():
     config = CONFIG.model_copy(update={"epochs": 40, "learning_rate": 5e-3})
     trainer = Trainer(PreparedTraining([make_cohort(600)], config))
     run(trainer)
@@ -67,7 +67,7 @@ def test_what_there_is_to_learn_is_learned():
     assert greater > 0.85
 
 
-def test_a_checkpoint_read_back_is_the_model_that_was_written(tmp_path):
+def test_a_loaded_checkpoint_is_the_saved_model(tmp_path):
     trainer = Trainer(PreparedTraining([make_cohort()], CONFIG))
     run(trainer).save(tmp_path)
     data, rows = trainer.prepared.data, np.arange(10)
@@ -79,7 +79,7 @@ def test_a_checkpoint_read_back_is_the_model_that_was_written(tmp_path):
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_single_task_is_learned_by_the_same_network_alone():
+def test_a_single_task_can_be_trained():
     prepared = PreparedTraining([make_cohort()], CONFIG)
     trainer = Trainer(prepared, tasks=["diabetes"])
     run(trainer)
@@ -87,7 +87,7 @@ def test_a_single_task_is_learned_by_the_same_network_alone():
     assert trainer.held_out["binary"].shape == (240, 1)
 
 
-def test_what_is_known_by_nothing_is_the_prevalence():
+def test_a_patient_without_data_gets_the_prevalence():
     trainer = Trainer(
         PreparedTraining([make_cohort(600)], CONFIG.model_copy(update={"epochs": 15}))
     )
