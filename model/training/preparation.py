@@ -148,21 +148,30 @@ def initial_facts(
             t.name: float(np.nanmean(cohorts[0].samples.outcomes[:, i])) for i, t in binary
         },
         cohorts=tuple(
-            CohortFacts(
-                name=c.name,
-                patients=len(np.unique(c.samples.patient)),
-                samples=len(c.samples),
-                landmarks_hours=tuple(np.unique(c.samples.landmark[~np.isnan(c.samples.landmark)])),
-                log_odds_offset=offset if c is not cohorts[0] else {},
-                with_notes_and_image=_patients(c.samples, (c.samples.present & used)[:, 2:].all(1)),
-                source=c.source,
-                digest=c.digest,
-            )
+            _cohort_facts(c, used, offset if c is not cohorts[0] else {})
             for c, offset in zip(cohorts, log_odds_offsets(cohorts), strict=True)
         ),
         trained_hours=(float(np.nanmin(hours)), float(np.nanmax(hours))),
         command=command,
         training=config.model_dump(mode="json", exclude={"net"}),
+    )
+
+
+def _cohort_facts(
+    cohort: Cohort, used: npt.NDArray[np.bool_], log_odds_offset: dict[str, float]
+) -> CohortFacts:
+    """`used` [4]: the modalities in use."""
+    samples = cohort.samples
+    landmarks = samples.landmark[~np.isnan(samples.landmark)]
+    return CohortFacts(
+        name=cohort.name,
+        patients=len(np.unique(samples.patient)),
+        samples=len(samples),
+        landmarks_hours=tuple(np.unique(landmarks)),
+        log_odds_offset=log_odds_offset,
+        with_notes_and_image=_patients(samples, (samples.present & used)[:, 2:].all(1)),
+        source=cohort.source,
+        digest=cohort.digest,
     )
 
 

@@ -8,7 +8,9 @@ from string import ascii_letters, digits, punctuation
 import torch
 from torch import nn
 
+from model.representations.bert_tokenizer import read_tokenizer
 from model.representations.densenet import DenseNet, DenseNetFacts
+from schemas.features import FeatureSpec
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = [*ascii_letters, *digits, *punctuation]
@@ -96,3 +98,9 @@ def as_chexnet(network: nn.Module) -> dict[str, object]:
     }
     weights = {f"module.densenet121.{name}": weight for name, weight in names.items()}
     return {"epoch": 3, "state_dict": weights, "best_loss": 0.1}
+
+
+def spec_of(folder: Path) -> FeatureSpec:
+    """The spec of a cohort that is made for the BERT in the folder."""
+    update = {"tokenizer_json": read_tokenizer(folder), "phrases": 0}
+    return FeatureSpec.default().model_copy(update=update)
