@@ -1,23 +1,24 @@
-"""Does the explanation name what moves the risk? Asked of made patients, whose true risk is known.
+"""Accuracy of explanations on synthetic patients, whose true risks are known.
 
-The synthetic cohort (`model/cohorts/synthetic/`) is drawn from a graph that is known, so that the
-risk of a disease given all that was observed of a patient can be computed without any model, by
-Gibbs sampling of the latent causes. Without one variable, or one modality, the risk is another:
-that is how far it moves the true risk (of modalities the Shapley value, as in the explanation).
+The synthetic cohort (`model/cohorts/synthetic/`) is drawn from a known graph. So the risk of a
+disease, given a patient's observations, can be computed without a model, by Gibbs sampling of the
+latent causes. The true effect of a variable is the change of this risk without the variable; that
+of a modality is its Shapley value, as in the explanation.
 
-A network learns from other patients of that graph, is exported, and explains. A case is a patient,
-a disease, and a variable or a modality that moves the true risk by .1 or more. The variable is
-named if it is among the five of `explain=full`, with the same sign; the modality, if its value has
-the same sign and is one of the two largest of the four, in amount. A treatment that was not given
-moves the risk, too, but is not in the request and can not be named: it is no case.
+A network is trained on other patients of the graph, exported, and asked for explanations. A case is
+a patient, a disease, and a variable or modality with a true effect of .1 or more. A variable is
+named if it is among the five of `explain=full`, with the right sign. A modality is named if its
+value has the right sign and is one of the two largest by amount. A treatment that was not given has
+an effect, too, but it is not in the request and cannot be named: it is no case.
 
-Strictly, a case is a patient and a disease: the modality that moves the true risk most, if by .1,
-has the largest value, with the same sign. The first rule is nearer to "named where it moves the
-risk", since it asks of all that moves it and not of the first alone; both are printed.
+The strict rule has one case for each patient and disease: the modality with the largest true
+effect, if at least .1. It is named if its value is the largest and has the right sign. The first
+rule is the better measure, since it counts all modalities with an effect. Both are printed.
 
     python benchmarks/explanations_synthetic.py --work runs/explanations
 
-Two cores learn for an hour, which is not repeated if it is there; the rest takes ten minutes.
+Training takes an hour on two cores and is not repeated if its result exists. The rest takes ten
+minutes.
 """
 
 import argparse
@@ -51,8 +52,9 @@ from model.cohorts.synthetic import (
     X_RAY_SIGNS,
     generator,
 )
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.training.config import TrainConfig
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.features import FeatureSpec, unlimited
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
@@ -67,13 +69,14 @@ Floats = npt.NDArray[np.float64]
 
 LEARN, LEARN_SEED = 40_000, 144
 TEST, TEST_SEED = 300, 145
-MOVES = 0.1
+MIN_EFFECT = 0.1
 CHAINS, SWEEPS, BURN_IN = 200, 60, 20
 TINY = 1e-300
 NAMES = list(DISEASES)
 PARENT = {task.name: task.subset_of for task in load_tasks()}
 GRAPH = synthetic.causal_graph()
-# Above it a liability is a disease; a treatment is given, and the patient is a woman.
+# Above the limit, a liability means the disease. Above the threshold, an observable is present (a
+# treatment, female sex).
 LIMIT = np.array(
     [norm.ppf(1 - DISEASES[t].prevalence) if t in DISEASES else math.inf for t in TASKS]
 )
@@ -86,8 +89,8 @@ TABULAR = ("age", "weight_kg", "female")
 # ---- the model -----------------------------------------------------------------------------------
 
 
-def learned(work: Path) -> Path:
-    """The bundle of a network that has learned from synthetic patients."""
+def trained_bundle(work: Path) -> Path:
+    """The bundle of a network that was trained on synthetic patients."""
     bundle, cohort = work / "bundle", work / "cohort"
     if not (bundle / "manifest.json").is_file():
         spec = FeatureSpec.default()
@@ -96,7 +99,7 @@ def learned(work: Path) -> Path:
             records = synthetic.patients(LEARN, LEARN_SEED)
             for done in write(records, cohort, made_by=(synthetic, labels), spec=spec, **facts):
                 print(f"{done} patients", flush=True)
-        trainer = Trainer(Prepared([Cohort.load(cohort)], TrainConfig(members=2)))
+        trainer = Trainer(PreparedTraining([Cohort.load(cohort)], TrainConfig(members=2)))
         for epoch in trainer.run(work / "run"):
             print(epoch, flush=True)
         golden = synthetic.examples()
@@ -115,37 +118,37 @@ def learned(work: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was observed of one patient, of OBSERVABLES, and what notes and X-ray say.
+class Observations:
+    """A patient's observations: OBSERVABLES, and the statements of notes and X-ray.
 
-    `exact` [O]: the shift that a mean of measurements shows, NaN where there is none; `variance`
-    [O] of it; `either` [O]: 1 above the threshold, -1 below, 0 not observed. `said`, `excluded`:
-    diseases, in notes; `signs` of X_RAY_SIGNS in the X-ray, or None.
+    `exact` [O]: the shift by the mean of the measurements, NaN without any; `variance` [O] of it;
+    `either` [O]: 1 above the threshold, -1 below, 0 not observed. `mentioned`, `excluded`: diseases
+    in the notes; `signs` of X_RAY_SIGNS in the X-ray, None without X-ray.
     """
 
     record: Record
     exact: Floats
     variance: Floats
     either: Floats
-    said: frozenset[str]
+    mentioned: frozenset[str]
     excluded: frozenset[str]
     signs: frozenset[str] | None
 
     @property
-    def there(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         return tuple(m for m in MODALITIES if m != "image" or self.signs is not None)
 
     @property
     def requested(self) -> list[str]:
         """The variables of the request: a treatment that was not given is not in it."""
-        there = np.isfinite(self.exact) | (self.either > 0)
+        requested = np.isfinite(self.exact) | (self.either > 0)
         return [
-            o for o, is_there in zip(OBSERVABLES, there, strict=True) if is_there or o == "female"
+            o for o, known in zip(OBSERVABLES, requested, strict=True) if known or o == "female"
         ]
 
 
-def observed() -> Iterator[Seen]:
-    """Test patients who have tabular data, series and notes."""
+def observed() -> Iterator[Observations]:
+    """Test patients with tabular data, series and notes."""
     drawn: list[frozenset[str]] = []
     draw_xray = generator.chest_xray
 
@@ -153,7 +156,7 @@ def observed() -> Iterator[Seen]:
         drawn.append(frozenset(signs))
         return draw_xray(signs, *rest, **more)
 
-    generator.chest_xray = recording  # an X-ray does not say what was drawn into it
+    generator.chest_xray = recording  # the image does not state its signs
     for record in synthetic.patients(TEST, TEST_SEED):
         payload = record.payload
         if payload.tabular is None or not payload.series or not payload.notes:
@@ -176,48 +179,72 @@ def observed() -> Iterator[Seen]:
         given = {treatment.name for treatment in payload.treatments}
         for name in TREATMENTS:
             either[OBSERVABLES.index(name)] = 1 if name in given else -1
-        found, _, absent = payload.notes[0].text.partition("Not found:")
-        said, excluded = (
+        present, _, absent = payload.notes[0].text.partition("Not found:")
+        mentioned, excluded = (
             frozenset(name for name in NAMES if DISEASES[name].phrase in text)
-            for text in (found, absent)
+            for text in (present, absent)
         )
         signs = drawn[-1] if payload.images else None
-        yield Seen(record, exact, variance, either, said, excluded, signs)
+        yield Observations(record, exact, variance, either, mentioned, excluded, signs)
 
 
-def told(one: Seen, known: Collection[str]) -> Iterator[tuple[list[int], float]]:
-    """What notes and X-ray say: diseases, and how much likelier it is, in logs, if any is there."""
+def evidence(patient: Observations, known: Collection[str]) -> Iterator[tuple[list[int], float]]:
+    """Evidence of notes and X-ray: diseases, and the log-likelihood ratio if any is present."""
 
-    def ratio(chances: tuple[float, float], *, there: bool) -> float:
-        ill, well = chances if there else (1 - chance for chance in chances)
+    def ratio(chances: tuple[float, float], *, present: bool) -> float:
+        ill, well = chances if present else (1 - chance for chance in chances)
         return math.log(ill / well)
 
     for name in NAMES if "notes" in known else ():
-        certain = -50.0 if name in one.excluded else None
-        yield _any_of(name), certain or ratio(MENTION_RATES, there=name in one.said)
-    if "image" in known and one.signs is not None:
+        certain = -50.0 if name in patient.excluded else None
+        yield _any_of(name), certain or ratio(MENTION_RATES, present=name in patient.mentioned)
+    if "image" in known and patient.signs is not None:
         for sign, names in X_RAY_SIGNS.items():
-            yield _any_of(*names), ratio(SIGN_RATES, there=sign in one.signs)
+            yield _any_of(*names), ratio(SIGN_RATES, present=sign in patient.signs)
 
 
 def _any_of(*names: str) -> list[int]:
-    """Diseases, and those that are kinds of them."""
+    """The indices of the diseases and of their subtypes."""
     return [i for i, name in enumerate(NAMES) if name in names or PARENT.get(name) in names]
 
 
-class Draws:
-    """What a patient may be, by what is known: `factors` [draws, F], `liabilities` [draws, T].
+def _sample_liabilities(
+    liability: Floats,
+    pull: Floats,
+    precision: Floats,
+    ratios: Sequence[tuple[list[int], float]],
+    draw: np.random.Generator,
+) -> None:
+    """Samples each liability in place, given all others and the evidence `ratios`."""
+    for t, limit in enumerate(LIMIT):
+        spread = 1 / math.sqrt(precision[t, t])
+        mean = liability[:, t] + spread**2 * (pull[:, t] - liability @ precision[t])
+        log_ratio = np.zeros(CHAINS)
+        for causes, ratio in ratios:
+            if t in causes:
+                others = [i for i in causes if i != t]
+                log_ratio += ratio * (liability[:, others] <= LIMIT[others]).all(1)
+        below, odds = ndtr((limit - mean) / spread), np.exp(log_ratio)
+        u = draw.random(CHAINS) * (below + odds * (1 - below))
+        u = np.where(u < below, u, below + (u - below) / odds)
+        liability[:, t] = mean + spread * ndtri(np.clip(u, 1e-12, 1 - 1e-12))
 
-    Gibbs sampling, CHAINS side by side: the shifts of what was either given or not (Albert & Chib
-    1993), the factors together, and each liability, which notes and X-ray make likelier on one
-    side of its limit.
+
+class Draws:
+    """Posterior draws of a patient's `factors` [draws, F] and `liabilities` [draws, T].
+
+    Gibbs sampling with CHAINS parallel chains: the latent shifts of binary observables (Albert &
+    Chib 1993), the factors jointly, and each liability, whose probability above its limit depends
+    on notes and X-ray.
     """
 
-    def __init__(self, one: Seen, known: Collection[str], draw: np.random.Generator) -> None:
-        there = np.where(np.isin(OBSERVABLES, TABULAR), "tabular" in known, "series" in known)
-        self.one, either = one, one.either * there
-        used = there & (np.isfinite(one.exact) | (either != 0))
-        side, variance = either[used], one.variance[used]
+    def __init__(
+        self, patient: Observations, known: Collection[str], draw: np.random.Generator
+    ) -> None:
+        visible = np.where(np.isin(OBSERVABLES, TABULAR), "tabular" in known, "series" in known)
+        self.patient, either = patient, patient.either * visible
+        used = visible & (np.isfinite(patient.exact) | (either != 0))
+        side, variance = either[used], patient.variance[used]
         by_factors, by_tasks = GRAPH.from_factors[:, used], GRAPH.from_tasks[:, used]
         given, own = side != 0, GRAPH.own**2
         edge, noise = THRESHOLD[used][given], GRAPH.noise[used][given]
@@ -228,14 +255,14 @@ class Draws:
         )
         root = np.linalg.cholesky(covariance)
         precision = np.diag(1 / own) + (by_tasks / variance) @ by_tasks.T
-        says = list(told(one, known))
-        shift = np.tile(np.nan_to_num(one.exact[used]), (CHAINS, 1))
+        ratios = list(evidence(patient, known))
+        shift = np.tile(np.nan_to_num(patient.exact[used]), (CHAINS, 1))
         factors = np.zeros((CHAINS, len(by_factors)))
         liability = np.zeros((CHAINS, len(TASKS)))
-        kept = []
+        samples = []
         for sweep in range(BURN_IN + SWEEPS):
             centre = (factors @ by_factors + liability @ by_tasks)[:, given]
-            # Of the normal around it, what lies on the side that was seen.
+            # A normal distribution around the centre, truncated to the observed side.
             inside = ndtr(side[given] * (centre - edge) / noise)
             beyond = ndtri(np.maximum(draw.random(centre.shape) * inside, TINY))
             shift[:, given] = centre - side[given] * noise * beyond
@@ -244,79 +271,69 @@ class Draws:
             factors = pull @ covariance + draw.normal(size=factors.shape) @ root.T
             pull = factors @ GRAPH.loadings / own
             pull += (shift - factors @ by_factors) / variance @ by_tasks.T
-            for t, limit in enumerate(LIMIT):
-                spread = 1 / math.sqrt(precision[t, t])
-                mean = liability[:, t] + spread**2 * (pull[:, t] - liability @ precision[t])
-                likelier = np.zeros(CHAINS)
-                for causes, ratio in says:
-                    if t in causes:
-                        others = [i for i in causes if i != t]
-                        likelier += ratio * (liability[:, others] <= LIMIT[others]).all(1)
-                below, more = ndtr((limit - mean) / spread), np.exp(likelier)
-                at = draw.random(CHAINS) * (below + more * (1 - below))
-                at = np.where(at < below, at, below + (at - below) / more)
-                liability[:, t] = mean + spread * ndtri(np.clip(at, 1e-12, 1 - 1e-12))
+            _sample_liabilities(liability, pull, precision, ratios, draw)
             if sweep >= BURN_IN:
-                kept.append((factors, liability.copy()))
-        self.factors, self.liabilities = map(np.concatenate, zip(*kept, strict=True))
+                samples.append((factors, liability.copy()))
+        self.factors, self.liabilities = map(np.concatenate, zip(*samples, strict=True))
         ill = self.liabilities > LIMIT
         self.ill = np.stack([ill[:, _any_of(name)].any(1) for name in NAMES], axis=1)
 
     def risk(self) -> Floats:
-        """Of each disease [D]."""
-        found: Floats = self.ill.mean(0)
-        return found
+        """[D] the risk of each disease."""
+        risk: Floats = self.ill.mean(0)
+        return risk
 
     def risk_without(self, name: str) -> Floats:
-        """Without one variable [D]: a draw counts as much as it is likelier without."""
-        i, one = OBSERVABLES.index(name), self.one
+        """[D] the risks without one variable, by importance weights on the draws."""
+        i, patient = OBSERVABLES.index(name), self.patient
         centre = self.factors @ GRAPH.from_factors[:, i] + self.liabilities @ GRAPH.from_tasks[:, i]
-        if one.either[i]:
-            weight = -log_ndtr(one.either[i] * (centre - THRESHOLD[i]) / GRAPH.noise[i])
+        if patient.either[i]:
+            weight = -log_ndtr(patient.either[i] * (centre - THRESHOLD[i]) / GRAPH.noise[i])
         else:
-            weight = (one.exact[i] - centre) ** 2 / one.variance[i] / 2
+            weight = (patient.exact[i] - centre) ** 2 / patient.variance[i] / 2
         counts = np.exp(weight - weight.max())
-        found: Floats = counts @ self.ill / counts.sum()
-        return found
+        risk: Floats = counts @ self.ill / counts.sum()
+        return risk
 
 
-def true_moves(one: Seen, draw: np.random.Generator) -> tuple[dict[str, Floats], Floats]:
-    """By how much each variable of the request moves the true risks [D]; Shapley values of
-    modalities [4, D].
-    """
-    drawn = {some: Draws(one, some, draw) for some in _subsets(one.there)}
-    worth = {some: draws.risk() for some, draws in drawn.items()}
-    every = worth[frozenset(one.there)]
+def true_effects(
+    patient: Observations, draw: np.random.Generator
+) -> tuple[dict[str, Floats], Floats]:
+    """The true effects of the request's variables [D], and Shapley values of modalities [4, D]."""
+    drawn = {some: Draws(patient, some, draw) for some in _subsets(patient.modalities)}
+    risks = {some: draws.risk() for some, draws in drawn.items()}
+    every = risks[frozenset(patient.modalities)]
     variables = {
-        name: every - drawn[frozenset(one.there)].risk_without(name) for name in one.requested
+        name: every - drawn[frozenset(patient.modalities)].risk_without(name)
+        for name in patient.requested
     }
     modalities = np.zeros((len(MODALITIES), len(NAMES)))
-    for modality in one.there:
-        others = [m for m in one.there if m != modality]
+    for modality in patient.modalities:
+        others = [m for m in patient.modalities if m != modality]
         for some in _subsets(others):
-            share = 1 / (len(one.there) * math.comb(len(others), len(some)))
-            gain = worth[some | {modality}] - worth[some]
+            share = 1 / (len(patient.modalities) * math.comb(len(others), len(some)))
+            gain = risks[some | {modality}] - risks[some]
             modalities[MODALITIES.index(modality)] += share * gain
     return variables, modalities
 
 
 def _subsets(names: Sequence[str]) -> list[frozenset[str]]:
-    """From none to all."""
+    """All subsets, by size."""
     return [frozenset(some) for n in range(len(names) + 1) for some in combinations(names, n)]
 
 
-# ---- what the explanation names ------------------------------------------------------------------
+# ---- the explanation -----------------------------------------------------------------------------
 
 
 class Explained:
-    """One patient as the service explains them."""
+    """The service's explanation of one patient."""
 
     def __init__(self, predictor: Predictor, record: Record) -> None:
         self._predictor = predictor
         self._body = to_json(record.payload)
-        self._modalities = self._asked(explain="default")["modalities"]
+        self._modalities = self._explain(explain="default")["modalities"]
 
-    def _asked(self, **options: Any) -> Mapping[str, Any]:
+    def _explain(self, **options: Any) -> Mapping[str, Any]:
         parsed = self._predictor.parse(Job(self._body, Options(**options)))
         prepared = self._predictor.prepare(parsed, unlimited)
         answer = json.loads(self._predictor.run([prepared])[0])
@@ -328,36 +345,38 @@ class Explained:
         return np.array([self._modalities[disease][m] for m in MODALITIES])
 
     def named(self, disease: str) -> dict[str, float]:
-        """The contributions of what is named for a disease."""
-        (found,) = self._asked(explain="full", task=disease)["variables"]
+        """The contributions of the variables that are named for a disease."""
+        (explanation,) = self._explain(explain="full", task=disease)["variables"]
         names = {"sex": "female"}
-        return {names.get(p["name"], p["name"]): p["contribution"] for p in found["because"]}
+        return {names.get(p["name"], p["name"]): p["contribution"] for p in explanation["because"]}
 
 
-def cases(one: Seen, explained: Explained, draw: np.random.Generator) -> Iterator[tuple[str, bool]]:
-    """What is counted, and whether it was named."""
-    variables, modalities = true_moves(one, draw)
+def cases(
+    patient: Observations, explained: Explained, draw: np.random.Generator
+) -> Iterator[tuple[str, bool]]:
+    """The kind of each case, and whether it was named."""
+    variables, modalities = true_effects(patient, draw)
     for d, disease in enumerate(NAMES):
         own = {sign[1:] for sign in DISEASES[disease].signs.split()}
-        moved = {name: move[d] for name, move in variables.items() if abs(move[d]) >= MOVES}
+        moved = {name: move[d] for name, move in variables.items() if abs(move[d]) >= MIN_EFFECT}
         named = explained.named(disease) if moved else {}
         for name, move in moved.items():
             right = named.get(name, 0.0) * move > 0
             yield "variable: any", right
             if name in own:
                 yield "variable: a sign of the disease itself", right
-        true, found = modalities[:, d], explained.modalities(disease)
-        order = np.argsort(-np.abs(found), kind="stable")
-        for i in np.flatnonzero(np.abs(true) >= MOVES):
-            right = found[i] * true[i] > 0 and i in order[:2]
+        true, shown = modalities[:, d], explained.modalities(disease)
+        order = np.argsort(-np.abs(shown), kind="stable")
+        for i in np.flatnonzero(np.abs(true) >= MIN_EFFECT):
+            right = shown[i] * true[i] > 0 and i in order[:2]
             yield "modality: any", right
             yield f"modality: {MODALITIES[i]}", right
             if MODALITIES[i] == "notes":
-                excluded = disease in one.excluded
+                excluded = disease in patient.excluded
                 yield f"modality: notes, {'' if excluded else 'not '}excluding the disease", right
         first = np.abs(true).argmax()
-        if abs(true[first]) >= MOVES:
-            right = found[first] * true[first] > 0 and first == order[0]
+        if abs(true[first]) >= MIN_EFFECT:
+            right = shown[first] * true[first] > 0 and first == order[0]
             yield "modality, strictly: any", right
             yield f"modality, strictly: {MODALITIES[first]}", right
 
@@ -366,17 +385,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("runs/explanations"))
     arguments = parser.parse_args()
-    engine = Engine(Bundle.load(learned(arguments.work), "cpu", threads=2))
+    engine = Engine(Bundle.load(trained_bundle(arguments.work), "cpu", threads=2))
     metrics = Metrics()
     predictor = Predictor(engine, EmbeddingCache(0, None, metrics), metrics)
     draw = np.random.default_rng(0)
     hits: dict[str, list[bool]] = defaultdict(list)
-    for one in observed():
-        for what, named in cases(one, Explained(predictor, one.record), draw):
-            hits[what].append(named)
+    for patient in observed():
+        for kind, named in cases(patient, Explained(predictor, patient.record), draw):
+            hits[kind].append(named)
     print("| named | cases | share |", "|---|---|---|", sep="\n")
-    for what, found in sorted(hits.items()):
-        print(f"| {what} | {len(found)} | {np.mean(found):.3f} |")
+    for kind, named in sorted(hits.items()):
+        print(f"| {kind} | {len(named)} | {np.mean(named):.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What of a device's speed the service keeps: bare sessions, and all that is put around them.
+"""Throughput of the ONNX sessions on a device, and of the engine that runs them.
 
-For each graph and size of a batch: rows a second by `session.run`; by IO binding with the inputs
-copied to the device; by IO binding with the inputs there already, which is the limit; and by the
-engine. One after the other in each round; what is told are medians, and ratios to `session.run`.
+For each graph and batch size, rows per second with `session.run`, with IO binding and inputs copied
+to the device, and with IO binding and inputs already on the device, which is the limit. Then all
+graphs without the engine, and with it. The variants alternate in each round. The tables have
+medians, and ratios to the first variant.
 
     python benchmarks/gpu.py                    # on CUDA
-    python benchmarks/gpu.py --device cpu       # on any machine, to see that it runs
+    python benchmarks/gpu.py --device cpu       # a test run on any machine
 """
 
 import argparse
@@ -30,25 +31,25 @@ ROUNDS, SECONDS = 5, 0.3
 
 def rows_per_second(run: Callable[[], object], rows: int) -> float:
     end = time.perf_counter() + SECONDS
-    count, began = 0, time.perf_counter()
+    count, start = 0, time.perf_counter()
     while time.perf_counter() < end:
         run()
         count += rows
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - start)
 
 
-def ways(
+def variants(
     session: LocalGraph, inputs: dict[str, Array], device: str
 ) -> dict[str, Callable[[], object]]:
-    """How a session may be run, by name."""
+    """The ways to run a session, by name."""
     onnx = session.onnx
     names = [tensor.name for tensor in session.graph.outputs]
     feeds = {tensor.name: inputs[tensor.name] for tensor in session.graph.inputs}
 
-    def bound(*, there: bool) -> onnxruntime.IOBinding:
+    def bind(*, on_device: bool) -> onnxruntime.IOBinding:
         binding = onnx.io_binding()
         for name, array in feeds.items():
-            if there:
+            if on_device:
                 value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0)
                 binding.bind_ortvalue_input(name, value)
             else:
@@ -57,15 +58,15 @@ def ways(
             binding.bind_output(name, device)
         return binding
 
-    def copied() -> None:
-        binding = bound(there=False)
+    def run_copied() -> None:
+        binding = bind(on_device=False)
         onnx.run_with_iobinding(binding)
         binding.copy_outputs_to_cpu()
 
-    resident = bound(there=True)
+    resident = bind(on_device=True)
     return {
         "session.run": partial(onnx.run, names, feeds),
-        "IO binding, copied": copied,
+        "IO binding, copied": run_copied,
         "IO binding, on the device": partial(onnx.run_with_iobinding, resident),
     }
 
@@ -74,15 +75,15 @@ def table(title: str, rows: int, runs: dict[str, Callable[[], object]]) -> None:
     for run in runs.values():
         for _ in range(3):
             run()
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    by_variant: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, run in runs.items():
-            found[name].append(rows_per_second(run, rows))
-    first = next(iter(found.values()))
+            by_variant[name].append(rows_per_second(run, rows))
+    first = next(iter(by_variant.values()))
     cells = [
         f"{statistics.median(rates):.0f} "
         f"({statistics.median(a / b for a, b in zip(rates, first, strict=True)):.2f})"
-        for rates in found.values()
+        for rates in by_variant.values()
     ]
     print(f"| {title} | {rows} | {' | '.join(cells)} |", flush=True)
 
@@ -105,27 +106,27 @@ def main() -> None:
     print("| graph | batch | session.run | IO binding, copied | IO binding, on the device |")
     print("|---|---|---|---|---|")
     for count in options.batches:
-        some = [samples[i % len(samples)] for i in range(count)]
+        batch = [samples[i % len(samples)] for i in range(count)]
         fused: dict[str, Array] = {PRESENT: np.ones((count, len(MODALITIES)), dtype=np.bool_)}
         for modality, encoder in bundle.encoders.items():
             assert isinstance(encoder, LocalGraph)
-            inputs = stack([sample[modality] for sample in some])
-            table(modality, count, ways(encoder, inputs, options.device))
+            inputs = stack([sample[modality] for sample in batch])
+            table(modality, count, variants(encoder, inputs, options.device))
             fused[modality] = encoder.run(inputs)[EMBEDDING]
         assert isinstance(bundle.fusion, LocalGraph)
-        table("fusion", count, ways(bundle.fusion, fused, options.device))
+        table("fusion", count, variants(bundle.fusion, fused, options.device))
     print("\n| | batch | all graphs, bare | engine |\n|---|---|---|---|")
     for count in options.batches:
-        some = [samples[i % len(samples)] for i in range(count)]
+        batch = [samples[i % len(samples)] for i in range(count)]
 
-        def bare(some: list = some) -> None:
-            inputs = {PRESENT: np.ones((len(some), len(MODALITIES)), dtype=np.bool_)}
+        def bare(batch: list = batch) -> None:
+            inputs = {PRESENT: np.ones((len(batch), len(MODALITIES)), dtype=np.bool_)}
             for modality, encoder in bundle.encoders.items():
-                made = encoder.run(stack([sample[modality] for sample in some]))
+                made = encoder.run(stack([sample[modality] for sample in batch]))
                 inputs[modality] = made[EMBEDDING]
             bundle.fusion.run(inputs)
 
-        table("all four", count, {"bare": bare, "engine": partial(engine.run, some)})
+        table("all four", count, {"bare": bare, "engine": partial(engine.run, batch)})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How long a bundle of another precision takes, graph by graph, beside the one before it.
+"""Inference time of two bundles with different precision, for each graph.
 
-Both answer the golden requests of the first, in turn, as the engine runs them; medians, and that of
-each round's ratio. `all`: a whole request, once its features are made.
+Both run the golden requests of the first, in alternation. The table has medians, and the median of
+the ratios of a round. The row `all` is a whole request without feature extraction.
 
     m3h-export bundles/m3h-open bundles/int8 --precision int8 --cohort runs/mimic_iv
     python benchmarks/precision.py bundles/m3h-open bundles/int8

@@ -1,7 +1,7 @@
-"""What the synthetic cohort can teach, measured on its statistics and tabular values alone.
+"""How well the synthetic cohort's tasks can be predicted from its statistics and tabular values.
 
-Single task: a logistic regression for each task. Multitask gain: one small network with a shared
-trunk, beside the same network alone for each task. Random folds by patient, 24 h. Takes minutes.
+Compares a logistic regression for each task, a small network for each task, and one network for all
+tasks with a shared trunk. Random folds over patients, 24 h after admission. Takes minutes.
 
     python benchmarks/synthetic_cohort.py
 """
@@ -45,14 +45,14 @@ def load() -> tuple[Floats, Floats]:
     return np.array(inputs, np.float32), np.array(outcomes, np.float32)
 
 
-def scaled(inputs: Floats, learn: npt.NDArray[np.intp]) -> Floats:
-    """As `model.network.net.Normalise`: median 0, compressed tails, missing values 0."""
+def scale(inputs: Floats, learn: npt.NDArray[np.intp]) -> Floats:
+    """As `model.representations.modalities.RobustScaler`: median 0, missing values 0."""
     known = inputs[:, ~np.isnan(inputs[learn]).all(axis=0)]
     known = known[:, np.nanstd(known[learn], axis=0) > 0]
     low, median, high = np.nanquantile(known[learn], (0.25, 0.5, 0.75), axis=0)
     spread = np.where(high > low, (high - low) / 1.349, np.nanstd(known[learn], axis=0))
-    found: Floats = np.nan_to_num(np.arcsinh((known - median) / spread)).astype(np.float32)
-    return found
+    scaled: Floats = np.nan_to_num(np.arcsinh((known - median) / spread)).astype(np.float32)
+    return scaled
 
 
 def logistic(x: Floats, y: Floats, learn: npt.NDArray[np.intp]) -> Floats:
@@ -63,7 +63,7 @@ def logistic(x: Floats, y: Floats, learn: npt.NDArray[np.intp]) -> Floats:
 def network(
     x: Floats, y: Floats, learn: npt.NDArray[np.intp], *, shared: bool, weight_decay: float
 ) -> list[Floats]:
-    """Logits [patients, tasks] after each number of EPOCHS. Trunks: one, or one for each task."""
+    """Logits [patients, tasks] after each number of EPOCHS, with one trunk or one per task."""
     torch.manual_seed(0)
     tasks, trunks = y.shape[1], 1 if shared else y.shape[1]
     hidden = HIDDEN_SHARED if shared else HIDDEN
@@ -78,7 +78,7 @@ def network(
         h = F.dropout(F.gelu(F.dropout(inputs[rows], dropout) @ first), dropout)
         return torch.einsum("bk,tk->bt" if shared else "tbk,tk->bt", h.squeeze(0), last) + bias
 
-    found = []
+    by_epochs = []
     for epoch in range(1, max(EPOCHS) + 1):
         for rows in torch.split(torch.from_numpy(learn)[torch.randperm(len(learn))], 64):
             loss = F.binary_cross_entropy_with_logits(logits(rows, 0.2), labels[rows])
@@ -87,37 +87,37 @@ def network(
             optimizer.step()
         if epoch in EPOCHS:
             with torch.no_grad():
-                found.append(logits(torch.arange(len(x)), 0.0).numpy())
-    return found
+                by_epochs.append(logits(torch.arange(len(x)), 0.0).numpy())
+    return by_epochs
 
 
-def areas(y: Floats, score: Floats) -> npt.NDArray[np.float64]:
+def aurocs(y: Floats, score: Floats) -> npt.NDArray[np.float64]:
     return np.array([roc_auc_score(y[:, t], score[:, t]) for t in range(y.shape[1])])
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # these networks are too small to be split
-    began = time.perf_counter()
+    torch.set_num_threads(1)  # these networks are too small for several threads
+    start = time.perf_counter()
     inputs, y = load()
-    print(f"{len(y)} patients made and read in {time.perf_counter() - began:.0f} s")
+    print(f"{len(y)} patients generated and read in {time.perf_counter() - start:.0f} s")
     folds = list(KFold(FOLDS, shuffle=True, random_state=0).split(y))
     single: list[npt.NDArray[np.float64]] = []
     alone: list[list[npt.NDArray[np.float64]]] = []
     shared: list[list[npt.NDArray[np.float64]]] = []
     for learn, test in folds:
-        x = scaled(inputs, learn)
-        single.append(areas(y[test], logistic(x, y, learn)[test]))
-        for found, is_shared in ((alone, False), (shared, True)):
+        x = scale(inputs, learn)
+        single.append(aurocs(y[test], logistic(x, y, learn)[test]))
+        for results, is_shared in ((alone, False), (shared, True)):
             scores = [
                 score
                 for decay in WEIGHT_DECAYS
                 for score in network(x, y, learn, shared=is_shared, weight_decay=decay)
             ]
-            found.append([areas(y[test], score[test]) for score in scores])
+            results.append([aurocs(y[test], score[test]) for score in scores])
     auroc = np.mean(single, axis=0)
-    # Each kind of network at its own best setting, one for all tasks.
+    # Each kind of network with its best setting for the mean over tasks.
     alone_best, shared_best = (
-        max(np.mean(found, axis=0), key=np.mean) for found in (alone, shared)
+        max(np.mean(results, axis=0), key=np.mean) for results in (alone, shared)
     )
     print(f"{'task':30}{'share':>7}{'logistic':>10}{'alone':>8}{'shared':>8}")
     for t in np.argsort(auroc):
@@ -128,7 +128,7 @@ def main() -> None:
         f"logistic: mean {auroc.mean():.3f}, {auroc.min():.3f} to {auroc.max():.3f}, "
         f"{inside} of {len(auroc)} within .70 to .78\n"
         f"networks: alone {alone_best.mean():.3f}, shared {shared_best.mean():.3f}, "
-        f"gain {shared_best.mean() - alone_best.mean():+.3f}; {time.perf_counter() - began:.0f} s"
+        f"gain {shared_best.mean() - alone_best.mean():+.3f}; {time.perf_counter() - start:.0f} s"
     )
 
 

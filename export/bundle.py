@@ -11,7 +11,7 @@ from export.model_card import notice
 from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
 from model.network.checkpoint import Checkpoint, Facts
-from model.network.net import M3H
+from model.network.m3h import M3H
 from schemas.manifest import TOKENIZER, Graph, Manifest, TaskFacts
 from schemas.payload import Payload
 from schemas.response import MODALITIES
@@ -83,7 +83,7 @@ def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
                 task=task,
                 output="binary" if is_binary else task.name,
                 column=column,
-                seen=facts.seen(task),
+                seen=facts.visible_modalities(task),
                 labels=facts.labels[task.name],
                 positives=facts.positives.get(task.name),
                 prevalence=facts.prevalence.get(task.name),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from model.errors import UserError, line_of
+from model.errors import UserError, user_message
 
 app = typer.Typer(pretty_exceptions_enable=False)
 GOLDEN_PATIENTS = 4
@@ -100,7 +100,7 @@ def main(
 def _line_of(error: Exception) -> str | None:
     from schemas.manifest import BundleError
 
-    return str(error) if isinstance(error, BundleError) else line_of(error)
+    return str(error) if isinstance(error, BundleError) else user_message(error)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

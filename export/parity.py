@@ -21,7 +21,7 @@ from export.trace import (
     output_names,
 )
 from model.errors import UserError
-from model.network.net import M3H
+from model.network.m3h import M3H
 from schemas.features import FeatureSpec
 from schemas.manifest import Graph
 from schemas.response import MODALITIES

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.func import functional_call, stack_module_state, vmap
 
-from model.network.net import M3H, Ensemble, Fusion
+from model.network.m3h import M3H, Ensemble, Fusion
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import Graph
 from schemas.manifest import Tensor as TensorFact
@@ -51,7 +51,7 @@ class Served(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """An Ensemble (`model.network.net`) whose members take most steps together.
+    """An Ensemble (`model.network.m3h`) whose members take most steps together.
 
     Of one request the steps cost more than the arithmetic, and eight members take eight times as
     many. The projection stays a product for each: ONNX Runtime lays out weights in advance for
@@ -74,9 +74,9 @@ class SideBySide(nn.Module):
 
     def forward(self, embeddings: Tensor, present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         parts = torch.stack(embeddings.chunk(len(self.members), dim=2))
-        fused = self._together("fused", parts, present)
-        projected = [one.projected(x) for one, x in zip(self.members, fused, strict=True)]
-        raw, weights = self._together("answered", torch.stack(projected))
+        fused = self._together("fuse", parts, present)
+        projected = [one.project_tasks(x) for one, x in zip(self.members, fused, strict=True)]
+        raw, weights = self._together("attend", torch.stack(projected))
         mean = {name: value.mean(0) for name, value in raw.items()}
         return mean | {name: mean[name] + bias for name, bias in self.bias.items()}, weights.mean(0)
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and the one line that a command prints of them. Imports no torch."""
+"""Errors that the user can fix, and their one-line messages. Imports no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,45 +6,50 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-# Faults of one file that are told; more would hide the first.
-_TOLD = 3
-_LONGEST = 300  # characters
+MAX_FAULTS = 3  # validation faults of one file in a message
+MAX_LENGTH = 300  # characters of a message
 
 
 class UserError(ValueError):
-    """A fault that the user can mend. Its text is one line that names the file or the option."""
+    """An error that the user can fix. Its text is one line that names the file or the option."""
+
+
+class RunError(UserError):
+    """A run that is impossible: cohorts that do not match, or a folder that holds another run."""
 
 
 @contextmanager
-def naming(
+def wrap_file_errors(
     path: Path,
     raised: type[UserError],
     caught: type[Exception] | tuple[type[Exception], ...] = OSError,
 ) -> Iterator[None]:
-    """Raises an error of the type `raised` that names the file, if one of `caught` is raised."""
+    """Turns errors of the types `caught` into an error of the type `raised` that names the file."""
     try:
         yield
     except raised:
         raise
     except caught as error:
-        raise raised(f"{path}: {reason_of(error)}") from None
+        raise raised(f"{path}: {error_reason(error)}") from None
 
 
-def line_of(error: BaseException) -> str | None:
-    """The line for a user, or None if the error is a fault of this program."""
+def user_message(error: BaseException) -> str | None:
+    """The line to print for the user. None if the error is a defect of this program."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        return reason_of(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+        if error.filename is None:
+            return error_reason(error)
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed; install m3h with the extra 'train'"
     return None
 
 
-def reason_of(error: BaseException) -> str:
-    """The fault alone, in one line, without the values that pydantic and others quote."""
+def error_reason(error: BaseException) -> str:
+    """The reason of an error in one line, without the input values that pydantic quotes."""
     if isinstance(error, ValidationError):
-        return _faults(error)
+        return _validation_faults(error)
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 (byte {error.start})"
     if isinstance(error, OSError) and error.strerror:
@@ -52,14 +57,14 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{error.args[0]} is missing"
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]} …"
 
 
-def _faults(error: ValidationError) -> str:
+def _validation_faults(error: ValidationError) -> str:
     faults = error.errors(include_input=False, include_url=False)
-    told = [
-        f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-        for fault in faults[:_TOLD]
+    texts = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the whole file'}: {fault['msg']}"
+        for fault in faults[:MAX_FAULTS]
     ]
-    more = len(faults) - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+    rest = len(faults) - len(texts)
+    return "; ".join(texts) + (f"; and {rest} more" if rest > 0 else "")

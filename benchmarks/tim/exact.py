@@ -1,9 +1,9 @@
-"""Do TIM's intervals hold the exact Shapley values? With 8 tasks every coalition can be trained.
+"""Coverage of TIM's intervals, compared with exact Shapley values.
 
-On the same patients: each coalition is trained on each fold with each seed, and the exact values
-are those of its mean worth. Then, again and again, some coalitions are drawn, as `m3h-model tim`
-draws them, and it is counted how often their intervals (the part of the coalitions and seeds) hold
-the exact value.
+With 8 tasks all coalitions can be trained: each on each fold with each seed. The exact values are
+those of the mean over folds and seeds, for the same patients. Then coalitions are drawn many times
+as `m3h-model tim` draws them. The table has the share of their intervals (for the variance of
+coalitions and seeds) that contain the exact value.
 
     python benchmarks/tim/exact.py --cohort runs/eicu --work runs/tim-exact     # resumes
 """
@@ -21,11 +21,11 @@ from rich.progress import track
 
 from model.cohorts.store import Cohort
 from model.tim import coalition_training
-from model.tim.coalition_training import FOLDS, SEEDS, Job
-from model.tim.coalitions import margin
-from model.tim.matrix import Worth, game
-from model.training.jobs import Arrays, claim, run_all
-from model.training.prepare import TrainConfig
+from model.tim.coalition_training import FOLDS, SEEDS, NetworkJob
+from model.tim.coalitions import half_width
+from model.tim.matrix import CoalitionValues, estimate_row
+from model.training.config import TrainConfig
+from model.training.jobs import Arrays, claim_folder, run_jobs
 
 TASKS = (
     "respiratory_failure",
@@ -37,7 +37,7 @@ TASKS = (
     "in_hospital_mortality",
     "length_of_stay",
 )
-CONFIG = coalition_training.settings(TrainConfig())
+CONFIG = coalition_training.coalition_config(TrainConfig())
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,31 +49,37 @@ def patients(cohort: Path, hours: float) -> Cohort:
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrainingFactory:
+    """Loads the cohort in a worker process."""
+
     cohort: Path
     hours: float
 
-    def __call__(self) -> Callable[[Job], Arrays]:
-        return coalition_training.Games(patients(self.cohort, self.hours), CONFIG).run
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
+        return coalition_training.CoalitionTraining(patients(self.cohort, self.hours), CONFIG).run
 
 
-def exact(source: int, worth: Worth) -> Floats:
-    """[T - 1] the Shapley values of the others, by their definition."""
+def exact(source: int, values: CoalitionValues) -> Floats:
+    """[T - 1] the Shapley values of the other tasks, by their definition."""
     others = [task for task in range(len(TASKS)) if task != source]
 
     def value(players: tuple[int, ...]) -> float:
         tasks = tuple(sorted((source, *players)))
-        every = [worth.of(Job(f, s, tasks))[source][0] for f in range(FOLDS) for s in range(SEEDS)]
-        return float(np.nanmean(every))
+        by_network = [
+            values.of(NetworkJob(f, s, tasks))[source][0]
+            for f in range(FOLDS)
+            for s in range(SEEDS)
+        ]
+        return float(np.nanmean(by_network))
 
-    found = np.zeros(len(others))
+    shapley = np.zeros(len(others))
     for k, player in enumerate(others):
         rest = [task for task in others if task != player]
         for size in range(len(rest) + 1):
-            for some in combinations(rest, size):
-                step = value((*some, player)) - value(some)
-                found[k] += step / comb(len(rest), size) / len(others)
-    return found
+            for players in combinations(rest, size):
+                gain = value((*players, player)) - value(players)
+                shapley[k] += gain / comb(len(rest), size) / len(others)
+    return shapley
 
 
 def main() -> None:
@@ -85,40 +91,38 @@ def main() -> None:
     parser.add_argument("--coalitions", type=int, nargs="+", default=[60, 120, 240])
     options = parser.parse_args()
     cohort = patients(options.cohort, options.hours)
-    of = {"cohort": cohort.digest, "tasks": TASKS, "hours": options.hours}
-    claim(options.work, of)
+    identity = {"cohort": cohort.digest, "tasks": TASKS, "hours": options.hours}
+    claim_folder(options.work, identity)
     numbers = range(len(TASKS))
     jobs = [
-        Job(fold, seed, tasks)
+        NetworkJob(fold, seed, tasks)
         for size in range(1, len(TASKS) + 1)
         for tasks in combinations(numbers, size)
         for fold in range(FOLDS)
         for seed in range(SEEDS)
     ]
-    running = run_all(jobs, options.work, Opened(options.cohort, options.hours))
+    running = run_jobs(jobs, options.work, TrainingFactory(options.cohort, options.hours))
     for _ in track(running, "networks", total=len(jobs)):
         pass
-    worth = Worth(options.work, cohort)
-    truth = [exact(source, worth) for source in numbers]
+    values = CoalitionValues(options.work, cohort)
+    truth = [exact(source, values) for source in numbers]
     spread = np.std(np.concatenate(truth))
     print(f"{len(jobs)} networks; standard deviation of the {len(TASKS) * 7} cells {spread:.4f}\n")
-    print(
-        "| coalitions | intervals that hold the exact value | standard error | row's sum off by |"
-    )
+    print("| coalitions | intervals with the exact value | standard error | error of a row's sum |")
     print("|---|---|---|---|")
     for count in options.coalitions:
-        held, errors, sums = [], [], []
+        covered, errors, sums = [], [], []
         for draw in range(options.draws):
-            drawn = coalition_training.coalitions(len(TASKS), count, seed=draw)
+            drawn = coalition_training.first_coalitions(len(TASKS), count, seed=draw)
             for source in numbers:
-                found = game(source, drawn, worth)
-                assert found is not None
-                half = margin(found.of_coalitions, np.array(found.degrees_of_freedom))
-                held.append(np.abs(found.values - truth[source]) <= half)
-                errors.append(found.of_coalitions)
-                sums.append(abs(found.values.sum() - truth[source].sum()))
+                row = estimate_row(source, drawn, values)
+                assert row is not None
+                half = half_width(row.coalition_variance, np.array(row.degrees_of_freedom))
+                covered.append(np.abs(row.values - truth[source]) <= half)
+                errors.append(row.coalition_variance)
+                sums.append(abs(row.values.sum() - truth[source].sum()))
         error = np.sqrt(np.mean(errors))
-        print(f"| {count} | {np.mean(held):.1%} | {error:.4f} | {max(sums):.0e} |")
+        print(f"| {count} | {np.mean(covered):.1%} | {error:.4f} | {max(sums):.0e} |")
 
 
 if __name__ == "__main__":

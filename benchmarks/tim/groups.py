@@ -1,8 +1,8 @@
-"""Does a model whose tasks learn in the groups that TIM suggests beat one that learns all together.
+"""Comparison of the groups that TIM suggests with joint training of all tasks.
 
-Nested: for each fold by hospital, TIM is made of the hospitals that are learned from alone, with
-folds of its own among them; the groups that it suggests are then compared on the hospitals of the
-fold, which nothing has seen. As a control, tasks are dealt at random to as many groups, as large.
+Nested: for each fold over hospitals, TIM is computed from the training hospitals only, with folds
+of its own among them. A model with the suggested groups is then compared with the joint model on
+the fold's test hospitals, which neither has seen. The control has random groups of the same sizes.
 
     python benchmarks/tim/groups.py --cohort runs/eicu --work runs/tim-groups     # resumes
 """
@@ -20,67 +20,74 @@ from model.cohorts.store import Cohort
 from model.evaluation.evaluate import Fold, hospital_folds
 from model.evaluation.measure import Compared, Tested
 from model.tim import coalition_training
-from model.tim.coalition_training import Job
-from model.tim.matrix import Worth, matrix
+from model.tim.coalition_training import NetworkJob
+from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.task_groups import suggest
-from model.training.data import Data, Represented, raw_outputs
-from model.training.jobs import Arrays, claim, keep, run_all
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.training.config import TrainConfig
+from model.training.data import RepresentedSamples, SampleTensors, ensemble_outputs
+from model.training.jobs import Arrays, claim_folder, run_jobs, write_arrays
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.response import MODALITIES
 
-CONFIG = coalition_training.settings(TrainConfig())
-TOGETHER, SUGGESTED, DEALT = WAYS = ("together", "as suggested", "dealt at random")
-FEWEST = 20  # positives of a task whose AUROC counts, as in the report
+CONFIG = coalition_training.coalition_config(TrainConfig())
+JOINT, SUGGESTED, RANDOM = VARIANTS = ("all together", "suggested groups", "random groups")
+MIN_POSITIVES = 20  # of a task whose AUROC counts, as in the report
 Groups = Sequence[Sequence[str]]
 
 
-def learned_from(cohort: Cohort, fold: Fold) -> Cohort:
+def training_cohort(cohort: Cohort, fold: Fold) -> Cohort:
     return replace(cohort, samples=cohort.samples.take(fold.learn))
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrainingFactory:
+    """Loads the cohort in a worker process."""
+
     cohort: Path
     fold: int
 
-    def __call__(self) -> Callable[[Job], Arrays]:
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
         cohort = Cohort.load(self.cohort)
         fold = list(hospital_folds(cohort))[self.fold]
-        return coalition_training.Games(learned_from(cohort, fold), CONFIG).run
+        return coalition_training.CoalitionTraining(training_cohort(cohort, fold), CONFIG).run
 
 
-def suggested(folder: Path, work: Path, cohort: Cohort, fold: Fold, count: int) -> Groups:
-    """The groups of the hospitals that a fold learns from."""
-    part, tasks = learned_from(cohort, fold), len(cohort.tasks)
-    claim(work, {"cohort": cohort.digest, "fold": fold.number, "training": CONFIG.model_dump()})
-    jobs = coalition_training.every_job(tasks, count)
-    running = run_all(jobs, work, Opened(folder, fold.number))
+def suggested_groups(folder: Path, work: Path, cohort: Cohort, fold: Fold, count: int) -> Groups:
+    """The groups that TIM suggests on a fold's training hospitals."""
+    part, tasks = training_cohort(cohort, fold), len(cohort.tasks)
+    claim_folder(
+        work, {"cohort": cohort.digest, "fold": fold.number, "training": CONFIG.model_dump()}
+    )
+    jobs = coalition_training.all_jobs(tasks, count)
+    running = run_jobs(jobs, work, TrainingFactory(folder, fold.number))
     for _ in track(running, f"networks, fold {fold.number}", total=len(jobs)):
         pass
-    return suggest(matrix(Worth(work, part), coalition_training.coalitions(tasks, count)))
+    return suggest(
+        compute_tim(CoalitionValues(work, part), coalition_training.first_coalitions(tasks, count))
+    )
 
 
-def dealt(groups: Groups, tasks: Sequence[str], seed: int) -> Groups:
-    """As many groups, as large, of tasks at random."""
+def random_groups(groups: Groups, tasks: Sequence[str], seed: int) -> Groups:
+    """Random groups of tasks, of the same sizes."""
     order = np.random.default_rng(seed).permutation(tasks).tolist()
     ends = np.cumsum([len(group) for group in groups])[:-1]
     return [part.tolist() for part in np.split(np.array(order), ends)]
 
 
-def answers(cohort: Cohort, fold: Fold, groups: Groups) -> Arrays:
+def test_outputs(cohort: Cohort, fold: Fold, groups: Groups) -> Arrays:
     """[patients, binary tasks] the log-odds of the fold's test patients."""
     net = CONFIG.net.model_copy(update={"groups": tuple(map(tuple, groups))})
-    prepared = Prepared(
-        [learned_from(cohort, fold)], CONFIG.model_copy(update={"net": net, "patience": 8})
+    prepared = PreparedTraining(
+        [training_cohort(cohort, fold)], CONFIG.model_copy(update={"net": net, "patience": 8})
     )
     trainer = Trainer(prepared)
     for _ in trainer.run():
         pass
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     with torch.no_grad():
-        represented = Represented.of(data, prepared.encoders)
-        raw, _ = raw_outputs(trainer.net, represented, data, fold.test)
+        represented = RepresentedSamples.compute(data, prepared.encoders)
+        raw, _ = ensemble_outputs(trainer.net, represented, data, fold.test)
     return {"binary": raw["binary"].numpy()}
 
 
@@ -108,26 +115,32 @@ def main() -> None:
     cohort = Cohort.load(options.cohort)
     names = [task.name for task in cohort.tasks]
     folds = list(hospital_folds(cohort))[: options.folds]
-    files: dict[str, list[Path]] = {way: [] for way in WAYS}
+    files: dict[str, list[Path]] = {variant: [] for variant in VARIANTS}
     for fold in folds:
         work = options.work / f"fold-{fold.number}"
-        groups = suggested(options.cohort, work, cohort, fold, options.coalitions)
+        groups = suggested_groups(options.cohort, work, cohort, fold, options.coalitions)
         print(
             f"fold {fold.number}: groups of {', '.join(str(len(g)) for g in groups)} tasks;", end=""
         )
-        print(" alone:", ", ".join(g[0] for g in groups if len(g) == 1) or "none")
-        ways = {TOGETHER: [], SUGGESTED: groups, DEALT: dealt(groups, names, fold.number)}
-        for way, mine in ways.items():
-            file = options.work / f"{fold.number} {way}, {options.coalitions}.npz"
+        print(" single tasks:", ", ".join(g[0] for g in groups if len(g) == 1) or "none")
+        random = random_groups(groups, names, fold.number)
+        variants = {JOINT: [], SUGGESTED: groups, RANDOM: random}
+        for variant, variant_groups in variants.items():
+            file = options.work / f"{fold.number} {variant}, {options.coalitions}.npz"
             if not file.is_file():
-                keep(answers(cohort, fold, mine), file)
-            files[way].append(file)
-    compared = Compared({way: tested(cohort, folds, files[way]) for way in WAYS}, FEWEST)
-    print(f"\n{len(compared.tasks)} tasks with at least {FEWEST} positives, {len(folds)} folds\n")
-    print("| tasks learn | mean AUROC | above all together, 95 % interval |\n|---|---|---|")
-    for way in WAYS:
-        value, low, high = compared.ahead(way, TOGETHER)
-        print(f"| {way} | {compared.mean[way][0]:.4f} | {value:+.4f} [{low:+.4f}, {high:+.4f}] |")
+                write_arrays(test_outputs(cohort, fold, variant_groups), file)
+            files[variant].append(file)
+    compared = Compared(
+        {variant: tested(cohort, folds, files[variant]) for variant in VARIANTS}, MIN_POSITIVES
+    )
+    tasks = f"{len(compared.tasks)} tasks with at least {MIN_POSITIVES} positives"
+    print(f"\n{tasks}, {len(folds)} folds\n")
+    print("| training | mean AUROC | difference from joint training, 95 % interval |")
+    print("|---|---|---|")
+    for variant in VARIANTS:
+        value, low, high = compared.ahead(variant, JOINT)
+        mean = compared.mean[variant][0]
+        print(f"| {variant} | {mean:.4f} | {value:+.4f} [{low:+.4f}, {high:+.4f}] |")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Does TIM find what was planted? On synthetic patients, where it is known which tasks share a
-factor, and with the labels of one task shuffled, which then can help nobody.
+"""A test of TIM on synthetic patients with known relations between tasks.
 
-Each fold's networks learn from a fifth of the patients and are tested on the others: what is asked
-is whether TIM tells what networks learned, not whether patients are many. Their trunk is narrow, so
-that tasks must share it. With `--weakest`, tasks are dropped until any two that share a factor do
-so at least so strongly: what is asked then is whether help that is there is found.
+It is known which tasks share a factor. The labels of one task are shuffled, so that it cannot help
+any other. Each fold's networks are trained on a fifth of the patients and tested on the others,
+because the test is whether TIM reflects what the networks learned. The trunk is narrow, so that
+tasks must share it. `--weakest` drops tasks until any two that share a factor have liabilities with
+at least this correlation.
 
     python benchmarks/tim/proof.py --work runs/tim-proof               # resumes; half an hour
     python benchmarks/tim/proof.py --work runs/tim-proof --coalitions 2048
@@ -23,18 +23,19 @@ from sklearn.metrics import roc_auc_score
 from model.cohorts import Record, labels, synthetic
 from model.cohorts.store import Cohort, write
 from model.evaluation.evaluate import Fold, hospital_folds
-from model.network.net import NetConfig
+from model.network.config import NetConfig
 from model.tim import coalition_training
-from model.tim.coalition_training import Job
-from model.tim.matrix import Worth, matrix
+from model.tim.coalition_training import NetworkJob
+from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.synthetic_study import relations
-from model.training.jobs import Arrays, claim, run_all
-from model.training.prepare import TrainConfig
+from model.training.config import TrainConfig
+from model.training.jobs import Arrays, claim_folder, run_jobs
 from schemas.features import FeatureSpec
 from schemas.tasks import Task
+from schemas.tim import Tim
 
 SHUFFLED = "malignancy"
-# The tasks that load most on four of the factors, and the one that is shuffled.
+# The tasks with the largest loadings on four of the factors, and the shuffled task.
 FEW = (
     *("sepsis", "septic_shock", "pneumonia", "urinary_tract_infection"),
     *("heart_failure", "cardiomyopathy", "valve_disease", "atrial_fibrillation"),
@@ -42,14 +43,14 @@ FEW = (
     *("fluid_electrolyte_disorder", "copd", "respiratory_failure", "asthma", "pleural_effusion"),
     SHUFFLED,
 )
-CONFIG = coalition_training.settings(
+CONFIG = coalition_training.coalition_config(
     TrainConfig(net=NetConfig(width=4, task_width=8), learning_rate=3e-3)
 )
 CONFIG = CONFIG.model_copy(update={"batch": 64, "patience": 8})
 
 
 def records(patients: int) -> Iterator[Record]:
-    """The synthetic patients without their X-rays, the labels of one task dealt at random."""
+    """The synthetic patients without X-rays, with the labels of one task shuffled."""
     every = list(synthetic.patients(patients, synthetic.SEED))
     other = np.random.default_rng(0).permutation(patients)
     for record, k in zip(every, other, strict=True):
@@ -61,7 +62,7 @@ def records(patients: int) -> Iterator[Record]:
         yield replace(record, outcomes=outcomes, payload=payload)
 
 
-def made(folder: Path, patients: int) -> Cohort:
+def load_or_make(folder: Path, patients: int) -> Cohort:
     if not folder.is_dir():
         for _ in write(
             records(patients),
@@ -75,10 +76,10 @@ def made(folder: Path, patients: int) -> Cohort:
     return Cohort.load(folder)
 
 
-def clearly(tasks: Sequence[Task], weakest: float) -> tuple[str, ...]:
+def drop_weak_relations(tasks: Sequence[Task], weakest: float) -> tuple[str, ...]:
     """Tasks of which any two that share a factor have liabilities correlated by `weakest`.
 
-    Who shares the most factors weakly goes first; of equals, who is related the least.
+    Drops the task with the most weak relations first; of equals, the one with the least relations.
     """
     left = list(tasks)
     while True:
@@ -98,13 +99,15 @@ def folds(cohort: Cohort) -> list[Fold]:
 
 
 @dataclass(frozen=True)
-class Opened:
+class TrainingFactory:
+    """Loads the cohort in a worker process."""
+
     cohort: Path
     tasks: tuple[str, ...]
 
-    def __call__(self) -> Callable[[Job], Arrays]:
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
         cohort = Cohort.load(self.cohort).of_tasks(self.tasks)
-        return coalition_training.Games(cohort, CONFIG, folds=folds(cohort)).run
+        return coalition_training.CoalitionTraining(cohort, CONFIG, folds=folds(cohort)).run
 
 
 def main() -> None:
@@ -116,26 +119,33 @@ def main() -> None:
     parser.add_argument("--weakest", type=float, default=0, help="of two that share a factor")
     options = parser.parse_args()
     folder = options.work / f"cohort-{options.patients}"
-    cohort = made(folder, options.patients)
+    cohort = load_or_make(folder, options.patients)
     if not options.every_task:
         cohort = cohort.of_tasks(FEW)
     if options.weakest:
         planted = [task for task in cohort.tasks if task.name != SHUFFLED]
-        cohort = cohort.of_tasks((*clearly(planted, options.weakest), SHUFFLED))
+        cohort = cohort.of_tasks((*drop_weak_relations(planted, options.weakest), SHUFFLED))
     tasks = cohort.tasks
     chosen = tuple(task.name for task in tasks)
     networks = options.work / f"networks-{options.patients}-{len(tasks)}"
     training = CONFIG.model_dump(mode="json")
-    claim(networks, {"cohort": cohort.digest, "tasks": chosen, "training": training})
-    jobs = coalition_training.every_job(len(tasks), options.coalitions)
-    for _ in track(run_all(jobs, networks, Opened(folder, chosen)), "networks", total=len(jobs)):
+    claim_folder(networks, {"cohort": cohort.digest, "tasks": chosen, "training": training})
+    jobs = coalition_training.all_jobs(len(tasks), options.coalitions)
+    for _ in track(
+        run_jobs(jobs, networks, TrainingFactory(folder, chosen)), "networks", total=len(jobs)
+    ):
         pass
-    drawn = coalition_training.coalitions(len(tasks), options.coalitions)
-    found = matrix(Worth(networks, cohort, folds(cohort)), drawn)
+    drawn = coalition_training.first_coalitions(len(tasks), options.coalitions)
+    tim = compute_tim(CoalitionValues(networks, cohort, folds(cohort)), drawn)
+    print(f"{options.patients} patients, {options.coalitions} coalitions")
+    print_agreement(tim, tasks)
 
+
+def print_agreement(tim: Tim, tasks: Sequence[Task]) -> None:
+    """Compares the matrix with the known relations of the tasks."""
     binary = np.array([task.kind == "binary" for task in tasks])
     pairs = binary[:, None] & binary & ~np.eye(len(tasks), dtype=np.bool_)
-    values = np.array(found.matrix, dtype=np.float64)
+    values = np.array(tim.matrix, dtype=np.float64)
     strength, related = relations(tasks)
     names = [task.name for task in tasks]
     shuffled = names.index(SHUFFLED)
@@ -147,21 +157,20 @@ def main() -> None:
         in np.argsort(-np.where(pairs[i], values[i], -np.inf))[:3]
         for i in planted
     ]
-    attention = np.array(found.mean_attention, dtype=np.float64)
-    certain = np.array(found.certain)
-    rows = np.nansum(values, axis=1) - np.array(found.multitask_gain, dtype=np.float64)
-    apart, seen = (roc_auc_score(related[pairs], m[pairs]) for m in (values, attention))
-    print(f"{options.patients} patients, {options.coalitions} coalitions")
-    print(f"a related pair has the larger cell: AUROC {apart:.3f} (mean attention: {seen:.3f})")
+    attention = np.array(tim.mean_attention, dtype=np.float64)
+    certain = np.array(tim.certain)
+    rows = np.nansum(values, axis=1) - np.array(tim.multitask_gain, dtype=np.float64)
+    by_cells, by_attention = (roc_auc_score(related[pairs], m[pairs]) for m in (values, attention))
+    print(f"a related pair has a larger cell: AUROC {by_cells:.3f}, attention {by_attention:.3f}")
     print(f"strongest planted helper among the first three: {np.mean(top):.0%} of {len(top)} tasks")
-    print(f"cells certain: {certain.sum()}; of related pairs {certain[related & pairs].sum()}")
+    print(f"certain cells: {certain.sum()}; of related pairs {certain[related & pairs].sum()}")
     helped = (certain & (values > 0))[:, shuffled].sum()
     print(
-        f"cells certain in the column of the shuffled task: {certain[:, shuffled].sum()}, "
-        f"of them {helped} that it helps"
+        f"certain cells in the column of the shuffled task: {certain[:, shuffled].sum()}, "
+        f"{helped} of them positive"
     )
-    print(f"halves of the coalitions agree: {found.halves}")
-    print(f"rows miss their gain by at most {np.nanmax(np.abs(rows)):.1e}")
+    print(f"agreement of halves of the coalitions: {tim.halves}")
+    print(f"largest error of a row's sum: {np.nanmax(np.abs(rows)):.1e}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a matrix says, and whether it agrees with what medicine knows.
+"""The largest cells of a matrix, and its agreement with medical knowledge.
 
-KNOWN are pairs of tasks that textbooks join: one causes, complicates or implies the other, or both
-have a cause in common. They were written down before a matrix was looked at.
+KNOWN has pairs of tasks that textbooks relate: one causes, complicates or implies the other, or
+both have a common cause. The pairs were written down before a matrix was computed.
 
     python benchmarks/tim/reading.py runs/m3h-open/tim.json
 """
@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from model.evaluation.measure import REPLICATES, interval
 from schemas.tim import Tim
 
-TOLD = 10
+MAX_CELLS = 10
 KNOWN = {
     "sepsis": ("septic_shock", "pneumonia", "urinary_tract_infection", "acute_kidney_injury"),
     "septic_shock": ("acidosis", "respiratory_failure", "in_hospital_mortality"),
@@ -58,26 +58,26 @@ Floats = npt.NDArray[np.float64]
 
 
 def known_pairs(tasks: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """[T, T], in both directions."""
-    found = np.zeros((len(tasks), len(tasks)), np.bool_)
-    for one, others in KNOWN.items():
+    """[T, T] whether a pair of tasks is KNOWN, in both directions."""
+    pairs = np.zeros((len(tasks), len(tasks)), np.bool_)
+    for task, others in KNOWN.items():
         for other in others:
-            if one in tasks and other in tasks:
-                i, j = tasks.index(one), tasks.index(other)
-                found[i, j] = found[j, i] = True
-    return found
+            if task in tasks and other in tasks:
+                i, j = tasks.index(task), tasks.index(other)
+                pairs[i, j] = pairs[j, i] = True
+    return pairs
 
 
 def agreement(cells: Floats, known: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """AUROC of telling known pairs by their cell about its row's mean; bootstrap over rows."""
-    apart = cells - np.nanmean(cells, axis=1, keepdims=True)
+    """AUROC of known pairs by their cells, less their row's mean; bootstrap over rows."""
+    centred = cells - np.nanmean(cells, axis=1, keepdims=True)
     rows = np.flatnonzero(~np.isnan(cells).all(axis=1))
     draw = np.random.default_rng(0)
-    found = []
-    for some in [rows, *draw.choice(rows, (REPLICATES, len(rows)))]:
-        told = ~np.isnan(apart[some])
-        found.append(roc_auc_score(known[some][told], apart[some][told]))
-    return interval(np.array(found))
+    areas = []
+    for sample in [rows, *draw.choice(rows, (REPLICATES, len(rows)))]:
+        measured = ~np.isnan(centred[sample])
+        areas.append(roc_auc_score(known[sample][measured], centred[sample][measured]))
+    return interval(np.array(areas))
 
 
 def main() -> None:
@@ -97,11 +97,9 @@ def main() -> None:
     known = known_pairs(tim.tasks)
     for name, matrix in (("the matrix", cells), ("mean attention", attention)):
         value, low, high = agreement(matrix, known)
-        print(
-            f"{known.sum()} known pairs told by {name}: AUROC {value:.3f} [{low:.3f}, {high:.3f}]"
-        )
-    surest = np.argsort(-np.nan_to_num(np.abs(cells) / (upper - lower)), axis=None)[:TOLD]
-    print("\n| is helped (+) or harmed (-) | by learning | by | known | certain |")
+        print(f"{known.sum()} known pairs by {name}: AUROC {value:.3f} [{low:.3f}, {high:.3f}]")
+    surest = np.argsort(-np.nan_to_num(np.abs(cells) / (upper - lower)), axis=None)[:MAX_CELLS]
+    print("\n| task | helped (+) or harmed (-) by | by how much | known | certain |")
     print("|---|---|---|---|---|")
     for i, j in zip(*np.unravel_index(surest, cells.shape), strict=True):
         cell = f"{cells[i, j]:+.4f} [{lower[i, j]:+.4f}, {upper[i, j]:+.4f}]"

@@ -1,4 +1,4 @@
-"""How long `GET /tim` takes over one kept connection to the service.
+"""Latency of `GET /tim` over a persistent connection.
 
 python benchmarks/tim/service.py --bundle bundles/m3h-open
 """
@@ -17,18 +17,18 @@ import numpy as np
 def milliseconds(
     connection: HTTPConnection, path: str, headers: dict[str, str], count: int
 ) -> tuple[list[float], int, str | None]:
-    """Of each of the answers, with the size and the ETag of the last."""
-    taken, size, etag = [], 0, None
+    """The latency of each response, and the size and the ETag of the last."""
+    latencies, size, etag = [], 0, None
     for _ in range(count):
-        began = time.perf_counter()
+        start = time.perf_counter()
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         size = len(answer.read())
-        taken.append(1000 * (time.perf_counter() - began))
+        latencies.append(1000 * (time.perf_counter() - start))
         if answer.status not in (200, 304):
             raise SystemExit(f"GET {path}: {answer.status}")
         etag = answer.getheader("ETag")
-    return taken, size, etag
+    return latencies, size, etag
 
 
 def main() -> None:
@@ -42,19 +42,20 @@ def main() -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as service:
         assert service.stdout is not None
-        where = urlsplit(service.stdout.readline().rpartition(" at ")[2].strip())
-        connection = HTTPConnection(str(where.hostname), where.port)
+        address = urlsplit(service.stdout.readline().rpartition(" at ")[2].strip())
+        connection = HTTPConnection(str(address.hostname), address.port)
         _, _, etag = milliseconds(connection, "/tim", {}, 100)
-        asked = {
+        requests = {
             "the whole matrix": ("/tim", {}),
             "unchanged (304)": ("/tim", {"If-None-Match": str(etag)}),
-            "one task's five": ("/tim?source=sepsis&top=5", {}),
+            "the five largest of a task": ("/tim?source=sepsis&top=5", {}),
             "CSV": ("/tim", {"Accept": "text/csv"}),
         }
-        print("| asked | bytes | median, ms | 99 of 100 within, ms |\n|---|---|---|---|")
-        for name, (path, headers) in asked.items():
-            taken, size, _ = milliseconds(connection, path, headers, options.requests)
-            print(f"| {name} | {size} | {np.median(taken):.2f} | {np.quantile(taken, 0.99):.2f} |")
+        print("| request | bytes | median, ms | 99th percentile, ms |\n|---|---|---|---|")
+        for name, (path, headers) in requests.items():
+            latencies, size, _ = milliseconds(connection, path, headers, options.requests)
+            median, tail = np.quantile(latencies, [0.5, 0.99])
+            print(f"| {name} | {size} | {median:.2f} | {tail:.2f} |")
         service.terminate()
 
 

@@ -1,7 +1,7 @@
-"""`m3h-model`: cohort, train, score; tune, evaluate, tim.
+"""The command line of `m3h-model`: cohort, train, score, tune, evaluate, tim.
 
-`model.cli.training_commands` and `model.cli.study_commands` do the work. They import
-torch, so they are imported only when a command runs: `--help` is fast.
+`model.cli.training_commands` and `model.cli.study_commands` implement the commands. They import
+torch, so each command imports them when it runs; this keeps `--help` fast.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from model.errors import line_of
+from model.errors import user_message
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Make cohorts, train and evaluate models, find out which task teaches which.",
+    help="Make cohorts, train and evaluate models, compute the task interaction matrix (TIM).",
 )
 
 
@@ -43,19 +43,23 @@ class DeviceName(StrEnum):
 
 
 DeviceOption = Annotated[
-    DeviceName, typer.Option(help="Where to train; auto: on a CUDA GPU if there is one.")
+    DeviceName, typer.Option(help="Device; auto uses a CUDA GPU if there is one.")
 ]
-ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with names of TrainConfig.")]
-Only = Annotated[list[ModalityName] | None, typer.Option(help="Only this modality; repeatable.")]
-Tuned = Annotated[Path | None, typer.Option(help="Outcome of 'm3h-model tune'.")]
-External = Annotated[Path | None, typer.Option(help="Cohort of another database.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="TOML file with settings of TrainConfig.")]
+Only = Annotated[
+    list[ModalityName] | None, typer.Option(help="Use only this modality; repeatable.")
+]
+Tuned = Annotated[Path | None, typer.Option(help="File written by 'm3h-model tune'.")]
+External = Annotated[
+    Path | None, typer.Option(help="Cohort of another database, for external validation.")
+]
 CohortFolders = Annotated[
     list[Path], typer.Option("--cohort", help="Folder made by 'm3h-model cohort'; repeatable.")
 ]
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"m3h-model {version('m3h')}")
         raise typer.Exit
 
@@ -75,21 +79,22 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def cohort(
-    source: Annotated[Source, typer.Argument(help="Which reader.")],
+    source: Annotated[Source, typer.Argument(help="Patient database.")],
     data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
     masked: Annotated[
-        bool, typer.Option("--masked", help="Without what names a disease in the notes.")
+        bool, typer.Option("--masked", help="Mask the names of diseases in the notes.")
     ] = False,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Hugging Face folder of the BERT that will read the notes.")
+        Path | None, typer.Option(help="Hugging Face folder of the BERT that encodes the notes.")
     ] = None,
     image_side: Annotated[
-        int | None, typer.Option(min=16, help="Pixels of an image's side; a DenseNet needs 224.")
+        int | None,
+        typer.Option(min=16, help="Side of the images, in pixels; a DenseNet needs 224."),
     ] = None,
 ) -> None:
-    """Read a patient database; write the arrays that training reads."""
-    with _failures():
+    """Convert a patient database to a cohort, the input of training."""
+    with _user_errors():
         from model.cli import training_commands
 
         training_commands.make_cohort(source.value, data, out, masked, tokenizer, image_side)
@@ -98,19 +103,19 @@ def cohort(
 @app.command()
 def train(
     cohorts: CohortFolders,
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, and for resuming.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the state of the run.")],
     config: ConfigFile = None,
     tuned: Tuned = None,
     modality: Only = None,
     device: DeviceOption = DeviceName.auto,
 ) -> None:
-    """Train on one or more cohorts; the first one's prevalences are the ones that are served.
+    """Train a model on one or more cohorts; it serves the prevalences of the first.
 
-    A run that was killed goes on where it was when the same command is given again. Each epoch is
-    a line of epochs.csv in the folder, and goes to TensorBoard if that is installed. On several
-    processes and GPUs: torchrun --no-python --nproc-per-node 5 m3h-model train …
+    To resume a killed run, run the same command again. Each epoch is logged to epochs.csv in the
+    folder, and to TensorBoard if that is installed. With several processes or GPUs: torchrun
+    --no-python --nproc-per-node 5 m3h-model train …
     """
-    with _failures():
+    with _user_errors():
         from model.cli import training_commands
 
         modalities = [m.value for m in modality or ()]
@@ -121,11 +126,11 @@ def train(
 def score(
     checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort to test on.")],
-    hours: Annotated[float, typer.Option(help="Landmark, hours since admission.")] = 24.0,
+    hours: Annotated[float, typer.Option(help="Landmark, in hours since admission.")] = 24.0,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
 ) -> None:
-    """Print how good one trained model is on a cohort, task by task."""
-    with _failures():
+    """Score a trained model on a cohort, task by task."""
+    with _user_errors():
         from model.cli import training_commands
 
         training_commands.score(checkpoint, cohort_folder, hours, out)
@@ -134,20 +139,20 @@ def score(
 @app.command()
 def evaluate(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
-    work: Annotated[Path, typer.Option(help="Folder for the predictions; to go on from, too.")],
+    work: Annotated[Path, typer.Option(help="Folder for the predictions and for resuming.")],
     report: Annotated[Path, typer.Option(help="Folder for results.md, results.json and plots.")],
     external: External = None,
     masked: Annotated[
-        Path | None, typer.Option(help="The first cohort, made with --masked.")
+        Path | None, typer.Option(help="The same cohort, made with --masked.")
     ] = None,
     config: ConfigFile = None,
     tuned: Tuned = None,
 ) -> None:
-    """Train every model on folds by hospital, test each where it never learned, and report.
+    """Evaluate all models by cross-validation over hospitals, and write the report.
 
-    A study that was killed goes on where it was when the same command is given again.
+    To resume a killed evaluation, run the same command again.
     """
-    with _failures():
+    with _user_errors():
         from model.cli import study_commands
 
         study_commands.evaluate(cohort_folder, work, report, external, masked, config, tuned)
@@ -156,16 +161,16 @@ def evaluate(
 @app.command()
 def tune(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
-    work: Annotated[Path, typer.Option(help="Folder for the trials; to go on from, too.")],
-    out: Annotated[Path, typer.Option(help="JSON file for what was chosen.")],
+    work: Annotated[Path, typer.Option(help="Folder for the trials and for resuming.")],
+    out: Annotated[Path, typer.Option(help="JSON file for the chosen settings.")],
     external: External = None,
     config: ConfigFile = None,
 ) -> None:
-    """Choose how each model of the study is trained, by hospitals that it is never tested on.
+    """Choose the settings of each evaluated model on hospitals that it is not tested on.
 
-    A search that was killed goes on where it was when the same command is given again.
+    To resume a killed search, run the same command again.
     """
-    with _failures():
+    with _user_errors():
         from model.cli import study_commands
 
         study_commands.tune(cohort_folder, work, out, external, config)
@@ -173,23 +178,23 @@ def tune(
 
 @app.command()
 def tim(
-    checkpoint: Annotated[Path, typer.Argument(help="Trained model, whose networks these are.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model; its configuration is used.")],
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
-    work: Annotated[Path, typer.Option(help="Folder for the networks' answers; to go on from.")],
-    coalitions: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 512,
+    work: Annotated[Path, typer.Option(help="Folder for the networks' outputs and for resuming.")],
+    coalitions: Annotated[int, typer.Option(min=1, help="Number of coalitions to draw.")] = 512,
     suggest_groups: Annotated[
         Path | None,
-        typer.Option(help="Also write which tasks to learn apart, a file for train --config."),
+        typer.Option(help="Also write suggested groups of tasks, a file for train --config."),
     ] = None,
     device: DeviceOption = DeviceName.auto,
 ) -> None:
-    """Find out which task teaches which; the matrix goes beside the checkpoint.
+    """Compute the task interaction matrix (TIM); write it beside the checkpoint.
 
-    A run that was killed goes on where it was when the same command is given again, and one with
-    more coalitions adds to those that are there. On a CPU each core trains one network after the
-    other, on a GPU many at once; with torchrun each process has its share.
+    To resume a killed run, run the same command again; with more coalitions it adds to them. On a
+    CPU, each core trains one network at a time; a GPU trains many at once. With torchrun, the
+    processes share the networks.
     """
-    with _failures():
+    with _user_errors():
         from model.cli import study_commands
 
         study_commands.tim(
@@ -198,12 +203,12 @@ def tim(
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """What a user can mend ends in one line on stderr, not in a traceback."""
+def _user_errors() -> Iterator[None]:
+    """Prints an error that the user can fix as one line on stderr, and exits with 2."""
     try:
         yield
     except Exception as error:
-        line = line_of(error)
+        line = user_message(error)
         if line is None:
             raise
         typer.echo(f"m3h-model: {line}", err=True)

@@ -1,4 +1,4 @@
-"""What the commands of `m3h-model` that make, train and test one model do."""
+"""The commands of `m3h-model` that make a cohort, and train and score one model."""
 
 import importlib
 import json
@@ -12,20 +12,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from model.cli.progress import console, progress_of_records, train_with_progress
 from model.cohorts import labels, note_masking
 from model.cohorts import store as cohort_store
 from model.cohorts.store import Cohort
 from model.evaluation.evaluate import Score, mean_auroc
-from model.evaluation.evaluate import evaluate as evaluated
+from model.evaluation.evaluate import evaluate as evaluate_model
 from model.network.checkpoint import Checkpoint
-from model.representations.pretrained import tokenizer_of
+from model.representations.bert_tokenizer import read_tokenizer
 from model.training.config import read_choices, read_config
 from model.training.device import Device, DeviceName
-from model.training.distributed import join
-from model.training.failure_signatures import signed, warnings
-from model.training.prepare import Prepared
-from model.training.progress import console, progress_of_records, watch
-from model.training.train import STATE, Trainer
+from model.training.distributed import join_process_group
+from model.training.failure_signatures import checkpoint_with_signatures, warnings
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE, Trainer
 from schemas.features import FeatureSpec
 from schemas.response import MODALITIES
 
@@ -70,34 +70,34 @@ def train(
         from model.evaluation import study  # noqa: PLC0415 - slow to import
 
         settings = study.tuned(settings, read_choices(tuned))
-    with join() as processes:
-        where = Device.choose(device, processes)
+    with join_process_group() as processes:
+        chosen = Device.choose(device, processes)
         loaded = [Cohort.load(folder) for folder in cohorts]
-        prepared = Prepared(
+        prepared = PreparedTraining(
             loaded,
             settings,
             command=shlex.join(["m3h-model", *sys.argv[1:]]),
             modalities=tuple(m for m in MODALITIES if not modalities or m in modalities),
-            device=where,
+            device=chosen,
             processes=processes,
         )
         trainer = Trainer(prepared)
-        watch(trainer, out)
-        if processes.first:
-            checkpoint = signed(trainer)
+        train_with_progress(trainer, out)
+        if processes.is_first:
+            checkpoint = checkpoint_with_signatures(trainer)
             checkpoint.save(out)
-            for sign in warnings(checkpoint.facts):
-                console.print(f"warning: {sign}", style="yellow", markup=False, soft_wrap=True)
+            for warning in warnings(checkpoint.facts):
+                console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
             for k in range(settings.members):
                 (out / STATE.format(k)).unlink(missing_ok=True)
             print(f"checkpoint of {settings.members} members in {out}")
 
 
 def score(checkpoint: Path, cohort: Path, hours: float, out: Path | None) -> None:
-    """Prints how good one trained model is on a cohort at a landmark, task by task."""
+    """Prints the scores of a trained model on a cohort at a landmark, task by task."""
     loaded = Cohort.load(cohort)
-    at = None if np.isnan(loaded.samples.landmark).all() else hours
-    table = evaluated(Checkpoint.load(checkpoint), loaded, at)
+    landmark = None if np.isnan(loaded.samples.landmark).all() else hours
+    table = evaluate_model(Checkpoint.load(checkpoint), loaded, landmark)
     _print_table("M3H", table)
     if out is not None:
         scores = {"M3H": [vars(s) for s in table]}
@@ -110,15 +110,15 @@ def _print_table(name: str, scores: Sequence[Score]) -> None:
         positives = "" if line.positives is None else str(line.positives)
         metrics = "  ".join(f"{k} {v:.3f}" for k, v in line.metrics.items())
         table.add_row(line.task, str(line.labelled), positives, metrics)
-    # A width that holds every column, so that nothing is folded when it goes to a file.
+    # Wide enough for all columns, so that no line is folded in a file.
     Console(width=max(console.width, 160)).print(table)
     print(f"{name}: mean AUROC {mean_auroc(scores):.4f}")
 
 
 def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
-    changed: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if bert is not None:
-        changed |= {"tokenizer_json": tokenizer_of(bert), "phrases": 0}
+        changes |= {"tokenizer_json": read_tokenizer(bert), "phrases": 0}
     if image_side is not None:
-        changed["image_side"] = image_side
-    return FeatureSpec.default().model_copy(update=changed)
+        changes["image_side"] = image_side
+    return FeatureSpec.default().model_copy(update=changes)

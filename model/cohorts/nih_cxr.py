@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.cohorts import DataError, DataMissing, Record
-from model.errors import naming
+from model.errors import wrap_file_errors
 from schemas.payload import as_payload
 
 SOURCE = (
@@ -57,7 +57,7 @@ def read(data: Path) -> Iterator[Record]:
 def _rows(table: Path) -> Iterator[dict[str, str]]:
     """The rows of the table. Raises DataError if it is damaged."""
     with (
-        naming(table, DataError, (OSError, ValueError, csv.Error)),
+        wrap_file_errors(table, DataError, (OSError, ValueError, csv.Error)),
         table.open(encoding="utf-8-sig", newline="") as file,
     ):
         reader = csv.DictReader(file)

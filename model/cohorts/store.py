@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 import schemas
 from model.cohorts import GROUPS, LANDMARKS_HOURS, Record
 from model.cohorts.samples import Samples
-from model.errors import UserError, naming
+from model.errors import UserError, wrap_file_errors
 from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
@@ -75,14 +75,14 @@ class Cohort:
         if not (folder / COHORT).is_file():
             raise CohortError(f"{folder} is not a cohort: it has no {COHORT}")
         raw = _read(folder / COHORT)
-        with naming(folder / COHORT, CohortError, ValueError):
+        with wrap_file_errors(folder / COHORT, CohortError, ValueError):
             facts = _CohortFile.model_validate_json(raw)
         tokenizer = _read(folder / TOKENIZER)
         if facts.tokenizer not in (None, sha256(tokenizer)):
             raise CohortError(f"{folder / TOKENIZER} was changed since the cohort was made")
-        with naming(folder / TOKENIZER, CohortError, Exception):
+        with wrap_file_errors(folder / TOKENIZER, CohortError, Exception):
             Tokenizer.from_str(tokenizer.decode())
-        with naming(folder / COHORT, CohortError, ValueError):
+        with wrap_file_errors(folder / COHORT, CohortError, ValueError):
             spec = FeatureSpec(**facts.spec, tokenizer_json=tokenizer.decode())
         parts = []
         for name, expected in facts.shards.items():
@@ -107,14 +107,14 @@ class Cohort:
 
 
 def _read(path: Path) -> bytes:
-    with naming(path, CohortError):
+    with wrap_file_errors(path, CohortError):
         return path.read_bytes()
 
 
 def _shard(path: Path, content: bytes) -> Samples:
     # zipfile and numpy raise errors of many types for a damaged file.
     with (
-        naming(path, CohortError, Exception),
+        wrap_file_errors(path, CohortError, Exception),
         np.load(io.BytesIO(content), allow_pickle=False) as shard,
     ):
         if missing := {f.name for f in fields(Samples)} - set(shard.files):

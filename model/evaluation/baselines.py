@@ -15,13 +15,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from model.representations.represent import kept_words
-from model.training.data import Data, Rows
+from model.representations.modalities import select_words
+from model.training.data import Rows, SampleTensors
 from schemas.tasks import Task
 
 Floats = npt.NDArray[np.float64]
 Settings = Mapping[str, Any]
-Predict = Callable[[Data, Rows], dict[str, Floats]]
+Predict = Callable[[SampleTensors, Rows], dict[str, Floats]]
 
 FEWEST_CASES = 3  # of a class, to fit a model at all
 SHORTEST_DAYS = 1 / 24
@@ -39,15 +39,15 @@ class Inputs:
     What the columns are is decided by the rows to learn from.
     """
 
-    def __init__(self, data: Data, learn: Rows, vocabulary: int) -> None:
+    def __init__(self, data: SampleTensors, learn: Rows, vocabulary: int) -> None:
         self.used = data.present.any(dim=0).tolist()
         share, patients = data.token_shares(learn, vocabulary)
-        kept = kept_words(share, patients).numpy()
+        kept = select_words(share, patients).numpy()
         self._column = np.full(vocabulary, -1)
         self._column[kept] = np.arange(len(kept))
         self._count = len(kept)
 
-    def values(self, data: Data, rows: Rows) -> Floats:
+    def values(self, data: SampleTensors, rows: Rows) -> Floats:
         """[rows, columns]."""
         samples = data.samples
         parts: list[npt.NDArray[Any]] = [np.empty((len(rows), 0))]
@@ -61,7 +61,7 @@ class Inputs:
         joined: Floats = np.concatenate(parts, axis=1).astype(np.float64)
         return joined
 
-    def words(self, data: Data, rows: Rows) -> Floats:
+    def words(self, data: SampleTensors, rows: Rows) -> Floats:
         """[rows, words] 1 where a word is there."""
         there = np.zeros((len(rows), self._count))
         for i, row in enumerate(rows):
@@ -72,7 +72,7 @@ class Inputs:
 
 
 def logistic_regression(
-    inputs: Inputs, data: Data, tasks: tuple[Task, ...], learn: Rows, settings: Settings
+    inputs: Inputs, data: SampleTensors, tasks: tuple[Task, ...], learn: Rows, settings: Settings
 ) -> Predict:
     """One for each task; tails compressed, medians for what is missing, and that it is missing.
 
@@ -84,14 +84,14 @@ def logistic_regression(
         SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
     )
 
-    def compressed(data: Data, rows: Rows) -> Floats:
+    def compressed(data: SampleTensors, rows: Rows) -> Floats:
         values = np.arcsinh(inputs.values(data, rows))
         return np.concatenate([values, np.isnan(values)[:, varies]], axis=1)
 
     if missing.shape[1]:
         scale.fit(compressed(data, learn))
 
-    def ready(data: Data, rows: Rows) -> Floats:
+    def ready(data: SampleTensors, rows: Rows) -> Floats:
         values = compressed(data, rows)
         scaled = scale.transform(values) if missing.shape[1] else values
         words = inputs.words(data, rows) * settings["words"]
@@ -110,12 +110,12 @@ def logistic_regression(
 
 
 def gradient_boosting(
-    inputs: Inputs, data: Data, tasks: tuple[Task, ...], learn: Rows, settings: Settings
+    inputs: Inputs, data: SampleTensors, tasks: tuple[Task, ...], learn: Rows, settings: Settings
 ) -> Predict:
     """One LightGBM for each task; missing values as they are."""
     parameters = {k: v for k, v in settings.items() if k != "every_landmark"}
 
-    def ready(data: Data, rows: Rows) -> Floats:
+    def ready(data: SampleTensors, rows: Rows) -> Floats:
         return np.concatenate([inputs.values(data, rows), inputs.words(data, rows)], axis=1)
 
     x_learn = ready(data, learn)
@@ -130,8 +130,8 @@ def gradient_boosting(
 
 def _each_task(
     fit: Callable[[Task, Floats, npt.NDArray[np.bool_]], Any],
-    ready: Callable[[Data, Rows], Floats],
-    data: Data,
+    ready: Callable[[SampleTensors, Rows], Floats],
+    data: SampleTensors,
     tasks: tuple[Task, ...],
     learn: Rows,
 ) -> Predict:
@@ -153,7 +153,7 @@ def _each_task(
             enough = (counts >= FEWEST_CASES).sum() > 1
             models[task.name] = _classes(fit(task, y, known) if enough else None, share)
 
-    def predict(data: Data, rows: Rows) -> dict[str, Floats]:
+    def predict(data: SampleTensors, rows: Rows) -> dict[str, Floats]:
         x = ready(data, rows)
         found = {name: model(x) for name, model in models.items()}
         binary = [found.pop(t.name)[:, 1] for t in tasks if t.kind == "binary"]

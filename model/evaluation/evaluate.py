@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from model.cohorts.store import Cohort, CohortError
 from model.network.checkpoint import Checkpoint
-from model.network.net import M3H
-from model.training.data import Data, Represented, Rows, raw_outputs
+from model.network.m3h import M3H
+from model.training.data import RepresentedSamples, Rows, SampleTensors, ensemble_outputs
 from schemas.response import MODALITIES
 from schemas.tasks import Task
 
@@ -48,20 +47,6 @@ def auroc(outcome: Floats, score: Floats, fold: Rows) -> float:
             areas.append(roc_auc_score(outcome[here], score[here]))
             weights.append(positives)
     return float(np.average(areas, weights=weights)) if areas else float("nan")
-
-
-def held_out_auroc(outcomes: npt.NDArray[np.float32], scores: Floats) -> float:
-    """The mean AUROC of tasks; NaN where none has both outcomes. Both arrays [N, tasks]."""
-    areas = []
-    for outcome, score in zip(outcomes.T, scores.T, strict=True):
-        known = ~np.isnan(outcome)
-        positive = outcome[known] == 1
-        pairs = positive.sum() * (~positive).sum()
-        if pairs:
-            # The rank sum of Mann and Whitney, ties shared.
-            ranks = rankdata(score[known])[positive].sum()
-            areas.append((ranks - positive.sum() * (positive.sum() + 1) / 2) / pairs)
-    return float(np.mean(areas)) if areas else float("nan")
 
 
 def score_tasks(
@@ -123,10 +108,10 @@ def mean_auroc(table: Sequence[Score]) -> float:
 
 
 @torch.no_grad()
-def served_outputs(net: M3H, data: Data, rows: Rows) -> dict[str, Floats]:
+def served_outputs(net: M3H, data: SampleTensors, rows: Rows) -> dict[str, Floats]:
     """Outputs as they are served: calibrated and coherent."""
-    represented = Represented.of(data, net.encoders)
-    raw, _ = raw_outputs(net, represented, data, rows)
+    represented = RepresentedSamples.compute(data, net.encoders)
+    raw, _ = ensemble_outputs(net, represented, data, rows)
     return {name: value.double().numpy() for name, value in net.calibrate(raw).items()}
 
 
@@ -140,7 +125,7 @@ def evaluate(checkpoint: Checkpoint, cohort: Cohort, hours: float | None) -> lis
             f"the cohort {cohort.name} was made with other variables, tokens or images than the "
             "model's; make it with the version and the options that the model's was made with"
         )
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     rows = rows_at(cohort, hours)
     served = served_outputs(checkpoint.net(), data, rows)
     outcomes = cohort.samples.outcomes[rows]

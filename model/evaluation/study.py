@@ -19,13 +19,21 @@ import torch
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort, CohortError
+from model.errors import RunError
 from model.evaluation.baselines import Inputs, Settings, gradient_boosting, logistic_regression
 from model.evaluation.evaluate import HEADLINE_HOURS, auroc, hospital_folds
-from model.network.net import M3H
-from model.training.data import Data, Represented, Rows, member_outputs, raw_outputs
+from model.network.m3h import M3H
+from model.training.config import TrainConfig
+from model.training.data import (
+    RepresentedSamples,
+    Rows,
+    SampleTensors,
+    ensemble_outputs,
+    member_outputs,
+)
 from model.training.jobs import Arrays
-from model.training.prepare import Prepared, RunError, TrainConfig, held_out
-from model.training.train import Trainer
+from model.training.preparation import PreparedTraining, member_splits
+from model.training.trainer import Trainer
 from schemas.response import MODALITIES, Modality
 
 EXTERNAL = "external"
@@ -184,11 +192,11 @@ class Study:
         home = self._home(job)
         learn, test, where = self._rows(job)
         if job.candidate is not None:
-            some, judges = held_out(home.samples.take(learn), 1, seed=1)[0]
+            some, judges = member_splits(home.samples.take(learn), 1, seed=1)[0]
             learn, test, where = learn[some], learn[judges], home
         cohort, place = (c if treated else without_treatments(c) for c in (home, where))
         learn = some_patients(cohort.samples, learn, job.share)
-        at_test = Data([place], modalities)
+        at_test = SampleTensors([place], modalities)
         if job.model in BASELINES:
             found = self._baseline(job, cohort, modalities, learn, at_test, test)
         else:
@@ -220,11 +228,11 @@ class Study:
         cohort: Cohort,
         modalities: Sequence[Modality],
         learn: Rows,
-        at_test: Data,
+        at_test: SampleTensors,
         test: Rows,
     ) -> Arrays:
         make, settings = BASELINES[job.model], self.settings(job)
-        data = Data([cohort if job.candidate is None else judged(cohort)], modalities)
+        data = SampleTensors([cohort if job.candidate is None else judged(cohort)], modalities)
         vocabulary = cohort.spec.vocabulary
         if not settings["every_landmark"]:
             learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
@@ -237,19 +245,19 @@ class Study:
         job: Job,
         part: Cohort,
         modalities: Sequence[Modality],
-        at_test: Data,
+        at_test: SampleTensors,
         test: Rows,
     ) -> Arrays:
         single = job.model == SINGLE_TASK
         config = self._config(job)
-        prepared = Prepared([part], config, modalities=modalities)
-        represented = Represented.of(at_test, prepared.encoders)
+        prepared = PreparedTraining([part], config, modalities=modalities)
+        represented = RepresentedSamples.compute(at_test, prepared.encoders)
         if single:
             step = 1 if job.candidate is None else JUDGED_TASKS
             return self._single_tasks(prepared, represented, at_test, test, step)
         trainer = _trained(Trainer(prepared))
         with torch.no_grad():
-            raw, attention = raw_outputs(trainer.net, represented, at_test, test)
+            raw, attention = ensemble_outputs(trainer.net, represented, at_test, test)
             first, of_first = member_outputs(trainer.net.member(0), represented, at_test, test)
             served = trainer.net.calibrate(raw)
             found = {f"output/{name}": value.numpy() for name, value in served.items()}
@@ -263,7 +271,12 @@ class Study:
         return found
 
     def _single_tasks(
-        self, prepared: Prepared, represented: Represented, at_test: Data, test: Rows, step: int
+        self,
+        prepared: PreparedTraining,
+        represented: RepresentedSamples,
+        at_test: SampleTensors,
+        test: Rows,
+        step: int,
     ) -> Arrays:
         """Of every `step`-th binary task; of the others NaN, or nothing."""
         count = sum(task.kind == "binary" for task in prepared.facts.tasks)
@@ -275,7 +288,7 @@ class Study:
                 continue
             trainer = _trained(Trainer(prepared, tasks=[task.name]))
             with torch.no_grad():
-                raw, _ = raw_outputs(trainer.net, represented, at_test, test)
+                raw, _ = ensemble_outputs(trainer.net, represented, at_test, test)
                 served = trainer.net.calibrate(raw)
             if task.kind == "binary":
                 binary[:, column] = served["binary"][:, 0].numpy()
@@ -316,7 +329,7 @@ def _changed(config: TrainConfig, *changes: Settings) -> TrainConfig:
 
 
 @torch.no_grad()
-def _unusual(net: M3H, represented: Represented, data: Data) -> Floats:
+def _unusual(net: M3H, represented: RepresentedSamples, data: SampleTensors) -> Floats:
     """[N, 4] how unusual each modality of each sample is; NaN where it is absent."""
     found = np.full(data.present.shape, np.nan)
     for i, modality in enumerate(MODALITIES):

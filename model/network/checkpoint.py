@@ -1,4 +1,4 @@
-"""A trained model on disk: weights as safetensors, facts as JSON. No pickle is ever loaded."""
+"""A trained model on disk: weights as safetensors, facts as JSON; never a pickle."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.errors import UserError, naming, reason_of
-from model.network.net import M3H, NetConfig
-from model.representations.pretrained import Pretrained, make
-from model.representations.represent import make_representations
+from model.errors import UserError, error_reason, wrap_file_errors
+from model.network.config import NetConfig
+from model.network.m3h import M3H
+from model.representations.modalities import build_representations
+from model.representations.pretrained import Pretrained, build_encoder
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
 from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
 from schemas.response import MODALITIES, Modality
@@ -26,30 +27,31 @@ FACTS, WEIGHTS = "checkpoint.json", "weights.safetensors"
 ByModality = dict[Modality, float]
 
 
-class Signatures(BaseModel):
-    """What shows how a training went, measured on the samples that each member held out."""
+class FailureSignatures(BaseModel):
+    """Measures of how well a training went, on the samples that each member held out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Mean entropy of the weights that a task gives all tasks: 0 one alone, 1 all the same.
+    # Mean normalised entropy of a task's attention weights: 0 for a single task, 1 for uniform.
     attention_entropy: float
-    # Mean weight that a task gives itself.
+    # Mean attention weight of a task on itself.
     self_weight: float
-    # How far a task's log-odds move when a patient is given another's input of the modality, as a
-    # share of what all modalities move (permutation importance, Breiman 2001). Hiding it would move
-    # them even if it said nothing: what stands in for it is another constant.
+    # Mean change of the log-odds if a patient gets another patient's input of the modality, as a
+    # share of the changes of all modalities (permutation importance, Breiman 2001). Hiding the
+    # modality is no alternative: the stand-in is another constant, which moves the log-odds even if
+    # the modality has no information.
     influence: ByModality
-    # The share by which the binary tasks' loss is lower with the patient's own input.
+    # The share by which the patient's own input lowers the loss of the binary tasks.
     worth: ByModality
-    # Tasks whose loss is not below that of the prevalence (classes' shares, the median of days).
+    # Tasks whose loss is not below that of the prevalence (shares of classes, median of days).
     learned_nothing: tuple[str, ...]
-    # Of each member.
+    # Of each member: its best epoch, and the number of its epochs.
     best_epoch: tuple[int, ...]
     epochs: tuple[int, ...]
 
 
 class Facts(BaseModel):
-    """All that is known of a trained model beside its weights."""
+    """A trained model's metadata: everything but its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,9 +59,9 @@ class Facts(BaseModel):
     spec: FeatureSpec
     net: NetConfig
     members: int
-    # Tokens and phrases of the notes that the model looks at, if it reads them as words.
+    # Tokens and phrases of the notes that the model uses; 0 with a pretrained notes encoder.
     words: int
-    # The encoders that were not made here. Their weights are the checkpoint's, as all others.
+    # The pretrained encoders. The checkpoint holds their weights, as it does all others.
     pretrained: dict[Modality, Pretrained] = {}
     labels: dict[str, dict[Modality, int]]
     positives: dict[str, int]
@@ -68,15 +70,15 @@ class Facts(BaseModel):
     phenotypes: tuple[Phenotype, ...] = ()
     intervals: dict[str, Steps] = {}
     sets: dict[str, Sets] = {}
-    signatures: Signatures | None = None
+    signatures: FailureSignatures | None = None
     trained_hours: tuple[float, float]
     command: str
     training: dict[str, Any]
 
-    def seen(self, task: Task) -> tuple[Modality, ...]:
-        """The modalities that a task had labels beside.
+    def visible_modalities(self, task: Task) -> tuple[Modality, ...]:
+        """The modalities beside which the task had labels.
 
-        A clustering has no labels: it learns from the series, whatever else was there.
+        A clustering has no labels. It learns from the series and sees all but the image.
         """
         if task.kind == "clustering":
             return tuple(m for m in MODALITIES if m != "image")
@@ -84,12 +86,12 @@ class Facts(BaseModel):
 
 
 class CheckpointError(UserError):
-    """A folder that holds no trained model, or a damaged one."""
+    """The folder holds no trained model, or a damaged one."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model; and, where it was found out, which of its tasks teaches which."""
+    """A trained model, with its task interaction matrix (TIM) if there is one."""
 
     facts: Facts
     weights: dict[str, Tensor]
@@ -97,7 +99,7 @@ class Checkpoint:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # Of the model that was there before, if any.
+        # A matrix in the folder may be an earlier model's.
         (folder / TIM).unlink(missing_ok=True)
         if self.tim is not None:
             (folder / TIM).write_text(self.tim.model_dump_json() + "\n", encoding="utf-8")
@@ -107,53 +109,60 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raises CheckpointError, whose text is one line, if the folder holds no checkpoint."""
+        """Raises CheckpointError if the folder holds no checkpoint or a damaged one."""
         for name in (FACTS, WEIGHTS, TOKENIZER):
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
-        with naming(folder / TOKENIZER, CheckpointError, Exception):
+        with wrap_file_errors(folder / TOKENIZER, CheckpointError, Exception):
             tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
             Tokenizer.from_str(tokenizer)
-        with naming(folder / FACTS, CheckpointError, (OSError, ValueError, TypeError, KeyError)):
+        with wrap_file_errors(
+            folder / FACTS, CheckpointError, (OSError, ValueError, TypeError, KeyError)
+        ):
             raw = from_json((folder / FACTS).read_bytes())
             raw["spec"]["tokenizer_json"] = tokenizer
             facts = Facts.model_validate(raw)
-        with naming(folder / WEIGHTS, CheckpointError, Exception):
+        with wrap_file_errors(folder / WEIGHTS, CheckpointError, Exception):
             weights = load_file(folder / WEIGHTS)
-            _check(facts, weights)
+            _check_weights(facts, weights)
         tim = None
         if (folder / TIM).exists():
-            with naming(folder / TIM, CheckpointError, (OSError, ValueError)):
+            with wrap_file_errors(folder / TIM, CheckpointError, (OSError, ValueError)):
                 tim = Tim.model_validate_json((folder / TIM).read_bytes())
         return cls(facts, weights, tim)
 
     def net(self) -> M3H:
-        """The network with its weights, ready to predict. Raises CheckpointError."""
+        """The network with its weights, in evaluation mode.
+
+        Raises CheckpointError if facts and weights do not match.
+        """
         try:
-            net = make_net(self.facts)
+            net = build_net(self.facts)
             net.load_state_dict(self.weights)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{FACTS} and {WEIGHTS} do not belong together: {reason_of(error)}"
+                f"{FACTS} and {WEIGHTS} do not belong together: {error_reason(error)}"
             ) from None
         return net.eval()
 
 
-def _check(facts: Facts, weights: dict[str, Tensor]) -> None:
-    """Raises ValueError for weights that no training gives this model."""
+def _check_weights(facts: Facts, weights: dict[str, Tensor]) -> None:
+    """Raises ValueError if the weights cannot be those of a training with these facts."""
     members = {name.split(".")[2] for name in weights if name.startswith("fusion.members.")}
     if len(members) != facts.members:
-        raise ValueError(f"holds {len(members)} members, and {FACTS} tells of {facts.members}")
+        raise ValueError(f"holds {len(members)} members, but {FACTS} lists {facts.members}")
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")
 
 
-def make_net(facts: Facts) -> M3H:
-    """A new network of the shape that the facts ask for, with random weights."""
+def build_net(facts: Facts) -> M3H:
+    """A new network for the facts, with random weights."""
     spec = facts.spec
-    seen = torch.tensor([[m in facts.seen(task) for m in MODALITIES] for task in facts.tasks])
-    representations = make_representations(
+    visible = torch.tensor(
+        [[m in facts.visible_modalities(task) for m in MODALITIES] for task in facts.tasks]
+    )
+    representations = build_representations(
         tabular=len(spec.tabular_names),
         statistics=(len(spec.variables), len(STATISTICS)),
         treatments=(len(spec.treatments), len(TREATMENT_FEATURES)),
@@ -161,8 +170,8 @@ def make_net(facts: Facts) -> M3H:
         words=facts.words,
         image_side=spec.image_side,
     )
-    representations |= {modality: make(found) for modality, found in facts.pretrained.items()}
-    net = M3H(facts.tasks, seen, representations, facts.net, facts.members)
+    representations |= {m: build_encoder(encoder) for m, encoder in facts.pretrained.items()}
+    net = M3H(facts.tasks, visible, representations, facts.net, facts.members)
     net.start_at(facts.prevalence)
     return net
 
@@ -170,7 +179,7 @@ def make_net(facts: Facts) -> M3H:
 def write_tensors(
     tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Replaces the file at once, so that being killed never leaves half of one."""
+    """Replaces the file atomically: a killed process never leaves a partial file."""
     partial = path.with_suffix(".partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
     partial.replace(path)

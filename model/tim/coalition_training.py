@@ -1,9 +1,10 @@
-"""Networks of some tasks, trained on the folds of a cohort: what TIM compares.
+"""Training of networks of coalitions of tasks, on the folds of a cohort, for TIM.
 
-What is fixed in all coalitions of a fold is label-free: representations, splits, the phenotypes'
-prototypes. All else is learned anew by each, from weights and in an order of patients that only
-depend on the seed. What each network says of the fold's test patients is kept as a file; a network
-whose file is there is not trained again, so that a killed run goes on and a longer one adds.
+The networks of a fold share everything that needs no label: representations, splits, prototypes of
+the phenotypes. Everything else is trained anew for each network; first weights and the order of
+patients depend only on the seed. Each network's outputs for the fold's test patients are stored in
+a file. A network whose file exists is not trained again, so that a killed run can be resumed, and a
+run with more coalitions adds to an earlier one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,26 +17,29 @@ import torch
 from torch import Tensor
 
 from model.cohorts.store import Cohort
+from model.errors import RunError
 from model.evaluation.evaluate import Fold, hospital_folds
 from model.network.checkpoint import Facts
-from model.tim.coalitions import Coalition, draw
-from model.training.batched_training import AT_ONCE, Stacked
-from model.training.data import Data, Represented, member_outputs
+from model.tim.batched_training import MAX_NETWORKS, BatchedTraining
+from model.tim.coalitions import Coalition, draw_coalitions
+from model.training.config import TrainConfig
+from model.training.data import RepresentedSamples, SampleTensors, member_outputs
 from model.training.device import CPU, Device
-from model.training.jobs import Arrays, keep
-from model.training.prepare import Prepared, RunError, TrainConfig
-from model.training.train import MemberRun, Trainer
+from model.training.jobs import Arrays, write_arrays
+from model.training.member_run import MemberRun
+from model.training.preparation import PreparedTraining
+from model.training.task_network import TaskNetwork
 from schemas.response import MODALITIES
 
 FOLDS = 5
-SEEDS = 3  # of the ends on each fold; coalitions take turns with them
-# What makes a network quick without making it another: what is compared is trained alike.
-SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4}
+SEEDS = 3  # of the single-task and all-task networks of a fold; coalitions alternate between them
+# Settings that make the networks fast. All compared networks have them.
+FAST_SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One network: these tasks, by index, without the hospitals of the fold."""
+class NetworkJob:
+    """One network: its tasks, by index, trained without the hospitals of the fold."""
 
     fold: int
     seed: int
@@ -47,48 +51,50 @@ class Job:
 
     @property
     def stratum(self) -> tuple[int, int]:
-        """What it has in common with its ends: the patients, and the first weights."""
+        """The patients and the first weights; networks are compared within a stratum."""
         return self.fold, self.seed
 
 
-def settings(config: TrainConfig) -> TrainConfig:
-    """How the networks are trained: as the model was, with SETTINGS, and no groups.
+def coalition_config(config: TrainConfig) -> TrainConfig:
+    """The model's own configuration, with FAST_SETTINGS and without groups of tasks.
 
-    Who would help whom is asked of tasks that nothing keeps apart.
+    Groups are left out because they would hide the effect of one task on another.
     """
     net = config.net.model_copy(update={"groups": ()})
-    return config.model_copy(update={**SETTINGS, "net": net})
+    return config.model_copy(update={**FAST_SETTINGS, "net": net})
 
 
-def alone(task: int, fold: int) -> list[Job]:
-    return [Job(fold, seed, (task,)) for seed in range(SEEDS)]
+def single_task_jobs(task: int, fold: int) -> list[NetworkJob]:
+    return [NetworkJob(fold, seed, (task,)) for seed in range(SEEDS)]
 
 
-def together(tasks: int, fold: int) -> list[Job]:
-    return [Job(fold, seed, tuple(range(tasks))) for seed in range(SEEDS)]
+def all_task_jobs(tasks: int, fold: int) -> list[NetworkJob]:
+    return [NetworkJob(fold, seed, tuple(range(tasks))) for seed in range(SEEDS)]
 
 
-def job_of(coalition: Coalition) -> Job:
-    return Job(coalition.fold, coalition.number % SEEDS, coalition.tasks)
+def job_of(coalition: Coalition) -> NetworkJob:
+    return NetworkJob(coalition.fold, coalition.number % SEEDS, coalition.tasks)
 
 
-def coalitions(tasks: int, count: int, seed: int = 0) -> list[Coalition]:
-    return list(islice(draw(tasks, FOLDS, seed), count))
+def first_coalitions(tasks: int, count: int, seed: int = 0) -> list[Coalition]:
+    return list(islice(draw_coalitions(tasks, FOLDS, seed), count))
 
 
-def every_job(tasks: int, count: int, seed: int = 0) -> list[Job]:
-    """The ends first; a coalition that was drawn twice is trained once."""
-    ends = [job for f in range(FOLDS) for job in together(tasks, f)]
-    ends += [job for f in range(FOLDS) for task in range(tasks) for job in alone(task, f)]
-    drawn = [job_of(coalition) for coalition in coalitions(tasks, count, seed)]
-    return list(dict.fromkeys([*ends, *drawn]))
+def all_jobs(tasks: int, count: int, seed: int = 0) -> list[NetworkJob]:
+    """The jobs of all tasks, of single tasks, and of `count` coalitions, without duplicates."""
+    jobs = [job for f in range(FOLDS) for job in all_task_jobs(tasks, f)]
+    jobs += [
+        job for f in range(FOLDS) for task in range(tasks) for job in single_task_jobs(task, f)
+    ]
+    jobs += [job_of(coalition) for coalition in first_coalitions(tasks, count, seed)]
+    return list(dict.fromkeys(jobs))
 
 
-def check(facts: Facts, cohort: Cohort) -> None:
-    """Raises RunError unless the model learned from this very cohort."""
+def check_cohort(facts: Facts, cohort: Cohort) -> None:
+    """Raises RunError unless the model was trained on this very cohort."""
     if cohort.digest not in {learned.digest for learned in facts.cohorts}:
         raise RunError(
-            f"the model did not learn from {cohort.name} as it is now (its digest is another); "
+            f"the model was not trained on {cohort.name} in its present form (the digests differ); "
             "give the cohort of its training, or train it anew"
         )
 
@@ -97,18 +103,18 @@ def check(facts: Facts, cohort: Cohort) -> None:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What a process reads before it trains: the cohort, and each fold's representations."""
+class CoalitionTrainingFactory:
+    """Loads the cohort in a worker process (`model.training.jobs.run_jobs`)."""
 
     cohort: Path
     config: TrainConfig
 
-    def __call__(self) -> Callable[[Job], Arrays]:
-        return Games(Cohort.load(self.cohort), self.config).run
+    def __call__(self) -> Callable[[NetworkJob], Arrays]:
+        return CoalitionTraining(Cohort.load(self.cohort), self.config).run
 
 
-class Games:
-    """Trains networks of some tasks on the folds of a cohort, as many as FOLDS."""
+class CoalitionTraining:
+    """Trains networks of some tasks on FOLDS folds of a cohort."""
 
     def __init__(
         self,
@@ -119,68 +125,73 @@ class Games:
     ) -> None:
         self.cohort, self.config, self.device = cohort, config, device
         self.folds = list(folds or hospital_folds(cohort, FOLDS))
-        self._prepared: dict[int, Shared] = {}
+        self._fold_trainings: dict[int, FoldTraining] = {}
 
-    def run(self, job: Job) -> Arrays:
-        """What the network says of the fold's test patients: raw outputs, and mean attention."""
-        return self.shared(job.fold).run(job)
+    def run(self, job: NetworkJob) -> Arrays:
+        """Trains one network: its raw outputs and mean attention on the fold's test patients."""
+        return self.fold_training(job.fold).run(job)
 
-    def run_at_once(self, jobs: Sequence[Job], folder: Path) -> Iterator[tuple[Job, bool]]:
-        """The same of many, trained side by side; files as `model.training.jobs` keeps them."""
-        todo = [job for job in jobs if not (folder / job.file).is_file()]
-        yield from ((job, False) for job in jobs if job not in todo)
-        # Networks of as many tasks learn about as long.
-        todo.sort(key=lambda job: (job.fold, job.seed, len(job.tasks)))
-        for (fold, seed), alike in groupby(todo, key=lambda job: (job.fold, job.seed)):
-            every = list(alike)
-            for some in (every[i : i + AT_ONCE] for i in range(0, len(every), AT_ONCE)):
-                for job, found in zip(some, self.shared(fold).run_at_once(some, seed), strict=True):
-                    keep(found, folder / job.file)
+    def run_batched(
+        self, jobs: Sequence[NetworkJob], folder: Path
+    ) -> Iterator[tuple[NetworkJob, bool]]:
+        """Trains many networks at once; files and results as in `model.training.jobs.run_jobs`."""
+        pending = [job for job in jobs if not (folder / job.file).is_file()]
+        yield from ((job, False) for job in jobs if job not in pending)
+        # Networks with the same number of tasks train for about the same time.
+        pending.sort(key=lambda job: (job.fold, job.seed, len(job.tasks)))
+        for (fold, seed), stratum in groupby(pending, key=lambda job: job.stratum):
+            alike = list(stratum)
+            for start in range(0, len(alike), MAX_NETWORKS):
+                batch = alike[start : start + MAX_NETWORKS]
+                results = self.fold_training(fold).run_batched(batch, seed)
+                for job, arrays in zip(batch, results, strict=True):
+                    write_arrays(arrays, folder / job.file)
                     yield job, True
 
-    def shared(self, fold: int) -> "Shared":
-        """What is shared by all networks of a fold."""
-        if fold not in self._prepared:
-            here = self.folds[fold]
-            self._prepared[fold] = Shared(self.cohort, here, self.config, self.device)
-        return self._prepared[fold]
+    def fold_training(self, fold: int) -> "FoldTraining":
+        if fold not in self._fold_trainings:
+            self._fold_trainings[fold] = FoldTraining(
+                self.cohort, self.folds[fold], self.config, self.device
+            )
+        return self._fold_trainings[fold]
 
 
-class Shared:
-    """What all networks of a fold share."""
+class FoldTraining:
+    """Trains the networks of one fold, which share its preparation and its test patients."""
 
     def __init__(self, cohort: Cohort, fold: Fold, config: TrainConfig, device: Device) -> None:
         learn, test = (
             replace(cohort, samples=cohort.samples.take(rows)) for rows in (fold.learn, fold.test)
         )
-        self.prepared = Prepared([learn], config, device=device)
-        self.data = Data([test], MODALITIES)
-        self.represented = Represented.of(self.data, self.prepared.encoders, device)
+        self.prepared = PreparedTraining([learn], config, device=device)
+        self.data = SampleTensors([test], MODALITIES)
+        self.represented = RepresentedSamples.compute(self.data, self.prepared.encoders, device)
 
-    def run(self, job: Job) -> Arrays:
+    def run(self, job: NetworkJob) -> Arrays:
         names = [self.prepared.facts.tasks[task].name for task in job.tasks]
-        run = MemberRun(Trainer(self.prepared, tasks=names), job.seed)
+        run = MemberRun(TaskNetwork(self.prepared, tasks=names), job.seed)
         for _ in run.epochs(None):
             pass
         rows = np.arange(len(self.data))
         raw, attention = member_outputs(run.mean, self.represented, self.data, rows)
-        return _told(raw, attention.mean(dim=0))
+        return _as_arrays(raw, attention.mean(dim=0))
 
-    def run_at_once(self, jobs: Sequence[Job], seed: int) -> Iterator[Arrays]:
+    def run_batched(self, jobs: Sequence[NetworkJob], seed: int) -> Iterator[Arrays]:
+        """The results of `run` for each job, trained at once; all jobs must have the seed."""
         tasks = self.prepared.facts.tasks
-        taking = torch.tensor([[i in job.tasks for i in range(len(tasks))] for job in jobs])
-        stacked = Stacked(self.prepared, seed, taking)
-        stacked.run()
-        raw, attention = stacked.outputs(self.represented, self.data.present)
+        active = torch.tensor([[i in job.tasks for i in range(len(tasks))] for job in jobs])
+        training = BatchedTraining(self.prepared, seed, active)
+        training.run()
+        raw, attention = training.outputs(self.represented, self.data.present)
         binary = [i for i, task in enumerate(tasks) if task.kind == "binary"]
         for k, job in enumerate(jobs):
             rows, names = list(job.tasks), {tasks[i].name for i in job.tasks}
-            mine = {name: value[k] for name, value in raw.items() if name in names}
+            job_raw = {name: value[k] for name, value in raw.items() if name in names}
             if columns := [binary.index(i) for i in rows if i in binary]:
-                mine["binary"] = raw["binary"][k][:, columns]
-            yield _told(mine, attention[k][rows][:, rows])
+                job_raw["binary"] = raw["binary"][k][:, columns]
+            yield _as_arrays(job_raw, attention[k][rows][:, rows])
 
 
-def _told(raw: Mapping[str, Tensor], attention: Tensor) -> Arrays:
-    found = {f"raw/{name}": value.numpy() for name, value in raw.items()}
-    return found | {"attention": attention.numpy()}
+def _as_arrays(raw: Mapping[str, Tensor], attention: Tensor) -> Arrays:
+    arrays = {f"raw/{name}": value.numpy() for name, value in raw.items()}
+    return arrays | {"attention": attention.numpy()}

@@ -1,7 +1,6 @@
-"""What a network is worth to each of its tasks, on patients that it never learned from.
+"""The value of a network for each of its tasks: the evaluation's metric on test patients.
 
-The metric is the evaluation's, of the patients as they are and as bootstraps over hospitals would
-have them.
+It is computed for the patients as they are, and for bootstraps over hospitals.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ import numpy.typing as npt
 from model.cohorts.store import Cohort
 from model.evaluation.evaluate import Fold
 from model.evaluation.measure import replicate_weights, weighted_auroc
-from model.representations.phenotypes import spreads, standardised
-from model.training.data import Data, Rows
+from model.training.data import Rows, SampleTensors
+from model.training.phenotypes import fit_scaler, standardise
 from schemas.tasks import Task
 
 Floats = npt.NDArray[np.float64]
@@ -27,28 +26,28 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Patients:
-    """The test patients of a fold. `times` [1 + R, sites]: the first row is the data as they are.
+class FoldPatients:
+    """The test patients of a fold.
 
-    outcomes [n, T]; site [n] numbers of the columns of `times`; statistics [n, V] as they shape
-    phenotypes.
+    outcomes [n, T]; site [n]: columns of `weights`; weights [1 + R, sites] of R bootstrap
+    replicates, the first row of the data as they are; statistics [n, V] as in the phenotypes.
     """
 
     outcomes: Floats
     site: Rows
-    times: Floats
+    weights: Floats
     statistics: Floats
 
     @classmethod
-    def of(cls, cohort: Cohort, fold: Fold) -> "Patients":
+    def of(cls, cohort: Cohort, fold: Fold) -> "FoldPatients":
         samples = cohort.samples.take(fold.test)
         _, first, site = np.unique(samples.site, return_index=True, return_inverse=True)
         weight = replicate_weights(samples.site, np.zeros(len(site), np.intp), seed=fold.number)
-        test = Data([replace(cohort, samples=samples)], ("series",))
-        statistics = standardised(test, spreads(cohort, fold.learn)).nan_to_num().double()
+        test = SampleTensors([replace(cohort, samples=samples)], ("series",))
+        statistics = standardise(test, fit_scaler(cohort, fold.learn)).nan_to_num().double()
         return cls(samples.outcomes.astype(np.float64), site, weight[:, first], statistics.numpy())
 
-    def worth(self, task: Task, column: int, raw: Floats) -> Floats:
+    def task_value(self, task: Task, column: int, raw: Floats) -> Floats:
         """[1 + R] the metric of a task; NaN where it is not defined.
 
         `raw`: [n] log-odds, [n, classes] logits, [n, 3] log-days, or [n, clusters] logits.
@@ -67,32 +66,32 @@ class Patients:
         if task.kind == "regression":
             days = np.log(np.maximum(outcome[known], 1 / 24))
             return 1 - self._variance(days - raw[known, 0], known) / self._variance(days, known)
-        return self._explained(raw.argmax(axis=1))
+        return self._explained_variance(raw.argmax(axis=1))
 
     def _auroc(self, outcome: Floats, score: Floats, known: npt.NDArray[np.bool_]) -> Floats:
-        area, positives = weighted_auroc(outcome, score, self.site[known], self.times)
+        area, positives = weighted_auroc(outcome, score, self.site[known], self.weights)
         return np.where(positives > 0, area, np.nan)
 
     def _variance(self, x: Floats, known: npt.NDArray[np.bool_]) -> Floats:
-        """[1 + R] of values [n], of [n, V] the sum over V; weighted as the replicates are."""
-        weight = self.times[:, self.site[known]]
+        """[1 + R] the weighted variance of values [n]; of [n, V], the sum over V."""
+        weight = self.weights[:, self.site[known]]
         total = weight.sum(axis=1)
         x = x.reshape(len(x), -1)
         mean = weight @ x / total[:, None]
         variance: Floats = weight @ (x**2).sum(axis=1) / total - (mean**2).sum(axis=1)
         return variance
 
-    def _explained(self, cluster: Rows) -> Floats:
+    def _explained_variance(self, cluster: Rows) -> Floats:
         """[1 + R] the share of the statistics' variance that lies between the clusters."""
         everyone = np.ones(len(cluster), np.bool_)
-        whole = self._variance(self.statistics, everyone)
-        weight = self.times[:, self.site].sum(axis=1)
+        total = self._variance(self.statistics, everyone)
+        weight = self.weights[:, self.site].sum(axis=1)
         within = np.zeros(len(weight))
         for k in np.unique(cluster):
-            mine = cluster == k
-            share = self.times[:, self.site[mine]].sum(axis=1) / weight
-            inside = share > 0
+            members = cluster == k
+            share = self.weights[:, self.site[members]].sum(axis=1) / weight
+            present = share > 0
             with np.errstate(invalid="ignore", divide="ignore"):
-                variance = self._variance(self.statistics[mine], mine)
-            within += np.where(inside, share * np.nan_to_num(variance), 0.0)
-        return 1 - within / whole
+                variance = self._variance(self.statistics[members], members)
+            within += np.where(present, share * np.nan_to_num(variance), 0.0)
+        return 1 - within / total

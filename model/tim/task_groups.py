@@ -1,4 +1,4 @@
-"""Groups of tasks that are better learned together than with all others, as TIM tells."""
+"""Groups of tasks that TIM suggests to train together."""
 
 import json
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ Floats = npt.NDArray[np.float64]
 
 
 def suggest(tim: Tim) -> tuple[tuple[str, ...], ...]:
-    """The tasks in groups, the largest first: who is expected to help each other.
+    """Groups of tasks that are expected to help each other, the largest first.
 
-    Tasks begin alone; the two groups that are expected to bring each other most are joined, as long
-    as that is more than nothing (agglomerative correlation clustering, Bansal et al. 2004). What
-    was not measured counts as nothing.
+    Agglomerative correlation clustering (Bansal et al. 2004): at the start each task is a group.
+    The two groups with the largest expected mutual gain are joined, as long as it is positive. A
+    cell that was not measured counts as 0.
     """
-    helps = np.nan_to_num(expected(tim))
+    helps = np.nan_to_num(shrink_cells(tim))
     mutual = helps + helps.T
     np.fill_diagonal(mutual, 0.0)
     groups = [[i] for i in range(len(tim.tasks))]
@@ -28,36 +28,36 @@ def suggest(tim: Tim) -> tuple[tuple[str, ...], ...]:
         member = np.zeros((len(groups), len(tim.tasks)))
         for g, group in enumerate(groups):
             member[g, group] = 1
-        bring = member @ mutual @ member.T
-        np.fill_diagonal(bring, -np.inf)
-        one, other = sorted(int(i) for i in np.unravel_index(bring.argmax(), bring.shape))
-        if bring[one, other] <= 0:
+        gain = member @ mutual @ member.T
+        np.fill_diagonal(gain, -np.inf)
+        first, second = sorted(int(i) for i in np.unravel_index(gain.argmax(), gain.shape))
+        if gain[first, second] <= 0:
             break
-        groups[one] = sorted(groups[one] + groups.pop(other))
+        groups[first] = sorted(groups[first] + groups.pop(second))
     groups.sort(key=lambda group: (-len(group), group))
     return tuple(tuple(tim.tasks[i] for i in group) for group in groups)
 
 
 def as_toml(groups: Sequence[Sequence[str]]) -> str:
-    """A configuration for `m3h-model train --config`."""
+    """The groups as a configuration for `m3h-model train --config`."""
     lines = [f"  {json.dumps(list(group))}," for group in groups]
     return "\n".join(["[net]", "groups = [", *lines, "]", ""])
 
 
-def expected(tim: Tim) -> Floats:
-    """[T, T] what each cell is expected to be, chance considered; NaN where not measured.
+def shrink_cells(tim: Tim) -> Floats:
+    """[T, T] the expected value of each cell; NaN if not measured.
 
-    Cells are drawn towards the mean of their row, the more the less sure they are beside how much
-    cells differ at all (empirical Bayes, Efron & Morris 1975).
+    Cells are shrunk towards the mean of their row, the more the larger their variance is compared
+    with the variance between cells (empirical Bayes, Efron & Morris 1975).
     """
     cells = np.array(tim.matrix, dtype=np.float64)
     half = (np.array(tim.upper, dtype=np.float64) - np.array(tim.lower, dtype=np.float64)) / 2
     variance = (half / stats.norm.ppf((1 + LEVEL) / 2)) ** 2
     mean = np.full_like(cells, np.nan)
-    told = ~np.isnan(cells)
-    for row, mine in enumerate(told):
-        if mine.any():
-            mean[row] = cells[row, mine].mean()
-    apart = max(0.0, float(((cells - mean)[told] ** 2 - variance[told]).mean()))
-    drawn: Floats = mean + (cells - mean) * apart / (apart + variance)
-    return drawn
+    measured = ~np.isnan(cells)
+    for row, in_row in enumerate(measured):
+        if in_row.any():
+            mean[row] = cells[row, in_row].mean()
+    between = max(0.0, float(((cells - mean)[measured] ** 2 - variance[measured]).mean()))
+    shrunk: Floats = mean + (cells - mean) * between / (between + variance)
+    return shrunk

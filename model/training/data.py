@@ -1,4 +1,4 @@
-"""Samples as tensors, represented once, ready to be dealt in batches."""
+"""Samples as tensors, and their representations, which are computed once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
-from model.network.net import M3H, Member
+from model.network.m3h import M3H, Member
 from model.training.device import CPU, Device
-from model.training.distributed import ALONE, Processes
+from model.training.distributed import SINGLE_PROCESS, ProcessGroup
 from schemas.response import MODALITIES, Modality
 
-CHUNK = 1024
+CHUNK = 1024  # samples in one forward pass
 Rows = npt.NDArray[np.intp]
 
 
-class Data:
-    """Samples of all cohorts as tensors. `present` [N, 4] holds only the modalities in use."""
+class SampleTensors:
+    """Samples of all cohorts as tensors. `present` [N, 4] is False for modalities not in use."""
 
     def __init__(self, cohorts: Sequence[Cohort], modalities: Sequence[Modality]) -> None:
         samples = Samples.concatenate([c.samples for c in cohorts])
@@ -32,7 +32,7 @@ class Data:
         self.present = torch.from_numpy(samples.present & used)
         self.outcomes = torch.from_numpy(samples.outcomes)
         has_image = samples.present[:, MODALITIES.index("image")]
-        self._image_of = np.cumsum(has_image) - 1
+        self._image_index = np.cumsum(has_image) - 1
         ends = np.cumsum(samples.lengths)
         self._tokens = [
             torch.from_numpy(samples.tokens[end - length : end])
@@ -43,7 +43,7 @@ class Data:
         return len(self.cohort)
 
     def inputs(self, modality: Modality, rows: Rows) -> dict[str, Tensor]:
-        """The modality's inputs of those `rows`, all of which have it."""
+        """The modality's inputs by name. All `rows` must have the modality."""
         samples = self.samples
         if modality == "tabular":
             return {"values": torch.from_numpy(samples.tabular[rows])}
@@ -55,22 +55,22 @@ class Data:
         if modality == "notes":
             lists = [self._tokens[i] for i in rows]
             return {"tokens": nn.utils.rnn.pad_sequence(lists, batch_first=True).long()}
-        return {"pixels": torch.from_numpy(samples.pixels[self._image_of[rows]])}
+        return {"pixels": torch.from_numpy(samples.pixels[self._image_index[rows]])}
 
     def tokens(self, row: int) -> npt.NDArray[np.int32]:
-        found: npt.NDArray[np.int32] = self._tokens[row].numpy()
-        return found
+        tokens: npt.NDArray[np.int32] = self._tokens[row].numpy()
+        return tokens
 
     def rows_with(self, modality: Modality) -> Rows:
         return np.flatnonzero(self.present[:, MODALITIES.index(modality)].numpy())
 
-    def chunks(self, modality: Modality, most: int = CHUNK) -> list[Rows]:
-        """The rows that have the modality, at most so many at a time."""
+    def chunks(self, modality: Modality, size: int = CHUNK) -> list[Rows]:
+        """The rows that have the modality, in chunks of at most `size`."""
         rows = self.rows_with(modality)
-        return np.array_split(rows, -(-len(rows) // most)) if len(rows) else []
+        return np.array_split(rows, -(-len(rows) // size)) if len(rows) else []
 
     def token_shares(self, rows: Rows, vocabulary: int) -> tuple[Tensor, int]:
-        """The share of the patients among `rows` that have each token, and how many there are."""
+        """The share of the patients with notes among `rows` that have each token; their number."""
         rows = np.intersect1d(rows, self.rows_with("notes"))
         if not len(rows):
             return torch.zeros(vocabulary), 0
@@ -82,75 +82,85 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Represented:
-    """Each modality's representation of the samples that have it, and where each sample's is.
+class RepresentedSamples:
+    """The representations of samples.
 
-    vectors[m]: [n_m, …], on the device if they fit; place [N, 4]: the sample's row in it.
+    vectors[m]: [n_m, …] of the samples that have the modality, on the device if they fit there.
+    index [N, 4]: the sample's row in each modality's vectors.
     """
 
     vectors: Mapping[Modality, Tensor]
-    place: Tensor
+    index: Tensor
     device: Device = CPU
 
     @classmethod
     @torch.no_grad()
-    def of(
-        cls, data: Data, encoders: Any, device: Device = CPU, processes: Processes = ALONE
-    ) -> "Represented":
-        """Computed on the device; each of the processes computes a part, and has all."""
+    def compute(
+        cls,
+        data: SampleTensors,
+        encoders: Any,
+        device: Device = CPU,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> "RepresentedSamples":
+        """Each process computes a part on its device; each gets the whole result."""
         vectors: dict[Modality, Tensor] = {}
-        place = (torch.cumsum(data.present, dim=0) - 1).clamp_min(0)
+        index = (torch.cumsum(data.present, dim=0) - 1).clamp_min(0)
         for modality in MODALITIES:
-            # Memory holds few samples of a pretrained encoder.
-            chunks = data.chunks(modality, getattr(encoders[modality].represent, "at_once", CHUNK))
+            # A pretrained encoder needs smaller batches.
+            size = getattr(encoders[modality].represent, "batch_size", CHUNK)
+            chunks = data.chunks(modality, size)
             if chunks:
-                represent = encoders[modality].represent.to(device.where)
-                of_chunk = partial(_represent, data, modality, represent, device)
-                vectors[modality] = device.keep(torch.cat(processes.share(chunks, of_chunk)))
+                represent = encoders[modality].represent.to(device.torch_device)
+                compute = partial(_represent, data, modality, represent, device)
+                parts = processes.compute_all(chunks, compute)
+                vectors[modality] = device.move_if_fits(torch.cat(parts))
                 represent.cpu()
-        return cls(vectors, place, device)
+        return cls(vectors, index, device)
 
-    def at(self, rows: Tensor, present: Tensor) -> dict[Modality, Tensor]:
-        """For each modality, the representations of those `rows` that have it in `present`.
+    def select(self, rows: Tensor, present: Tensor) -> dict[Modality, Tensor]:
+        """For each modality, the representations of the `rows` that have it in `present`.
 
-        `rows` and `present` on the CPU, the representations on the device.
+        `rows` and `present` are on the CPU, the representations on the device.
         """
         return {
-            m: self.vectors[m][self.place[rows[present[:, i]], i]].to(self.device.where)
+            m: self.vectors[m][self.index[rows[present[:, i]], i]].to(self.device.torch_device)
             for i, m in enumerate(MODALITIES)
             if present[:, i].any()
         }
 
 
-def _represent(data: Data, modality: Modality, represent: Any, device: Device, rows: Rows) -> Any:
-    inputs = {n: v.to(device.where) for n, v in data.inputs(modality, rows).items()}
+def _represent(
+    data: SampleTensors, modality: Modality, represent: Any, device: Device, rows: Rows
+) -> Any:
+    inputs = {n: v.to(device.torch_device) for n, v in data.inputs(modality, rows).items()}
     return represent(**inputs)
 
 
 @torch.no_grad()
 def member_outputs(
-    member: Member, represented: Represented, data: Data, rows: Rows
+    member: Member, represented: RepresentedSamples, data: SampleTensors, rows: Rows
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Raw outputs and attention of the samples at `rows`, with every modality that is there.
+    """Raw outputs and attention of the samples `rows`, with all their modalities; on the CPU.
 
-    The member is on the device of `represented`; what it says is on the CPU.
+    The member must be on the device of `represented`.
     """
     member.eval()
+    device = represented.device.torch_device
     parts = []
-    for some in torch.from_numpy(rows).split(CHUNK):
-        present = data.present[some]
-        parts.append(member(represented.at(some, present), present.to(represented.device.where)))
+    for chunk in torch.from_numpy(rows).split(CHUNK):
+        present = data.present[chunk]
+        parts.append(member(represented.select(chunk, present), present.to(device)))
     raw = {name: torch.cat([part[name].cpu() for part, _ in parts]) for name in parts[0][0]}
     return raw, torch.cat([weights.cpu() for _, weights in parts])
 
 
-def raw_outputs(
-    net: M3H, represented: Represented, data: Data, rows: Rows
+def ensemble_outputs(
+    net: M3H, represented: RepresentedSamples, data: SampleTensors, rows: Rows
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The same of the whole ensemble: the mean over its members."""
-    found = [
+    """The mean of `member_outputs` over the members."""
+    outputs = [
         member_outputs(net.member(k), represented, data, rows)
         for k in range(len(net.fusion.members))
     ]
-    raw = {name: torch.stack([r[name] for r, _ in found]).mean(0) for name in found[0][0]}
-    return raw, torch.stack([weights for _, weights in found]).mean(0)
+    raw = {name: torch.stack([r[name] for r, _ in outputs]).mean(0) for name in outputs[0][0]}
+    return raw, torch.stack([weights for _, weights in outputs]).mean(0)

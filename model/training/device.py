@@ -1,4 +1,4 @@
-"""The device that a process trains on, and the precision that it computes in."""
+"""The device of a process, and the precision of its matrix products."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,33 +7,33 @@ import torch
 from torch import Tensor
 
 from model.errors import UserError
-from model.training.distributed import ALONE, Processes
+from model.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class DeviceError(UserError):
-    """A device was asked for that is not there."""
+    """The requested device does not exist."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where members are trained.
+    """The device on which members are trained.
 
-    `bf16`: products of matrices in bfloat16 while a member learns. Weights, optimiser, running
-    mean, losses, and all that is validated, calibrated and served are float32 in any case.
-    `sharers`: processes that share the device.
+    `bf16`: whether matrix products of the training use bfloat16. Weights, optimiser, averaged
+    weights, losses, validation, calibration and all served numbers are float32 in any case.
+    `sharers`: the number of processes that share the device.
     """
 
-    where: torch.device
+    torch_device: torch.device
     bf16: bool = False
     sharers: int = 1
 
     @classmethod
-    def choose(cls, name: DeviceName, processes: Processes = ALONE) -> "Device":
-        """`auto` takes a CUDA GPU if there is one; a machine's processes are dealt to its GPUs.
+    def choose(cls, name: DeviceName, processes: ProcessGroup = SINGLE_PROCESS) -> "Device":
+        """`auto` is a CUDA GPU if there is one. The processes of a machine take turns on its GPUs.
 
-        Raises DeviceError if CUDA was asked for and is not there.
+        Raises DeviceError if `name` is cuda and there is no CUDA GPU.
         """
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if name == "cuda" and not gpus:
@@ -44,24 +44,26 @@ class Device:
             )
         if name == "cpu" or not gpus:
             return CPU
-        where = torch.device("cuda", processes.local_rank % gpus)
-        torch.cuda.set_device(where)
+        torch_device = torch.device("cuda", processes.local_rank % gpus)
+        torch.cuda.set_device(torch_device)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return cls(where, bf16, -(-processes.local_size // gpus))
+        return cls(torch_device, bf16, -(-processes.local_size // gpus))
 
     def __str__(self) -> str:
-        return f"{self.where} in {'bf16' if self.bf16 else 'fp32'}"
+        return f"{self.torch_device} in {'bf16' if self.bf16 else 'fp32'}"
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.where.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.bf16)
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """On the device if no more than half of its free memory is taken by it; else as it is."""
-        if self.where.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.where)
+    def move_if_fits(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device; unchanged if it would take over half of this process's share
+        of the free memory.
+        """
+        if self.torch_device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.torch_device)
             if tensor.nbytes > free / 2 / self.sharers:
                 return tensor
-        return tensor.to(self.where)
+        return tensor.to(self.torch_device)
 
 
 CPU = Device(torch.device("cpu"))

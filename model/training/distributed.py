@@ -1,8 +1,8 @@
-"""Several processes that train one model together, started by `torchrun`.
+"""Distributed training: the processes that `torchrun` starts train one ensemble together.
 
-Members of an ensemble are dealt to the processes, and so is what has to be computed once for each
-sample. What they tell each other is told a few times in a run and lies in the computer's memory, so
-it goes through gloo, on GPUs too: nccl would forbid that processes share a GPU.
+Each process trains some of the members and computes some of the representations. They exchange
+tensors a few times in a run. These are in host memory, so the backend is gloo, also on GPUs: nccl
+does not let processes share a GPU.
 """
 
 import os
@@ -19,19 +19,19 @@ from torch import Tensor
 
 from model.errors import UserError
 
-# How long a process waits for one that has more to train. One that ends is noticed at once.
-LONGEST_WAIT = timedelta(days=7)
+# How long a process waits for one that trains longer. A process that ends is noticed at once.
+MAX_WAIT = timedelta(days=7)
 
 Item = TypeVar("Item")
 
 
-class ProcessesError(UserError):
-    """Another process of this training ended, or does not answer."""
+class ProcessGroupError(UserError):
+    """Another process of the training ended or does not respond."""
 
 
 @dataclass(frozen=True)
-class Processes:
-    """One process, `rank` (from 0) among `size`; `local_…` count those of its machine alone."""
+class ProcessGroup:
+    """The process `rank` (from 0) of `size`. `local_…` count the processes of its machine."""
 
     rank: int = 0
     size: int = 1
@@ -42,85 +42,85 @@ class Processes:
         return f"rank {self.rank} of {self.size}"
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
     def owner(self, number: int) -> int:
-        """The rank that a piece of work is dealt to."""
+        """The rank of the process that does a piece of work."""
         return number % self.size
 
-    def mine(self, count: int) -> list[int]:
-        """Which of `count` pieces of work are dealt to this process."""
+    def own(self, count: int) -> list[int]:
+        """The pieces of work, of `count`, that this process does."""
         return [i for i in range(count) if self.owner(i) == self.rank]
 
-    def meet(self, having: str | None = None) -> None:
-        """Waits until every process is here; `having` says on stderr what this one has done.
+    def barrier(self, done: str | None = None) -> None:
+        """Waits until all processes are here. Prints `done`, what this one has done, on stderr.
 
-        Raises ProcessesError if another one ended.
+        Raises ProcessGroupError if another process ended.
         """
         if self.size == 1:
             return
-        if having is not None:
-            print(f"{self} {having}; it waits for the others", file=sys.stderr, flush=True)
-        with self._others():
-            dist.monitored_barrier(timeout=LONGEST_WAIT, wait_all_ranks=True)
+        if done is not None:
+            print(f"{self} {done}; it waits for the others", file=sys.stderr, flush=True)
+        with self._peer_errors():
+            dist.monitored_barrier(timeout=MAX_WAIT, wait_all_ranks=True)
 
-    def send(self, tensors: Iterable[Tensor], *, source: int = 0) -> None:
-        """Writes the tensors of the rank `source` into those of every other; all on the CPU.
+    def broadcast(self, tensors: Iterable[Tensor], *, source: int = 0) -> None:
+        """Copies the tensors of the rank `source` into those of all others; all on the CPU.
 
-        Raises ProcessesError if another one ended.
+        Raises ProcessGroupError if another process ended.
         """
         if self.size == 1:
             return
-        with self._others():
+        with self._peer_errors():
             for tensor in tensors:
                 dist.broadcast(tensor, src=source)
 
-    def share(self, items: Sequence[Item], compute: Callable[[Item], Tensor]) -> list[Tensor]:
-        """`compute` of each item, each by one process; all of it on the CPU of every process.
+    def compute_all(self, items: Sequence[Item], compute: Callable[[Item], Tensor]) -> list[Tensor]:
+        """`compute` of each item, on the CPU. One process computes an item; all get the results.
 
-        Raises ProcessesError if another one ended.
+        Raises ProcessGroupError if another process ended.
         """
-        found = {i: compute(items[i]).cpu().contiguous() for i in self.mine(len(items))}
+        results = {i: compute(items[i]).cpu().contiguous() for i in self.own(len(items))}
         if self.size == 1:
-            return list(found.values())
-        self.meet()
+            return list(results.values())
+        self.barrier()
         for i in range(len(items)):
-            with self._others():
-                like: list[Any] = [(found[i].shape, found[i].dtype) if i in found else None]
-                dist.broadcast_object_list(like, src=self.owner(i))
-            shape, dtype = like[0]
-            found.setdefault(i, torch.empty(shape, dtype=dtype))
-            self.send([found[i]], source=self.owner(i))
-        return [found[i] for i in range(len(items))]
+            with self._peer_errors():
+                form: list[Any] = [(results[i].shape, results[i].dtype) if i in results else None]
+                dist.broadcast_object_list(form, src=self.owner(i))
+            shape, dtype = form[0]
+            results.setdefault(i, torch.empty(shape, dtype=dtype))
+            self.broadcast([results[i]], source=self.owner(i))
+        return [results[i] for i in range(len(items))]
 
     @contextmanager
-    def _others(self) -> Iterator[None]:
+    def _peer_errors(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
-            raise ProcessesError(
-                f"{self} stops, because another process ended or does not answer: see what that "
-                "one said, then give the same command again to go on"
+            raise ProcessGroupError(
+                f"{self} stops because another process ended or does not respond; see that "
+                "process's error, then run the same command again to resume"
             ) from error
 
 
-ALONE = Processes()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def join() -> Iterator[Processes]:
-    """The processes that `torchrun` (or another launcher that sets its variables) started."""
+def join_process_group() -> Iterator[ProcessGroup]:
+    """The group of processes that `torchrun` (or a launcher with its variables) started."""
     env = os.environ
     size = int(env.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     dist.init_process_group("gloo")
     try:
         rank = dist.get_rank()
         local_rank = int(env.get("LOCAL_RANK", "0"))
-        yield Processes(rank, size, local_rank, int(env.get("LOCAL_WORLD_SIZE", "1")))
+        yield ProcessGroup(rank, size, local_rank, int(env.get("LOCAL_WORLD_SIZE", "1")))
     finally:
-        # The others notice that this process is gone.
+        # Makes the other processes notice that this one ended.
         dist.destroy_process_group()

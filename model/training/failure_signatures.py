@@ -1,4 +1,7 @@
-"""Signs of a training that failed, each a figure and what to do; from patients held out."""
+"""Failure signatures: figures that show a failed training, each with a warning and advice.
+
+They are measured on held-out patients.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,176 +12,196 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.network.checkpoint import ByModality, Checkpoint, Facts, Signatures
-from model.training.train import Trainer
+from model.network.checkpoint import ByModality, Checkpoint, Facts, FailureSignatures
+from model.training.trainer import Trainer
 from schemas.response import MODALITIES, Modality
+from schemas.tasks import Task
 
-ROWS = 1024  # of the samples that a member held out, for attention and modalities
-UNIFORM = 0.98
-IDLE, DOMINANT = 0.01, 0.95
+MAX_SAMPLES = 1024  # held-out samples of each member for attention and modalities
+MAX_ENTROPY = 0.98  # normalised entropy of attention; above it, attention is uniform
+MIN_INFLUENCE, MAX_INFLUENCE = 0.01, 0.95  # of a modality
 
 
-def signed(trainer: Trainer) -> Checkpoint:
-    """The trained model, its signatures among its facts."""
-    found = trainer.checkpoint()
-    return replace(found, facts=found.facts.model_copy(update={"signatures": of(trainer)}))
+def checkpoint_with_signatures(trainer: Trainer) -> Checkpoint:
+    """The trained model, with its failure signatures."""
+    checkpoint = trainer.checkpoint()
+    facts = checkpoint.facts.model_copy(update={"signatures": measure(trainer)})
+    return replace(checkpoint, facts=facts)
 
 
 @torch.no_grad()
-def of(trainer: Trainer) -> Signatures:
-    """The signatures of a trained model, from some of the samples that its members held out."""
-    found = [_of_member(trainer, k) for k in range(trainer.config.members)]
-    moved = _means([moved for _, moved, _ in found])
-    total = sum(moved.values())
-    attention = torch.stack([attention for attention, _, _ in found]).mean(dim=0)
-    return Signatures(
+def measure(trainer: Trainer) -> FailureSignatures:
+    """The signatures of a trained model, the mean over its members."""
+    members = [_measure_member(trainer, k) for k in range(trainer.config.members)]
+    changes = _mean_by_modality([change for _, change, _ in members])
+    total = sum(changes.values())
+    attention = torch.stack([attention for attention, _, _ in members]).mean(dim=0)
+    return FailureSignatures(
         attention_entropy=float(attention[0]),
         self_weight=float(attention[1]),
-        influence={m: value / total if total else 0.0 for m, value in moved.items()},
-        worth=_means([worth for _, _, worth in found]),
-        learned_nothing=tuple(_learned_nothing(trainer)),
+        influence={m: value / total if total else 0.0 for m, value in changes.items()},
+        worth=_mean_by_modality([gain for _, _, gain in members]),
+        learned_nothing=tuple(_tasks_without_gain(trainer)),
         best_epoch=tuple(trainer.epochs[:, 0].tolist()),
         epochs=tuple(trainer.epochs[:, 1].tolist()),
     )
 
 
-def _of_member(trainer: Trainer, number: int) -> tuple[Tensor, ByModality, ByModality]:
-    """Attention's entropy and weight on itself; each modality's movement of log-odds, and worth."""
+def _measure_member(trainer: Trainer, number: int) -> tuple[Tensor, ByModality, ByModality]:
+    """[entropy, weight on itself] of attention; each modality's change of log-odds; its gain.
+
+    The gain is the share by which the patient's own input lowers the loss.
+    """
     prepared, stop = trainer.prepared, trainer.prepared.splits[number][1]
-    rows = torch.from_numpy(stop[:: -(-len(stop) // ROWS)])
-    member = trainer.net.member(number).to(trainer.device.where).eval()
+    device = trainer.device.torch_device
+    rows = torch.from_numpy(stop[:: -(-len(stop) // MAX_SAMPLES)])
+    member = trainer.net.member(number).to(device).eval()
     present = prepared.data.present[rows]
-    represented = prepared.represented.at(rows, present)
-    raw, weights = member(represented, present.to(trainer.device.where))
+    represented = prepared.represented.select(rows, present)
+    raw, weights = member(represented, present.to(device))
     entropy = -torch.xlogy(weights, weights).sum(dim=2).mean() / math.log(max(weights.shape[1], 2))
     attention = torch.stack([entropy, weights.diagonal(dim1=1, dim2=2).mean()]).cpu()
-    moved: ByModality = {}
-    worth: ByModality = {}
+    changes: ByModality = {}
+    gains: ByModality = {}
     for modality, vectors in represented.items():
-        sees = _seen_by(trainer, modality)
+        columns = _tasks_that_see(trainer, modality)
         has = present[:, MODALITIES.index(modality)]
-        if not sees or len(vectors) < 2:
+        if not columns or len(vectors) < 2:
             continue
-        # Half of them away, because a patient's own samples lie side by side.
-        of_others = {**represented, modality: vectors.roll(len(vectors) // 2, dims=0)}
-        mixed, _ = member(of_others, present.to(trainer.device.where))
-        with_own, with_others = (
+        # Rolled by half, because a patient's own samples are neighbours.
+        permuted = {**represented, modality: vectors.roll(len(vectors) // 2, dims=0)}
+        permuted_raw, _ = member(permuted, present.to(device))
+        own, others = (
             {name: value[has.to(value.device)] for name, value in outputs.items()}
-            for outputs in (raw, mixed)
+            for outputs in (raw, permuted_raw)
         )
-        moves = (with_others["binary"] - with_own["binary"])[:, sees]
-        moved[modality] = float(moves.abs().mean())
-        learned, lost = (
-            float(trainer.losses_of(outputs, rows[has])["binary"])
-            for outputs in (with_own, with_others)
+        change = (others["binary"] - own["binary"])[:, columns]
+        changes[modality] = float(change.abs().mean())
+        own_loss, others_loss = (
+            float(trainer.losses_of(outputs, rows[has])["binary"]) for outputs in (own, others)
         )
-        worth[modality] = (lost - learned) / lost if lost else 0.0
+        gains[modality] = (others_loss - own_loss) / others_loss if others_loss else 0.0
     member.cpu()
-    return attention, moved, worth
+    return attention, changes, gains
 
 
-def _seen_by(trainer: Trainer, modality: Modality) -> list[int]:
-    """Which of the binary tasks see the modality."""
-    binary = [task for task in trainer.facts.tasks if task.kind == "binary"]
-    return [k for k, task in enumerate(binary) if modality in trainer.facts.seen(task)]
+def _tasks_that_see(trainer: Trainer, modality: Modality) -> list[int]:
+    """The columns of the binary tasks that see the modality."""
+    facts = trainer.facts
+    binary = [task for task in facts.tasks if task.kind == "binary"]
+    return [k for k, task in enumerate(binary) if modality in facts.visible_modalities(task)]
 
 
-def _means(parts: list[ByModality]) -> ByModality:
-    """Over the members that held out a sample with the modality."""
+def _mean_by_modality(members: list[ByModality]) -> ByModality:
+    """The mean over the members that held out a sample with the modality."""
     return {
-        m: float(np.mean([part[m] for part in parts if m in part]))
+        m: float(np.mean([member[m] for member in members if m in member]))
         for m in MODALITIES
-        if any(m in part for part in parts)
+        if any(m in member for member in members)
     }
 
 
-def _learned_nothing(trainer: Trainer) -> Iterator[str]:
-    """Tasks whose held-out loss is not below that of what is known without learning."""
-    prepared, prior = trainer.prepared, trainer.net.calibrate.prior
-    names = trainer.net.calibrate.names
+def _tasks_without_gain(trainer: Trainer) -> Iterator[str]:
+    """Tasks whose held-out loss is not below that of a constant prediction."""
     for i, task in enumerate(trainer.facts.tasks):
-        name = "binary" if task.kind == "binary" else task.name
-        raw = trainer.held_out[name]
-        target = prepared.data.outcomes[:, trainer.columns[i]]
+        raw = trainer.held_out["binary" if task.kind == "binary" else task.name]
+        target = trainer.prepared.data.outcomes[:, trainer.columns[i]]
         rows = torch.nonzero(~torch.isnan(raw[:, 0]) & ~torch.isnan(target)).squeeze(1)
         if task.kind == "clustering" or not len(rows):
             continue
-        y, said = target[rows], raw[rows]
-        weight = torch.from_numpy(prepared.weight[rows.numpy()])
-        if task.kind == "binary":
-            k = names.index(task.name)
-            offset = prepared.offset[rows, trainer.columns[i]]
-            losses = [
-                F.binary_cross_entropy_with_logits(z + offset, y, reduction="none")
-                for z in (said[:, k], prior[k].expand(len(y)))
-            ]
-        elif task.kind == "multiclass":
-            shares = torch.bincount(y.long(), weight, minlength=said.shape[1]) / weight.sum()
-            losses = [F.cross_entropy(said, y.long(), reduction="none"), -shares.log()[y.long()]]
-        else:
-            days = y.clamp_min(1 / 24).log()
-            losses = [(said[:, 0] - days).abs(), (days.median() - days).abs()]
-        learned, known = (float((loss * weight).sum() / weight.sum()) for loss in losses)
-        if learned >= known:
+        weight = torch.from_numpy(trainer.prepared.weight[rows.numpy()])
+        losses = _losses_and_baseline(trainer, i, task, rows, weight)
+        learned, constant = (float((loss * weight).sum() / weight.sum()) for loss in losses)
+        if learned >= constant:
             yield task.name
 
 
+def _losses_and_baseline(
+    trainer: Trainer, i: int, task: Task, rows: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The losses [n] of the model, and of the best constant prediction, at `rows`."""
+    y = trainer.prepared.data.outcomes[rows, trainer.columns[i]]
+    if task.kind == "binary":
+        k = trainer.net.calibrate.names.index(task.name)
+        prior = trainer.net.calibrate.prior[k].expand(len(y))
+        offset = trainer.prepared.offset[rows, trainer.columns[i]]
+        model, constant = (
+            F.binary_cross_entropy_with_logits(z + offset, y, reduction="none")
+            for z in (trainer.held_out["binary"][rows, k], prior)
+        )
+        return model, constant
+    raw = trainer.held_out[task.name][rows]
+    if task.kind == "multiclass":
+        shares = torch.bincount(y.long(), weight, minlength=raw.shape[1]) / weight.sum()
+        return F.cross_entropy(raw, y.long(), reduction="none"), -shares.log()[y.long()]
+    days = y.clamp_min(1 / 24).log()
+    return (raw[:, 0] - days).abs(), (days.median() - days).abs()
+
+
 def warnings(facts: Facts) -> list[str]:
-    """A line for each sign of failure: the figure, and what to do."""
-    found = facts.signatures
-    if found is None:
+    """One line for each sign of a failed training: the figure, and advice."""
+    signatures = facts.signatures
+    if signatures is None:
         return []
-    return [*_of_attention(found, facts), *_of_modalities(found), *_of_learning(found, facts)]
+    return [
+        *_attention_warnings(signatures, facts),
+        *_modality_warnings(signatures),
+        *_learning_warnings(signatures, facts),
+    ]
 
 
-def _of_attention(found: Signatures, facts: Facts) -> Iterator[str]:
+def _attention_warnings(signatures: FailureSignatures, facts: Facts) -> Iterator[str]:
     tasks = len(facts.tasks)
-    uniform = found.attention_entropy > UNIFORM or found.self_weight < 2 / tasks
-    # Of two tasks, one half each is how balanced attention starts.
+    uniform = signatures.attention_entropy > MAX_ENTROPY or signatures.self_weight < 2 / tasks
+    # With two tasks, balanced attention starts at one half each.
     if tasks > 2 and uniform and facts.net.attention != "none":
-        form = "none" if facts.net.attention == "balanced" else "balanced"
+        other = "none" if facts.net.attention == "balanced" else "balanced"
         yield (
-            f"attention averages all {tasks} tasks: its entropy is {found.attention_entropy:.3f} "
-            f"of 1, and a task gives itself {found.self_weight:.3f} of the weight; "
-            f'compare with attention = "{form}" under [net]'
+            f"attention averages all {tasks} tasks: its entropy is "
+            f"{signatures.attention_entropy:.3f} of 1, and a task's weight on itself is "
+            f'{signatures.self_weight:.3f}; compare with attention = "{other}" under [net]'
         )
 
 
-def _of_modalities(found: Signatures) -> Iterator[str]:
-    for modality, share in found.influence.items():
-        moves = f"another patient's in its place moves log-odds by {share:.1%} of what all do"
-        if share < IDLE:
+def _modality_warnings(signatures: FailureSignatures) -> Iterator[str]:
+    for modality, share in signatures.influence.items():
+        effect = f"{share:.1%} of all modalities' effect on log-odds"
+        change = f"replacing it by another patient's has {effect}"
+        gain = signatures.worth[modality]
+        if share < MIN_INFLUENCE:
             yield (
-                f"{modality} has no influence: {moves}; see what its reader finds, "
+                f"{modality} has no influence: {change}; check what its reader reads, "
                 "or train without it (--modality)"
             )
-        elif found.worth[modality] <= 0:
+        elif gain <= 0:
             yield (
-                f"{modality} does not help: {moves}, and lowers the loss by "
-                f"{-found.worth[modality]:.2%}; raise its input_dropout under [net], "
+                f"{modality} does not help: {change}, and lowers the loss by "
+                f"{-gain:.2%}; raise its input_dropout under [net], "
                 "or train without it (--modality)"
             )
-        if share > DOMINANT and len(found.influence) > 1:
+        if share > MAX_INFLUENCE and len(signatures.influence) > 1:
             yield (
-                f"{modality} dominates: {moves}; see that it does not tell the outcome, raise its "
-                "input_dropout under [net], or lower keep_all_modalities"
+                f"{modality} dominates: {change}; check that it does not contain the outcome, "
+                "raise its input_dropout under [net], or lower keep_all_modalities"
             )
 
 
-def _of_learning(found: Signatures, facts: Facts) -> Iterator[str]:
-    if found.learned_nothing:
+def _learning_warnings(signatures: FailureSignatures, facts: Facts) -> Iterator[str]:
+    names = signatures.learned_nothing
+    if names:
         yield (
-            f"{len(found.learned_nothing)} of {len(facts.tasks)} tasks learned nothing, their "
-            "held-out loss is not below that of the prevalence: "
-            f"{', '.join(found.learned_nothing)}; give more patients with these, or leave them out"
+            f"{len(names)} of {len(facts.tasks)} tasks learned nothing, their held-out loss is not "
+            f"below that of the prevalence: {', '.join(names)}; add patients with these outcomes, "
+            "or leave the tasks out"
         )
-    most = facts.training["epochs"]
-    for number, (best, epochs) in enumerate(zip(found.best_epoch, found.epochs, strict=True), 1):
+    last = facts.training["epochs"]
+    epochs = zip(signatures.best_epoch, signatures.epochs, strict=True)
+    for number, (best, count) in enumerate(epochs, 1):
         if best <= 1:
             yield (
-                f"member {number} was best at epoch {best} of {epochs}: it learned next to nothing "
-                "that holds for other hospitals; lower learning_rate, or see whether inputs and "
-                "outcomes belong together"
+                f"member {number} was best at epoch {best} of {count}: it learned almost nothing "
+                "that generalises to other hospitals; lower learning_rate, or check that inputs "
+                "and outcomes belong to the same patients"
             )
-        elif best == most:
+        elif best == last:
             yield (f"member {number} was still improving at epoch {best}, its last; raise epochs")

@@ -1,4 +1,4 @@
-"""Work that takes hours, in pieces: each piece is a file, and one whose file is there is done."""
+"""Resumable jobs: each job writes one file, and a job whose file exists is done."""
 
 import json
 import os
@@ -12,77 +12,77 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.training.prepare import RunError
+from model.errors import RunError
 
 Arrays = dict[str, npt.NDArray[Any]]
 J = TypeVar("J", bound="Job")
 
-OF = "of.json"
+IDENTITY = "of.json"
 
 
 class Job(Protocol):
-    """A piece of work. Two that have the same `file` are the same."""
+    """A job. Two jobs with the same `file` are the same."""
 
     @property
     def file(self) -> str: ...
 
 
-def claim(folder: Path, of: Mapping[str, Any]) -> None:
-    """Makes the folder one of jobs of these cohorts and this configuration.
+def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Makes the folder that of jobs with this identity: their cohorts and configuration.
 
-    Raises RunError if its files are of others, or of what nobody knows.
+    Raises RunError if the folder holds files of jobs with another or an unknown identity.
     """
-    mine = json.dumps(of, indent=1, sort_keys=True)
-    told = folder / OF
-    if told.is_file():
-        alike = told.read_text(encoding="utf-8") == mine
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    path = folder / IDENTITY
+    if path.is_file():
+        same = path.read_text(encoding="utf-8") == text
     else:
-        alike = not any(folder.glob("*.npz"))
-    if not alike:
+        same = not any(folder.glob("*.npz"))
+    if not same:
         raise RunError(
             f"{folder} holds another run (other cohorts or another configuration); "
             "take another folder, or remove it to start anew"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{OF}.{os.getpid()}.partial"
-    partial.write_text(mine, encoding="utf-8")
-    partial.replace(told)
+    partial = folder / f"{IDENTITY}.{os.getpid()}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
-def run_all(
+def run_jobs(
     jobs: Sequence[J], folder: Path, prepare: Callable[[], Callable[[J], Arrays]]
 ) -> Iterator[tuple[J, bool]]:
-    """Runs the jobs that are not done yet, one on each core; yields each, and whether it ran.
+    """Runs the jobs that are not done, one on each core; yields each job, and whether it ran.
 
-    Each of the processes prepares once, and is given what it prepared for every job.
+    `prepare` is called once in each worker process and returns the function that runs a job.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    todo = [job for job in jobs if not (folder / job.file).is_file()]
-    yield from ((job, False) for job in jobs if job not in todo)
+    pending = [job for job in jobs if not (folder / job.file).is_file()]
+    yield from ((job, False) for job in jobs if job not in pending)
     workers = len(os.sched_getaffinity(0))
     start = (prepare, folder)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, start) as pool:
-        running = {pool.submit(_do, job): job for job in todo}
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start) as pool:
+        running = {pool.submit(_run_job, job): job for job in pending}
         for done in as_completed(running):
             done.result()
             yield running[done], True
 
 
-_HERE: dict[str, Any] = {}
+_WORKER: dict[str, Any] = {}
 
 
-def _start(prepare: Callable[[], Callable[[Any], Arrays]], folder: Path) -> None:
+def _start_worker(prepare: Callable[[], Callable[[Any], Arrays]], folder: Path) -> None:
     torch.set_num_threads(1)
-    _HERE["run"], _HERE["folder"] = prepare(), folder
+    _WORKER["run"], _WORKER["folder"] = prepare(), folder
 
 
-def _do(job: Job) -> None:
-    keep(_HERE["run"](job), _HERE["folder"] / job.file)
+def _run_job(job: Job) -> None:
+    write_arrays(_WORKER["run"](job), _WORKER["folder"] / job.file)
 
 
-def keep(found: Arrays, file: Path) -> None:
-    """Writes the file at once, so that being killed never leaves half of one."""
+def write_arrays(arrays: Arrays, file: Path) -> None:
+    """Writes the file atomically: a killed process never leaves a partial file."""
     partial = file.with_name(f"{file.name}.partial.npz")
-    arrays: dict[str, Any] = dict(found)
-    np.savez(partial, **arrays)
+    content: dict[str, Any] = dict(arrays)
+    np.savez(partial, **content)
     partial.replace(file)

@@ -1,4 +1,4 @@
-"""What a training run achieved in each epoch: `epochs.csv` in its folder, and TensorBoard."""
+"""The log of a training run: `epochs.csv` in its folder, and TensorBoard."""
 
 import csv
 import fcntl
@@ -18,10 +18,11 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of a member achieved.
+    """The results of one epoch of a member.
 
-    Mean losses by kind of task, in training and where held out. `auroc`: the mean over the binary
-    tasks of which both outcomes were held out; NaN without a log, or where no task is such.
+    `training`, `validation`: mean losses by kind of task, on training and on held-out samples.
+    `auroc`: the mean over the binary tasks that have both outcomes among the held-out samples; NaN
+    without a log, or if there is no such task.
     """
 
     member: int
@@ -34,7 +35,7 @@ class Epoch:
     learning_rate: float
 
     def scalars(self) -> dict[str, float]:
-        """Every figure by its name, as the log has it."""
+        """The figures by their names in the log."""
         return {
             "auroc": self.auroc,
             "seconds": self.seconds,
@@ -45,11 +46,11 @@ class Epoch:
 
 
 class TrainingLog:
-    """The log of a run, which every process of a training writes.
+    """The log of a run. All processes of a training write to it.
 
-    A line of `epochs.csv` is an epoch of a member (both count from 1). A run that is resumed goes
-    on after the epoch whose state was kept: `resume` drops what was logged after that. The file is
-    locked while it is written. TensorBoard's files are written if `tensorboard` is installed.
+    A line of `epochs.csv` is an epoch of a member; both are counted from 1. A resumed run continues
+    after the epoch of its saved state, so `resume` drops later lines. The file is locked while it
+    is written. TensorBoard's files are written if `tensorboard` is installed.
     """
 
     def __init__(self, folder: Path, members: int) -> None:
@@ -58,21 +59,21 @@ class TrainingLog:
         self._board: Any = None
 
     def resume(self, member: int, epoch: int) -> None:
-        """Makes `epoch` the last one of a member; 0 for a member that is not trained yet."""
+        """Drops the member's lines after `epoch`; 0 for a member that is not trained yet."""
         with self._locked() as file:
             rows = _read(file)
-            kept = [row for row in rows if self._stays(row, member, epoch)]
-            if len(kept) < len(rows):
-                _rewrite(file, kept)
+            valid = [row for row in rows if self._is_valid(row, member, epoch)]
+            if len(valid) < len(rows):
+                _rewrite(file, valid)
         self.close()
         if find_spec(TENSORBOARD) is not None:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - may not be there
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - optional
 
             board = self._folder / TENSORBOARD / f"member-{member + 1}"
             self._board = SummaryWriter(str(board), purge_step=epoch + 1)
 
     def write(self, epoch: Epoch) -> None:
-        """Adds an epoch of the member that was resumed last."""
+        """Adds an epoch of the member of the last `resume`."""
         row = {"member": str(epoch.member + 1), "epoch": str(epoch.number)}
         row |= {"best": str(int(epoch.best))}
         row |= {name: f"{value:.6g}" for name, value in epoch.scalars().items()}
@@ -80,7 +81,7 @@ class TrainingLog:
             rows = _read(file)
             if rows and rows[0].keys() == row.keys():
                 _append(file, [row])
-            else:  # the first line, or the lines of a run with other tasks
+            else:  # the file is empty, or has the columns of other tasks
                 _rewrite(file, [row])
         if self._board is not None:
             for name, value in epoch.scalars().items():
@@ -92,9 +93,9 @@ class TrainingLog:
             self._board.close()
             self._board = None
 
-    def _stays(self, row: Row, member: int, epoch: int) -> bool:
-        of, number = int(row["member"]) - 1, int(row["epoch"])
-        return of < self._members and (of != member or number <= epoch)
+    def _is_valid(self, row: Row, member: int, epoch: int) -> bool:
+        row_member, row_epoch = int(row["member"]) - 1, int(row["epoch"])
+        return row_member < self._members and (row_member != member or row_epoch <= epoch)
 
     @contextmanager
     def _locked(self) -> Iterator[TextIO]:
@@ -104,17 +105,17 @@ class TrainingLog:
 
 
 def _read(file: TextIO) -> list[Row]:
-    """The lines of the log. One that was cut off when a process was killed is taken out."""
+    """The lines of the log. Removes a line that is incomplete because its process was killed."""
     file.seek(0)
     text = file.read()
     lines = list(csv.DictReader(io.StringIO(text)))
-    rows = [line for line in lines if _is_whole(line)]
+    rows = [line for line in lines if _is_complete(line)]
     if len(rows) < len(lines) or not text.endswith("\n"):
         _rewrite(file, rows)
     return rows
 
 
-def _is_whole(line: dict[Any, Any]) -> bool:
+def _is_complete(line: dict[Any, Any]) -> bool:
     if None in line or None in line.values():
         return False
     return all(line.get(name, "").isdecimal() for name in ("member", "epoch"))

@@ -9,9 +9,10 @@ import pytest
 from export.bundle import export_bundle
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
-from model.network.net import NetConfig
-from model.training.prepare import Prepared, TrainConfig
-from model.training.train import Trainer
+from model.network.config import NetConfig
+from model.training.config import TrainConfig
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.features import FeatureSpec
 
 CONFIG = TrainConfig(
@@ -35,7 +36,7 @@ def learned(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(learned):
-    trainer = Trainer(Prepared([Cohort.load(learned)], CONFIG, command="m3h-model train …"))
+    trainer = Trainer(PreparedTraining([Cohort.load(learned)], CONFIG, command="m3h-model train …"))
     for _ in trainer.run():
         pass
     return trainer.checkpoint()

@@ -14,7 +14,7 @@ from export.bundle import export_bundle
 from export.parity import ParityError, check_parity
 from export.trace import export_fusion
 from model.cohorts import synthetic
-from model.network.checkpoint import make_net
+from model.network.checkpoint import build_net
 from schemas.features import features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
 from schemas.response import MODALITIES
@@ -47,7 +47,7 @@ def test_groups_of_tasks_are_exported_as_they_are(checkpoint, tmp_path):
     names = [task.name for task in checkpoint.facts.tasks]
     groups = (tuple(names[::3]), tuple(names[1::3]), tuple(names[2::3]))
     grouped = checkpoint.facts.net.model_copy(update={"groups": groups})
-    net = make_net(checkpoint.facts.model_copy(update={"net": grouped})).eval()
+    net = build_net(checkpoint.facts.model_copy(update={"net": grouped})).eval()
     graph = export_fusion(net, tmp_path)
     parity = check_parity(net, checkpoint.facts.spec, {"fusion": graph}, tmp_path)
     assert parity.largest_difference < 1e-4

@@ -28,7 +28,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import MAX_BATCH_TOKENS, Engine
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.support.pretrained_files import bert_folder_of_old, densenet
+from tests.support.pretrained_files import densenet, old_bert_folder
 
 TOML = """
 members = 2
@@ -55,7 +55,7 @@ def hospital(tmp_path_factory):
     """Its files, its cohort and its configuration, with which it trained."""
     home = tmp_path_factory.mktemp("hospital")
     notes, image = home / "Bio_ClinicalBERT", home / "xrv-densenet121.pt"
-    bert_folder_of_old(notes)
+    old_bert_folder(notes)
     torch.save(densenet(1).state_dict(), image)
     (home / "m3h.toml").write_text(TOML.format(notes=notes, image=image))
     with pytest.MonkeyPatch.context() as patch:
@@ -217,7 +217,7 @@ def refused(*arguments):
 
 
 def test_training_refuses_an_ordinary_cohort_and_says_how_to_make_the_right_one(ordinary, tmp_path):
-    notes = bert_folder_of_old(tmp_path / "BioBERT")
+    notes = old_bert_folder(tmp_path / "BioBERT")
     (tmp_path / "m3h.toml").write_text(f'[net]\nnotes_encoder = "{notes}"\n')
     arguments = ["--cohort", ordinary, "--out", tmp_path / "run"]
     said = refused("train", *arguments, "--config", tmp_path / "m3h.toml")

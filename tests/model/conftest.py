@@ -1,17 +1,17 @@
-"""Networks of some tasks, trained once for all tests that look at them."""
+"""Networks of coalitions, trained once for all tests that need them."""
 
 import pytest
 
-from model.tim.coalition_training import Games, every_job
-from model.training.jobs import keep
+from model.tim.coalition_training import CoalitionTraining, all_jobs
+from model.training.jobs import write_arrays
 from tests.support.cohorts import CHOSEN, SMALL, small_cohort
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A folder of networks of five tasks, hardly trained, and their cohort."""
+    """A folder of briefly trained networks of five tasks, and their cohort."""
     folder, cohort = tmp_path_factory.mktemp("networks"), small_cohort()
-    games = Games(cohort, SMALL)
-    for job in every_job(len(CHOSEN), 120):
-        keep(games.run(job), folder / job.file)
+    training = CoalitionTraining(cohort, SMALL)
+    for job in all_jobs(len(CHOSEN), 120):
+        write_arrays(training.run(job), folder / job.file)
     return folder, cohort

@@ -7,8 +7,8 @@ import numpy as np
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import COHORT, Cohort
-from model.network.net import NetConfig
-from model.training.prepare import TrainConfig
+from model.network.config import NetConfig
+from model.training.config import TrainConfig
 from schemas.features import STATISTICS, FeatureSpec
 from schemas.manifest import TOKENIZER, sha256
 from schemas.tasks import load_tasks

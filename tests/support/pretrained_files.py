@@ -1,4 +1,4 @@
-"""Small random encoders in the files that hospitals have, made by the libraries that make those."""
+"""Small random encoders in the file formats of published ones, made by the same libraries."""
 
 import json
 import re
@@ -8,12 +8,14 @@ from string import ascii_letters, digits, punctuation
 import torch
 from torch import nn
 
-from model.representations.pretrained import DenseNet, DenseNetFacts
+from model.representations.bert_tokenizer import read_tokenizer
+from model.representations.densenet import DenseNet, DenseNetFacts
+from schemas.features import FeatureSpec
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = [*ascii_letters, *digits, *punctuation]
 WORDS = [*SPECIAL, *CHARACTERS, *(f"##{c}" for c in CHARACTERS), "Fever", "fever", "and", "the"]
-LONGEST = 16  # of a chunk, [CLS] and [SEP] among it
+LONGEST = 16  # tokens of a chunk, with [CLS] and [SEP]
 SHAPE = {
     "vocab_size": len(WORDS),
     "hidden_size": 32,
@@ -23,12 +25,12 @@ SHAPE = {
     "max_position_embeddings": LONGEST,
     "initializer_range": 0.3,
 }
-# As `torch.save` of torch 0.3 wrote them, when CheXNet was trained.
-OF_OLD = {"_use_new_zipfile_serialization": False}
+# The format of torch 0.3, with which CheXNet was saved.
+OLD_FORMAT = {"_use_new_zipfile_serialization": False}
 
 
 def bert_folder(folder: Path) -> Path:
-    """As transformers writes it today: model.safetensors, tokenizer.json, with heads."""
+    """A folder as transformers writes it today: model.safetensors, tokenizer.json, heads."""
     from transformers import BertTokenizer
 
     _bert().save_pretrained(folder)
@@ -38,8 +40,8 @@ def bert_folder(folder: Path) -> Path:
     return folder
 
 
-def bert_folder_of_old(folder: Path) -> Path:
-    """As Bio_ClinicalBERT is: pytorch_model.bin, vocab.txt, nothing that tells of capitals."""
+def old_bert_folder(folder: Path) -> Path:
+    """A folder like Bio_ClinicalBERT's: pytorch_model.bin, vocab.txt, no configuration of case."""
     folder.mkdir()
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -47,7 +49,7 @@ def bert_folder_of_old(folder: Path) -> Path:
         ): weight
         for name, weight in _bert().state_dict().items()
     }
-    torch.save(old, folder / "pytorch_model.bin", **OF_OLD)
+    torch.save(old, folder / "pytorch_model.bin", **OLD_FORMAT)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(SHAPE | {"hidden_act": "gelu"}))
     return folder
@@ -61,7 +63,7 @@ def _bert() -> nn.Module:
 
 
 class PickledDenseNet(nn.Module):
-    """A whole network in a file, as torchxrayvision's are."""
+    """A pickled network, as torchxrayvision saves it."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -70,7 +72,7 @@ class PickledDenseNet(nn.Module):
 
 
 def densenet(channels: int) -> PickledDenseNet:
-    """With statistics in its norms as of a trained one, and a classifier."""
+    """A DenseNet with a classifier, and with norms like those of a trained network."""
     torch.manual_seed(channels)
     facts = DenseNetFacts(
         name="", digest="", channels=channels, initial=32, growth=8, bottleneck=16, blocks=(1, 2, 1)
@@ -82,13 +84,13 @@ def densenet(channels: int) -> PickledDenseNet:
             part.running_var.uniform_(0.5, 2.0)
             part.weight.uniform_(0.5, 1.5)
     if channels == 1:
-        # What grey from -1024 to 1024 leaves behind a first layer is beyond half precision.
+        # Grey values from -1024 to 1024 give variances beyond half precision.
         network.norm0.running_var.mul_(1e5)
     return PickledDenseNet(network)
 
 
 def as_chexnet(network: nn.Module) -> dict[str, object]:
-    """A checkpoint of DataParallel, of a time before torchvision 0.2.1."""
+    """A checkpoint of DataParallel, with the names before torchvision 0.2.1."""
     names = {
         re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): weight
         for name, weight in network.state_dict().items()
@@ -96,3 +98,9 @@ def as_chexnet(network: nn.Module) -> dict[str, object]:
     }
     weights = {f"module.densenet121.{name}": weight for name, weight in names.items()}
     return {"epoch": 3, "state_dict": weights, "best_loss": 0.1}
+
+
+def spec_of(folder: Path) -> FeatureSpec:
+    """The spec of a cohort that is made for the BERT in the folder."""
+    update = {"tokenizer_json": read_tokenizer(folder), "phrases": 0}
+    return FeatureSpec.default().model_copy(update=update)

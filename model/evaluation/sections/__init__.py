@@ -11,7 +11,7 @@ from pathlib import Path
 from model.evaluation.measure import Found
 from model.evaluation.study import SINGLE_TASK
 from model.evaluation.study_results import Kept
-from model.training.prepare import TrainConfig
+from model.training.config import TrainConfig
 
 _MEMBERS = TrainConfig().members
 ONE = "m3h_one"  # the first member of the ensemble alone

@@ -14,8 +14,9 @@ from model.evaluation.measure import Found
 from model.evaluation.sections import Section
 from model.evaluation.sections.markdown import figure, percent, prose, table
 from model.evaluation.study_results import Kept, NotYet
-from model.representations.phenotypes import explained, nearest, prototypes, spreads, standardised
-from model.training.data import Data, Rows
+from model.network.losses import nearest_prototype
+from model.training.data import Rows, SampleTensors
+from model.training.phenotypes import explained_variance, fit_prototypes, fit_scaler, standardise
 
 SEEDS, BOOTSTRAPS = 5, 20
 SILHOUETTE_OF = 2000  # samples: it compares each with each
@@ -86,19 +87,21 @@ def _on_hospitals_unseen(
     x, model = statistics[test][known], torch.from_numpy(told)[known]
     by_distance = _clusters(statistics[learn], x, clusters, 0)
     return {
-        "explained": explained(x, model),
-        "explained_by_distance": explained(x, torch.from_numpy(by_distance)),
+        "explained": explained_variance(x, model),
+        "explained_by_distance": explained_variance(x, torch.from_numpy(by_distance)),
     }
 
 
 def _standardised(cohort: Cohort, learn: Rows) -> Tensor:
     """[N, V] every sample's statistics, in spreads of the patients at `learn`."""
-    return standardised(Data([cohort], ("series",)), spreads(cohort, learn))
+    return standardise(SampleTensors([cohort], ("series",)), fit_scaler(cohort, learn))
 
 
 def _clusters(learn: Tensor, x: Tensor, clusters: int, seed: int) -> npt.NDArray[np.int64]:
     """Of k-means on those to `learn` from, the cluster of each of `x`."""
-    found: npt.NDArray[np.int64] = nearest(x, prototypes(learn, clusters, seed)).numpy()
+    found: npt.NDArray[np.int64] = nearest_prototype(
+        x, fit_prototypes(learn, clusters, seed)
+    ).numpy()
     return found
 
 

@@ -10,13 +10,13 @@ from model.tim import synthetic_study
 
 def _measure(kept: Kept) -> Found:
     try:
-        return synthetic_study.figures(kept.folder)
+        return synthetic_study.summarise(kept.folder)
     except FileNotFoundError as missing:
         raise NotYet(Path(missing.filename).stem) from None
 
 
 def _tell(found: Found) -> list[str]:
-    return ["\n".join(synthetic_study.lines(found))]
+    return ["\n".join(synthetic_study.report_lines(found))]
 
 
 KNOWN_RELATIONS = Section(

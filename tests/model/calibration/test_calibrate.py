@@ -1,48 +1,48 @@
-"""Intervals and sets hold as often as they say."""
+"""Calibration, intervals, conformal sets and local recalibration."""
 
 import numpy as np
 import pytest
 
 from model.calibration.calibrate import (
-    FEWEST_FOR_A_SET,
+    MIN_CLASS_PATIENTS,
     class_shift,
     conformal_sets,
-    half_a_patient,
+    fit_scale,
     local_margin,
+    log_odds_bound,
     prior_shift,
-    stretch,
     venn_abers,
     weighted_quantile,
 )
 
 
-def some_patients(count, seed=0):
-    """Probabilities, and outcomes that follow them."""
+def calibrated_patients(count, seed=0):
+    """Probabilities, outcomes drawn from them, and weights."""
     draw = np.random.default_rng(seed)
     p = 1 / (1 + np.exp(-draw.normal(-1.5, 1.5, count)))
     return p, (draw.random(count) < p).astype(float), np.ones(count)
 
 
-def test_calibration_repairs_log_odds_that_are_too_large():
+def test_scaling_corrects_overconfident_log_odds():
     draw = np.random.default_rng(0)
     evidence, base = draw.normal(size=20_000), np.full(20_000, -1.0)
     target = (draw.random(20_000) < 1 / (1 + np.exp(-base - evidence))).astype(float)
-    assert stretch(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
+    assert fit_scale(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_calibration_leaves_a_task_with_few_patients_nearly_as_it_is():
-    wrong = stretch(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
+def test_scaling_hardly_changes_a_task_with_few_patients():
+    wrong = fit_scale(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
     assert 0.4 < wrong < 1
     nothing = np.empty(0)
-    assert stretch(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
+    assert fit_scale(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_nothing_is_surer_than_half_a_patient_among_all():
-    assert 1 / (1 + np.exp(half_a_patient(99))) == pytest.approx(0.5 / 100)
+def test_the_bound_is_half_a_patient_from_certainty():
+    assert 1 / (1 + np.exp(log_odds_bound(99))) == pytest.approx(0.5 / 100)
 
 
-def test_an_interval_holds_the_probability_and_narrows_with_more_patients():
-    few, many = (venn_abers(*some_patients(count)) for count in (60, 3000))
+def test_an_interval_contains_the_probability_and_narrows_with_more_patients():
+    few, many = (venn_abers(*calibrated_patients(count)) for count in (60, 3000))
     for p in np.linspace(0.001, 0.999, 97):
         low, high = few.at(p)
         assert 0 <= low <= p <= high <= 1
@@ -51,67 +51,67 @@ def test_an_interval_holds_the_probability_and_narrows_with_more_patients():
     assert widths[1] < widths[0]
 
 
-def test_the_rate_of_the_disease_lies_in_the_interval():
-    steps = venn_abers(*some_patients(3000))
-    p, y, _ = some_patients(20_000, seed=1)
+def test_an_interval_contains_the_rate_of_the_disease():
+    steps = venn_abers(*calibrated_patients(3000))
+    p, y, _ = calibrated_patients(20_000, seed=1)
     near = np.abs(p - 0.3) < 0.05
     low, high = steps.at(0.3)
     assert low - 0.05 <= y[near].mean() <= high + 0.05
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_each_class_at_most_a_tenth_has_a_set_without_it(seed):
-    p, y, w = some_patients(2000, seed)
+def test_sets_miss_at_most_a_tenth_of_each_class(seed):
+    p, y, w = calibrated_patients(2000, seed)
     sets = conformal_sets(np.stack([1 - p, p], 1), y, w, ("no", "yes"))
-    p, y, _ = some_patients(20_000, seed + 100)
+    p, y, _ = calibrated_patients(20_000, seed + 100)
     assert ((1 - p) >= sets.thresholds["no"])[y == 0].mean() > 0.88
     assert (p >= sets.thresholds["yes"])[y == 1].mean() > 0.86
 
 
-def test_with_too_few_patients_of_a_class_there_is_no_set_but_the_reason():
-    p, _, w = some_patients(200)
-    y = (np.arange(200) < FEWEST_FOR_A_SET - 1).astype(float)
+def test_too_few_patients_of_a_class_give_a_reason_instead_of_a_set():
+    p, _, w = calibrated_patients(200)
+    y = (np.arange(200) < MIN_CLASS_PATIENTS - 1).astype(float)
     sets = conformal_sets(np.stack([1 - p, p], 1), y, w, ("no", "yes"))
     assert not sets.thresholds
     assert "only 19 patients" in sets.reason
     assert "'yes'" in sets.reason
 
 
-def test_a_weighted_quantile_counts_a_patient_once_however_many_samples():
+def test_a_weighted_quantile_counts_weights_instead_of_samples():
     values, weight = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.25, 0.25, 0.25, 0.25])
     assert weighted_quantile(values, weight, 0.5) == 3.0
     assert weighted_quantile(values, weight, 0.0) == 1.0
     assert weighted_quantile(values, np.array([9.0, 1, 1, 1]), 0.5) == 1.0
 
 
-def charted_otherwise(shifts, count, seed=0):
-    """Log-odds as a model gives them, and outcomes where each task is charted by so much more."""
+def shifted_hospital(shifts, count, seed=0):
+    """A model's log-odds, outcomes whose log-odds are shifted, and weights."""
     draw = np.random.default_rng(seed)
     z = draw.normal(-1.5, 1.0, (count, len(shifts)))
     outcome = draw.random(z.shape) < 1 / (1 + np.exp(-z - shifts))
     return z, outcome.astype(float), np.ones(count)
 
 
-def test_a_new_hospitals_prevalences_are_found():
+def test_prior_shifts_are_estimated():
     shifts = np.array([2.0, 0.0, -1.0, 0.5])
-    np.testing.assert_allclose(prior_shift(*charted_otherwise(shifts, 20_000)), shifts, atol=0.1)
+    np.testing.assert_allclose(prior_shift(*shifted_hospital(shifts, 20_000)), shifts, atol=0.1)
 
 
-def test_a_task_with_few_patients_follows_the_others():
-    z, outcome, weight = charted_otherwise(np.full(30, 1.5), 200)
+def test_the_shift_of_a_task_with_few_patients_follows_the_others():
+    z, outcome, weight = shifted_hospital(np.full(30, 1.5), 200)
     outcome[3:, 0] = np.nan
     outcome[:3, 0] = 0.0
     assert prior_shift(z, outcome, weight)[0] == pytest.approx(1.5, abs=0.3)
 
 
-def test_a_task_without_a_label_stays_as_it_is():
-    z, outcome, weight = charted_otherwise(np.full(3, 1.0), 200)
+def test_a_task_without_labels_has_no_shift():
+    z, outcome, weight = shifted_hospital(np.full(3, 1.0), 200)
     outcome[:, 1] = np.nan
     assert prior_shift(z, outcome, weight)[1] == 0
     assert not prior_shift(z, np.full_like(z, np.nan), weight).any()
 
 
-def test_a_model_that_knows_nothing_is_moved_to_the_local_prevalence():
+def test_a_constant_model_is_shifted_to_the_local_prevalence():
     draw = np.random.default_rng(0)
     outcome = (draw.random((4000, 2)) < [0.4, 0.05]).astype(float)
     usual = np.log(np.array([0.1 / 0.9, 0.2 / 0.8]))
@@ -119,23 +119,23 @@ def test_a_model_that_knows_nothing_is_moved_to_the_local_prevalence():
     np.testing.assert_allclose(1 / (1 + np.exp(-moved)), outcome.mean(axis=0), atol=0.01)
 
 
-def drawn(p, seed=0):
-    """A class for each row of probabilities."""
+def draw_classes(p, seed=0):
+    """A random class for each row of probabilities."""
     draw = np.random.default_rng(seed)
     return (draw.random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1).astype(float)
 
 
-def test_a_new_hospitals_classes_are_found_but_for_what_they_share():
+def test_class_shifts_are_estimated_up_to_a_constant():
     log_p = np.random.default_rng(0).normal(size=(20_000, 3))
     shift = np.array([0.0, 1.0, -2.0])
     p = np.exp(log_p + shift)
-    outcome = drawn(p / p.sum(axis=1, keepdims=True))
+    outcome = draw_classes(p / p.sum(axis=1, keepdims=True))
     found = class_shift(log_p, outcome, np.ones(20_000))
     np.testing.assert_allclose(found - found[0], shift, atol=0.1)
     assert found.sum() == pytest.approx(0, abs=1e-3)
 
 
-def test_a_class_that_nobody_had_is_not_ruled_out_by_a_few_patients():
+def test_a_class_without_patients_is_not_ruled_out_by_a_few():
     log_p = np.log(np.full((8, 3), 1 / 3))
     found = class_shift(log_p, np.array([0.0, 1] * 4), np.ones(8))
     assert -2 < found[2] < 0
@@ -143,7 +143,7 @@ def test_a_class_that_nobody_had_is_not_ruled_out_by_a_few_patients():
 
 
 @pytest.mark.parametrize("patients", [25, 50, 200])
-def test_a_moved_end_misses_a_twentieth_of_the_patients_to_come(patients):
+def test_a_moved_end_misses_a_twentieth_of_new_patients(patients):
     draw = np.random.default_rng(patients)
     missed = []
     for _ in range(300):
@@ -152,5 +152,5 @@ def test_a_moved_end_misses_a_twentieth_of_the_patients_to_come(patients):
     assert 0.01 < np.mean(missed) <= 0.052
 
 
-def test_with_too_few_patients_an_end_is_not_moved():
+def test_too_few_patients_give_no_margin():
     assert local_margin(np.arange(60.0), np.full(60, 19 / 60)) is None

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model.evaluation.baselines import Inputs, gradient_boosting, logistic_regression
-from model.training.data import Data
+from model.training.data import SampleTensors
 from schemas.response import MODALITIES
 from tests.support.cohorts import NAMES, TASKS, make_cohort
 
@@ -20,7 +20,7 @@ LEARN, TEST = np.arange(400), np.arange(400, 600)
 
 
 def predictions(name, cohort, learn=LEARN):
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     inputs = Inputs(data, learn, cohort.spec.vocabulary)
     return MAKE[name](inputs, data, TASKS, learn, SETTINGS[name])(data, TEST)
 
@@ -69,7 +69,7 @@ def test_of_a_task_without_labels_it_says_nothing(name, cohort):
 
 
 def test_what_the_columns_are_is_decided_by_the_patients_to_learn_from(cohort):
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     vocabulary = cohort.spec.vocabulary
     one, other = (Inputs(data, rows, vocabulary).words(data, TEST) for rows in (LEARN, LEARN[:40]))
     assert one.shape[1] > other.shape[1]
@@ -80,9 +80,9 @@ def test_no_stay_is_told_that_is_longer_than_all_that_were_seen(name, cohort):
     strange = replace(
         cohort, samples=replace(cohort.samples, tabular=cohort.samples.tabular * 1000)
     )
-    data = Data([cohort], MODALITIES)
+    data = SampleTensors([cohort], MODALITIES)
     inputs = Inputs(data, LEARN, cohort.spec.vocabulary)
     predict = MAKE[name](inputs, data, TASKS, LEARN, SETTINGS[name])
-    days = predict(Data([strange], MODALITIES), TEST)["length_of_stay"]
+    days = predict(SampleTensors([strange], MODALITIES), TEST)["length_of_stay"]
     seen = cohort.samples.outcomes[LEARN, NAMES.index("length_of_stay")]
     assert days.max() <= max(seen.max(), 1 / 24) * 1.0001

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model.cohorts.store import CohortError
+from model.errors import RunError
 from model.evaluation import study
 from model.evaluation.measure import (
     Compared,
@@ -39,9 +40,8 @@ from model.evaluation.study import (
     tuned,
     without_treatments,
 )
-from model.training.jobs import run_all
-from model.training.prepare import RunError
-from tests.model.tim.test_synthetic_study import keep as keep_synthetic
+from model.training.jobs import run_jobs
+from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.cohorts import CONFIG, TASKS, make_cohort
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
@@ -206,7 +206,7 @@ def whole(made, kept, tmp_path_factory):
         if job.model in study.BASELINES:
             found = {n: found[n] for n in ("rows", "output/binary", "output/discharge_disposition")}
         np.savez(folder / job.file, **found)
-    keep_synthetic(folder, 0.8)
+    write_seeds(folder, 0.8)
     return folder
 
 
@@ -214,7 +214,7 @@ def test_a_job_that_is_done_is_not_run_again(kept):
     folder, jobs = kept
     nowhere = folder / "no-cohort"
     opened = Opened(nowhere, None, CONFIG, {})
-    assert [ran for _, ran in run_all(jobs, folder, opened)] == [False] * len(jobs)
+    assert [ran for _, ran in run_jobs(jobs, folder, opened)] == [False] * len(jobs)
 
 
 def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept, tmp_path):

@@ -1,4 +1,4 @@
-"""A label that is not there teaches nothing."""
+"""The losses, with and without labels."""
 
 import torch
 
@@ -35,7 +35,7 @@ def outcomes_for(count, value=torch.nan):
     return torch.full((count, len(TASKS)), value)
 
 
-def test_without_any_label_every_loss_is_zero_and_no_gradient_is_nan():
+def test_all_losses_are_zero_without_labels():
     raw = raw_for(4)
     found = losses_of(raw, outcomes_for(4), torch.full((4, 4), torch.nan))
     assert set(found) == KINDS
@@ -45,7 +45,7 @@ def test_without_any_label_every_loss_is_zero_and_no_gradient_is_nan():
     assert all(value == 0 for value in found.values())
 
 
-def test_an_unlabelled_patient_does_not_move_the_loss():
+def test_a_patient_without_labels_does_not_change_the_loss():
     outcomes = outcomes_for(2)
     outcomes[0] = 1.0
     statistics = torch.randn(2, 4)
@@ -57,8 +57,8 @@ def test_an_unlabelled_patient_does_not_move_the_loss():
         torch.testing.assert_close(both[kind], one[kind])
 
 
-def test_an_offset_teaches_the_prevalence_without_the_sampling():
-    """With an offset of ln 9, a logit of 0 is right for a set in which nine of ten have it."""
+def test_an_offset_corrects_for_the_sampling_of_a_cohort():
+    """With an offset of ln 9, a logit of 0 fits a cohort in which nine of ten have the disease."""
     count = 1000
     outcomes = outcomes_for(count)
     column = NAMES.index("pneumonia")

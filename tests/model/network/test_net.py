@@ -1,12 +1,14 @@
-"""The network keeps its promises whatever its weights are."""
+"""Properties of the network that hold for any weights."""
 
 import itertools
 
 import pytest
 import torch
 
-from model.network.net import M3H, CrossTaskAttention, NetConfig
-from model.representations.represent import make_representations
+from model.network.attention import CrossTaskAttention
+from model.network.config import NetConfig
+from model.network.m3h import M3H
+from model.representations.modalities import build_representations
 from schemas.response import MODALITIES
 from schemas.tasks import DISPOSITION, MORTALITY, load_tasks
 
@@ -15,13 +17,13 @@ NAMES = [task.name for task in TASKS]
 EVERY_SUBSET = torch.tensor(list(itertools.product([False, True], repeat=4)))
 
 
-def make_net(seen=None, **config):
+def random_net(visible=None, **config):
     torch.manual_seed(0)
-    seen = torch.ones(len(TASKS), 4, dtype=torch.bool) if seen is None else seen
+    visible = torch.ones(len(TASKS), 4, dtype=torch.bool) if visible is None else visible
     net = M3H(
         TASKS,
-        seen,
-        make_representations(
+        visible,
+        build_representations(
             tabular=7,
             statistics=(5, 11),
             treatments=(3, 4),
@@ -33,7 +35,7 @@ def make_net(seen=None, **config):
         members=2,
     )
     net.encoders["notes"].represent.fit(torch.arange(10, 30), [torch.randint(1, 50, (60, 20))])
-    with torch.no_grad():  # heads start at zero; a promise must hold for any weights
+    with torch.no_grad():  # heads start at zero
         for parameter in net.fusion.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return net.eval()
@@ -66,20 +68,20 @@ def attention(request):
 
 
 def test_attention_rows_sum_to_one(attention):
-    net = make_net(attention=attention)
+    net = random_net(attention=attention)
     _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, len(TASKS)))
     assert (weights >= 0).all()
 
 
-def test_a_task_alone_reads_only_itself():
+def test_a_single_task_attends_to_itself():
     layer = CrossTaskAttention(1, NetConfig())
     _, weights = layer(torch.randn(2, 1, 1, 32), torch.zeros(1, dtype=torch.long))
     torch.testing.assert_close(weights, torch.ones(2, 1, 1))
 
 
 @pytest.mark.parametrize("tasks", [2, 10, 44, 200])
-def test_self_and_cross_start_at_one_half_each_whatever_the_number_of_tasks(tasks):
+def test_attention_starts_at_one_half_on_the_task_itself(tasks):
     layer = CrossTaskAttention(tasks, NetConfig())
     with torch.no_grad():
         layer.query.zero_()  # no evidence yet
@@ -88,9 +90,9 @@ def test_self_and_cross_start_at_one_half_each_whatever_the_number_of_tasks(task
     torch.testing.assert_close(own, torch.full_like(own, 0.5))
 
 
-def test_a_network_that_knows_nothing_of_a_patient_yet_answers_and_learns(attention):
-    """New stand-ins are zero, and so is all that the tasks then see of such a patient."""
-    net = make_net(attention=attention)
+def test_a_patient_without_data_gives_finite_outputs_and_gradients(attention):
+    """New stand-ins are zero, so all features of such a patient are zero."""
+    net = random_net(attention=attention)
     for member in net.fusion.members:
         torch.nn.init.zeros_(member.stand_in)
     raw, weights = net.fusion(torch.zeros(1, 4, net.width), torch.zeros(1, 4, dtype=torch.bool))
@@ -99,8 +101,8 @@ def test_a_network_that_knows_nothing_of_a_patient_yet_answers_and_learns(attent
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.fusion.parameters())
 
 
-def test_the_published_form_averages_many_tasks():
-    """The fault that the balanced form mends: with 44 tasks a task keeps 0.06 of its own weight."""
+def test_published_attention_averages_many_tasks():
+    """With 44 tasks a task's weight on itself is 0.06; balanced attention corrects this."""
     layer = CrossTaskAttention(44, NetConfig(attention="published"))
     with torch.no_grad():
         layer.query.copy_(layer.query.abs() * 1e-3)
@@ -112,7 +114,7 @@ def test_the_published_form_averages_many_tasks():
 
 
 def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attention):
-    net = make_net(attention=attention)
+    net = random_net(attention=attention)
     present = EVERY_SUBSET
     inputs = {
         m: {name: value[: int(present[:, i].sum())] for name, value in tensors.items()}
@@ -135,8 +137,8 @@ def test_every_subset_of_modalities_gives_finite_coherent_probabilities(attentio
     assert (served["length_of_stay"] > 0).all()
 
 
-def test_an_absent_modality_is_as_if_its_embedding_were_anything():
-    net = make_net()
+def test_the_embedding_of_an_absent_modality_has_no_effect():
+    net = random_net()
     present = torch.tensor([[True, True, False, False]])
     first = torch.randn(1, 4, net.width)
     second = first.clone()
@@ -148,13 +150,13 @@ def test_an_absent_modality_is_as_if_its_embedding_were_anything():
             assert torch.equal(one, other)
 
 
-def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_attention():
+def test_a_hidden_modality_has_no_effect_on_a_task_through_attention():
     image = MODALITIES.index("image")
     findings = [NAMES.index(n) for n in ("pleural_effusion", "pneumonia", "copd")]
-    seen = torch.ones(len(TASKS), 4, dtype=torch.bool)
-    seen[:, image] = False
-    seen[findings, image] = True
-    net = make_net(seen=seen)
+    visible = torch.ones(len(TASKS), 4, dtype=torch.bool)
+    visible[:, image] = False
+    visible[findings, image] = True
+    net = random_net(visible=visible)
     present = torch.ones(1, 4, dtype=torch.bool)
     first = torch.randn(1, 4, net.width)
     second = first.clone()
@@ -171,8 +173,8 @@ def test_a_hidden_modality_moves_no_task_that_it_is_hidden_from_not_even_by_atte
         assert torch.equal(raw[name], raw2[name])
 
 
-def test_an_ensemble_is_the_mean_of_what_its_members_say():
-    net = make_net()
+def test_an_ensemble_is_the_mean_of_its_members():
+    net = random_net()
     present = EVERY_SUBSET
     inputs = some_inputs(16)
     represented = {
@@ -189,19 +191,19 @@ def test_an_ensemble_is_the_mean_of_what_its_members_say():
         torch.testing.assert_close(value, (found[0][name] + found[1][name]) / 2)
 
 
-def test_without_attention_every_task_keeps_to_itself():
-    net = make_net(attention="none")
+def test_without_attention_a_task_has_weight_1_on_itself():
+    net = random_net(attention="none")
     _, weights = net.fusion(torch.randn(3, 4, net.width), EVERY_SUBSET[[0, 7, 15]])
     assert torch.equal(weights, torch.eye(len(TASKS)).expand(3, -1, -1))
 
 
-def test_groups_of_tasks_share_neither_a_trunk_nor_attention(attention):
+def test_groups_of_tasks_share_neither_trunk_nor_attention(attention):
     groups = (tuple(NAMES[1::2]), tuple(NAMES[::2]))
-    net = make_net(attention=attention, groups=groups)
+    net = random_net(attention=attention, groups=groups)
     present = torch.ones(3, 4, dtype=torch.bool)
     first = torch.randn(3, 4, net.width)
     second = first.clone()
-    for member in range(2):  # what the first group's trunk sees
+    for member in range(2):  # input of the first group's trunk
         second[:, :, member * 2 * 256 : (member * 2 + 1) * 256] += 1
     (raw, weights), (raw2, weights2) = net.fusion(first, present), net.fusion(second, present)
     odd = torch.arange(len(NAMES)) % 2 == 1
@@ -213,9 +215,9 @@ def test_groups_of_tasks_share_neither_a_trunk_nor_attention(attention):
     assert torch.equal(moved, odd[net.fusion.members[0].heads.rows_binary])
 
 
-def test_self_and_cross_start_at_one_half_each_in_every_group():
-    within = torch.block_diag(torch.ones(3, 3), torch.ones(1, 1), torch.ones(6, 6)).bool()
-    layer = CrossTaskAttention(10, NetConfig(), within)
+def test_attention_starts_at_one_half_in_each_group():
+    same_group = torch.block_diag(torch.ones(3, 3), torch.ones(1, 1), torch.ones(6, 6)).bool()
+    layer = CrossTaskAttention(10, NetConfig(), same_group)
     with torch.no_grad():
         layer.query.zero_()  # no evidence yet
     _, weights = layer(torch.randn(2, 1, 10, 32), torch.zeros(10, dtype=torch.long))
@@ -224,8 +226,8 @@ def test_self_and_cross_start_at_one_half_each_in_every_group():
     torch.testing.assert_close(weights.diagonal(dim1=1, dim2=2), own)
 
 
-def test_no_probability_is_surer_than_its_calibration_allows():
-    net = make_net()
+def test_a_probability_is_limited_by_the_bound():
+    net = random_net()
     net.calibrate.bound.fill_(2.0)
     raw = {"binary": torch.randn(50, 41) * 30}
     raw |= {DISPOSITION: torch.randn(50, 4)}
@@ -234,8 +236,8 @@ def test_no_probability_is_surer_than_its_calibration_allows():
     assert p.min() >= torch.sigmoid(torch.tensor(-2.0)) - 1e-6
 
 
-def test_an_interval_holds_the_days_that_are_served():
-    net = make_net()
+def test_an_interval_contains_the_served_days():
+    net = random_net()
     raw = {"binary": torch.randn(50, 41), DISPOSITION: torch.randn(50, 4)}
     raw |= {"length_of_stay": torch.randn(50, 3)}
     value, low, high = net.calibrate(raw)["length_of_stay"].T

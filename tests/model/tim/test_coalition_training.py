@@ -1,4 +1,4 @@
-"""Networks of some tasks are compared fairly."""
+"""Networks of coalitions are trained under equal conditions."""
 
 from dataclasses import replace
 
@@ -6,25 +6,35 @@ import numpy as np
 import pytest
 import torch
 
-from model.tim.coalition_training import FOLDS, SEEDS, Games, Job, alone, check, every_job, together
-from model.training.jobs import run_all
-from model.training.prepare import Prepared, RunError
-from model.training.train import Trainer
+from model.errors import RunError
+from model.tim.coalition_training import (
+    FOLDS,
+    SEEDS,
+    CoalitionTraining,
+    NetworkJob,
+    all_jobs,
+    all_task_jobs,
+    check_cohort,
+    single_task_jobs,
+)
+from model.training.jobs import run_jobs
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from tests.support.cohorts import CHOSEN, SMALL, small_cohort
 
 
-def test_a_longer_run_trains_what_a_shorter_one_has_and_more():
-    short, long = every_job(5, 20), every_job(5, 40)
+def test_a_longer_run_has_all_jobs_of_a_shorter_one():
+    short, long = all_jobs(5, 20), all_jobs(5, 40)
     assert len(short) == len(set(short))
     assert set(short) < set(long)
-    ends = {job for f in range(FOLDS) for job in together(5, f)}
-    ends |= {job for f in range(FOLDS) for task in range(5) for job in alone(task, f)}
+    ends = {job for f in range(FOLDS) for job in all_task_jobs(5, f)}
+    ends |= {job for f in range(FOLDS) for task in range(5) for job in single_task_jobs(task, f)}
     assert len(ends) == 6 * FOLDS * SEEDS
     assert ends < set(short)
 
 
-def test_a_network_of_some_tasks_begins_with_the_weights_that_it_has_among_all():
-    prepared = Prepared([small_cohort()], SMALL)
+def test_a_network_of_some_tasks_starts_with_the_weights_of_the_complete_network():
+    prepared = PreparedTraining([small_cohort()], SMALL)
     whole = Trainer(prepared, tasks=CHOSEN).net
     some = Trainer(prepared, tasks=CHOSEN[1:4]).net
     for one, other in zip(whole.fusion.members, some.fusion.members, strict=True):
@@ -39,24 +49,24 @@ def test_a_network_of_some_tasks_begins_with_the_weights_that_it_has_among_all()
         torch.testing.assert_close(mine, theirs)
 
 
-def test_a_network_is_the_same_whichever_were_trained_before_it():
-    games = Games(small_cohort(), SMALL)
-    job = Job(fold=1, seed=2, tasks=(0, 2, 3))
-    first = games.run(job)
-    games.run(Job(fold=1, seed=0, tasks=(0, 1)))
-    again = Games(small_cohort(), SMALL).run(job)
+def test_a_network_does_not_depend_on_networks_trained_before_it():
+    training = CoalitionTraining(small_cohort(), SMALL)
+    job = NetworkJob(fold=1, seed=2, tasks=(0, 2, 3))
+    first = training.run(job)
+    training.run(NetworkJob(fold=1, seed=0, tasks=(0, 1)))
+    again = CoalitionTraining(small_cohort(), SMALL).run(job)
     assert set(first) == {"raw/binary", "raw/length_of_stay", "attention"}
     assert first["attention"].shape == (3, 3)
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name])
 
 
-def test_networks_that_are_trained_at_once_are_the_same(trained, tmp_path):
+def test_batched_training_gives_the_same_networks(trained, tmp_path):
     folder, cohort = trained
-    jobs = [job for job in every_job(len(CHOSEN), 120) if job.fold == 3 and job.seed < 2]
+    jobs = [job for job in all_jobs(len(CHOSEN), 120) if job.fold == 3 and job.seed < 2]
     done = jobs[0]
     (tmp_path / done.file).write_bytes((folder / done.file).read_bytes())
-    ran = dict(Games(cohort, SMALL).run_at_once(jobs, tmp_path))
+    ran = dict(CoalitionTraining(cohort, SMALL).run_batched(jobs, tmp_path))
     assert ran == {job: job != done for job in jobs}
     for job in jobs:
         with np.load(folder / job.file) as one, np.load(tmp_path / job.file) as other:
@@ -66,19 +76,19 @@ def test_networks_that_are_trained_at_once_are_the_same(trained, tmp_path):
                 np.testing.assert_allclose(other[name], one[name], atol=3e-3)
 
 
-def test_networks_that_are_there_are_not_trained_again(trained):
+def test_a_network_with_a_file_is_not_trained_again(trained):
     folder, _ = trained
 
     def nothing():
         raise AssertionError("no process should be started")
 
-    jobs = every_job(len(CHOSEN), 120)
-    assert [ran for _, ran in run_all(jobs, folder, nothing)] == [False] * len(jobs)
+    jobs = all_jobs(len(CHOSEN), 120)
+    assert [ran for _, ran in run_jobs(jobs, folder, nothing)] == [False] * len(jobs)
 
 
-def test_another_cohort_than_that_of_the_training_is_refused():
+def test_a_cohort_that_the_model_was_not_trained_on_is_refused():
     cohort = small_cohort()
-    facts = Prepared([cohort], SMALL).facts
-    check(facts, cohort)
-    with pytest.raises(RunError, match="did not learn from made"):
-        check(facts, replace(cohort, digest="another"))
+    facts = PreparedTraining([cohort], SMALL).facts
+    check_cohort(facts, cohort)
+    with pytest.raises(RunError, match="was not trained on made"):
+        check_cohort(facts, replace(cohort, digest="another"))

@@ -1,25 +1,25 @@
-"""A network is worth what the evaluation's metric says, and as surely as its patients allow."""
+"""A network's value is the metric of the evaluation, with the variance of its patients."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model.representations.phenotypes import explained
-from model.tim.coalition_value import Patients
+from model.tim.coalition_value import FoldPatients
+from model.training.phenotypes import explained_variance
 from tests.support.cohorts import TASKS
 
 
 def patients_of(outcomes, statistics=None, site=None):
-    """Patients of one fold, each a site of its own unless said otherwise; the data as they are."""
+    """The patients of one fold, without replicates; each is a site unless `site` is given."""
     count = len(outcomes)
     site = np.arange(count) if site is None else site
-    times = np.ones((1, site.max() + 1))
+    weights = np.ones((1, site.max() + 1))
     statistics = np.zeros((count, 1)) if statistics is None else statistics
-    return Patients(outcomes, site, times, statistics)
+    return FoldPatients(outcomes, site, weights, statistics)
 
 
-def test_a_networks_worth_is_the_metric_of_the_evaluation():
+def test_the_value_of_a_network_is_the_metric_of_the_evaluation():
     random = np.random.default_rng(0)
     count = 400
     outcomes = np.stack(
@@ -33,28 +33,28 @@ def test_a_networks_worth_is_the_metric_of_the_evaluation():
     ).astype(float)
     outcomes[:50, :2] = np.nan
     statistics = random.normal(size=(count, 4))
-    tests = patients_of(outcomes, statistics)
+    patients = patients_of(outcomes, statistics)
     known = ~np.isnan(outcomes[:, 0])
     by_kind = {task.kind: task for task in TASKS}
 
     score = random.normal(size=count) + np.nan_to_num(outcomes[:, 0])
-    (found,) = tests.worth(by_kind["binary"], 0, score)
+    (found,) = patients.task_value(by_kind["binary"], 0, score)
     assert found == pytest.approx(roc_auc_score(outcomes[known, 0], score[known]))
 
     logits = random.normal(size=(count, 3))
-    (found,) = tests.worth(by_kind["multiclass"], 1, logits)
+    (found,) = patients.task_value(by_kind["multiclass"], 1, logits)
     areas = [roc_auc_score(outcomes[known, 1] == k, logits[known, k]) for k in range(3)]
     assert found == pytest.approx(np.mean(areas))
 
     days = np.log(outcomes[:, 2])
     guess = days + random.normal(size=count) + 3
-    (found,) = tests.worth(by_kind["regression"], 2, np.stack([guess] * 3, axis=1))
+    (found,) = patients.task_value(by_kind["regression"], 2, np.stack([guess] * 3, axis=1))
     assert found == pytest.approx(1 - np.var(days - guess) / np.var(days))
 
     clusters = random.normal(size=(count, 3)) + statistics[:, :3]
-    (found,) = tests.worth(by_kind["clustering"], 3, clusters)
+    (found,) = patients.task_value(by_kind["clustering"], 3, clusters)
     assert found == pytest.approx(
-        explained(torch.from_numpy(statistics), torch.from_numpy(clusters.argmax(1)))
+        explained_variance(torch.from_numpy(statistics), torch.from_numpy(clusters.argmax(1)))
     )
 
 
@@ -65,23 +65,23 @@ def test_a_site_that_is_drawn_twice_counts_twice(kind):
     outcomes = random.integers(0, 2, (count, 1)).astype(float)
     statistics = random.normal(size=(count, 3))
     raw = random.normal(size=count) if kind == "binary" else random.normal(size=(count, 3))
-    site, times = np.arange(count) % 6, np.array([[1, 0, 2, 3, 0, 1]], dtype=float)
+    site, weights = np.arange(count) % 6, np.array([[1, 0, 2, 3, 0, 1]], dtype=float)
     task = next(t for t in TASKS if t.kind == kind)
-    weighted = Patients(outcomes, site, times, statistics).worth(task, 0, raw)
-    rows = np.repeat(np.arange(count), times[0, site].astype(int))
-    drawn = patients_of(outcomes[rows], statistics[rows]).worth(task, 0, raw[rows])
+    weighted = FoldPatients(outcomes, site, weights, statistics).task_value(task, 0, raw)
+    rows = np.repeat(np.arange(count), weights[0, site].astype(int))
+    drawn = patients_of(outcomes[rows], statistics[rows]).task_value(task, 0, raw[rows])
     np.testing.assert_allclose(weighted, drawn)
 
 
-def test_what_a_fold_cannot_test_is_not_measured():
+def test_the_value_is_undefined_without_positives():
     outcomes = np.zeros((30, 1))
     score = np.random.default_rng(0).normal(size=30)
     binary = next(task for task in TASKS if task.kind == "binary")
-    assert np.isnan(patients_of(outcomes).worth(binary, 0, score)).all()
+    assert np.isnan(patients_of(outcomes).task_value(binary, 0, score)).all()
 
 
-def test_the_patients_part_is_as_large_as_other_patients_would_make_it():
-    """The standard error by bootstrap beside that of 300 draws from a large population."""
+def test_the_bootstrap_error_equals_that_of_new_patients():
+    """The bootstrap standard error, compared with that of 300 samples of a population."""
     random = np.random.default_rng(0)
     binary = next(task for task in TASKS if task.kind == "binary")
 
@@ -91,14 +91,16 @@ def test_the_patients_part_is_as_large_as_other_patients_would_make_it():
         one, other = (health + random.normal(size=count) * noise for noise in (1.0, 1.2))
         return outcome[:, None], one, other
 
-    def gain(outcomes, one, other, times):
-        tests = Patients(outcomes, np.arange(len(outcomes)), times, np.zeros((len(outcomes), 1)))
-        return tests.worth(binary, 0, one) - tests.worth(binary, 0, other)
+    def gain(outcomes, one, other, weights):
+        patients = FoldPatients(
+            outcomes, np.arange(len(outcomes)), weights, np.zeros((len(outcomes), 1))
+        )
+        return patients.task_value(binary, 0, one) - patients.task_value(binary, 0, other)
 
     size = 150
     truth = np.std([gain(*draw(size), np.ones((1, size)))[0] for _ in range(300)])
-    told = []
+    errors = []
     for _ in range(20):
-        times = random.multinomial(size, np.full(size, 1 / size), 200).astype(float)
-        told.append(np.std(gain(*draw(size), times)))
-    assert np.mean(told) == pytest.approx(truth, rel=0.15)
+        weights = random.multinomial(size, np.full(size, 1 / size), 200).astype(float)
+        errors.append(np.std(gain(*draw(size), weights)))
+    assert np.mean(errors) == pytest.approx(truth, rel=0.15)

@@ -1,4 +1,4 @@
-"""The matrix adds up, and says how far it is to be believed."""
+"""TIM: sums of rows, intervals, agreement of halves, and the command."""
 
 import tomllib
 from itertools import chain
@@ -9,21 +9,28 @@ from typer.testing import CliRunner
 
 from model.cli.main import app
 from model.network.checkpoint import Checkpoint
-from model.tim.coalition_training import FOLDS, alone, coalitions, together
-from model.tim.matrix import Worth, correlation, matrix
+from model.tim.coalition_training import (
+    FOLDS,
+    all_task_jobs,
+    first_coalitions,
+    single_task_jobs,
+)
+from model.tim.matrix import CoalitionValues, compute_tim, correlation
 from tests.support.cohorts import CHOSEN, make_cohort, save
 
 
-def test_a_row_adds_up_to_what_learning_together_brings(trained):
+def test_a_row_adds_up_to_the_multitask_gain(trained):
     folder, cohort = trained
-    found = matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 120), "m3h-model tim …")
+    found = compute_tim(
+        CoalitionValues(folder, cohort), first_coalitions(len(CHOSEN), 120), "m3h-model tim …"
+    )
     assert found.tasks == found.sources == CHOSEN
-    worth = Worth(folder, cohort)
+    values = CoalitionValues(folder, cohort)
     for source, row in enumerate(found.matrix):
         assert row[source] is None
         gain = [
-            np.mean([worth.of(job)[source][0] for job in together(len(CHOSEN), fold)])
-            - np.mean([worth.of(job)[source][0] for job in alone(source, fold)])
+            np.mean([values.of(job)[source][0] for job in all_task_jobs(len(CHOSEN), fold)])
+            - np.mean([values.of(job)[source][0] for job in single_task_jobs(source, fold)])
             for fold in range(FOLDS)
         ]
         assert found.multitask_gain[source] == pytest.approx(np.mean(gain), abs=1e-5)
@@ -45,15 +52,15 @@ def test_a_row_adds_up_to_what_learning_together_brings(trained):
 
 def test_too_few_coalitions_are_refused(trained):
     folder, cohort = trained
-    with pytest.raises(ValueError, match="too few to tell 4 tasks apart"):
-        matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 8))
+    with pytest.raises(ValueError, match="too few for 4 tasks"):
+        compute_tim(CoalitionValues(folder, cohort), first_coalitions(len(CHOSEN), 8))
 
 
-def test_matrices_are_compared_row_by_row_about_the_rows_means():
+def test_matrices_are_compared_within_rows():
     random = np.random.default_rng(0)
     one, noise = random.normal(size=(2, 20, 20))
     np.fill_diagonal(one, np.nan)
-    sums = np.arange(20.0)[:, None]  # rows that differ as wholes say nothing
+    sums = np.arange(20.0)[:, None]  # a constant of a row has no effect
     alike = correlation(one + sums, one + noise + sums)
     assert alike.lower < alike.value < alike.upper
     assert alike.value == pytest.approx(1 / np.sqrt(2), abs=0.06)
@@ -64,14 +71,17 @@ def test_matrices_are_compared_row_by_row_about_the_rows_means():
     assert correlation(one, one).value == pytest.approx(1)
 
 
-def test_a_matrix_that_is_the_same_everywhere_agrees_with_nothing():
+def test_a_constant_matrix_has_no_correlation():
     assert correlation(np.random.default_rng(0).normal(size=(4, 4)), np.eye(4) * np.nan + 1) is None
     assert correlation(np.random.default_rng(0).normal(size=(4, 4)), np.full((4, 4), 0.1)) is None
 
 
-def test_half_of_few_coalitions_is_no_matrix(trained):
+def test_halves_with_too_few_coalitions_have_no_agreement(trained):
     folder, cohort = trained
-    assert matrix(Worth(folder, cohort), coalitions(len(CHOSEN), 30)).halves is None
+    assert (
+        compute_tim(CoalitionValues(folder, cohort), first_coalitions(len(CHOSEN), 30)).halves
+        is None
+    )
 
 
 TOML = """
@@ -91,19 +101,19 @@ def run(*arguments):
     return done.output
 
 
-def test_the_command_leaves_the_matrix_beside_the_model_and_groups_to_train_it_anew(tmp_path):
+def test_the_command_writes_the_matrix_and_groups_for_training(tmp_path):
     cohort, model, work = (tmp_path / name for name in ("cohort", "model", "work"))
     names = ("septic_shock", "sepsis", "length_of_stay")
     save(make_cohort(120).of_tasks(names), cohort)
     config = tmp_path / "small.toml"
     config.write_text(TOML)
     run("train", "--cohort", cohort, "--config", config, "--out", model)
-    asked = ("tim", model, "--cohort", cohort, "--work", work, "--device", "cpu")
-    run(*asked, "--coalitions", 24)
+    command = ("tim", model, "--cohort", cohort, "--work", work, "--device", "cpu")
+    run(*command, "--coalitions", 24)
     few = Checkpoint.load(model).tim
     groups = tmp_path / "groups.toml"
-    told = run(*asked, "--coalitions", 36, "--suggest-groups", groups)
-    assert "of 6 cells are certain" in told
+    output = run(*command, "--coalitions", 36, "--suggest-groups", groups)
+    assert "of 6 cells are certain" in output
     more = Checkpoint.load(model).tim
     assert (few.coalitions, more.coalitions) == (24, 36)
     assert more.tasks == names
@@ -113,9 +123,9 @@ def test_the_command_leaves_the_matrix_beside_the_model_and_groups_to_train_it_a
     run("train", "--cohort", cohort, "--config", config, "--out", tmp_path / "grouped")
 
     save(make_cohort(120, seed=1).of_tasks(names), tmp_path / "other")
-    few = CliRunner().invoke(app, [*map(str, asked), "--coalitions", "9"])
+    few = CliRunner().invoke(app, [*map(str, command), "--coalitions", "9"])
     assert few.exit_code == 2
     refused = CliRunner().invoke(
-        app, [*map(str, asked[:3]), str(tmp_path / "other"), *map(str, asked[4:])]
+        app, [*map(str, command[:3]), str(tmp_path / "other"), *map(str, command[4:])]
     )
     assert refused.exit_code == 2

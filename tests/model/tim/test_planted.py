@@ -1,4 +1,4 @@
-"""TIM tells which tasks were made to have a cause in common, and that noise teaches nothing."""
+"""TIM recovers planted common causes of tasks, and a task of noise helps no other."""
 
 from dataclasses import replace
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from model.tim.coalition_training import Games, coalitions, every_job
-from model.tim.matrix import Worth, matrix
+from model.tim.coalition_training import CoalitionTraining, all_jobs, first_coalitions
+from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.task_groups import suggest
 from tests.support.cohorts import CONFIG, make_cohort
 
-# The first three have one cause, the next three another; the labels of the last are dealt.
+# The first three have one cause, the next three another; the labels of the last are random.
 NAMES = (
     "sepsis",
     "pneumonia",
@@ -26,7 +26,7 @@ COALITIONS = 150
 
 
 def planted(count=400):
-    """Two causes, each seen in a variable of its own."""
+    """Patients with two causes; each cause shows in its own variable."""
     cohort = make_cohort(count).of_tasks(NAMES)
     draw = np.random.default_rng(1)
     causes = draw.normal(size=(count, 3))
@@ -49,18 +49,20 @@ def planted(count=400):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Of networks so narrow that tasks must share what they learn."""
+    """TIM of networks that are so narrow that tasks must share features."""
     folder, cohort = tmp_path_factory.mktemp("planted"), planted()
     net = CONFIG.net.model_copy(update={"width": 1, "task_width": 4, "dropout": 0.0})
     config = CONFIG.model_copy(
         update={"net": net, "members": 3, "epochs": 15, "learning_rate": 0.03, "averaging": 0.8}
     )
-    for _ in Games(cohort, config).run_at_once(every_job(len(NAMES), COALITIONS), folder):
+    for _ in CoalitionTraining(cohort, config).run_batched(
+        all_jobs(len(NAMES), COALITIONS), folder
+    ):
         pass
-    return matrix(Worth(folder, cohort), coalitions(len(NAMES), COALITIONS))
+    return compute_tim(CoalitionValues(folder, cohort), first_coalitions(len(NAMES), COALITIONS))
 
 
-def test_tasks_with_a_cause_in_common_are_told_from_others(found):
+def test_tasks_with_a_common_cause_have_larger_cells(found):
     cause = np.array([CAUSE[name] for name in found.tasks])
     cells = np.array(found.matrix, dtype=float)
     pairs = (cause[:, None] < 2) & (cause < 2) & ~np.eye(len(cause), dtype=bool)
@@ -70,17 +72,17 @@ def test_tasks_with_a_cause_in_common_are_told_from_others(found):
         assert related[i, np.nanargmax(cells[i])]
 
 
-def test_a_task_of_noise_teaches_nobody_and_others_are_certain_to(found):
+def test_no_cell_of_a_task_of_noise_is_certain(found):
     certain = np.array(found.certain)
     assert not certain[:, found.tasks.index("depression")].any()
     assert certain.any()
 
 
-def test_halves_of_the_coalitions_agree_more_than_by_chance(found):
+def test_halves_of_the_coalitions_agree(found):
     assert found.halves.lower > 0
 
 
-def test_the_groups_that_are_suggested_are_the_causes(found):
+def test_the_suggested_groups_are_the_causes(found):
     groups = suggest(found)
     caused = [sorted(set(group) & set(NAMES[:6])) for group in groups]
     assert sorted(filter(None, caused)) == sorted(sorted(part) for part in (NAMES[:3], NAMES[3:6]))

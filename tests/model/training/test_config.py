@@ -1,4 +1,4 @@
-"""What a configuration file may say, and what is told of one that cannot be read."""
+"""Configuration files: values, defaults, and one-line errors."""
 
 import json
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.training.config import ConfigError, read_choices, read_config
-from model.training.prepare import TrainConfig
+from model.training.config import ConfigError, TrainConfig, read_choices, read_config
 
 
 def fault_of(path):
@@ -20,7 +19,7 @@ def fault_of(path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("epochs = = 3", "line 1, column 10"),
         ("members = 2\n[net\nwidth = 8", "line 2"),
@@ -50,33 +49,33 @@ def fault_of(path):
         ("[loss_weights]\nbinary = -1.0", "loss_weights.binary: Input should be greater"),
     ],
 )
-def test_a_fault_is_one_line_that_names_the_file_and_the_place(text, said, tmp_path):
+def test_a_fault_is_one_line_with_file_and_position(text, expected, tmp_path):
     path = tmp_path / "train.toml"
     path.write_text(text)
-    assert said in fault_of(path)
+    assert expected in fault_of(path)
 
 
-def test_every_fault_is_named(tmp_path):
+def test_all_faults_are_named(tmp_path):
     path = tmp_path / "train.toml"
     path.write_text('epoch = 3\nmembers = "two"\n[net]\nwidht = 1')
-    said = fault_of(path)
-    assert all(name in said for name in ("epoch is not", "members: ", "net.widht is not"))
+    message = fault_of(path)
+    assert all(name in message for name in ("epoch is not", "members: ", "net.widht is not"))
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(make, said, tmp_path):
+def test_a_file_that_cannot_be_read_is_named(make, expected, tmp_path):
     make(tmp_path / "train.toml")
-    assert said in fault_of(tmp_path / "train.toml")
+    assert expected in fault_of(tmp_path / "train.toml")
 
 
-def test_what_a_file_does_not_name_keeps_its_default(tmp_path):
+def test_a_setting_that_is_not_named_keeps_its_default(tmp_path):
     path = tmp_path / "train.toml"
     path.write_text(
         "learning_rate = 1\n[loss_weights]\nbinary = 2.0\n"
@@ -91,8 +90,8 @@ def test_what_a_file_does_not_name_keeps_its_default(tmp_path):
     assert read_config(None) == default
 
 
-def test_every_default_can_be_written_into_a_file(tmp_path):
-    """As TOML has it: what JSON writes of numbers, texts and lists is TOML."""
+def test_all_defaults_can_be_written_to_a_file(tmp_path):
+    """JSON's numbers, strings and lists are valid TOML."""
     raw = TrainConfig().model_dump(mode="json")
     lines = [f"{k} = {json.dumps(v)}" for k, v in raw.items() if not isinstance(v, dict)]
     for table, values in [("net", raw["net"]), ("loss_weights", raw["loss_weights"])]:
@@ -110,23 +109,23 @@ def test_every_default_can_be_written_into_a_file(tmp_path):
         "".join
     )
 )
-def test_whatever_is_in_a_file_is_read_or_told_in_one_line(tmp_path_factory, text):
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("config") / "train.toml"
     path.write_text(text, encoding="utf-8")
-    told = ""
+    message = ""
     try:
         read_config(path)
     except ConfigError as error:
-        told = str(error)
-    assert "\n" not in told
+        message = str(error)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"m3h": 3}', '{"m3h": {"all": {"external": "x"}}}', "\ud800"]
 )
-def test_choices_that_cannot_be_read_are_told_in_one_line(text, tmp_path):
+def test_unreadable_choices_are_refused_in_one_line(text, tmp_path):
     path = tmp_path / "tuned.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(ConfigError, match="no outcome of 'm3h-model tune'") as caught:
+    with pytest.raises(ConfigError, match="no output of 'm3h-model tune'") as caught:
         read_choices(path)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A damaged cohort or checkpoint is told in one line that names the file, whatever the damage."""
+"""Any damage of a cohort or checkpoint gives a one-line error that names the file."""
 
 import json
 import os
@@ -13,14 +13,15 @@ from export.cli import app as export_app
 from model.cli.main import app as model_app
 from model.cohorts.samples import Samples
 from model.cohorts.store import COHORT, Cohort, CohortError
+from model.errors import RunError
 from model.network.checkpoint import FACTS, WEIGHTS, Checkpoint, CheckpointError
-from model.training.prepare import Prepared, RunError
-from model.training.train import STATE, Trainer
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE, Trainer
 from schemas.manifest import TOKENIZER, sha256
 from tests.support.cohorts import CONFIG, make_cohort, save
 from tests.support.damaged_files import copied, damage_file, damage_json
 
-ONE = CONFIG.model_copy(update={"members": 2, "epochs": 1})
+CONFIG_OF_ONE_EPOCH = CONFIG.model_copy(update={"members": 2, "epochs": 1})
 SHARD = "shard.npz"
 OTHER_TYPES = ["U4", "f8", "i2", "c16", "O", ">f4", "S3", "M8[s]"]
 EXAMPLES = settings(max_examples=120, deadline=None, database=None)
@@ -35,9 +36,9 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A checkpoint, and the state of a member beside it."""
+    """A checkpoint with the state of a member."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    trainer = Trainer(Prepared([make_cohort(40)], ONE))
+    trainer = Trainer(PreparedTraining([make_cohort(40)], CONFIG_OF_ONE_EPOCH))
     for _ in trainer.run(folder):
         pass
     trainer.checkpoint().save(folder)
@@ -45,24 +46,24 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def target(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged") / "copy"
 
 
 def fault_of(read, error):
-    """What `read` says, in one line; "" if it takes no offence."""
-    told = ""
+    """The one-line error of `read`; "" without an error."""
+    message = ""
     try:
         read()
     except error as caught:
-        told = str(caught)
-        assert told
-    assert "\n" not in told
-    return told
+        message = str(caught)
+        assert message
+    assert "\n" not in message
+    return message
 
 
 def with_digests(folder):
-    """As if the cohort had been made as it is now."""
+    """Updates the digests to the present content."""
     facts = json.loads((folder / COHORT).read_bytes())
     facts["shards"] = {SHARD: sha256((folder / SHARD).read_bytes())}
     (folder / COHORT).write_text(json.dumps(facts))
@@ -79,11 +80,11 @@ def with_arrays(folder, **changed):
 
 
 @pytest.mark.parametrize("name", [COHORT, TOKENIZER, SHARD])
-def test_a_damaged_file_of_a_cohort_is_named(cohort, place, name):
+def test_a_damaged_file_of_a_cohort_is_named(cohort, target, name):
     @EXAMPLES
     @given(st.data())
     def try_one(data):
-        folder = copied(cohort, place)
+        folder = copied(cohort, target)
         damage_file(data.draw, folder / name)
         said = fault_of(lambda: Cohort.load(folder), CohortError)
         assert said == "" or said.startswith(str(folder))
@@ -91,11 +92,11 @@ def test_a_damaged_file_of_a_cohort_is_named(cohort, place, name):
     try_one()
 
 
-def test_a_damaged_description_of_a_cohort_is_named(cohort, place):
+def test_damaged_facts_of_a_cohort_are_named(cohort, target):
     @EXAMPLES
     @given(st.data())
     def try_one(data):
-        folder = copied(cohort, place)
+        folder = copied(cohort, target)
         damage_json(data.draw, folder / COHORT)
         said = fault_of(lambda: Cohort.load(folder), CohortError)
         assert said == "" or said.startswith(str(folder))
@@ -103,13 +104,13 @@ def test_a_damaged_description_of_a_cohort_is_named(cohort, place):
     try_one()
 
 
-def test_a_damaged_shard_whose_digest_holds_is_named(cohort, place):
-    """As a program of one's own writes it, not as a disk damages it."""
+def test_a_damaged_shard_with_a_matching_digest_is_named(cohort, target):
+    """The damage of a faulty writer, not that of a disk."""
 
     @EXAMPLES
     @given(st.data())
     def try_one(data):
-        folder = copied(cohort, place)
+        folder = copied(cohort, target)
         damage_file(data.draw, folder / SHARD)
         if (folder / SHARD).is_file():
             with_digests(folder)
@@ -119,13 +120,13 @@ def test_a_damaged_shard_whose_digest_holds_is_named(cohort, place):
     try_one()
 
 
-def test_arrays_of_another_type_or_shape_are_named(cohort, place):
+def test_arrays_of_another_type_or_shape_are_named(cohort, target):
     samples = Cohort.load(cohort).samples
 
     @EXAMPLES
     @given(st.sampled_from(list(vars(samples))), st.data())
     def try_one(name, data):
-        folder, array = copied(cohort, place), getattr(samples, name)
+        folder, array = copied(cohort, target), getattr(samples, name)
         others = [o for o in OTHER_TYPES if np.dtype(o).kind != "U" or array.dtype.kind != "U"]
         other = data.draw(st.sampled_from(others))
         changed = data.draw(
@@ -162,14 +163,14 @@ def test_arrays_of_another_type_or_shape_are_named(cohort, place):
         (lambda s: vars(s.take(np.arange(0))), "the shard holds no record"),
     ],
 )
-def test_values_that_no_cohort_has_are_named(cohort, place, change, said):
-    folder = copied(cohort, place)
+def test_invalid_values_are_named(cohort, target, change, said):
+    folder = copied(cohort, target)
     with_arrays(folder, **change(Cohort.load(cohort).samples))
     assert said in fault_of(lambda: Cohort.load(folder), CohortError)
 
 
 class Marked:
-    """Its unpickling would leave a file."""
+    """Unpickling it would create a folder."""
 
     def __init__(self, path):
         self.path = path
@@ -178,23 +179,23 @@ class Marked:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_pickled_object_is_never_loaded(cohort, place, tmp_path):
-    folder = copied(cohort, place)
+def test_a_pickled_object_is_never_loaded(cohort, target, tmp_path):
+    folder = copied(cohort, target)
     mark = tmp_path / "was here"
     with_arrays(folder, tabular=np.array([Marked(mark)], dtype=object))
     assert "Object arrays cannot be loaded" in fault_of(lambda: Cohort.load(folder), CohortError)
     assert not mark.exists()
 
 
-def test_a_shard_is_a_file_of_the_folder(cohort, place):
-    folder = copied(cohort, place)
+def test_a_shard_outside_the_folder_is_refused(cohort, target):
+    folder = copied(cohort, target)
     facts = json.loads((folder / COHORT).read_bytes())
     facts["shards"] = {f"../{cohort.name}/{SHARD}": next(iter(facts["shards"].values()))}
     (folder / COHORT).write_text(json.dumps(facts))
     assert "shards" in fault_of(lambda: Cohort.load(folder), CohortError)
 
 
-def test_a_whole_cohort_is_read(cohort):
+def test_an_undamaged_cohort_is_read(cohort):
     samples = Cohort.load(cohort).samples
     for name, array in vars(make_cohort(40).samples).items():
         np.testing.assert_array_equal(getattr(samples, name), array)
@@ -205,11 +206,11 @@ def test_a_whole_cohort_is_read(cohort):
 
 
 @pytest.mark.parametrize("name", [FACTS, WEIGHTS, TOKENIZER])
-def test_a_damaged_file_of_a_checkpoint_is_named(run_folder, place, name):
+def test_a_damaged_file_of_a_checkpoint_is_named(run_folder, target, name):
     @EXAMPLES
     @given(st.data())
     def try_one(data):
-        folder = copied(run_folder, place)
+        folder = copied(run_folder, target)
         damage_file(data.draw, folder / name)
         said = fault_of(lambda: Checkpoint.load(folder), CheckpointError)
         assert said == "" or said.startswith(str(folder))
@@ -217,26 +218,26 @@ def test_a_damaged_file_of_a_checkpoint_is_named(run_folder, place, name):
     try_one()
 
 
-def test_a_damaged_description_of_a_checkpoint_is_told(run_folder, place):
+def test_damaged_facts_of_a_checkpoint_are_reported(run_folder, target):
     @EXAMPLES
     @given(st.data())
     def try_one(data):
-        folder = copied(run_folder, place)
+        folder = copied(run_folder, target)
         damage_json(data.draw, folder / FACTS)
         fault_of(lambda: Checkpoint.load(folder).net(), CheckpointError)
 
     try_one()
 
 
-def test_a_damaged_matrix_beside_a_checkpoint_is_named(run_folder, place):
-    folder = copied(run_folder, place)
+def test_a_damaged_matrix_beside_a_checkpoint_is_named(run_folder, target):
+    folder = copied(run_folder, target)
     (folder / "tim.json").write_text('{"tasks": 3}')
     said = fault_of(lambda: Checkpoint.load(folder), CheckpointError)
     assert said.startswith(f"{folder / 'tim.json'}: ")
 
 
-def test_weights_of_another_network_are_told(run_folder, place):
-    folder = copied(run_folder, place)
+def test_weights_of_another_network_are_refused(run_folder, target):
+    folder = copied(run_folder, target)
     facts = json.loads((folder / FACTS).read_bytes())
     facts["net"]["width"] += 1
     (folder / FACTS).write_text(json.dumps(facts))
@@ -245,13 +246,13 @@ def test_weights_of_another_network_are_told(run_folder, place):
     )
 
 
-def test_a_damaged_state_of_a_run_is_named(run_folder, place):
-    prepared = Prepared([make_cohort(40)], ONE)
+def test_a_damaged_state_of_a_run_is_named(run_folder, target):
+    prepared = PreparedTraining([make_cohort(40)], CONFIG_OF_ONE_EPOCH)
 
     @settings(max_examples=40, deadline=None, database=None)
     @given(st.data())
     def try_one(data):
-        folder = copied(run_folder, place)
+        folder = copied(run_folder, target)
         damage_file(data.draw, folder / STATE.format(0))
         said = fault_of(lambda: next(iter(Trainer(prepared).run(folder)), None), RunError)
         assert said == "" or said.startswith(str(folder))
@@ -262,8 +263,8 @@ def test_a_damaged_state_of_a_run_is_named(run_folder, place):
 # ------------------------------------------------------------------------------------- the commands
 
 
-def said_by(app, *arguments):
-    """What a command that fails says, which is one line."""
+def error_of(app, *arguments):
+    """The one-line error of a command that must fail."""
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     assert done.exit_code == 2, done.output
     assert isinstance(done.exception, SystemExit)
@@ -271,27 +272,27 @@ def said_by(app, *arguments):
     return line
 
 
-def test_the_commands_tell_a_fault_in_one_line(cohort, run_folder, place, bundle_dir, tmp_path):
-    folder = copied(cohort, place)
+def test_the_commands_print_one_line_for_a_fault(cohort, run_folder, target, bundle_dir, tmp_path):
+    folder = copied(cohort, target)
     (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:100])
     named = f"{folder / SHARD} was changed since the cohort was made"
     train = ("train", "--cohort", folder, "--out", tmp_path / "run")
-    assert said_by(model_app, *train) == f"m3h-model: {named}"
-    assert said_by(model_app, "score", run_folder, "--cohort", folder) == f"m3h-model: {named}"
+    assert error_of(model_app, *train) == f"m3h-model: {named}"
+    assert error_of(model_app, "score", run_folder, "--cohort", folder) == f"m3h-model: {named}"
     by = ("--recalibrate", folder)
-    assert said_by(export_app, bundle_dir, tmp_path / "b", *by) == f"m3h-export: {named}"
+    assert error_of(export_app, bundle_dir, tmp_path / "b", *by) == f"m3h-export: {named}"
     reduced = ("--precision", "int8", "--cohort", folder)
-    assert said_by(export_app, bundle_dir, tmp_path / "b", *reduced) == f"m3h-export: {named}"
+    assert error_of(export_app, bundle_dir, tmp_path / "b", *reduced) == f"m3h-export: {named}"
     broken = copied(run_folder, tmp_path / "broken")
     (broken / FACTS).write_text("{}")
     assert (
-        said_by(export_app, broken, tmp_path / "b")
+        error_of(export_app, broken, tmp_path / "b")
         == f"m3h-export: {broken / FACTS}: spec is missing"
     )
     assert not (tmp_path / "b").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(cohort, tmp_path):
+def test_an_unwritable_folder_is_named(cohort, tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"
     command = ["train", "--cohort", str(cohort), "--out", str(out), "--device", "cpu"]

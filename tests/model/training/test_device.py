@@ -1,12 +1,12 @@
-"""Training is the same on every device, but for rounding."""
+"""Training gives the same results on all devices, but for rounding."""
 
 import pytest
 import torch
 
 from model.training.device import CPU, Device, DeviceError
-from model.training.distributed import Processes
-from model.training.prepare import Prepared
-from model.training.train import Trainer
+from model.training.distributed import ProcessGroup
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from tests.support.cohorts import CONFIG, make_cohort
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
@@ -20,7 +20,7 @@ def on_cpu():
 
 
 def trained(device):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG, device=device))
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG, device=device))
     return trainer, list(trainer.run())
 
 
@@ -36,20 +36,20 @@ def assert_alike(found, expected, tolerance):
 
 
 @no_cuda
-def test_a_gpu_that_is_not_there_is_refused_by_name_of_what_is_allowed():
+def test_a_missing_gpu_is_refused_with_the_allowed_devices():
     with pytest.raises(DeviceError, match=r"no CUDA GPU here.*auto or cpu"):
         Device.choose("cuda")
 
 
 @no_cuda
-def test_without_a_gpu_training_is_on_the_cpu_in_full_precision():
+def test_without_a_gpu_the_device_is_the_cpu_in_fp32():
     assert Device.choose("auto") == CPU == Device.choose("cpu")
     assert str(CPU) == "cpu in fp32"
 
 
-def test_bfloat16_learns_nearly_the_same_and_keeps_its_weights_in_float32(on_cpu, tmp_path):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG, device=BF16))
-    seen = set()  # what a layer gives, while it learns and else
+def test_bfloat16_gives_nearly_the_same_and_float32_weights(on_cpu, tmp_path):
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG, device=BF16))
+    seen = set()  # dtypes of a layer's output, and whether it trains
     trainer.net.member(0).fusion.attention.key.register_forward_hook(
         lambda module, inputs, output: seen.add((output.dtype, module.training))
     )
@@ -60,13 +60,13 @@ def test_bfloat16_learns_nearly_the_same_and_keeps_its_weights_in_float32(on_cpu
 
 
 @cuda
-def test_a_gpu_learns_nearly_the_same_as_a_cpu(on_cpu):
-    exact = Device(Device.choose("cuda").where)
+def test_a_gpu_gives_nearly_the_same_as_a_cpu(on_cpu):
+    exact = Device(Device.choose("cuda").torch_device)
     assert_alike(trained(exact), on_cpu, 1e-3)
 
 
 @cuda
-def test_a_gpu_learns_nearly_the_same_in_bfloat16(on_cpu):
+def test_a_gpu_gives_nearly_the_same_in_bfloat16(on_cpu):
     device = Device.choose("cuda")
     assert device.bf16 == torch.cuda.is_bf16_supported(including_emulation=False)
     trainer, epochs = trained(device)
@@ -75,17 +75,17 @@ def test_a_gpu_learns_nearly_the_same_in_bfloat16(on_cpu):
 
 
 @cuda
-def test_what_does_not_fit_on_the_gpu_is_moved_in_batches(on_cpu):
-    where = Device.choose("cuda").where
-    crowded = Device(where, sharers=10**9)
+def test_representations_that_do_not_fit_on_the_gpu_stay_on_the_cpu(on_cpu):
+    torch_device = Device.choose("cuda").torch_device
+    crowded = Device(torch_device, sharers=10**9)
     trainer, epochs = trained(crowded)
     assert {v.device.type for v in trainer.prepared.represented.vectors.values()} == {"cpu"}
     assert_alike((trainer, epochs), on_cpu, 1e-3)
 
 
 @cuda
-def test_a_machine_with_fewer_gpus_than_processes_has_them_shared():
+def test_processes_share_gpus_if_there_are_too_few():
     gpus = torch.cuda.device_count()
-    device = Device.choose("auto", Processes(gpus, gpus + 1, gpus, gpus + 1))
-    assert device.where.index == 0
+    device = Device.choose("auto", ProcessGroup(gpus, gpus + 1, gpus, gpus + 1))
+    assert device.torch_device.index == 0
     assert device.sharers == 2

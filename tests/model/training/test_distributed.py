@@ -1,4 +1,4 @@
-"""Several processes train the model that one would have trained, and none waits for a dead one."""
+"""Several processes train the same model as one, and stop if another process dies."""
 
 import csv
 import os
@@ -14,10 +14,11 @@ import torch
 
 from model.cohorts import labels, synthetic
 from model.cohorts.store import write
+from model.errors import RunError
 from model.network.checkpoint import Checkpoint
-from model.training.distributed import Processes
-from model.training.prepare import Prepared, RunError
-from model.training.train import STATE
+from model.training.distributed import ProcessGroup
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE
 from model.training.training_log import EPOCHS as EPOCHS_FILE
 from schemas.features import FeatureSpec
 from tests.support.cohorts import CONFIG, make_cohort
@@ -61,7 +62,7 @@ def train(folder, out):
 
 
 def run(command):
-    """What a command that succeeds says; one thread, as torchrun gives each of its processes."""
+    """Runs a command that must succeed, with one thread, as torchrun runs its processes."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -70,9 +71,9 @@ def run(command):
 
 def start(command, rank, size, port, **more):
     """One of `size` processes, as a launcher starts it."""
-    told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
-    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    env = {**os.environ, **{name: str(value) for name, value in told.items()}}
+    variables = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    env = {**os.environ, **{name: str(value) for name, value in variables.items()}}
     return subprocess.Popen(command, env=env, text=True, stderr=subprocess.PIPE, **more)
 
 
@@ -96,47 +97,45 @@ def epochs(folder):
         return sorted((int(row["member"]), int(row["epoch"])) for row in csv.DictReader(file))
 
 
-def test_two_processes_train_the_model_that_one_trains(folder, alone, tmp_path):
+def test_two_processes_train_the_same_model_as_one(folder, alone, tmp_path):
     launch = [str(BIN / "torchrun"), "--standalone", "--no-python", "--nproc-per-node", "2"]
     ran = run(launch + train(folder, tmp_path))
     assert ran.stdout.count("checkpoint of 3 members") == 1
     for k in range(MEMBERS):
         assert ran.stderr.count(f"member {k + 1}/{MEMBERS}, epoch  1/{EPOCHS} ") == 1
     assert "rank 1 of 2 has trained its members; it waits for the others" in ran.stderr
-    # What one rank knows of its member is told by the other that writes the checkpoint.
+    # The first rank warns of members that the other rank trained.
     assert "warning: member 2 was still improving at epoch 3, its last" in ran.stderr
     assert_alike(Checkpoint.load(tmp_path), alone)
     assert not list(tmp_path.glob("member-*"))
     assert epochs(tmp_path) == [(k + 1, n + 1) for k in range(MEMBERS) for n in range(EPOCHS)]
 
 
-def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_fewer(
-    folder, alone, tmp_path
-):
+def test_the_others_stop_if_a_process_dies_and_fewer_can_resume(folder, alone, tmp_path):
     command, port = train(folder, tmp_path), free_port()
     first, second = (start(command, rank, 2, port) for rank in range(2))
     while not (tmp_path / STATE.format(1)).is_file():
         assert second.poll() is None, second.stderr.read()
         time.sleep(0.01)
     second.send_signal(signal.SIGKILL)
-    _, said = first.communicate(timeout=300)
+    _, stderr = first.communicate(timeout=300)
     second.communicate()
     assert first.returncode == 2
-    assert "rank 0 of 2 stops, because another process ended" in said
-    assert "Traceback" not in said
+    assert "rank 0 of 2 stops because another process ended" in stderr
+    assert "Traceback" not in stderr
     assert not (tmp_path / "checkpoint.json").exists()
     ran = run(command)
-    assert "member 1/3" not in ran.stderr  # it was ready, and is not trained again
+    assert "member 1/3" not in ran.stderr  # it was complete and is not trained again
     assert epochs(tmp_path) == [(k + 1, n + 1) for k in range(MEMBERS) for n in range(EPOCHS)]
     assert_alike(Checkpoint.load(tmp_path), alone)
 
 
-def test_what_is_dealt_to_the_processes_is_there_on_each():
+def test_all_processes_get_all_computed_items():
     script = (
         "import torch\n"
-        "from model.training.distributed import join\n"
-        "with join() as processes:\n"
-        "    parts = processes.share([3, 1, 2], lambda n: torch.full((n, 2), n).byte() + 1)\n"
+        "from model.training.distributed import join_process_group\n"
+        "with join_process_group() as processes:\n"
+        "    parts = processes.compute_all([3, 1, 2], lambda n: torch.full((n, 2), n).byte() + 1)\n"
         "    assert processes.size == 2\n"
         "print([part.tolist() for part in parts])\n"
     )
@@ -145,17 +144,17 @@ def test_what_is_dealt_to_the_processes_is_there_on_each():
     both = [start(command, rank, 2, port, stdout=subprocess.PIPE) for rank in range(2)]
     expected = str([[[n + 1, n + 1]] * n for n in (3, 1, 2)])
     for process in both:
-        out, said = process.communicate(timeout=300)
-        assert out.strip() == expected, said
+        out, stderr = process.communicate(timeout=300)
+        assert out.strip() == expected, stderr
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_every_member_is_trained_by_one_process(size):
-    dealt = [Processes(rank, size).mine(5) for rank in range(size)]
-    assert sorted(k for mine in dealt for k in mine) == [0, 1, 2, 3, 4]
-    assert all(Processes(0, size).owner(k) == r for r in range(size) for k in dealt[r])
+def test_each_member_is_trained_by_exactly_one_process(size):
+    owned = [ProcessGroup(rank, size).own(5) for rank in range(size)]
+    assert sorted(k for own in owned for k in own) == [0, 1, 2, 3, 4]
+    assert all(ProcessGroup(0, size).owner(k) == r for r in range(size) for k in owned[r])
 
 
-def test_processes_that_would_have_nothing_to_train_are_refused():
-    with pytest.raises(RunError, match=r"3 processes, but 2 members.*members = 3"):
-        Prepared([make_cohort()], CONFIG, processes=Processes(rank=2, size=3))
+def test_more_processes_than_members_are_refused():
+    with pytest.raises(RunError, match=r"3 processes cannot train 2 members.*members = 3"):
+        PreparedTraining([make_cohort()], CONFIG, processes=ProcessGroup(rank=2, size=3))

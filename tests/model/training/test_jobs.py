@@ -1,22 +1,22 @@
-"""A folder of jobs holds those of one run, whole files only."""
+"""A folder of jobs belongs to one run."""
 
 import numpy as np
 import pytest
 
-from model.training.jobs import claim, keep
-from model.training.prepare import RunError
+from model.errors import RunError
+from model.training.jobs import claim_folder, write_arrays
 
 
-def test_a_folder_takes_the_jobs_of_one_run_alone(tmp_path):
+def test_a_folder_of_another_run_is_refused(tmp_path):
     folder = tmp_path / "work"
-    claim(folder, {"cohort": "a", "training": {"epochs": 3}})
-    keep({"x": np.zeros(2)}, folder / "1.npz")
-    claim(folder, {"training": {"epochs": 3}, "cohort": "a"})
+    claim_folder(folder, {"cohort": "a", "training": {"epochs": 3}})
+    write_arrays({"x": np.zeros(2)}, folder / "1.npz")
+    claim_folder(folder, {"training": {"epochs": 3}, "cohort": "a"})
     with pytest.raises(RunError, match="work holds another run"):
-        claim(folder, {"cohort": "b", "training": {"epochs": 3}})
+        claim_folder(folder, {"cohort": "b", "training": {"epochs": 3}})
 
 
-def test_files_that_nobody_knows_are_not_taken_for_this_run(tmp_path):
-    keep({"x": np.zeros(2)}, tmp_path / "1.npz")
+def test_a_folder_with_unidentified_files_is_refused(tmp_path):
+    write_arrays({"x": np.zeros(2)}, tmp_path / "1.npz")
     with pytest.raises(RunError, match="holds another run"):
-        claim(tmp_path, {"cohort": "a"})
+        claim_folder(tmp_path, {"cohort": "a"})

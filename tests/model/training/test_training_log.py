@@ -1,4 +1,4 @@
-"""What a training run leaves of its epochs, also when it is killed, resumed or shared."""
+"""The log of a training run, also if the run is killed, resumed or distributed."""
 
 import csv
 import math
@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from model.training.prepare import Prepared
-from model.training.progress import EpochsLeft
-from model.training.train import Trainer
+from model.cli.progress import RemainingEpochs
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from model.training.training_log import EPOCHS, TENSORBOARD, Epoch, TrainingLog
 from tests.support.cohorts import CONFIG, make_cohort
 
@@ -27,13 +27,13 @@ def numbers(folder):
     return [(int(row["member"]), int(row["epoch"])) for row in read(folder)]
 
 
-def test_a_resumed_run_has_every_epoch_once_and_the_figures_of_a_whole_one(tmp_path):
+def test_a_resumed_run_has_the_log_of_an_uninterrupted_one(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    trained = list(Trainer(Prepared([make_cohort()], CONFIG)).run(whole))
-    for epoch in Trainer(Prepared([make_cohort()], CONFIG)).run(killed):
+    trained = list(Trainer(PreparedTraining([make_cohort()], CONFIG)).run(whole))
+    for epoch in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(killed):
         if (epoch.member, epoch.number) == (1, 2):
             break
-    for _ in Trainer(Prepared([make_cohort()], CONFIG)).run(killed):
+    for _ in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(killed):
         pass
     assert numbers(whole) == [(e.member + 1, e.number) for e in trained]
     assert numbers(whole) == numbers(killed)
@@ -48,23 +48,23 @@ def test_a_resumed_run_has_every_epoch_once_and_the_figures_of_a_whole_one(tmp_p
         assert row["best"] == str(int(epoch.best))
 
 
-def test_the_auroc_of_an_epoch_is_that_of_the_samples_held_out(tmp_path):
+def test_the_auroc_of_an_epoch_is_that_of_held_out_samples(tmp_path):
     config = CONFIG.model_copy(update={"members": 1, "epochs": 1})
-    trainer = Trainer(Prepared([make_cohort()], config))
+    trainer = Trainer(PreparedTraining([make_cohort()], config))
     (epoch,) = trainer.run(tmp_path)
     from sklearn.metrics import roc_auc_score
 
     areas = []
     for i, name in enumerate(trainer.net.calibrate.names):
         column = [t.name for t in trainer.facts.tasks].index(name)
-        rows, outcome, _ = trainer.calibration(column)
+        rows, outcome, _ = trainer.calibration_samples(column)
         if 0 < outcome.sum() < len(outcome):
             areas.append(roc_auc_score(outcome, trainer.held_out["binary"][rows, i]))
-    # What was held out is said once more with weights of half precision.
+    # The trainer's outputs are computed with weights in half precision.
     assert epoch.auroc == pytest.approx(sum(areas) / len(areas), abs=2e-3)
 
 
-def test_another_run_in_the_same_folder_starts_the_log_anew(tmp_path):
+def test_another_run_in_the_same_folder_restarts_the_log(tmp_path):
     log = TrainingLog(tmp_path, members=3)
     for member in range(3):
         log.resume(member, 0)
@@ -76,7 +76,7 @@ def test_another_run_in_the_same_folder_starts_the_log_anew(tmp_path):
     assert numbers(tmp_path) == [(2, 1)]
 
 
-def test_lines_of_other_columns_are_replaced(tmp_path):
+def test_lines_with_other_columns_are_replaced(tmp_path):
     (tmp_path / EPOCHS).write_text("member,epoch,loss\n1,1,0.5\n")
     log = TrainingLog(tmp_path, members=1)
     log.resume(0, 1)
@@ -85,7 +85,7 @@ def test_lines_of_other_columns_are_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ["1,2", '1,2,"', "1,2,1,0.5\n", "\x00\x00", "hello\n", "\n"])
-def test_a_line_that_was_cut_off_is_passed_over(tmp_path, torn):
+def test_an_incomplete_line_is_removed(tmp_path, torn):
     log = TrainingLog(tmp_path, members=1)
     log.resume(0, 0)
     log.write(epoch_of(0, 1))
@@ -118,14 +118,14 @@ def test_several_processes_write_one_log(tmp_path):
 
 
 def test_tensorboard_has_each_epoch_once(tmp_path):
-    pytest.importorskip("tensorboard", reason="it is of the extra 'test'")
+    pytest.importorskip("tensorboard", reason="needs the extra 'test'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = TrainingLog(tmp_path, members=1)
     log.resume(0, 0)
     for number in (1, 2, 3):
         log.write(epoch_of(0, number, auroc=number / 10))
-    log.resume(0, 2)  # the third was logged, and its state was not kept
+    log.resume(0, 2)  # the third was logged, but its state was not saved
     log.write(epoch_of(0, 3, auroc=0.9))
     log.close()
     events = EventAccumulator(str(tmp_path / TENSORBOARD / "member-1"))
@@ -138,11 +138,11 @@ def test_tensorboard_has_each_epoch_once(tmp_path):
     assert set(events.Tags()["scalars"]) == epoch_of(0, 1).scalars().keys()
 
 
-def test_the_time_that_is_left_follows_what_epochs_took():
-    left = EpochsLeft([0, 2], epochs=10)
+def test_the_remaining_time_follows_the_duration_of_epochs():
+    left = RemainingEpochs([0, 2], epochs=10)
     assert (left.total, left.left) == (20, 20)
-    assert left.trained(epoch_of(0, 1)).total_seconds() == 19 * 2
-    # The second member begins, because the first stopped early.
-    assert left.trained(epoch_of(2, 1)).total_seconds() == 9 * 2
-    assert left.trained(epoch_of(2, 10)).total_seconds() == 0
+    assert left.record(epoch_of(0, 1)).total_seconds() == 19 * 2
+    # The second member starts because the first stopped early.
+    assert left.record(epoch_of(2, 1)).total_seconds() == 9 * 2
+    assert left.record(epoch_of(2, 10)).total_seconds() == 0
     assert math.isclose(left.left, 0)

@@ -1,13 +1,13 @@
-"""A run can be repeated, killed and resumed, and learns what there is to learn."""
+"""Training is reproducible and resumable, and learns a signal."""
 
 import numpy as np
 import pytest
 import torch
 
 from model.network.checkpoint import Checkpoint
-from model.training.data import Represented, raw_outputs
-from model.training.prepare import Prepared
-from model.training.train import STATE, Trainer
+from model.training.data import RepresentedSamples, ensemble_outputs
+from model.training.preparation import PreparedTraining
+from model.training.trainer import STATE, Trainer
 from tests.support.cohorts import CONFIG, NAMES, make_cohort
 
 
@@ -25,70 +25,72 @@ def assert_equal(one, other):
 
 def test_the_same_seed_gives_the_same_model():
     assert_equal(
-        run(Trainer(Prepared([make_cohort()], CONFIG))),
-        run(Trainer(Prepared([make_cohort()], CONFIG))),
+        run(Trainer(PreparedTraining([make_cohort()], CONFIG))),
+        run(Trainer(PreparedTraining([make_cohort()], CONFIG))),
     )
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(tmp_path):
-    whole = run(Trainer(Prepared([make_cohort()], CONFIG)))
-    for epoch in Trainer(Prepared([make_cohort()], CONFIG)).run(tmp_path):
+def test_a_resumed_run_gives_the_same_model(tmp_path):
+    whole = run(Trainer(PreparedTraining([make_cohort()], CONFIG)))
+    for epoch in Trainer(PreparedTraining([make_cohort()], CONFIG)).run(tmp_path):
         if (epoch.member, epoch.number) == (1, 2):
             break
     assert (tmp_path / STATE.format(1)).is_file()
-    resumed = Trainer(Prepared([make_cohort()], CONFIG))
+    resumed = Trainer(PreparedTraining([make_cohort()], CONFIG))
     checkpoint = run(resumed, tmp_path)
     assert_equal(whole, checkpoint)
 
 
-def test_a_run_does_not_go_on_from_another_configuration(tmp_path):
-    next(iter(Trainer(Prepared([make_cohort()], CONFIG)).run(tmp_path)))
+def test_a_run_with_another_configuration_is_not_resumed(tmp_path):
+    next(iter(Trainer(PreparedTraining([make_cohort()], CONFIG)).run(tmp_path)))
     other = CONFIG.model_copy(update={"learning_rate": 1e-4})
     with pytest.raises(ValueError, match="another run"):
-        run(Trainer(Prepared([make_cohort()], other)), tmp_path)
+        run(Trainer(PreparedTraining([make_cohort()], other)), tmp_path)
 
 
-def test_training_stops_when_validation_patients_gain_nothing():
+def test_training_stops_after_patience_epochs_without_improvement():
     config = CONFIG.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 3e-2})
-    epochs = [e for e in Trainer(Prepared([make_cohort()], config)).run() if e.member == 0]
+    epochs = [e for e in Trainer(PreparedTraining([make_cohort()], config)).run() if e.member == 0]
     best = max(e.number for e in epochs if e.best)
     assert len(epochs) == best + 2 < 200
 
 
-def test_what_there_is_to_learn_is_learned():
+def test_a_signal_is_learned():
     config = CONFIG.model_copy(update={"epochs": 40, "learning_rate": 5e-3})
-    trainer = Trainer(Prepared([make_cohort(600)], config))
+    trainer = Trainer(PreparedTraining([make_cohort(600)], config))
     run(trainer)
     column = trainer.net.calibrate.names.index("diabetes")
-    rows, outcome, _ = trainer.calibration(NAMES.index("diabetes"))
+    rows, outcome, _ = trainer.calibration_samples(NAMES.index("diabetes"))
     score = trainer.held_out["binary"][rows, column]
     truth = torch.from_numpy(outcome == 1)
     greater = (score[truth][:, None] > score[~truth][None]).float().mean()
     assert greater > 0.85
 
 
-def test_a_checkpoint_read_back_is_the_model_that_was_written(tmp_path):
-    trainer = Trainer(Prepared([make_cohort()], CONFIG))
+def test_a_loaded_checkpoint_is_the_saved_model(tmp_path):
+    trainer = Trainer(PreparedTraining([make_cohort()], CONFIG))
     run(trainer).save(tmp_path)
     data, rows = trainer.prepared.data, np.arange(10)
     net = Checkpoint.load(tmp_path).net()
-    raw, _ = raw_outputs(net, Represented.of(data, net.encoders), data, rows)
-    expected, _ = raw_outputs(trainer.net.eval(), trainer.prepared.represented, data, rows)
+    raw, _ = ensemble_outputs(net, RepresentedSamples.compute(data, net.encoders), data, rows)
+    expected, _ = ensemble_outputs(trainer.net.eval(), trainer.prepared.represented, data, rows)
     for name, value in raw.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_single_task_is_learned_by_the_same_network_alone():
-    prepared = Prepared([make_cohort()], CONFIG)
+def test_a_single_task_can_be_trained():
+    prepared = PreparedTraining([make_cohort()], CONFIG)
     trainer = Trainer(prepared, tasks=["diabetes"])
     run(trainer)
     assert [task.name for task in trainer.facts.tasks] == ["diabetes"]
     assert trainer.held_out["binary"].shape == (240, 1)
 
 
-def test_what_is_known_by_nothing_is_the_prevalence():
-    trainer = Trainer(Prepared([make_cohort(600)], CONFIG.model_copy(update={"epochs": 15})))
+def test_a_patient_without_data_gets_the_prevalence():
+    trainer = Trainer(
+        PreparedTraining([make_cohort(600)], CONFIG.model_copy(update={"epochs": 15}))
+    )
     run(trainer)
     net = trainer.net.eval()
     with torch.no_grad():

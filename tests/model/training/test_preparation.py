@@ -1,32 +1,34 @@
-"""What is known before a label is learned from is of the right patients."""
+"""Preparation of a training: splits, compatibility of cohorts, offsets, visible modalities."""
 
 import numpy as np
 import pytest
 
 from model.cohorts.store import Cohort
-from model.training.prepare import Prepared, held_out, log_odds_offsets
+from model.training.preparation import PreparedTraining, log_odds_offsets, member_splits
 from tests.support.cohorts import CONFIG, NAMES, SPEC, TASKS, make_cohort
 
 
-def test_no_patient_and_no_hospital_is_learned_from_by_the_member_that_it_judges():
+def test_no_member_learns_from_its_held_out_patients_or_hospitals():
     samples = make_cohort().samples
     samples.patient[:] = [f"p{i % 100}" for i in range(len(samples))]  # some in two hospitals
-    judged = []
-    for learn, stop in held_out(samples, 5, seed=0):
+    held_out = []
+    for learn, stop in member_splits(samples, 5, seed=0):
         assert not set(samples.site[learn]) & set(samples.site[stop])
         assert not set(samples.patient[learn]) & set(samples.patient[stop])
-        judged.append(stop)
-    assert sorted(np.concatenate(judged)) == list(range(len(samples)))
+        held_out.append(stop)
+    assert sorted(np.concatenate(held_out)) == list(range(len(samples)))
 
 
-def test_cohorts_of_different_specs_are_refused():
+def test_cohorts_with_different_specs_are_refused():
     other = make_cohort(name="other")
     spec = SPEC.model_copy(update={"window_hours": 12.0})
     with pytest.raises(ValueError, match="made and other"):
-        Prepared([make_cohort(), Cohort("other", "", TASKS, spec, other.samples, "x")], CONFIG)
+        PreparedTraining(
+            [make_cohort(), Cohort("other", "", TASKS, spec, other.samples, "x")], CONFIG
+        )
 
 
-def test_a_sampled_prevalence_is_told_by_its_log_odds():
+def test_a_sampled_cohort_has_a_log_odds_offset():
     first, second = make_cohort(), make_cohort(name="sampled")
     column = NAMES.index("pneumonia")
     first.samples.outcomes[:, column] = np.arange(240) % 10 == 0
@@ -36,12 +38,12 @@ def test_a_sampled_prevalence_is_told_by_its_log_odds():
     assert offsets[1]["pneumonia"] == pytest.approx(np.log(9), abs=0.15)
 
 
-def test_a_task_sees_only_modalities_that_it_had_labels_beside():
+def test_a_task_sees_only_modalities_with_labels():
     eicu, images = make_cohort(), make_cohort(name="images")
     eicu.samples.present[:, 3] = False
     eicu = Cohort("eicu", "", TASKS, SPEC, eicu.samples.take(np.arange(240)), "a")
     images.samples.outcomes[:, [i for i, n in enumerate(NAMES) if n != "pneumonia"]] = np.nan
-    facts = Prepared([eicu, images], CONFIG).facts
-    seen = {task.name: facts.seen(task) for task in TASKS}
-    assert seen["pneumonia"] == ("tabular", "series", "notes", "image")
-    assert seen["diabetes"] == ("tabular", "series", "notes")
+    facts = PreparedTraining([eicu, images], CONFIG).facts
+    visible = {task.name: facts.visible_modalities(task) for task in TASKS}
+    assert visible["pneumonia"] == ("tabular", "series", "notes", "image")
+    assert visible["diabetes"] == ("tabular", "series", "notes")

@@ -1,4 +1,4 @@
-"""How far a command is, on stderr."""
+"""Progress of commands, on stderr."""
 
 import math
 from datetime import timedelta
@@ -14,28 +14,28 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from model.training.train import Trainer
+from model.training.trainer import Trainer
 from model.training.training_log import Epoch
 
 console = Console(stderr=True)
 
 
 def progress_of_records() -> Progress:
-    """Without a total: how many there will be is not known."""
+    """A spinner, for an unknown number of records."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     return Progress(*columns, console=console)
 
 
 def progress_of_jobs(*, disable: bool = False) -> Progress:
-    """With how many are done, and the time that is left."""
+    """A bar with the number of finished jobs and the remaining time."""
     columns = (MofNCompleteColumn(), TextColumn("left:"), TimeRemainingColumn())
     return Progress(*Progress.get_default_columns()[:2], *columns, console=console, disable=disable)
 
 
-class EpochsLeft:
-    """How many epochs this process has to train at most, and the time that they take at most.
+class RemainingEpochs:
+    """An upper bound for this process's remaining epochs, and for their time.
 
-    A member that stops early takes fewer.
+    A member that stops early needs fewer.
     """
 
     def __init__(self, members: list[int], epochs: int) -> None:
@@ -51,9 +51,9 @@ class EpochsLeft:
     def left(self) -> int:
         return sum(self._left.values())
 
-    def trained(self, epoch: Epoch) -> timedelta:
-        """Takes note of an epoch; gives the time that is left at most."""
-        for member in self._left:  # they are trained in this order
+    def record(self, epoch: Epoch) -> timedelta:
+        """Counts an epoch as done; returns the upper bound for the remaining time."""
+        for member in self._left:  # in the order of training
             if member == epoch.member:
                 break
             self._left[member] = 0
@@ -63,28 +63,28 @@ class EpochsLeft:
         return timedelta(seconds=math.ceil(mean * self.left))
 
 
-def watch(trainer: Trainer, out: Path) -> None:
-    """Trains, and prints each epoch; of several processes each its own, without a bar."""
+def train_with_progress(trainer: Trainer, out: Path) -> None:
+    """Trains and prints each epoch. With several processes, each prints its own, without a bar."""
     processes, config = trainer.processes, trainer.config
-    mine = processes.mine(config.members)
+    members = processes.own(config.members)
     with progress_of_jobs(disable=processes.size > 1) as progress:
-        who = f"{processes}: " if processes.size > 1 else ""
-        named = ", ".join(str(k + 1) for k in mine)
-        what = f"{who}member {named} of {config.members} on {trainer.device}"
-        progress.console.print(what, soft_wrap=True)
-        epochs = EpochsLeft(mine, config.epochs)
+        prefix = f"{processes}: " if processes.size > 1 else ""
+        numbers = ", ".join(str(k + 1) for k in members)
+        title = f"{prefix}member {numbers} of {config.members} on {trainer.device}"
+        progress.console.print(title, soft_wrap=True)
+        epochs = RemainingEpochs(members, config.epochs)
         bar = progress.add_task("training", total=epochs.total)
         for epoch in trainer.run(out):
-            left = epochs.trained(epoch)
+            left = epochs.record(epoch)
             losses = "  ".join(
                 f"{kind} {epoch.training[kind]:.4f}/{value:.4f}"
                 for kind, value in epoch.validation.items()
             )
-            where = f"member {epoch.member + 1}/{config.members}, "
-            where += f"epoch {epoch.number:2d}/{config.epochs}"
-            line = f"{where}  (train/held out) {losses}  AUROC {epoch.auroc:.4f}"
+            position = f"member {epoch.member + 1}/{config.members}, "
+            position += f"epoch {epoch.number:2d}/{config.epochs}"
+            line = f"{position}  (train/held out) {losses}  AUROC {epoch.auroc:.4f}"
             line += f"{' *' if epoch.best else ''}  {epoch.seconds:.1f} s, at most {left} left"
             progress.console.print(line, soft_wrap=True)
             progress.update(
-                bar, completed=epochs.total - epochs.left, description=f"training: {where}"
+                bar, completed=epochs.total - epochs.left, description=f"training: {position}"
             )

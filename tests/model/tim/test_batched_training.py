@@ -1,13 +1,14 @@
-"""Networks that are trained at once are those that are trained one after the other."""
+"""Batched training gives the networks of sequential training."""
 
 import numpy as np
 import pytest
 import torch
 
-from model.training.batched_training import Stacked
+from model.tim.batched_training import BatchedTraining
 from model.training.data import member_outputs
-from model.training.prepare import Prepared
-from model.training.train import MemberRun, Trainer
+from model.training.member_run import MemberRun
+from model.training.preparation import PreparedTraining
+from model.training.task_network import TaskNetwork
 from tests.support.cohorts import CONFIG, NAMES, TASKS, make_cohort
 
 COALITIONS = [
@@ -23,8 +24,8 @@ COALITIONS = [
     ("attention", "hidden"),
     [("balanced", None), ("published", None), ("none", None), ("balanced", "septic_shock")],
 )
-def test_networks_trained_at_once_say_what_they_would_say_alone(attention, hidden):
-    """Also if a modality is hidden from one of the tasks, and so some networks have two views."""
+def test_batched_networks_have_the_outputs_of_single_ones(attention, hidden):
+    """Also if a modality is hidden from a task, so that some networks have two views."""
     net = CONFIG.net.model_copy(update={"attention": attention})
     config = CONFIG.model_copy(update={"net": net, "epochs": 3})
     cohort = make_cohort()
@@ -32,20 +33,20 @@ def test_networks_trained_at_once_say_what_they_would_say_alone(attention, hidde
         noted = cohort.samples.present[:, 2]
         noted[::2] = False
         cohort.samples.outcomes[noted, NAMES.index(hidden)] = np.nan
-    prepared = Prepared([cohort], config, modalities=("tabular", "series", "notes"))
-    taking = torch.tensor([[name in names for name in NAMES] for names in COALITIONS])
-    stacked = Stacked(prepared, 1, taking)
-    stacked.run()
-    raw, attention_of = stacked.outputs(prepared.represented, prepared.data.present)
+    prepared = PreparedTraining([cohort], config, modalities=("tabular", "series", "notes"))
+    active = torch.tensor([[name in names for name in NAMES] for names in COALITIONS])
+    training = BatchedTraining(prepared, 1, active)
+    training.run()
+    raw, attention_of = training.outputs(prepared.represented, prepared.data.present)
     binary = [task.name for task in TASKS if task.kind == "binary"]
     for k, names in enumerate(COALITIONS):
-        run = MemberRun(Trainer(prepared, tasks=names), 1)
+        run = MemberRun(TaskNetwork(prepared, tasks=names), 1)
         for _ in run.epochs(None):
             pass
         rows = np.arange(len(prepared.data))
-        alone, weights = member_outputs(run.mean, prepared.represented, prepared.data, rows)
+        single, weights = member_outputs(run.mean, prepared.represented, prepared.data, rows)
         columns = [i for i, name in enumerate(NAMES) if name in names]
-        for name, value in alone.items():
+        for name, value in single.items():
             mine = raw[name][k]
             if name == "binary":
                 mine = mine[:, [binary.index(NAMES[i]) for i in columns if NAMES[i] in binary]]

@@ -1,0 +1,154 @@
+"""Training of an ensemble: its members, its calibration, and the finished checkpoint."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.calibration import calibrate
+from model.network.checkpoint import Checkpoint
+from model.network.losses import INTERVAL
+from model.network.m3h import Member
+from model.training.data import CHUNK, Rows, member_outputs
+from model.training.member_run import MemberRun
+from model.training.phenotypes import describe
+from model.training.preparation import PreparedTraining
+from model.training.task_network import TaskNetwork
+from model.training.training_log import Epoch, TrainingLog
+from schemas.manifest import Phenotype, Sets, Steps
+
+STATE = "member-{}.safetensors"
+
+Floats = npt.NDArray[np.float64]
+
+
+class Trainer(TaskNetwork):
+    """The training of an ensemble, by one process or by several.
+
+    At the end each process has the whole model.
+    """
+
+    def __init__(self, prepared: PreparedTraining, *, tasks: Sequence[str] | None = None) -> None:
+        super().__init__(prepared, tasks=tasks)
+        # Raw outputs of each member for the samples that it held out; NaN for all other samples.
+        self.held_out: dict[str, Tensor] = {}
+        # [members, 2] the best epoch, and the number of epochs.
+        self.epochs = torch.zeros(self.config.members, 2, dtype=torch.int64)
+
+    def run(self, folder: Path | None = None) -> Iterator[Epoch]:
+        """Trains this process's members, then calibrates the ensemble; yields after each epoch.
+
+        With a folder, each member's state is saved there after each epoch. A killed run resumes
+        from it, also with another number of processes. `TrainingLog` describes the log.
+        Raises ProcessGroupError if another process ended, RunError if the state is damaged or that
+        of another run.
+        """
+        own = self.processes.own(self.config.members)
+        log = None if folder is None else TrainingLog(folder, self.config.members)
+        for k in own:
+            if folder is not None and log is not None and not (folder / STATE.format(k)).exists():
+                log.resume(k, 0)
+        for k in own:
+            run = MemberRun(self, k)
+            yield from run.epochs(None if folder is None else folder / STATE.format(k), log)
+            _round_matrices(run.mean.cpu())
+            self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
+        self.processes.barrier("has trained its members")
+        for k in range(self.config.members):
+            weights = [p.data for p in self.net.member(k).parameters()]
+            self.processes.broadcast([self.epochs[k], *weights], source=self.processes.owner(k))
+            self._predict_held_out(k)
+        self._calibrate()
+
+    def _predict_held_out(self, k: int) -> None:
+        """Stores the raw outputs of member `k` for the samples that it held out."""
+        data, stop = self.prepared.data, torch.from_numpy(self.prepared.splits[k][1])
+        member = self.net.member(k).to(self.device.torch_device)
+        # In chunks, because the attention weights of many samples need much memory.
+        for rows in stop.split(CHUNK):
+            raw, _ = member_outputs(member, self.prepared.represented, data, rows.numpy())
+            for name, value in raw.items():
+                if name not in self.held_out:
+                    shape = (len(self.prepared.data), *value.shape[1:])
+                    self.held_out[name] = torch.full(shape, torch.nan)
+                self.held_out[name][rows] = value
+        member.cpu()
+
+    def checkpoint(self) -> Checkpoint:
+        """The trained and calibrated model."""
+        weights = {n: v.detach().clone() for n, v in self.net.state_dict().items()}
+        intervals, sets = self._intervals_and_sets()
+        facts = self.facts.model_copy(
+            update={"phenotypes": self._phenotypes(), "intervals": intervals, "sets": sets}
+        )
+        return Checkpoint(facts, weights)
+
+    def calibration_samples(self, task: int) -> tuple[Rows, Floats, Floats]:
+        """Rows, labels and weights of the first cohort's held-out samples with a label."""
+        outcome = self.prepared.data.outcomes[:, self.columns[task]].double().numpy()
+        held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0]).numpy()
+        rows = np.flatnonzero(held & ~np.isnan(outcome) & (self.prepared.data.cohort == 0))
+        return rows, outcome[rows], self.prepared.weight[rows]
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        prepared, fitted = self.prepared, self.net.calibrate
+        nothing = self.net.eval().raw_without_data()
+        if "binary" in nothing:
+            fitted.nothing.copy_(nothing["binary"][0])
+        held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0])
+        for i, task in enumerate(self.facts.tasks):
+            target = prepared.data.outcomes[:, self.columns[i]]
+            rows = torch.nonzero(held & ~torch.isnan(target)).squeeze(1)
+            y, weight = target[rows].double().numpy(), prepared.weight[rows.numpy()]
+            if task.kind == "binary":
+                k = fitted.names.index(task.name)
+                base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
+                evidence = self.held_out["binary"][rows, k] - fitted.nothing[k]
+                fitted.scale[k] = calibrate.fit_scale(
+                    evidence.double().numpy(), base.double().numpy(), y, weight
+                )
+                fitted.bound[k] = calibrate.log_odds_bound(float(weight.sum()))
+            elif task.kind == "regression" and len(rows):
+                low, high = self.held_out[task.name][rows, 1:].double().numpy().T
+                log_days = np.log(np.maximum(y, 1 / 24))
+                for end, miss in enumerate((low - log_days, log_days - high)):
+                    fitted.margin[end] = calibrate.weighted_quantile(miss, weight, INTERVAL[1])
+
+    def _intervals_and_sets(self) -> tuple[dict[str, Steps], dict[str, Sets]]:
+        with torch.no_grad():
+            served = self.net.calibrate(self.held_out)
+        intervals, sets = {}, {}
+        for i, task in enumerate(self.facts.tasks):
+            if task.kind not in ("binary", "multiclass"):
+                continue
+            rows, outcome, weight = self.calibration_samples(i)
+            if task.kind == "binary":
+                yes = served["binary"][:, self.net.calibrate.names.index(task.name)]
+                probabilities = torch.stack([1 - yes, yes], dim=1)[rows].double().numpy()
+                intervals[task.name] = calibrate.venn_abers(probabilities[:, 1], outcome, weight)
+            else:
+                probabilities = served[task.name][rows].double().numpy()
+            sets[task.name] = calibrate.conformal_sets(
+                probabilities, outcome, weight, task.classes or ("no", "yes")
+            )
+        return intervals, sets
+
+    def _phenotypes(self) -> tuple[Phenotype, ...]:
+        name = next((t.name for t in self.facts.tasks if t.kind == "clustering"), None)
+        if name is None:
+            return ()
+        prepared = self.prepared
+        outcomes = prepared.data.outcomes[:, self.columns]
+        return describe(self.held_out[name], prepared.statistics, outcomes, self.facts)
+
+
+@torch.no_grad()
+def _round_matrices(member: Member) -> None:
+    """Rounds to half precision, as a bundle does, so that calibration uses the served weights."""
+    for parameter in member.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(parameter.half().float())
