@@ -28,7 +28,7 @@ from pydantic_core import to_json
 
 sys.path.insert(0, str(Path(__file__).parent / "serving"))
 import payloads
-from kernel import Model
+from reference_model import Model
 
 from model.cohorts import mimic_iv
 from schemas.features import features
