@@ -28,7 +28,7 @@ from pydantic_core import to_json
 
 sys.path.insert(0, str(Path(__file__).parent / "serving"))
 import payloads
-from kernel import Model
+from reference_model import Model
 
 from model.cohorts import mimic_iv
 from schemas.features import features
@@ -91,7 +91,7 @@ def remove_parts(payload: Payload, parts: Sequence[Mapping[str, Any]]) -> Payloa
 
 
 class Patients:
-    """The MIMIC-IV patients at 24 h, with their predictions and full explanations."""
+    """The MIMIC-IV patients at 24 h, and the changes of their predictions."""
 
     def __init__(self, model: Model, data: Path) -> None:
         self.model = model

@@ -16,8 +16,8 @@ from model.cohorts import synthetic
 from schemas.payload import Payload
 
 PATIENTS = 50
-# Factors of a vital sign: a patient is sent again with another value and otherwise unchanged.
-VERSIONS = (1.0, 0.9, 1.1)
+# Each patient is sent with the last vital sign multiplied by each factor.
+FACTORS = (1.0, 0.9, 1.1)
 TOLERANCE = 1e-6
 # `unusual` is a rank among patients: rounding, which depends on the batch, can change it.
 FIELD_TOLERANCES = {"unusual": 1e-4}
@@ -30,19 +30,19 @@ def bodies(examples: Path) -> list[bytes]:
     """Returns request bodies: the examples, and synthetic patients in several versions."""
     contents = [path.read_bytes() for path in sorted(examples.glob("*.json"))]
     for record in synthetic.patients(PATIENTS, seed=7):
-        for times in VERSIONS if record.payload.series else VERSIONS[:1]:
-            changed = _changed(record.payload, times)
+        for factor in FACTORS if record.payload.series else FACTORS[:1]:
+            changed = _scaled(record.payload, factor)
             text = changed.model_dump_json(exclude_none=True, exclude_defaults=True)
             contents.append(text.encode())
     return contents
 
 
-def _changed(patient: Payload, times: float) -> Payload:
-    if times == 1:
+def _scaled(patient: Payload, factor: float) -> Payload:
+    if factor == 1:
         return patient
     first, *others = patient.series
     *earlier, last = first.values
-    changed = first.model_copy(update={"values": [*earlier, last * times]})
+    changed = first.model_copy(update={"values": [*earlier, last * factor]})
     return patient.model_copy(update={"series": [changed, *others]})
 
 

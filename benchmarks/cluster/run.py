@@ -6,7 +6,7 @@ answer with that of the same bundle, served alone.
 
     python benchmarks/cluster/run.py
 
-Prints a Markdown table. Exits with 1 if a promise is broken: only requests inside a killed process
+Prints a Markdown table. Exits with 1 if a guarantee is broken: only requests in a killed process
 fail; no answer is wrong; a replica that ends regularly refuses no connection. Needs HAProxy and
 Redis (Debian: haproxy, redis-server).
 """
@@ -86,7 +86,7 @@ async def update(load: Clients, version: Version, cluster: Cluster) -> None:
         await wait_for_answers(cluster, new)
 
 
-async def lose_replica(cluster: Cluster) -> None:
+async def kill_replica(cluster: Cluster) -> None:
     lost = cluster.replicas[1]
     await cluster.kill(lost, lost.processes())
     new, _ = await asyncio.gather(cluster.start_replica(lost.redis), cluster.remove_dead(lost))
@@ -94,8 +94,8 @@ async def lose_replica(cluster: Cluster) -> None:
     await wait_for_answers(cluster, new)
 
 
-async def lose_worker(cluster: Cluster) -> None:
-    """Kills a worker. Its replica starts another; requests wait meanwhile."""
+async def kill_worker(cluster: Cluster) -> None:
+    """Kills the worker of a replica, which starts another; requests wait meanwhile."""
     replica = cluster.replicas[1]
     workers = replica.workers()
     await cluster.kill(replica, workers)
@@ -180,13 +180,13 @@ async def wait_for_redis_reads(cluster: Cluster, replica: Replica) -> None:
 class Outcomes:
     """The outcomes of the requests in a window.
 
-    `inside`: number of failed requests inside a killed process; `failed`: the other failures;
-    `retried`: number of requests whose connection was refused and that went to another replica.
+    `in_flight`: number of failed requests that a killed process had received; `failed`: the other
+    failures; `retried`: number of requests that one replica refused and another received.
     """
 
     def __init__(self, requests: Sequence[Request], cluster: Cluster) -> None:
         routes = cluster.routes()
-        self.count, self.inside, self.retried = len(requests), 0, 0
+        self.count, self.in_flight, self.retried = len(requests), 0, 0
         self.failed: list[str] = []
         self.wrong = [f"{request.id} {request.wrong}" for request in requests if request.wrong]
         self.seconds = [request.seconds for request in requests if not request.fault]
@@ -194,7 +194,7 @@ class Outcomes:
             replica, refused = routes.get(request.id, ("", False))
             self.retried += refused
             if request.fault and request.due <= cluster.killed.get(replica, 0.0):
-                self.inside += 1
+                self.in_flight += 1
             elif request.fault:
                 self.failed.append(f"{request.id} {request.fault}")
 
@@ -203,7 +203,7 @@ class Outcomes:
         return quantiles
 
     def violations(self, *, killed: bool) -> list[str]:
-        """Returns the broken promises. `killed`: a killed process may refuse connections."""
+        """Returns the broken guarantees. `killed`: a killed process may refuse connections."""
         result = [f"wrong: {text}" for text in self.wrong[:MAX_LISTED]]
         result += [f"failed: {text}" for text in self.failed[:MAX_LISTED]]
         if self.retried and not killed:
@@ -212,29 +212,29 @@ class Outcomes:
 
 
 def row(event: str, seconds: float, before: Outcomes, now: Outcomes) -> str:
-    failed = len(now.failed) + now.inside
-    counts = (now.count, failed, now.inside, now.retried, len(now.wrong))
+    failed = len(now.failed) + now.in_flight
+    counts = (now.count, failed, now.in_flight, now.retried, len(now.wrong))
     times = zip(before.milliseconds(), now.milliseconds(), strict=True)
     cells = [event, f"{seconds:.0f}", *map(str, counts)]
     cells += [f"{a:.0f} → {b:.0f} ({b / a:.1f})" for a, b in times]
     return f"| {' | '.join(cells)} |"
 
 
-async def all_events(
+async def run_events(
     cluster: Cluster, load: Clients, second: Version, quiet_seconds: float
 ) -> bool:
-    """Runs the events, prints a row and the broken promises of each; returns whether all hold."""
+    """Runs the events, prints a row and the broken guarantees of each; returns whether all hold."""
     events: dict[str, Callable[[Cluster], Awaitable[None]]] = {
-        "scale down, 3 to 2": scale_down,
-        "scale up, 2 to 3": scale_up,
-        "update to another bundle": partial(update, load, second),
-        "replica killed and replaced": lose_replica,
-        "worker killed": lose_worker,
+        "scaled down, 3 to 2": scale_down,
+        "scaled up, 2 to 3": scale_up,
+        "updated to another bundle": partial(update, load, second),
+        "replica killed and replaced": kill_replica,
+        "worker killed": kill_worker,
         "Redis refuses one replica": cut_redis,
-        "Redis does not respond to one replica": silence_redis,
-        "Redis lost and restarted empty": lose_redis,
+        "Redis silent to one replica": silence_redis,
+        "Redis lost, an empty one started": lose_redis,
     }
-    head = ["event", "s", "requests", "failed", "inside", "retried", "wrong"]
+    head = ["event", "s", "requests", "failed", "in flight", "retried", "wrong"]
     head += [f"{name}, ms" for name in QUANTILES]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
     passed, count = True, 0
@@ -276,7 +276,7 @@ def recalibrated_bundle(bundle: Path, folder: Path) -> Path:
     return folder / "another"
 
 
-async def served_alone(bundle: Path, bodies: Sequence[bytes], log: Path) -> Version:
+async def reference_answers(bundle: Path, bodies: Sequence[bytes], log: Path) -> Version:
     """Returns the answers of a single replica without cache, one request at a time."""
     headers = {"Content-Type": "application/json"}
     async with (
@@ -301,7 +301,7 @@ def check_distinct(versions: Sequence[Version]) -> None:
 
 
 async def run(options: argparse.Namespace) -> bool:
-    """Returns whether all promises hold."""
+    """Returns whether all guarantees hold."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -315,13 +315,13 @@ async def run(options: argparse.Namespace) -> bool:
         bodies = clients.bodies(ROOT / "examples")
         bundles = (options.bundle, recalibrated_bundle(options.bundle, folder))
         log = folder / "alone.log"
-        first, second = [await served_alone(bundle, bodies, log) for bundle in bundles]
+        first, second = [await reference_answers(bundle, bodies, log) for bundle in bundles]
         check_distinct((first, second))
         cluster = await stack.enter_async_context(Cluster.of(REPLICAS, first.bundle, folder))
         load = Clients(cluster.url, bodies, {first.digest: first.answers}, options.rate)
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(load.run())
-            passed = await all_events(cluster, load, second, options.quiet)
+            passed = await run_events(cluster, load, second, options.quiet)
             sending.cancel()
         return passed
 
@@ -342,7 +342,7 @@ def main() -> None:
         passed = asyncio.run(run(options))
     except* ConditionTimeoutError as raised:
         for error in raised.exceptions:
-            print(f"not fulfilled: {error}", file=sys.stderr)
+            print(f"expected, but did not happen: {error}", file=sys.stderr)
     except* asyncio.CancelledError:
         print("stopped", file=sys.stderr)
     sys.exit(not passed)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import payloads
 import redis
-from run import SERVERS, Load, Server, load, megabytes, running, session
+from run import SERVERS, LoadResult, Server, load, megabytes, running, session
 
 WITHOUT_CACHE, WITH_CACHE = SERVERS[0], SERVERS[1]
 # The server and the description of each kind of request.
@@ -49,7 +49,7 @@ def cpu_seconds(leader: int) -> float:
     return total / TICKS
 
 
-def cost(url: str, leader: int, bodies: Path, seconds: int) -> tuple[float, Load]:
+def cost(url: str, leader: int, bodies: Path, seconds: int) -> tuple[float, LoadResult]:
     """Returns the CPU seconds per prediction under a load that keeps all workers busy."""
     load(url, bodies, 16, 3)
     before = cpu_seconds(leader)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 
-from kernel import Model
+from reference_model import Model
 
 MODES = ("bytes to bytes", "graphs only")
 

@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 READY_SECONDS = 120
 EXAMPLE = HERE.parents[1] / "examples" / "minimal.json"
 COLUMNS = (
-    *("server", "connections", "requests/s", "of the limit (least, most)"),
+    *("server", "connections", "requests/s", "share of the limit (min, max)"),
     *("p50, ms", "p99, ms", "errors", "MB"),
 )
 
@@ -212,7 +212,7 @@ def megabytes(leader: int) -> float:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """The result of one load test."""
 
     rate: float
@@ -221,7 +221,7 @@ class Load:
     errors: int
 
 
-def load(url: str, bodies: Path, connections: int, seconds: int) -> Load:
+def load(url: str, bodies: Path, connections: int, seconds: int) -> LoadResult:
     changing = (
         {"CHANGING": payloads.CHANGING.decode()} if bodies.name in payloads.CHANGED_KINDS else {}
     )
@@ -236,7 +236,7 @@ def load(url: str, bodies: Path, connections: int, seconds: int) -> Load:
         check=True,
     )
     result = json.loads(done.stdout.splitlines()[-1])
-    return Load(
+    return LoadResult(
         rate=(result["requests"] - result["status"]) * 1e6 / result["microseconds"],
         p50=result["p50"] / 1000,
         p99=result["p99"] / 1000,
@@ -277,7 +277,7 @@ def select_servers(names: Sequence[str] | None) -> list[Server]:
 def print_table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
     content = [path.read_bytes() for path in sorted(bodies.glob("*.json"))]
     limits: dict[str, list[float]] = {mode: [] for mode in limit.MODES}
-    loads: dict[tuple[str, int], list[Load]] = {}
+    loads: dict[tuple[str, int], list[LoadResult]] = {}
     memory: dict[str, float] = {}
     for _ in range(options.rounds):
         for mode in limit.MODES:
@@ -296,17 +296,13 @@ def print_table(kind: str, bodies: Path, options: argparse.Namespace) -> None:
     print(f"\n**{kind}**, {size:.0f} bytes (median), {options.workers} workers")
     for mode in limit.MODES:
         print(f"limit, {mode}: {statistics.median(limits[mode]):.0f}/s")
-    print(
-        "\n| server | connections | requests/s | of the limit (least, most) | p50, ms | p99, ms ",
-        end="",
-    )
-    print("| errors | MB |\n|---|---|---|---|---|---|---|---|")
+    print(f"\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for (name, count), rounds in loads.items():
         print(row(name, count, rounds, limits[limit.MODES[0]], memory[name]))
 
 
 def row(
-    name: str, count: int, rounds: Sequence[Load], limits: Sequence[float], memory: float
+    name: str, count: int, rounds: Sequence[LoadResult], limits: Sequence[float], memory: float
 ) -> str:
     ratios = [result.rate / most for result, most in zip(rounds, limits, strict=True)]
     median = statistics.median

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import payloads
-from run import SERVERS, Load, Server, load, megabytes, running
+from run import SERVERS, LoadResult, Server, load, megabytes, running
 
 TOLERANCE = 1e-6  # largest difference of equal answers
 NOW, BEFORE = "this version", "before"
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def compare(servers: dict[str, Server], bodies: Path, options: argparse.Namespace) -> None:
-    loads: dict[tuple[str, int], list[Load]] = {}
+    loads: dict[tuple[str, int], list[LoadResult]] = {}
     with ExitStack() as stack:
         started = {
             name: stack.enter_context(running(server, options.workers, options.bundle, Path()))

@@ -1,4 +1,4 @@
-"""Fetch and unpack a bundle. Arguments: URL of a .tar.gz, its SHA-256, target folder."""
+"""Fetches and unpacks a bundle. Arguments: URL of a .tar.gz, its SHA-256, target folder."""
 
 import hashlib
 import shutil

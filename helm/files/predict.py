@@ -1,4 +1,4 @@
-"""Request a prediction (`helm test`). Arguments: URL of the service, a golden request."""
+"""Requests a prediction (`helm test`). Arguments: URL of the service, a golden request."""
 
 import json
 import sys

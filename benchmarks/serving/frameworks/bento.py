@@ -5,8 +5,8 @@ from typing import Annotated
 
 import bentoml
 from bentoml.validators import ContentType
-from kernel import Model
 from pydantic import BaseModel
+from reference_model import Model
 
 
 class Body(BaseModel, extra="allow"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import kserve
-from kernel import Model
+from reference_model import Model
 
 logging.basicConfig(
     level=logging.ERROR

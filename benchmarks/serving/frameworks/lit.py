@@ -4,7 +4,7 @@ import sys
 
 import litserve
 from fastapi import Response
-from kernel import Model
+from reference_model import Model
 
 
 class Api(litserve.LitAPI):

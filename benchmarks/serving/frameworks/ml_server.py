@@ -6,9 +6,9 @@ import tempfile
 from typing import Any
 
 import uvloop
-from kernel import Model
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.handlers import custom_handler
+from reference_model import Model
 from starlette.responses import Response
 
 uvloop.install()  # as MLServer's command does

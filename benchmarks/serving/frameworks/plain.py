@@ -1,7 +1,7 @@
 """Plain FastAPI: the model runs in the server process, without batching."""
 
 from fastapi import FastAPI, Request, Response
-from kernel import Model
+from reference_model import Model
 
 app = FastAPI()
 model = Model()

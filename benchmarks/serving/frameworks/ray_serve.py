@@ -3,8 +3,8 @@
 import sys
 
 import ray
-from kernel import Model
 from ray import serve
+from reference_model import Model
 from starlette.requests import Request
 from starlette.responses import Response
 

@@ -2,7 +2,7 @@
 
 Clients send requests without a pause and compare each answer with the expected answer to that body.
 
-    python benchmarks/serving/harm.py --data ../shared/data
+    python benchmarks/serving/faults.py --data ../shared/data
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import payloads
 import redis
-from kernel import Model
+from reference_model import Model
 from run import free_port
 
 CLIENTS = 8
