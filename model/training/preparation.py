@@ -163,13 +163,14 @@ def _cohort_facts(
     """`used` [4]: the modalities in use."""
     samples = cohort.samples
     landmarks = samples.landmark[~np.isnan(samples.landmark)]
+    both = np.asarray((samples.present & used)[:, 2:].all(axis=1), np.bool_)
     return CohortFacts(
         name=cohort.name,
         patients=len(np.unique(samples.patient)),
         samples=len(samples),
         landmarks_hours=tuple(np.unique(landmarks)),
         log_odds_offset=log_odds_offset,
-        with_notes_and_image=_patients(samples, (samples.present & used)[:, 2:].all(1)),
+        with_notes_and_image=_patients(samples, both),
         source=cohort.source,
         digest=cohort.digest,
     )
