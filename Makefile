@@ -53,19 +53,21 @@ chart-readme: .venv/all ## write helm/README.md from the values of the chart
 image: ## build the container image with docker, podman or buildah: TARGET=gpu, cpu or train
 	scripts/image $(TARGET) --build-arg BUNDLE=$(BUNDLE)
 
-check: .venv/all prose ## lint, types, import rules, spelling and prose
+check: .venv/all web/node_modules prose ## lint, types, import rules, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd web && $(NPM) run --silent check
 
 prose: .venv/all ## spelling, and the prose rules of docs/styles/prose.toml
 	$(BIN)/codespell
 	$(BIN)/python scripts/prose
 
-format: .venv/all ## format the code
+format: .venv/all web/node_modules ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	cd web && $(NPM) run --silent format
 
 coverage: .venv/all ## line coverage of the tests; fails below 90 %
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \

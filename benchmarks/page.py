@@ -1,9 +1,9 @@
-"""How long the dashboard takes to be there, from localhost, and how much of it is sent.
+"""Load time and transfer size of each view of the dashboard, from localhost.
 
     python benchmarks/page.py
 
-Starts the service with the shipped bundle, opens each view in Chromium with an empty cache, and
-tells the median of the times until its main part is there, and the bytes that came, compressed.
+Starts the service with the shipped bundle and opens each view in Chromium with an empty cache.
+Prints the median time until the main content is shown, and the compressed size of the responses.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
+# The views, each with a selector of its main content.
 VIEWS = {
     "patient": "textarea",
     "tim": "td[data-source]",
@@ -28,7 +29,8 @@ ROUNDS = 7
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def run_service() -> Iterator[str]:
+    """Yields the URL of the service."""
     command = [Path(sys.executable).parent / "m3h-serve", "--bundle", "bundles/m3h-open"]
     process = subprocess.Popen(
         [*command, "--port", "0", "--admin-port", "0", "--log-level", "error"],
@@ -44,28 +46,28 @@ def served() -> Iterator[str]:
 
 def main() -> None:
     print(
-        "| view | ms until it is there, median of 7 | kB sent, compressed |",
+        f"| view | ms until it is shown, median of {ROUNDS} | kB transferred, compressed |",
         "|---|---|---|",
         sep="\n",
     )
-    with served() as url, sync_playwright() as playwright:
+    with run_service() as url, sync_playwright() as playwright:
         chromium = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for view, there in VIEWS.items():
-            times, sent = [], 0.0
+        for view, content in VIEWS.items():
+            times, size = [], 0.0
             for _ in range(ROUNDS):
                 context = browser.new_context()
                 page = context.new_page()
                 started = time.perf_counter()
                 page.goto(f"{url}/#{view}")
-                page.wait_for_selector(there)
+                page.wait_for_selector(content)
                 times.append(1000 * (time.perf_counter() - started))
-                sent = page.evaluate(
+                size = page.evaluate(
                     "performance.getEntriesByType('resource')"
-                    ".reduce((sum, one) => sum + one.encodedBodySize, 0)"
+                    ".reduce((sum, entry) => sum + entry.encodedBodySize, 0)"
                 )
                 context.close()
-            print(f"| {view} | {statistics.median(times):.0f} | {sent / 1000:.0f} |")
+            print(f"| {view} | {statistics.median(times):.0f} | {size / 1000:.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,123 +1,124 @@
-import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import * as api from "./api";
-import { ModelView } from "./model";
-import { Network } from "./network";
-import { Patient } from "./patient";
-import { ProblemNote } from "./problem";
-import { TimView } from "./tim";
+import { ProblemNote } from "./components/problem_note";
+import { fetchKnown, type Known, type Problem, ProblemError, serviceUrl } from "./lib/api";
+import { parseRoute, VIEWS, type View } from "./lib/route";
+import { ModelView } from "./views/model_view";
+import { NetworkView } from "./views/network_view";
+import { PatientView } from "./views/patient_view";
+import { TimView } from "./views/tim_view";
 
-const VIEWS = { patient: "Patient", tim: "Which task teaches which", network: "Network", model: "Model" };
-type View = keyof typeof VIEWS;
+const LOAD_FAILURE: Problem = {
+  type: "about:blank",
+  title: "The page failed to load",
+  status: 0,
+  detail: "Reload the page.",
+};
 
-const PALETTES = { "light dark": "as the system", light: "light", dark: "dark" };
-type Palette = keyof typeof PALETTES;
-
-/** `#tim/sepsis`: the view, and what of it. */
-function place(): { view: View; of: string | undefined } {
-  const [view = "", of] = location.hash.slice(1).split("/");
-  return { view: view in VIEWS ? (view as View) : "patient", of };
-}
-
-export interface Known {
-  tasks: api.Task[];
-  variables: api.Variable[];
-  model: api.Model;
-  tim: api.Tim | null;
-}
-
+/** The page: its header, the view that the URL's hash selects, and its footer. */
 export function App() {
-  const [{ view, of }, go] = useState(place);
-  const [known, know] = useState<Known>();
-  const [problem, fail] = useState<api.Problem>();
-  const [palette, paint] = useState<Palette>("light dark");
-
-  useEffect(() => {
-    const follow = () => go(place());
-    addEventListener("hashchange", follow);
-    Promise.all([api.tasks(), api.variables(), api.model(), api.tim()]).then(
-      ([tasks, variables, model, tim]) => know({ tasks, variables, model, tim }),
-      (error) => fail(error instanceof api.Refused ? error.problem : NO_PAGE),
-    );
-    return () => removeEventListener("hashchange", follow);
-  }, []);
-  useEffect(() => {
-    document.documentElement.style.colorScheme = palette;
-  }, [palette]);
+  const { view, task } = useRoute();
+  const { known, problem } = useKnown();
   useEffect(() => {
     document.title = `${VIEWS[view]} · M3H`;
   }, [view]);
-
   return (
     <>
-      <a class="skip" href="#content" onClick={skip}>
-        To the content
+      {/* biome-ignore lint/a11y/useValidAnchor: it is a link to a part of the page */}
+      <a class="skip-link" href="#content" onClick={focusContent}>
+        Skip to content
       </a>
-      <header class="top">
-        <strong class="brand">M3H</strong>
-        <nav aria-label="Views">
-          {Object.entries(VIEWS).map(([name, title]) => (
-            <a key={name} href={`#${name}`} aria-current={name === view ? "page" : undefined}>
-              {title}
-            </a>
-          ))}
-        </nav>
-        <label class="palette">
-          Colours{" "}
-          <select value={palette} onChange={(event) => paint(event.currentTarget.value as Palette)}>
-            {Object.entries(PALETTES).map(([name, title]) => (
-              <option key={name} value={name}>
-                {title}
-              </option>
-            ))}
-          </select>
-        </label>
-      </header>
+      <Header view={view} />
       <main id="content" tabIndex={-1}>
         {problem && <ProblemNote problem={problem} />}
-        {!problem && !known && <p role="status">Asking the service what it knows …</p>}
+        {!problem && !known && <p role="status">Loading …</p>}
         {known && (
           <>
-            {/* It stays, so that a patient is still there after a look at the model. */}
+            {/* The patient view is hidden, not removed, so that it keeps the patient. */}
             <div hidden={view !== "patient"}>
-              <Patient known={known} />
+              <PatientView known={known} />
             </div>
-            {view === "tim" && <TimView known={known} of={of} />}
-            {view === "network" && <Network known={known} />}
+            {view === "tim" && <TimView known={known} task={task} />}
+            {view === "network" && <NetworkView known={known} />}
             {view === "model" && <ModelView known={known} />}
           </>
         )}
       </main>
-      <footer>
-        <p>
-          <strong>For research. Not a medical device.</strong> A disease’s probability means “coded at any time in
-          this stay”: it is no proof of the disease, nor of its absence.
-        </p>
-        {known && (
-          <p>
-            {known.model.name} {known.model.version}, <code title={known.model.digest}>{known.model.digest.slice(0, 12)}</code>.
-            This page keeps nothing and asks nobody but this service. <a href={api.address("page/licenses.txt")}>Licences</a>
-          </p>
-        )}
-      </footer>
+      <Footer known={known} />
     </>
   );
 }
 
-const NO_PAGE = { type: "about:blank", title: "The page could not be shown", status: 0, detail: "Load it again." };
+function useRoute() {
+  const [route, setRoute] = useState(() => parseRoute(location.hash));
+  useEffect(() => {
+    const update = () => setRoute(parseRoute(location.hash));
+    addEventListener("hashchange", update);
+    return () => removeEventListener("hashchange", update);
+  }, []);
+  return route;
+}
 
-/** A link to a part of the page would change the view, which is what the hash says here. */
-function skip(event: Event) {
+function useKnown() {
+  const [known, setKnown] = useState<Known>();
+  const [problem, setProblem] = useState<Problem>();
+  useEffect(() => {
+    fetchKnown().then(setKnown, (error) => setProblem(error instanceof ProblemError ? error.problem : LOAD_FAILURE));
+  }, []);
+  return { known, problem };
+}
+
+/** Focuses the content without changing the hash, which selects the view. */
+function focusContent(event: Event) {
   event.preventDefault();
   document.getElementById("content")?.focus();
 }
 
-/** A figure with its title. */
-export function Panel(props: { title: string; class?: string; children: ComponentChildren }) {
+const PALETTES = { "light dark": "system", light: "light", dark: "dark" };
+type Palette = keyof typeof PALETTES;
+
+function Header({ view }: { view: View }) {
+  const [palette, setPalette] = useState<Palette>("light dark");
+  useEffect(() => {
+    document.documentElement.style.colorScheme = palette;
+  }, [palette]);
   return (
-    <section class={`panel ${props.class ?? ""}`}>
-      <h2>{props.title}</h2>
-      {props.children}
-    </section>
+    <header class="top-bar">
+      <strong class="brand">M3H</strong>
+      <nav aria-label="Views">
+        {Object.entries(VIEWS).map(([name, title]) => (
+          <a key={name} href={`#${name}`} aria-current={name === view ? "page" : undefined}>
+            {title}
+          </a>
+        ))}
+      </nav>
+      <label>
+        Colours{" "}
+        <select value={palette} onChange={(event) => setPalette(event.currentTarget.value as Palette)}>
+          {Object.entries(PALETTES).map(([name, title]) => (
+            <option key={name} value={name}>
+              {title}
+            </option>
+          ))}
+        </select>
+      </label>
+    </header>
+  );
+}
+
+function Footer({ known }: { known: Known | undefined }) {
+  return (
+    <footer>
+      <p>
+        <strong>For research. Not a medical device.</strong> The probability of a disease is the probability that it is
+        coded at any time in this stay. It is no proof that the patient has or does not have the disease.
+      </p>
+      {known && (
+        <p>
+          {known.model.name} {known.model.version},{" "}
+          <code title={known.model.digest}>{known.model.digest.slice(0, 12)}</code>. This page stores nothing and
+          contacts only this service. <a href={serviceUrl("page/licenses.txt")}>Licences</a>
+        </p>
+      )}
+    </footer>
   );
 }

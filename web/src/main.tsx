@@ -1,4 +1,4 @@
-import "./style.css"; // before those of the views, which say more
+import "./style.css"; // first, so that the styles of components can override it
 import { render } from "preact";
 import { App } from "./app";
 
