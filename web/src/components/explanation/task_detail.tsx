@@ -82,7 +82,7 @@ function PredictedProbability({ prediction, probability }: { prediction: Predict
           </span>
         )}
         {prediction.prevalence != null && (
-          <span class="muted"> · prevalence in the training cohort: {percent(prediction.prevalence)}</span>
+          <span class="muted"> · training prevalence: {percent(prediction.prevalence)}</span>
         )}
       </p>
       <ProbabilityTrack prediction={prediction} />
