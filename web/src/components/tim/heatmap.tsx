@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { TaskGroup } from "../../lib/task_order";
 import { describePair, isMeasured, type TaskTitle, type TimCell } from "../../lib/tim_cells";
-import { type GridPosition, nextPosition, positionOf } from "./grid_navigation";
+import { type GridPosition, gridPosition, nextPosition } from "./grid_navigation";
 import { HeatmapLegend } from "./heatmap_legend";
 import { HeatmapBody, HeatmapHead } from "./heatmap_rows";
 import "./heatmap.css";
@@ -56,17 +56,17 @@ export function Heatmap({ groups, cells, title }: HeatmapProps) {
           style={{ "--tasks": names.length, "--groups": groups.length }}
           onKeyDown={handleKey}
           onFocusIn={(event) => {
-            const position = positionOf(event.target);
+            const position = gridPosition(event.target);
             if (!position) return;
             setFocused(position);
             setDescribed(cellAt(position));
           }}
           onPointerOver={(event) => {
-            const position = positionOf(event.target);
+            const position = gridPosition(event.target);
             if (position) setDescribed(cellAt(position));
           }}
           onClick={(event) => {
-            const position = positionOf(event.target);
+            const position = gridPosition(event.target);
             if (position && position.column >= 0) openTask(position);
           }}
         >
