@@ -93,3 +93,14 @@ def test_relative_links_of_the_root_files_exist():
         text = (ROOT / name).read_text(encoding="utf-8")
         for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)[)\"#]", text):
             assert (ROOT / link).exists(), f"{name}: {link}"
+
+
+def test_every_named_path_of_the_repository_exists():
+    folders = "schemas|model|export|service|web|helm|tests|benchmarks|scripts|docs|compose|bundles"
+    for page in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
+        if page.name in ("CHANGELOG.md", "results.md"):
+            continue
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(rf"`((?:{folders})/[\w/.-]*)`", text):
+            made = path.startswith(("bundles/", "service/page"))
+            assert made or (ROOT / path).exists(), f"{page.name}: {path}"

@@ -1,7 +1,11 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { TaskGroup } from "../../lib/task_order";
 import { describePair, isMeasured, type TaskTitle, type TimCell } from "../../lib/tim_cells";
+<<<<<<< HEAD
 import { type GridPosition, nextPosition, positionOf } from "./grid_navigation";
+=======
+import { type GridPosition, gridPosition, nextPosition } from "./grid_navigation";
+>>>>>>> main
 import { HeatmapLegend } from "./heatmap_legend";
 import { HeatmapBody, HeatmapHead } from "./heatmap_rows";
 import "./heatmap.css";
@@ -56,17 +60,29 @@ export function Heatmap({ groups, cells, title }: HeatmapProps) {
           style={{ "--tasks": names.length, "--groups": groups.length }}
           onKeyDown={handleKey}
           onFocusIn={(event) => {
+<<<<<<< HEAD
             const position = positionOf(event.target);
+=======
+            const position = gridPosition(event.target);
+>>>>>>> main
             if (!position) return;
             setFocused(position);
             setDescribed(cellAt(position));
           }}
           onPointerOver={(event) => {
+<<<<<<< HEAD
             const position = positionOf(event.target);
             if (position) setDescribed(cellAt(position));
           }}
           onClick={(event) => {
             const position = positionOf(event.target);
+=======
+            const position = gridPosition(event.target);
+            if (position) setDescribed(cellAt(position));
+          }}
+          onClick={(event) => {
+            const position = gridPosition(event.target);
+>>>>>>> main
             if (position && position.column >= 0) openTask(position);
           }}
         >
