@@ -49,7 +49,7 @@ def test_version_with_a_value_is_that_of_the_bundle(tmp_path):
 
     done = CliRunner().invoke(app, [str(tmp_path), str(tmp_path / "b"), "--version", "2.0.0"])
     assert done.exit_code == 2
-    assert done.stderr == f"m3h-export: {tmp_path} is no checkpoint: it has no checkpoint.json\n"
+    assert done.stderr == f"m3h-export: {tmp_path} is not a checkpoint: it has no checkpoint.json\n"
 
 
 def test_the_landmark_of_a_score_is_that_of_the_report():

@@ -45,7 +45,7 @@ class FailureSignatures(BaseModel):
     worth: ByModality
     # Tasks whose loss is not below that of the prevalence (shares of classes, median of days).
     learned_nothing: tuple[str, ...]
-    # Of each member: its best epoch, and the number of its epochs.
+    # The best epoch of each member, and the number of its epochs.
     best_epoch: tuple[int, ...]
     epochs: tuple[int, ...]
 
@@ -112,7 +112,7 @@ class Checkpoint:
         """Raises CheckpointError if the folder holds no checkpoint or a damaged one."""
         for name in (FACTS, WEIGHTS, TOKENIZER):
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} is no checkpoint: it has no {name}")
+                raise CheckpointError(f"{folder} is not a checkpoint: it has no {name}")
         with wrap_file_errors(folder / TOKENIZER, CheckpointError, Exception):
             tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
             Tokenizer.from_str(tokenizer)

@@ -23,7 +23,7 @@ def read_tokenizer(folder: Path) -> str:
         try:
             original = Tokenizer.from_file(str(folder / TOKENIZER))
         except Exception as error:  # noqa: BLE001 - tokenizers raises Exception itself
-            raise EncoderError(f"{folder / TOKENIZER} is no tokenizer: {error}") from None
+            raise EncoderError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from None
     elif (folder / VOCABULARY).is_file():
         original = _from_vocabulary(folder)
     else:
@@ -50,8 +50,8 @@ def check_folder(folder: Path) -> None:
 def _from_vocabulary(folder: Path) -> Tokenizer:
     """The tokenizer of a folder that has vocab.txt only.
 
-    tokenizer_config.json says whether case matters. Without it, case matters if a word has capital
-    letters: Bio_ClinicalBERT and older folders of BioBERT have such words and no such file.
+    tokenizer_config.json states whether case matters. Without that file, case matters if a word has
+    capital letters: Bio_ClinicalBERT and older folders of BioBERT have such words, and no file.
     """
     # Not splitlines: some words of BERTs are other kinds of line breaks.
     words = (folder / VOCABULARY).read_text(encoding="utf-8").removesuffix("\n").split("\n")

@@ -150,7 +150,7 @@ def _facts(file: Path, stored: Weights, weights: Weights) -> DenseNetFacts:
     first, inner = weights.get("conv0.weight"), weights.get("denseblock1.denselayer1.conv2.weight")
     if first is None or inner is None:
         raise EncoderError(
-            f"{file} is no DenseNet: it has no features.conv0 or no first layer; "
+            f"{file} is not a DenseNet: it has no features.conv0 or no first layer; "
             f"it has {list_names(stored)}"
         )
     facts = DenseNetFacts(

@@ -1,8 +1,7 @@
-"""The tokenizer of clinical notes: trained once, on open text, without any label.
+"""The tokenizer of clinical notes, trained on open text without labels.
 
-`python -m model.representations.tokenizer DATA OUT` trains it on the open notes below DATA; the
-project's own is `schemas/tokenizer.json`. A bundle carries the tokenizer of its
-model.
+`python -m model.representations.tokenizer DATA OUT` trains it on the open notes below DATA. The
+default tokenizer is `schemas/tokenizer.json`. A bundle contains the tokenizer of its model.
 """
 
 import csv
@@ -16,11 +15,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from model.cohorts import DataMissing, eicu
 
 VOCABULARY = 8192
-# Ids 0, 1 and 2: `schemas.features` pads with 0 and ends every note with [SEP].
+# Their ids are 0, 1 and 2. `schemas.features` pads with 0 and ends each note with [SEP].
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[SEP]")
 
-# Folder below the data, its files, and their column of text.
-_ROLE_PLAYED = (
+# Folders below the data, their files, and the column with the text.
+_CORPORA = (
     ("notes/aci-bench", ("train.csv", "valid.csv"), "note"),
     (
         "notes/mts-dialog/Main-Dataset",
@@ -31,11 +30,11 @@ _ROLE_PLAYED = (
 
 
 def train(texts: Iterable[str]) -> Tokenizer:
-    """A byte-pair encoding of at most VOCABULARY tokens; the same texts give the same tokens.
+    """A byte-pair encoding of at most VOCABULARY tokens, reproducible from the texts.
 
-    Lower case, because notes are typed in every case; digits one by one, so that a number never
-    seen is still read, and no token can be a date or a record number. An unknown word falls apart
-    into what is known of it.
+    Text is lowercased, because notes are typed in any case. Digits are single tokens, so that any
+    number can be encoded and no token is a date or a record number. An unknown word is split into
+    known parts.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -43,7 +42,7 @@ def train(texts: Iterable[str]) -> Tokenizer:
         [
             pre_tokenizers.BertPreTokenizer(),
             pre_tokenizers.Digits(individual_digits=True),
-            # Marks where a word begins: "in" is not the "in" of "insulin".
+            # Marks the start of a word: "in" differs from the "in" of "insulin".
             pre_tokenizers.Metaspace(prepend_scheme="always", split=False),
         ]
     )
@@ -60,10 +59,10 @@ def train(texts: Iterable[str]) -> Tokenizer:
 def open_texts(data: Path) -> Iterator[str]:
     """The notes of the eICU demo's first day, of ACI-Bench and of MTS-Dialog.
 
-    Raises DataMissing.
+    Raises DataMissing if a file does not exist.
     """
     yield from eicu.note_texts(data)
-    for folder, names, column in _ROLE_PLAYED:
+    for folder, names, column in _CORPORA:
         for name in names:
             path = data / folder / name
             if not path.is_file():

@@ -39,7 +39,7 @@ def read_weights(file: Path) -> Weights:
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise EncoderError(f"{file} is no safetensors file: {error}") from None
+        raise EncoderError(f"{file} is not a safetensors file: {error}") from None
     except Exception as error:  # noqa: BLE001 - torch raises many types for a damaged file
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code is None:

@@ -3,7 +3,7 @@
 A single network of this size cannot use a GPU fully. Here C of them train together (`torch.func`).
 Each is a network of all tasks, in which only its own tasks are active. All have the same order of
 patients, hidden modalities and dropout as if they were trained one after the other
-(`model.training.member_run.MemberRun`), and the same results but for rounding.
+(`model.training.member_run.MemberRun`), and the same results except for rounding.
 """
 
 import math

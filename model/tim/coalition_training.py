@@ -1,7 +1,7 @@
 """Training of networks of coalitions of tasks, on the folds of a cohort, for TIM.
 
 The networks of a fold share everything that needs no label: representations, splits, prototypes of
-the phenotypes. Everything else is trained anew for each network; first weights and the order of
+the phenotypes. Everything else is trained again for each network; first weights and the order of
 patients depend only on the seed. Each network's outputs for the fold's test patients are stored in
 a file. A network whose file exists is not trained again, so that a killed run can be resumed, and a
 run with more coalitions adds to an earlier one.
@@ -95,7 +95,7 @@ def check_cohort(facts: Facts, cohort: Cohort) -> None:
     if cohort.digest not in {learned.digest for learned in facts.cohorts}:
         raise RunError(
             f"the model was not trained on {cohort.name} in its present form (the digests differ); "
-            "give the cohort of its training, or train it anew"
+            "give the cohort of its training, or train it again"
         )
 
 

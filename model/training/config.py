@@ -86,7 +86,7 @@ def read_choices(path: Path) -> Choices:
         return TypeAdapter(Choices).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
         raise ConfigError(
-            f"{path} is no output of 'm3h-model tune': {error_reason(error)}"
+            f"{path} is not an output of 'm3h-model tune': {error_reason(error)}"
         ) from None
 
 

@@ -41,7 +41,7 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     if not same:
         raise RunError(
             f"{folder} holds another run (other cohorts or another configuration); "
-            "take another folder, or remove it to start anew"
+            "take another folder, or remove it to start again"
         )
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{IDENTITY}.{os.getpid()}.partial"

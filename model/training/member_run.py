@@ -202,7 +202,7 @@ class MemberRun:
             if progress["of"] != self._identity():
                 raise RunError(
                     f"{path.parent} holds another run (other cohorts or another configuration); "
-                    "take another folder, or remove it to start anew"
+                    "take another folder, or remove it to start again"
                 )
             self._load_state(load_file(path), progress)
 

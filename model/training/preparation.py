@@ -42,7 +42,7 @@ def check_compatible(cohorts: Sequence[Cohort]) -> None:
         if other.spec != cohorts[0].spec or other.tasks != cohorts[0].tasks:
             raise RunError(
                 f"the cohorts {cohorts[0].name} and {other.name} were made with different "
-                "variables, tokenizers or tasks; make them anew with one version"
+                "variables, tokenizers or tasks; make them again with one version"
             )
 
 

@@ -214,9 +214,9 @@ BROKEN_BERTS = {
     "not finite in half precision: encoder.layer.1.attention.self.query.weight": other_weights(
         lambda w: w[QUERY].fill_(1e5)
     ),
-    "is no safetensors file": lambda f: (f / "model.safetensors").write_bytes(b"not weights"),
+    "is not a safetensors file": lambda f: (f / "model.safetensors").write_bytes(b"not weights"),
     "config.json is not JSON": lambda f: (f / "config.json").write_text("{"),
-    "tokenizer.json is no tokenizer": lambda f: (f / "tokenizer.json").write_text("{}"),
+    "tokenizer.json is not a tokenizer": lambda f: (f / "tokenizer.json").write_text("{}"),
 }
 
 

@@ -130,7 +130,7 @@ def of_two_channels(weights):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (resnet, r"is no DenseNet: .*it has conv1.weight, layer1.0.conv1.weight"),
+        (resnet, r"is not a DenseNet: .*it has conv1.weight, layer1.0.conv1.weight"),
         (without_a_layer, r"lacks 10 of \d+ tensors: denseblock2.denselayer1.norm1.weight"),
         (wider, r"denseblock2.denselayer2.conv1.weight \(16, 99, 1, 1\), not \(16, 28, 1, 1\)"),
         (of_two_channels, "reads 2 channels; it must read 1 or 3"),

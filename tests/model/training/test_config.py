@@ -126,6 +126,6 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, text):
 def test_unreadable_choices_are_refused_in_one_line(text, tmp_path):
     path = tmp_path / "tuned.json"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    with pytest.raises(ConfigError, match="no output of 'm3h-model tune'") as caught:
+    with pytest.raises(ConfigError, match="not an output of 'm3h-model tune'") as caught:
         read_choices(path)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Training gives the same results on all devices, but for rounding."""
+"""Training gives the same results on all devices, except for rounding."""
 
 import pytest
 import torch
