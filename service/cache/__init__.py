@@ -1,1 +1,1 @@
-"""Caches of embeddings: in memory, and in Redis for all replicas."""
+"""Caches of embeddings, in memory and in Redis."""

@@ -1,1 +1,1 @@
-"""From a request to its answer: admission, batching, prediction, attribution, response."""
+"""Predictions: admission, batching, computation, explanation and answer."""

@@ -1,1 +1,1 @@
-"""A bundle in memory and the engine that runs its ONNX graphs."""
+"""Loads a bundle and runs its ONNX graphs."""

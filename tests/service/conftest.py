@@ -1,4 +1,4 @@
-"""One bundle, the shipped one, one engine and one app for all tests of the service."""
+"""The shipped bundle, its engine, and apps that serve it, for all tests of the service."""
 
 import base64
 import copy
@@ -45,7 +45,7 @@ def settings(bundle_dir: Path) -> Settings:
 def started(
     bundle_dir: Path, tmp_path: Path
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """Starts `m3h-serve` on a free port; gives the process and its URL."""
+    """A function that starts `m3h-serve` on a free port and returns the process and its URL."""
     processes = []
 
     def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
@@ -91,7 +91,7 @@ def other_version(changed_bundle) -> Callable[[str], Path]:
 
 @dataclass
 class Service:
-    """A running app, and everything that it has written."""
+    """A running app and its log."""
 
     client: TestClient
     log: io.StringIO
@@ -102,13 +102,13 @@ class Service:
         return answer.json()
 
     def written(self) -> str:
-        """Everything that outlives a request: the log and the metrics."""
+        """The log and the metrics: everything that remains of a request."""
         return self.log.getvalue() + self.client.get("/metrics").text
 
 
 @pytest.fixture(scope="session")
 def serve(settings: Settings) -> Iterator[Callable[..., Service]]:
-    """Starts an app on an engine; settings may differ from those of the others."""
+    """A function that starts an app with an engine and changed settings."""
     clients: list[TestClient] = []
 
     def start(engine: Engine, traces: Any = None, **changed: Any) -> Service:
@@ -130,7 +130,7 @@ def service(serve: Callable[..., Service], engine: Engine) -> Service:
 
 @pytest.fixture
 def payload() -> dict[str, Any]:
-    """A valid request with all four modalities, for the test to change."""
+    """A valid request with all four modalities, which the test may change."""
     return copy.deepcopy(full_payload())
 
 

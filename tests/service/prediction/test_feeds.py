@@ -1,4 +1,4 @@
-"""Series as hospitals send them, each answered like the same series in canonical form.
+"""Series as hospitals send them get the answer of the same series in canonical form.
 
 `feeds.tsv`: units and codes from public bug reports, data dictionaries and real files.
 """
@@ -39,7 +39,7 @@ def numbers(answer):
 
 
 @pytest.mark.parametrize("feed", feeds(), ids=lambda feed: feed["id"])
-def test_a_series_is_answered_like_its_canonical_form(service, feed):
+def test_a_series_gets_the_answer_of_its_canonical_form(service, feed):
     sent = service.predict(
         request(feed["variable"], feed["unit"], feed["value"]), explain="none", strict="true"
     )
@@ -50,7 +50,7 @@ def test_a_series_is_answered_like_its_canonical_form(service, feed):
     assert numbers(sent) == pytest.approx(numbers(same), abs=1e-6)
 
 
-def test_an_absolute_count_of_lymphocytes_is_left_out_and_named(service):
+def test_an_absolute_count_of_lymphocytes_is_ignored_with_a_reason(service):
     beside = request("white_blood_cells", "10*9/L", 8.0)["series"][0]
     answer = service.predict(request("lymphocytes", "10*9/L", 1.2, beside))
     (entry,) = answer["receipt"]["ignored"]
@@ -70,12 +70,12 @@ def test_an_absolute_count_of_lymphocytes_is_left_out_and_named(service):
         ("loinc:9269-2", "{score}", 8, "gcs_motor"),
     ],
 )
-def test_what_looks_wrong_gets_a_warning(service, variable, unit, value, warning):
+def test_a_suspect_value_gets_a_warning(service, variable, unit, value, warning):
     answer = service.predict(request(variable, unit, value))
     assert [w for w in answer["receipt"]["warnings"] if warning in w]
 
 
-def test_the_catalogue_lists_what_is_read(service):
+def test_each_listed_variable_is_read_by_each_of_its_names(service):
     listed = service.client.get("/variables").json()
     for variable in listed["variables"]:
         names = (variable["name"], *variable["aliases"], *(f"loinc:{c}" for c in variable["loinc"]))

@@ -1,4 +1,4 @@
-"""Chest X-rays in requests: which one is read, and what the answer says of it."""
+"""Chest X-rays in requests: which one is read, and which get a warning."""
 
 import base64
 from typing import Any
@@ -30,7 +30,7 @@ def pneumonia(answer: dict[str, Any]) -> float:
 NOISE = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8))
 
 
-def test_noise_is_said_to_be_unlike_a_chest_film_whenever_it_is_asked(serve, engine):
+def test_noise_gets_a_warning_each_time_it_is_sent(serve, engine):
     service = serve(engine)
     answers = [service.predict(request(image(NOISE))) for _ in range(2)]
     for answer in answers:
@@ -44,12 +44,12 @@ def test_noise_is_said_to_be_unlike_a_chest_film_whenever_it_is_asked(serve, eng
     )
 
 
-def test_a_film_is_not_said_to_be_unlike_one(service):
+def test_a_chest_film_gets_no_warning(service):
     found = service.predict(request(image(film())))["receipt"]
     assert not [warning for warning in found["warnings"] if "image" in warning]
 
 
-def test_a_lateral_film_a_minute_later_changes_nothing(service):
+def test_a_later_lateral_film_does_not_replace_a_frontal_one(service):
     frontal = image(film(seed=1), view="PA")
     alone = service.predict(request(frontal))
     both = service.predict(request(frontal, image(film(seed=2), 1, view="LATERAL")))
@@ -65,7 +65,7 @@ def test_lateral_films_alone_are_not_read(service):
     assert any("frontal" in warning for warning in found["receipt"]["warnings"])
 
 
-def test_strict_refuses_a_view_that_is_unknown_and_lets_a_lateral_film_pass(serve, engine):
+def test_a_strict_request_may_have_a_lateral_film_but_no_unknown_view(serve, engine):
     blind = [f for f in engine.bundle.manifest.tasks if "image" not in f.seen]
     service = serve(engine)
     body = request(image(film(), view="sunrise"))
@@ -80,7 +80,7 @@ def test_strict_refuses_a_view_that_is_unknown_and_lets_a_lateral_film_pass(serv
     assert rules == ({"hidden_modality"} if blind else set())
 
 
-def test_the_explanation_names_the_film_that_is_read(service):
+def test_the_explanation_points_to_the_film_that_is_read(service):
     read, lateral = image(film(), view="PA"), image(film(), 5, view="LATERAL")
     for images, index in (((read, lateral), 0), ((lateral, read), 1)):
         body = request(*images)

@@ -1,4 +1,4 @@
-"""Inputs as hospitals send them, asked of the app with the shipped bundle."""
+"""Inputs as hospitals send them, answered by the shipped bundle."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def course(name: str = "norepinephrine", **fields: Any) -> dict[str, Any]:
 
 
 def numbers(answer: dict[str, Any]) -> list[Any]:
-    """What was predicted, without what is said about it."""
+    """The predicted numbers, without their explanation."""
     values = ("probability", "value", "probabilities", "cluster")
     return [{name: one.get(name) for name in values} for one in answer["predictions"]]
 
@@ -62,13 +62,13 @@ def rated(rate: float, unit: str = "ug/kg/min", name: str = "norepinephrine") ->
     return patient(treatments=[course(name, rate=rate, unit=unit)])
 
 
-def test_two_infusions_of_one_drug_add_up_in_either_order(service):
+def test_simultaneous_infusions_of_a_drug_add_up(service):
     both = [course(rate=rate, unit="ug/kg/min") for rate in (0.1, 0.5)]
     alike(service, patient(treatments=both), patient(treatments=both[::-1]))
     alike(service, patient(treatments=both), rated(0.6))
 
 
-def test_a_paused_infusion_does_not_run(service):
+def test_an_infusion_at_rate_0_does_not_run(service):
     paused = service.predict(rated(0))
     running = service.predict(rated(0.1))
     ended = service.predict(patient(treatments=[course(end=AS_OF)]))
@@ -89,7 +89,7 @@ def test_a_rate_by_weight_is_converted(service, name, rate, unit, absolute, cano
     alike(service, rated(rate, unit, name), rated(absolute, canonical, name))
 
 
-def test_a_rate_in_millilitres_is_left_out_and_if_strict_refused(service):
+def test_a_rate_in_millilitres_is_ignored_or_refused_if_strict(service):
     sent = rated(5, "mL/hr")
     answer = service.predict(sent)
     assert ("/treatments/0/unit", "unknown_unit") in reasons(answer)
@@ -106,7 +106,7 @@ def test_a_treatment_by_another_name_is_read(service, name):
     alike(service, rated(0.1), patient(treatments=[course(name, rate=0.1, unit="ug/kg/min")]))
 
 
-def test_an_observed_weight_serves_rates(service):
+def test_an_observed_weight_converts_rates(service):
     sent = rated(8, "mcg/min")
     weight = {
         "variable": "loinc:29463-7",
@@ -139,7 +139,7 @@ def test_a_sex_by_another_spelling_is_read(service, sex, read):
 
 
 @pytest.mark.parametrize("sex", ["unknown", "other"])
-def test_a_sex_that_is_stated_as_unknown_is_no_fault(service, sex):
+def test_an_unknown_sex_is_valid(service, sex):
     answer = service.predict(patient(tabular={"sex": sex}), strict="true")
     assert numbers(answer) == numbers(service.predict(patient(tabular={"sex": None})))
 
@@ -148,13 +148,13 @@ def test_a_sex_that_is_stated_as_unknown_is_no_fault(service, sex):
     ("field", "value"),
     [("height_cm", 64), ("weight_kg", 2.5), ("admitted_at", "1900-01-01T00:00:00Z")],
 )
-def test_a_number_that_no_adult_has_is_missing(service, field, value):
+def test_an_implausible_number_counts_as_missing(service, field, value):
     answer = service.predict(patient(tabular={field: value}))
     assert (f"/tabular/{field}", "implausible_value") in reasons(answer)
     assert numbers(answer) == numbers(service.predict(patient(tabular={field: None})))
 
 
-def test_a_time_as_python_writes_it_is_read(service):
+def test_a_time_in_the_format_of_python_is_read(service):
     alike(service, patient(), patient(as_of="2026-11-23 10:00:00+00:00"))
 
 
@@ -168,7 +168,7 @@ def test_a_censored_value_is_read_as_its_bound(service):
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-def test_a_byte_order_mark_is_passed_over(service, path):
+def test_a_byte_order_mark_is_ignored(service, path):
     document = patient() if path == "/predict" else {"items": [patient()]}
     body = b"\xef\xbb\xbf" + json.dumps(document).encode()
     answer = service.client.post(path, content=body, headers=JSON)
@@ -177,7 +177,7 @@ def test_a_byte_order_mark_is_passed_over(service, path):
         assert "predictions" in answer.json()["items"][0]
 
 
-def test_a_time_that_is_no_text_has_one_rule_on_both_routes(service):
+def test_a_time_that_is_not_text_has_the_same_fault_on_both_routes(service):
     wrong = patient(as_of=1_700_000_000)
     one = service.client.post("/predict", json=wrong).json()
     (other,) = service.client.post("/predict/batch", json={"items": [wrong]}).json()["items"]
@@ -185,7 +185,7 @@ def test_a_time_that_is_no_text_has_one_rule_on_both_routes(service):
     assert [(f["pointer"], f["rule"]) for f in one["errors"]] == [("/as_of", "string")]
 
 
-def test_an_answer_is_bounded_however_much_is_ignored(serve, engine):
+def test_the_size_of_an_answer_is_limited_when_much_is_ignored(serve, engine):
     service = serve(engine, max_body_bytes=2**23)
     sent = patient(
         series=[

@@ -1,4 +1,4 @@
-"""A request that takes long is answered or ended in time, and keeps nobody else waiting."""
+"""Long requests end at their deadline and do not delay short requests."""
 
 import base64
 import copy
@@ -29,7 +29,7 @@ TEXT = "Patient remains febrile; blood pressure is supported. No chest pain. Pla
 
 
 def noted(payload: dict[str, Any], count: int, characters: int) -> dict[str, Any]:
-    """The patient with so many notes of so many characters each."""
+    """The payload with `count` notes of `characters` characters each."""
     as_of = datetime.fromisoformat(payload["as_of"])
     text = (TEXT * (characters // len(TEXT) + 1))[:characters]
     payload["notes"] = [
@@ -49,7 +49,7 @@ def large(serve: Callable[..., Service], engine: Engine) -> Service:
 
 
 @pytest.mark.parametrize(("count", "characters"), [(100, 600), (200, 600), (500, 600)])
-def test_as_many_notes_as_a_stay_has_are_explained(large, payload, count, characters):
+def test_requests_with_hundreds_of_notes_are_explained(large, payload, count, characters):
     answer = large.predict(noted(payload, count, characters), explain="full", task="sepsis")
     assert len(answer["predictions"]) == 44
     passages = [p for p in answer["explanation"]["variables"][0]["because"] if p["kind"] == "note"]
@@ -58,7 +58,7 @@ def test_as_many_notes_as_a_stay_has_are_explained(large, payload, count, charac
 
 @pytest.fixture
 def pieces(monkeypatch) -> list[int]:
-    """The lengths of the pieces of notes that the tokenizer got."""
+    """The lengths of the pieces of notes that have been tokenized."""
     found: list[int] = []
     read = encoding._pieces
 
@@ -72,17 +72,17 @@ def pieces(monkeypatch) -> list[int]:
     return found
 
 
-def test_after_its_deadline_a_request_is_not_computed_any_more(large, payload, pieces):
+def test_the_computation_of_a_request_ends_at_its_deadline(large, payload, pieces):
     asked = noted(copy.deepcopy(payload), 500, 1000)
     headers = {"M3H-Deadline-Ms": "300"}
     answer = large.client.post("/predict?explain=full", json=asked, headers=headers)
     assert answer.status_code == 504
-    # The long lane is free: it takes the next request, and reads no note of the last one.
+    # The long lane is free: it computes the next request, and no more notes of the first one.
     large.predict(noted(copy.deepcopy(payload), 40, 4000), explain="full")
     assert len(pieces) < 500
 
 
-def test_of_a_batch_whose_deadline_is_over_nothing_more_is_computed(large, payload, pieces):
+def test_the_computation_of_a_batch_ends_at_its_deadline(large, payload, pieces):
     item = noted(payload, 30, 1000)
     items = [{**item, "patient_id": str(i), "notes": item["notes"][i:]} for i in range(4)]
     headers = {"M3H-Deadline-Ms": "100"}
@@ -92,7 +92,7 @@ def test_of_a_batch_whose_deadline_is_over_nothing_more_is_computed(large, paylo
     assert sum(pieces) < 60 * 1000
 
 
-def test_a_small_request_is_answered_while_a_long_one_is_computed(large, payload, pieces):
+def test_a_short_request_is_answered_while_a_long_one_is_computed(large, payload, pieces):
     asked = noted(copy.deepcopy(payload), 500, 1000)
     answers: list[int] = []
 
