@@ -47,6 +47,7 @@ class ProbeResult:
 
 
 def run_probes(port: int, stop: Connection) -> None:
+    stop.send(None)  # ready
     stop.send(asyncio.run(_probe(port, stop)))
 
 
@@ -104,6 +105,7 @@ def probing(port: int) -> Iterator[list[ProbeResult]]:
     process = multiprocessing.get_context("spawn").Process(target=run_probes, args=(port, child))
     process.start()
     child.close()
+    parent.recv()  # the imports of the new process can take seconds
     try:
         yield results
     finally:
