@@ -20,7 +20,6 @@ interface PayloadFormProps {
 /** A form that takes a payload: dropped, pasted, from a file, or an example. */
 export function PayloadForm({ send, busy, open }: PayloadFormProps) {
   const [text, setText] = useState("");
-  const [dragging, setDragging] = useState(false);
   const [error, setError] = useState("");
   const details = useRef<HTMLDetailsElement>(null);
 
@@ -38,27 +37,10 @@ export function PayloadForm({ send, busy, open }: PayloadFormProps) {
       setError(reason instanceof ProblemError ? reason.problem.detail : "The file could not be read.");
     }
   };
-  const handleDrop = (event: DragEvent) => {
-    event.preventDefault();
-    setDragging(false);
-    const file = event.dataTransfer?.files[0];
-    const dropped = event.dataTransfer?.getData("text/plain");
-    if (file) void sendContent(file.text());
-    else if (dropped) void sendContent(Promise.resolve(dropped));
-  };
+  const [dragging, dropHandlers] = useDropTarget(sendContent);
 
   return (
-    <details
-      ref={details}
-      class={`panel payload-form ${dragging ? "dragging" : ""}`}
-      open
-      onDragOver={(event) => {
-        event.preventDefault();
-        setDragging(true);
-      }}
-      onDragLeave={() => setDragging(false)}
-      onDrop={handleDrop}
-    >
+    <details ref={details} class={`panel payload-form ${dragging ? "dragging" : ""}`} open {...dropHandlers}>
       <summary>
         <h2>Patient data</h2>
       </summary>
@@ -83,6 +65,27 @@ export function PayloadForm({ send, busy, open }: PayloadFormProps) {
       {error && <p role="alert">{error}</p>}
     </details>
   );
+}
+
+/** Drag-and-drop handlers that pass on a dropped file or text. `dragging` is true while it is over the target. */
+function useDropTarget(receive: (content: Promise<string>) => void) {
+  const [dragging, setDragging] = useState(false);
+  const handlers = {
+    onDragOver: (event: DragEvent) => {
+      event.preventDefault();
+      setDragging(true);
+    },
+    onDragLeave: () => setDragging(false),
+    onDrop: (event: DragEvent) => {
+      event.preventDefault();
+      setDragging(false);
+      const file = event.dataTransfer?.files[0];
+      const text = event.dataTransfer?.getData("text/plain");
+      if (file) receive(file.text());
+      else if (text) receive(Promise.resolve(text));
+    },
+  };
+  return [dragging, handlers] as const;
 }
 
 function PayloadText({ text, setText }: { text: string; setText: (text: string) => void }) {

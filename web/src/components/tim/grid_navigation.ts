@@ -25,11 +25,7 @@ export function nextPosition(
 }
 
 /** The position of an element of the grid; undefined outside its cells. */
-<<<<<<< HEAD
-export function positionOf(target: EventTarget | null): GridPosition | undefined {
-=======
 export function gridPosition(target: EventTarget | null): GridPosition | undefined {
->>>>>>> main
   const [row, column] = (target as HTMLElement).dataset.position?.split(" ").map(Number) ?? [];
   return row === undefined || column === undefined ? undefined : { row, column };
 }

@@ -1,11 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { TaskGroup } from "../../lib/task_order";
 import { describePair, isMeasured, type TaskTitle, type TimCell } from "../../lib/tim_cells";
-<<<<<<< HEAD
-import { type GridPosition, nextPosition, positionOf } from "./grid_navigation";
-=======
 import { type GridPosition, gridPosition, nextPosition } from "./grid_navigation";
->>>>>>> main
 import { HeatmapLegend } from "./heatmap_legend";
 import { HeatmapBody, HeatmapHead } from "./heatmap_rows";
 import "./heatmap.css";
@@ -59,32 +55,14 @@ export function Heatmap({ groups, cells, title }: HeatmapProps) {
           class={groups.length > 1 ? "heatmap grouped" : "heatmap"}
           style={{ "--tasks": names.length, "--groups": groups.length }}
           onKeyDown={handleKey}
-          onFocusIn={(event) => {
-<<<<<<< HEAD
-            const position = positionOf(event.target);
-=======
-            const position = gridPosition(event.target);
->>>>>>> main
-            if (!position) return;
-            setFocused(position);
-            setDescribed(cellAt(position));
-          }}
-          onPointerOver={(event) => {
-<<<<<<< HEAD
-            const position = positionOf(event.target);
-            if (position) setDescribed(cellAt(position));
-          }}
-          onClick={(event) => {
-            const position = positionOf(event.target);
-=======
-            const position = gridPosition(event.target);
-            if (position) setDescribed(cellAt(position));
-          }}
-          onClick={(event) => {
-            const position = gridPosition(event.target);
->>>>>>> main
-            if (position && position.column >= 0) openTask(position);
-          }}
+          {...cellHandlers({
+            focus: (position) => {
+              setFocused(position);
+              setDescribed(cellAt(position));
+            },
+            point: (position) => setDescribed(cellAt(position)),
+            open: (position) => position.column >= 0 && openTask(position),
+          })}
         >
           <HeatmapHead groups={groups} title={title} highlighted={described?.task} />
           {body}
@@ -92,6 +70,21 @@ export function Heatmap({ groups, cells, title }: HeatmapProps) {
       </div>
     </>
   );
+}
+
+type PositionHandler = (position: GridPosition) => void;
+
+/** Event handlers of the grid. Each finds the cell of an event by its position. */
+function cellHandlers(handlers: { focus: PositionHandler; point: PositionHandler; open: PositionHandler }) {
+  const withPosition = (handle: PositionHandler) => (event: Event) => {
+    const position = gridPosition(event.target);
+    if (position) handle(position);
+  };
+  return {
+    onFocusIn: withPosition(handlers.focus),
+    onPointerOver: withPosition(handlers.point),
+    onClick: withPosition(handlers.open),
+  };
 }
 
 /** The effect with the full colour: the 98th percentile, because a few effects are far larger than the others. */
