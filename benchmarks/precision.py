@@ -10,7 +10,7 @@ the ratios of a round. The row `all` is a whole request without feature extracti
 import argparse
 from pathlib import Path
 
-from export.benchmark_graphs import paced
+from export.benchmark_graphs import benchmark_graphs
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 
@@ -29,7 +29,7 @@ def main() -> None:
     )
     print(f"{'graph':8} {'batch':>5} {'old ms':>8} {'new ms':>8} {'new / old':>9}")
     for batch in options.batch:
-        for name, (before, after, ratio) in paced(old, new, batch).items():
+        for name, (before, after, ratio) in benchmark_graphs(old, new, batch).items():
             print(f"{name:8} {batch:5} {before * 1e3:8.3f} {after * 1e3:8.3f} {ratio:9.2f}")
 
 

@@ -1,3 +1,7 @@
-"""Turns weights into a bundle: ONNX graphs, parity with torch, a manifest, golden answers."""
+"""Export: turns checkpoints into bundles of ONNX graphs; recalibrates and reduces bundles.
 
-import service  # noqa: F401 - keeps ONNX Runtime, once it is loaded, from telling of itself
+The steps of an export are: trace the graphs, check their parity with torch, write the manifest, and
+compute the golden answers.
+"""
+
+import service  # noqa: F401 - turns off the telemetry of ONNX Runtime before it is loaded

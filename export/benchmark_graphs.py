@@ -1,4 +1,4 @@
-"""How long the graphs of two bundles take, side by side."""
+"""Benchmark of the graphs of two bundles, side by side."""
 
 import json
 import time
@@ -13,44 +13,46 @@ from schemas.payload import as_payload
 from schemas.response import Modality
 from service.runtime.engine import FUSION, Engine
 
-ROUNDS, SECONDS = 5, 0.3  # at least
+MIN_ROUNDS, MIN_SECONDS = 5, 0.3
 ALL = "all"
 
 
-def paced(old: Engine, new: Engine, batch: int) -> dict[str, tuple[float, float, float]]:
-    """Of each graph, and of `all` together: seconds of the old, of the new, and their ratio.
+def benchmark_graphs(old: Engine, new: Engine, batch: int) -> dict[str, tuple[float, float, float]]:
+    """For each graph, and for `all` together: seconds of the old, of the new, and their ratio.
 
-    Both run the old bundle's golden requests, so many at once, in turn, so that what else the
-    machine does weighs on both; medians.
+    Medians over rounds. Both engines run `batch` golden requests of the old bundle in turn, so that
+    other load of the machine affects both.
     """
     lines = map(json.loads, old.bundle.golden.splitlines())
     spec = old.bundle.manifest.spec
-    golden = [features(as_payload(one["request"]), spec).arrays for one in lines]
-    of_both = [_steps(engine, golden, batch) for engine in (old, new)]
-    found = {}
-    for name in of_both[0]:
-        took: list[list[float]] = []
+    golden = [features(as_payload(line["request"]), spec).arrays for line in lines]
+    old_steps, new_steps = (_graph_steps(engine, golden, batch) for engine in (old, new))
+    times = {}
+    for name in old_steps:
+        seconds: list[tuple[float, float]] = []
         began = time.perf_counter()
-        while len(took) < ROUNDS or time.perf_counter() - began < SECONDS:
-            took.append([_seconds(steps[name]) for steps in of_both])
-        before, after = np.array(took).T
+        while len(seconds) < MIN_ROUNDS or time.perf_counter() - began < MIN_SECONDS:
+            seconds.append((_seconds(old_steps[name]), _seconds(new_steps[name])))
+        before, after = np.array(seconds).T
         ratio = float(np.median(after / before))
-        found[name] = float(np.median(before)), float(np.median(after)), ratio
-    return found
+        times[name] = float(np.median(before)), float(np.median(after)), ratio
+    return times
 
 
-def _steps(
+def _graph_steps(
     engine: Engine, golden: Sequence[Mapping[Modality, dict[str, Array]]], batch: int
 ) -> dict[str, Callable[[], object]]:
-    """What each graph does with so many golden requests; each has run once."""
-    every = list(islice(cycle(golden), batch))
+    """A function for each graph that runs `batch` golden requests. Each is warmed up once."""
+    requests = list(islice(cycle(golden), batch))
     steps: dict[str, Callable[[], object]] = {}
     for modality in engine.bundle.encoders:
-        mine = [sample[modality] for sample in golden if modality in sample]
-        if mine:
-            steps[modality] = partial(engine.embed, modality, list(islice(cycle(mine), batch)))
-    embedded = [{m: engine.embed(m, [one])[0] for m, one in sample.items()} for sample in every]
-    steps |= {FUSION: partial(engine.run, embedded), ALL: partial(engine.run, every)}
+        inputs = [arrays[modality] for arrays in golden if modality in arrays]
+        if inputs:
+            steps[modality] = partial(engine.embed, modality, list(islice(cycle(inputs), batch)))
+    embedded = [
+        {m: engine.embed(m, [inputs])[0] for m, inputs in arrays.items()} for arrays in requests
+    ]
+    steps |= {FUSION: partial(engine.run, embedded), ALL: partial(engine.run, requests)}
     for step in steps.values():
         step()
     return steps

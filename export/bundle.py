@@ -1,4 +1,7 @@
-"""A bundle: graphs, tokenizer, manifest, golden requests with their answers, notice, model card."""
+"""Exports a checkpoint as a bundle.
+
+A bundle has graphs, tokenizer, manifest, golden requests with answers, notice and model card.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -6,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from export.finalize import seal
-from export.model_card import notice
+from export.finalize import finalize
 from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
 from model.network.checkpoint import Checkpoint, Facts
@@ -29,24 +31,24 @@ def export_bundle(
     golden: Mapping[str, Payload],
     evaluation: dict[str, Any],
 ) -> tuple[str, Parity]:
-    """Writes a bundle to `folder`; returns its digest and how far graphs and torch differ.
+    """Writes a bundle to `folder`; returns its digest and the parity of graphs and torch.
 
-    It is made beside the folder and moved there when all is right, so that a failure leaves what
-    was there. Raises ParityError if a graph differs from the network.
+    The bundle is made beside `folder` and moved there when complete, so a failure leaves the old
+    content. Raises ParityError if a graph differs from the network.
     """
-    made = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     net, facts = checkpoint.net(), checkpoint.facts
-    graphs = {m: export_encoder(net, m, facts.spec, made) for m in MODALITIES}
-    fusion = export_fusion(net, made)
-    every = {graph.file.removesuffix(".onnx"): graph for graph in (*graphs.values(), fusion)}
-    parity = check_parity(net, facts.spec, every, made)
+    graphs = {m: export_encoder(net, m, facts.spec, partial) for m in MODALITIES}
+    fusion = export_fusion(net, partial)
+    by_name = {graph.file.removesuffix(".onnx"): graph for graph in (*graphs.values(), fusion)}
+    parity = check_parity(net, facts.spec, by_name, partial)
 
-    (made / TOKENIZER).write_text(facts.spec.tokenizer_json, encoding="utf-8")
-    (made / NOTICE).write_text(notice(facts), encoding="utf-8")
+    (partial / TOKENIZER).write_text(facts.spec.tokenizer_json, encoding="utf-8")
+    (partial / NOTICE).write_text(_notice(facts), encoding="utf-8")
     if checkpoint.tim is not None:
-        (made / TIM).write_text(checkpoint.tim.model_dump_json() + "\n", encoding="utf-8")
+        (partial / TIM).write_text(checkpoint.tim.model_dump_json() + "\n", encoding="utf-8")
     manifest = Manifest(
         name=name,
         version=version,
@@ -64,21 +66,33 @@ def export_bundle(
         golden_tolerance=TOLERANCE,
         files={},
     )
-    return seal(made, manifest, golden, folder), parity
+    return finalize(partial, manifest, golden, folder), parity
+
+
+def _notice(facts: Facts) -> str:
+    """The training data, their licences, and the command that made the model."""
+    sources = "\n\n".join(f"{c.name}: {c.source}" for c in facts.cohorts)
+    encoders = "".join(f"{m}: {source}\n\n" for m, source in facts.pretrained.items())
+    if encoders:
+        encoders = f"It holds pretrained encoders, under their own licences.\n\n{encoders}"
+    return (
+        "This model was trained on the data named here. It holds no patient's record.\n\n"
+        f"{sources}\n\n{encoders}Made by:\n  {facts.command}\n"
+    )
 
 
 def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
-    """Where each task's number is in the graph's outputs, and what it was learned from."""
+    """The position of each task in the graph's outputs, and its training data."""
     outputs = {tensor.name for tensor in fusion.outputs}
     binary = net.calibrate.names
-    found = []
+    all_facts = []
     for task in facts.tasks:
         is_binary = task.kind == "binary"
         if not is_binary and task.name not in outputs:
             raise ValueError(f"the fusion graph has no output for {task.name}")
         columns = {"regression": 0}
         column = binary.index(task.name) if is_binary else columns.get(task.kind)
-        found.append(
+        all_facts.append(
             TaskFacts(
                 task=task,
                 output="binary" if is_binary else task.name,
@@ -92,16 +106,16 @@ def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
                 sets=facts.sets.get(task.name),
             )
         )
-    return tuple(found)
+    return tuple(all_facts)
 
 
 def _abstains(task: Task, facts: Facts) -> str | None:
-    """Why a task has no answer: it was never taught both sides of the question."""
+    """The reason why a task has no answer: its training labels lack one of the outcomes."""
     if task.kind == "binary":
         labelled = max(facts.labels[task.name].values())
         positives = facts.positives[task.name]
         if positives in {0, labelled}:
-            return f"trained on {labelled} labelled patients, {positives} of them with it"
+            return f"trained on {labelled} labelled patients, {positives} of them positive"
     elif task.kind != "clustering" and not max(facts.labels[task.name].values()):
-        return "no patient that the model was trained on has a label for it"
+        return "no training patient has a label"
     return None

@@ -1,4 +1,4 @@
-"""`m3h-export`: a checkpoint becomes a bundle; a bundle one for elsewhere, or a faster one."""
+"""`m3h-export`: exports a checkpoint as a bundle; recalibrates a bundle or makes it faster."""
 
 import json
 from enum import StrEnum
@@ -21,11 +21,11 @@ class PrecisionName(StrEnum):
 
 
 class EvaluationError(UserError):
-    """A file that is no report of `m3h-model evaluate`."""
+    """A file is not a report of `m3h-model evaluate`."""
 
 
 class _Command(TyperCommand):
-    """`--version` alone prints the tool's version; with a value it is the bundle's."""
+    """`--version` alone prints the version of the tool; with a value it sets the bundle's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args == ["--version"]:
@@ -39,14 +39,16 @@ def main(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder made by 'm3h-model train'; with --recalibrate or --precision a bundle."
+            help="Folder made by 'm3h-model train'; with --recalibrate or --precision, a bundle."
         ),
     ],
-    bundle: Annotated[Path, typer.Argument(help="Folder to write; replaced if it is there.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder to write. An existing folder is replaced.")
+    ],
     version: Annotated[
         str | None,
         typer.Option(
-            help="The bundle's version; else 1.0.0, or the old one's and what was done to it. "
+            help="The bundle's version. Default: 1.0.0, or the old version and the change. "
             "Alone and without a value: print the version of m3h-export and exit."
         ),
     ] = None,
@@ -57,54 +59,68 @@ def main(
     recalibrate_by: Annotated[
         Path | None,
         typer.Option(
-            "--recalibrate", help="A cohort, by whose prevalences to correct a bundle. No torch."
+            "--recalibrate",
+            help="A cohort of local patients to recalibrate a bundle by. Needs no torch.",
         ),
     ] = None,
     precision: Annotated[
         PrecisionName | None,
-        typer.Option(help="Make a bundle faster: fp16 for GPUs, int8 for CPUs. No torch."),
+        typer.Option(
+            help="Reduce the precision of a bundle: fp16 for GPUs, int8 for CPUs. Needs no torch."
+        ),
     ] = None,
     cohorts: Annotated[
         list[Path] | None,
         typer.Option(
             "--cohort",
-            help="With --precision: patients that it never learned from, to tell what is lost; "
-            "repeatable.",
+            help="With --precision: a cohort that the bundle never learned from, to measure the "
+            "loss of accuracy. Repeatable.",
         ),
     ] = None,
 ) -> None:
-    if recalibrate_by is not None and precision is not None:
-        raise typer.BadParameter("recalibrate first, then reduce the precision of what was made")
-    if (recalibrate_by is not None or precision is not None) and evaluation is not None:
-        which = "recalibrated" if precision is None else "reduced"
-        raise typer.BadParameter(f"a {which} bundle keeps the evaluation that it had")
-    if (precision is None) != (not cohorts):
-        raise typer.BadParameter("--precision and --cohort need each other")
+    _check_options(recalibrate_by, precision, cohorts, evaluation)
     try:
         if precision is not None:
-            said = _reduce(source, cohorts or [], bundle, precision, version)
+            message = _quantize(source, cohorts or [], bundle, precision, version)
         elif recalibrate_by is not None:
-            said = _recalibrate(source, recalibrate_by, bundle, version)
+            message = _recalibrate(source, recalibrate_by, bundle, version)
         else:
-            results = {} if evaluation is None else read_evaluation(evaluation)
-            said = _export(source, bundle, version or "1.0.0", results)
+            message = _export(source, bundle, version or "1.0.0", evaluation)
     except Exception as error:
-        line = _line_of(error)
+        line = _error_line(error)
         if line is None:
             raise
         typer.echo(f"m3h-export: {line}", err=True)
         raise typer.Exit(2) from None
-    print(f"{bundle}: {said}")
+    print(f"{bundle}: {message}")
 
 
-def _line_of(error: Exception) -> str | None:
+def _check_options(
+    recalibrate_by: Path | None,
+    precision: PrecisionName | None,
+    cohorts: list[Path] | None,
+    evaluation: Path | None,
+) -> None:
+    if recalibrate_by is not None and precision is not None:
+        raise typer.BadParameter(
+            "--recalibrate and --precision exclude each other; recalibrate first, then reduce the "
+            "precision of the new bundle"
+        )
+    if (recalibrate_by is not None or precision is not None) and evaluation is not None:
+        kind = "recalibrated" if precision is None else "reduced"
+        raise typer.BadParameter(f"a {kind} bundle keeps its evaluation; leave out --evaluation")
+    if (precision is None) != (not cohorts):
+        raise typer.BadParameter("--precision and --cohort must be used together")
+
+
+def _error_line(error: Exception) -> str | None:
     from schemas.manifest import BundleError
 
     return str(error) if isinstance(error, BundleError) else user_message(error)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """A report's figures that a card tells. Raises EvaluationError if the file is no report."""
+    """The sections of a report for the model card. Raises EvaluationError without any."""
     from export.model_card import SECTIONS
 
     try:
@@ -112,17 +128,18 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise EvaluationError(f"{path} is not JSON") from None
     known = results if isinstance(results, dict) else {}
-    found = {name: known[name] for name in SECTIONS if name in known}
-    if not found:
+    sections = {name: known[name] for name in SECTIONS if name in known}
+    if not sections:
         raise EvaluationError(
-            f"{path} is no report: it has none of {', '.join(SECTIONS)}; "
-            "give results.json of 'm3h-model evaluate'"
+            f"{path} is not a report: it has none of {', '.join(SECTIONS)}; "
+            "use results.json of 'm3h-model evaluate'"
         )
-    return found
+    return sections
 
 
-def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any]) -> str:
-    # Imports torch, which recalibration does without.
+def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | None) -> str:
+    results = {} if evaluation is None else read_evaluation(evaluation)
+    # These imports load torch, which recalibration does not need.
     from export.bundle import export_bundle
     from model.cohorts.synthetic import examples, patients
     from model.network.checkpoint import Checkpoint
@@ -147,25 +164,25 @@ def _export(checkpoint: Path, bundle: Path, version: str, results: dict[str, Any
 def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> str:
     from export.recalibrate import recalibrate
 
-    digest, found = recalibrate(old, cohort, bundle, version=version)
-    least, most = min(found.shift.values()), max(found.shift.values())
+    digest, recalibration = recalibrate(old, cohort, bundle, version=version)
+    shifts = recalibration.shift.values()
     return (
-        f"digest {digest}; by {found.patients} patients of {found.cohort}, "
-        f"log-odds moved by {least:+.2f} to {most:+.2f}"
+        f"digest {digest}; recalibrated by {recalibration.patients} patients of "
+        f"{recalibration.cohort}, log-odds shifted by {min(shifts):+.2f} to {max(shifts):+.2f}"
     )
 
 
-def _reduce(
+def _quantize(
     old: Path, cohorts: list[Path], bundle: Path, precision: PrecisionName, version: str | None
 ) -> str:
-    from export.quantize import reduce_precision
+    from export.quantize import quantize_bundle
 
-    digest, found = reduce_precision(old, cohorts, bundle, precision.value, version=version)
-    kept = ", ".join(name for name, graph in found.graphs.items() if graph.reason is None)
-    lost = max((c.loss for c in found.tasks.values() if c.metric == "auroc"), default=0.0)
-    patients = sum(one.patients for one in found.held_out)
+    digest, reduction = quantize_bundle(old, cohorts, bundle, precision.value, version=version)
+    converted = ", ".join(n for n, graph in reduction.graphs.items() if graph.reason is None)
+    loss = max((c.loss for c in reduction.tasks.values() if c.metric == "auroc"), default=0.0)
+    patients = sum(held_out.patients for held_out in reduction.held_out)
     return (
-        f"digest {digest}; {kept} in {precision}; by {patients} patients no task loses more than "
-        f"{max(lost, 0.0):.4f} in AUROC, no probability moves by more than "
-        f"{found.largest_difference:.4f}"
+        f"digest {digest}; {converted} in {precision}; on {patients} patients, no task loses more "
+        f"than {max(loss, 0.0):.4f} in AUROC, and no probability changes by more than "
+        f"{reduction.largest_difference:.4f}"
     )

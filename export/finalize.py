@@ -1,4 +1,4 @@
-"""The end of making a bundle: model card, golden answers, the digest of each file, its place."""
+"""The last steps of a bundle: model card, golden answers, digests of the files, move into place."""
 
 import json
 import shutil
@@ -16,37 +16,39 @@ from service.runtime.bundle import MODEL_CARD, Bundle
 from service.runtime.engine import Engine
 
 
-def seal(made: Path, manifest: Manifest, golden: Mapping[str, Payload] | None, folder: Path) -> str:
-    """Completes the bundle in `made`, moves it to `folder`, and returns its digest.
+def finalize(
+    partial: Path, manifest: Manifest, golden: Mapping[str, Payload] | None, folder: Path
+) -> str:
+    """Completes the bundle in `partial`, moves it to `folder`, and returns its digest.
 
-    Golden requests are answered by the engine that serves, so that each start proves that the
-    bundle still says what it said; without any, the answers in `made` stay. What was at `folder` is
-    there until all is written.
+    The serving engine computes the answers of the golden requests, so that each start can prove
+    that the bundle still gives them. With `golden` None, the answers in `partial` stay. The old
+    content of `folder` is replaced only when the new bundle is complete.
     """
-    tim = made / TIM
-    found = Tim.model_validate_json(tim.read_bytes()) if tim.is_file() else None
-    (made / MODEL_CARD).write_text(model_card(manifest, found), encoding="utf-8")
+    tim_file = partial / TIM
+    tim = Tim.model_validate_json(tim_file.read_bytes()) if tim_file.is_file() else None
+    (partial / MODEL_CARD).write_text(model_card(manifest, tim), encoding="utf-8")
     if golden is not None:
-        (made / GOLDEN).unlink(missing_ok=True)
-        state(made, manifest)
-        _write_golden(made, golden)
-    digest = state(made, manifest)
+        (partial / GOLDEN).unlink(missing_ok=True)
+        write_digests(partial, manifest)
+        _write_golden(partial, golden)
+    digest = write_digests(partial, manifest)
     shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
+    partial.rename(folder)
     return digest
 
 
-def state(made: Path, manifest: Manifest) -> str:
-    """Writes the manifest with the digests of the files that are there; returns its own."""
-    files = {p.name: sha256(p.read_bytes()) for p in sorted(made.iterdir())}
+def write_digests(bundle: Path, manifest: Manifest) -> str:
+    """Writes the manifest with the digests of the bundle's files; returns the manifest's digest."""
+    files = {p.name: sha256(p.read_bytes()) for p in sorted(bundle.iterdir())}
     files.pop(MANIFEST, None)
-    return write_manifest(made, manifest.model_copy(update={"files": files}))
+    return write_manifest(bundle, manifest.model_copy(update={"files": files}))
 
 
 def _write_golden(bundle: Path, requests: Mapping[str, Payload]) -> None:
-    """Lines of golden.jsonl: a request, and the fusion's outputs as the engine runs it.
+    """Writes golden.jsonl: requests with the outputs of the fusion graph.
 
-    How unusual the input is stays out: it decides of a warning alone, and is compared in `parity`.
+    `unusual` is not included: it only triggers a warning, and the parity check compares it.
     """
     loaded = Bundle.load(bundle)
     engine = Engine(loaded)

@@ -1,40 +1,48 @@
-"""A bundle of reduced precision: the same model, its products of matrices in 16 or in 8 bits.
+"""Bundles of reduced precision: the same model with matrix products in 16 or in 8 bits.
 
-Needs no torch: the graphs themselves are converted (`export/precision.py`), and serve as before.
+Needs no torch: the ONNX graphs are converted (`export/precision.py`) and served as before.
 
-- **fp16, for GPUs.** Not bfloat16, which has 8 bits of a number where half precision has 11: what
-  needs its range (values in their units, calibration) stays in fp32 anyway, the weights are halves
-  already (`export/trace.py`), and ONNX Runtime runs hardly anything of it on a CPU, so that it
-  could not be verified there.
-- **int8, for CPUs.** Weights in blocks with a scale each; convolutions in 8 bits are slower. Not
-  dynamic quantization (`MatMulInteger`), whose scale for the inputs is that of the whole batch:
-  what is said of a patient would depend on who else is in it.
+- **fp16, for GPUs.** Not bfloat16, which has 8 bits of precision where half precision has 11. The
+  parts that need its range (values in their units, calibration) stay in fp32, and the weights are
+  stored as halves anyway (`export/trace.py`). ONNX Runtime runs few bfloat16 operators on a CPU, so
+  it could not be verified there.
+- **int8, for CPUs.** Weights in blocks with one scale each. Convolutions stay, because they are
+  slower in 8 bits. Not dynamic quantization (`MatMulInteger`): its input scale is that of the whole
+  batch, so the answer for a patient would depend on the other patients of the batch.
 
-A graph is converted if it holds, by patients that the model never learned from
-(`export/accuracy_loss.py`), and is faster by the clock on the device that it is for (fp16 is not
-timed where there is no CUDA device). Golden answers stay those of full precision, so that each
-start proves on its own processor that they are still given, about as nearly as was measured here.
+A graph is converted if its loss of accuracy is small on patients that the model never learned from
+(`export/accuracy_loss.py`), and if it is faster on its target device (fp16 is not timed without a
+CUDA device). Golden answers stay those of full precision. Each start then proves on its own
+processor that the bundle reproduces them, within a tolerance near the difference measured here.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from export.accuracy_loss import LIMITS, ReductionError, held_out, judged, said
-from export.benchmark_graphs import paced
-from export.finalize import seal, state
-from export.precision import as_bytes, as_halves
+from export.accuracy_loss import (
+    LOSS_LIMITS,
+    AccuracyLoss,
+    ReductionError,
+    compare_outputs,
+    held_out_samples,
+)
+from export.benchmark_graphs import benchmark_graphs
+from export.finalize import finalize, write_digests
+from export.outputs import run_samples
+from export.precision import to_half_precision, to_int8
+from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from schemas.features import features
-from schemas.manifest import ReducedGraph, Reduction
+from schemas.manifest import Graph, Manifest, ReducedGraph, Reduction
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
 from service.runtime.bundle import Bundle, select_device
@@ -43,128 +51,192 @@ from service.runtime.golden import max_difference
 
 Precision = Literal["fp16", "int8"]
 
-WORTH = 0.9  # of the time that one request took
-LONGER = 1.1  # of the time that many took: the clock is no better
-ONE, MANY = 1, 8  # requests at once
-# A golden answer may be off by so many times what was measured. Others round otherwise: with every
-# step rounded to half precision, as a GPU does it, differences are twice those of the CPU.
-SLACK = 3.0
+# Shares of the old time that a new graph may take.
+MAX_TIME_OF_ONE = 0.9  # for one request
+MAX_TIME_OF_MANY = 1.1  # for many: the measurement is not more accurate
+ONE, MANY = 1, 8  # concurrent requests
+# The tolerance of golden answers, as a multiple of the measured difference. Other devices round
+# differently: if every step is rounded to half precision, as on a GPU, differences are twice those
+# of the CPU.
+TOLERANCE_FACTOR = 3.0
 
 
-def reduce_precision(
+@dataclass(frozen=True)
+class _Candidate:
+    """A converted bundle and its original, with the data to compare them.
+
+    `times`: by number of concurrent requests and by graph, the share of the old time.
+    """
+
+    old: Bundle
+    new: Bundle
+    samples: Samples
+    outputs: dict[str, npt.NDArray[np.float64]]
+    limits: Mapping[str, float]
+    converted: set[str]
+    times: dict[int, dict[str, float]]
+    max_time: float
+
+    def loss(self, names: set[str]) -> AccuracyLoss:
+        """The loss of the old bundle with the named graphs of the new one."""
+        mixed = _mixed_bundle(self.old, self.new, names)
+        outputs = run_samples(mixed, self.samples)
+        manifest = self.old.manifest
+        return compare_outputs(manifest, self.samples, self.limits, self.outputs, outputs)
+
+    def reject_reason(self, name: str, times: Mapping[int, float]) -> str | None:
+        """The reason not to convert a graph; None to convert it."""
+        if name not in self.converted:
+            return "it has no products of weight matrices"
+        if name != FUSION and not self.samples.present[:, MODALITIES.index(name)].any():
+            return "no held-out patient has this modality"
+        max_time_of_many = max(MAX_TIME_OF_MANY, self.max_time)
+        if times and (times[ONE] > self.max_time or times[MANY] > max_time_of_many):
+            return "it is not faster"
+        if violations := self.loss({name}).violations:
+            return f"too much would be lost: {'; '.join(violations)}"
+        return None
+
+
+def quantize_bundle(
     bundle: Path,
     cohorts: Sequence[Path],
     folder: Path,
     precision: Precision,
     *,
     version: str | None = None,
-    limits: Mapping[str, float] = LIMITS,
-    worth: float = WORTH,
+    limits: Mapping[str, float] = LOSS_LIMITS,
+    max_time: float = MAX_TIME_OF_ONE,
 ) -> tuple[str, Reduction]:
-    """Writes the bundle of that precision to `folder`; returns its digest and what was done.
+    """Writes the bundle with this precision to `folder`; returns its digest and the reduction.
 
-    `limits`: by metric what a task may lose; `worth`: the share of the time that it may take.
-    Raises ReductionError if more would be lost, no graph is worth it, or a cohort was not made for
-    this bundle or is one that it learned from; BundleError or CohortError if one was changed.
+    `limits`: by metric, the loss that a task may have; `max_time`: the share of the old time that a
+    graph may take. Raises ReductionError if too much would be lost, no graph can be converted, or a
+    cohort has another feature spec or is one that the bundle learned from; BundleError or
+    CohortError if a file was changed.
     """
     old = Bundle.load(bundle, "cpu")
     if old.manifest.reduction is not None:
         raise ReductionError(
-            f"the bundle is {old.manifest.reduction.precision} already; take the one before it"
+            f"the bundle is already {old.manifest.reduction.precision}; use the bundle it was made "
+            "from"
         )
-    samples, patients = held_out(old.manifest, [Cohort.load(cohort) for cohort in cohorts])
-    judge = partial(judged, old.manifest, samples, limits, said(old, samples))
+    samples, held_out = held_out_samples(old.manifest, [Cohort.load(cohort) for cohort in cohorts])
     graphs = {str(m): graph for m, graph in old.manifest.encoders.items()}
     graphs[FUSION] = old.manifest.fusion
-    convert = {"fp16": as_halves, "int8": as_bytes}[precision]
-    with _beside(bundle, folder) as made:
-        converted = {name for name, graph in graphs.items() if convert(made / graph.file)}
-        state(made, old.manifest)
-        new = Bundle.load(made, "cpu")
-        times = _times(bundle, made, precision)
-        found: dict[str, ReducedGraph] = {}
-        for name, graph in graphs.items():
-            took = {batch: of[name] for batch, of in times.items() if name in of}
-            reason = None
-            if name not in converted:
-                reason = "it multiplies no matrices of weights"
-            elif name != FUSION and not samples.present[:, MODALITIES.index(name)].any():
-                reason = "no patient held out has it"
-            elif took and (took[ONE] > worth or took[MANY] > max(LONGER, worth)):
-                reason = "it is not faster"
-            elif too_much := judge(said(_mixed(old, new, {name}), samples))[2]:
-                reason = f"too much would be lost: {'; '.join(too_much)}"
-            became: Any = "fp32" if reason else precision
-            found[name] = ReducedGraph(precision=became, reason=reason, time=took)
-            if reason:
-                shutil.copyfile(bundle / graph.file, made / graph.file)
-        kept = {name for name, graph in found.items() if graph.reason is None}
-        if not kept:
-            why = "; ".join(f"{name}: {graph.reason}" for name, graph in found.items())
-            raise ReductionError(f"no graph is worth {precision}: {why}")
-        changes, largest, too_much = judge(said(_mixed(old, new, kept), samples))
-        if too_much:
-            raise ReductionError(f"{precision} would lose too much: {'; '.join(too_much)}")
-
-        state(made, old.manifest)
-        off = {d: _golden_difference(Bundle.load(made, d)) for d in ("cpu", select_device("auto"))}
-        tolerances = {d: max(SLACK * far, old.manifest.golden_tolerance) for d, far in off.items()}
+    convert = {"fp16": to_half_precision, "int8": to_int8}[precision]
+    with _partial_copy(bundle, folder) as partial:
+        converted = {name for name, graph in graphs.items() if convert(partial / graph.file)}
+        write_digests(partial, old.manifest)
+        candidate = _Candidate(
+            old=old,
+            new=Bundle.load(partial, "cpu"),
+            samples=samples,
+            outputs=run_samples(old, samples),
+            limits=limits,
+            converted=converted,
+            times=_time_shares(bundle, partial, precision),
+            max_time=max_time,
+        )
+        reduced = _reduce_graphs(candidate, graphs, precision)
+        for name, graph in reduced.items():
+            if graph.reason:
+                shutil.copyfile(bundle / graphs[name].file, partial / graphs[name].file)
+        loss = candidate.loss({name for name, graph in reduced.items() if graph.reason is None})
+        if loss.violations:
+            raise ReductionError(f"{precision} would lose too much: {'; '.join(loss.violations)}")
         reduction = Reduction(
             precision=precision,
             bundle=old.digest,
-            held_out=patients,
-            graphs=found,
-            tasks=changes,
+            held_out=held_out,
+            graphs=reduced,
+            tasks=loss.changes,
             limits=dict(limits),
-            largest_difference=largest,
+            largest_difference=loss.largest_difference,
         )
-        was = old.manifest.version
-        manifest = old.manifest.model_copy(
-            update={
-                "name": folder.resolve().name,
-                "version": version or f"{was}{'.' if '+' in was else '+'}{precision}",
-                "created": datetime.now(UTC).date().isoformat(),
-                "golden_tolerance": max(tolerances.values()),
-                "golden_tolerances": tolerances,
-                "reduction": reduction,
-            }
+        manifest = _new_manifest(partial, old.manifest, folder, reduction, version)
+        return finalize(partial, manifest, None, folder), reduction
+
+
+def _reduce_graphs(
+    candidate: _Candidate, graphs: Mapping[str, Graph], precision: Precision
+) -> dict[str, ReducedGraph]:
+    """The precision of each graph. Raises ReductionError if no graph can be converted."""
+    reduced: dict[str, ReducedGraph] = {}
+    for name in graphs:
+        times = {batch: shares[name] for batch, shares in candidate.times.items() if name in shares}
+        reason = candidate.reject_reason(name, times)
+        new_precision: Any = "fp32" if reason else precision
+        reduced[name] = ReducedGraph(precision=new_precision, reason=reason, time=times)
+    if all(graph.reason for graph in reduced.values()):
+        reasons = "; ".join(f"{name}: {graph.reason}" for name, graph in reduced.items())
+        raise ReductionError(f"no graph can be converted to {precision}: {reasons}")
+    return reduced
+
+
+def _new_manifest(
+    partial: Path, old: Manifest, folder: Path, reduction: Reduction, version: str | None
+) -> Manifest:
+    """The manifest of the reduced bundle, with the tolerance of its golden answers by device."""
+    write_digests(partial, old)
+    tolerances = {
+        device: max(
+            TOLERANCE_FACTOR * _golden_difference(Bundle.load(partial, device)),
+            old.golden_tolerance,
         )
-        return seal(made, manifest, None, folder), reduction
+        for device in ("cpu", select_device("auto"))
+    }
+    separator = "." if "+" in old.version else "+"
+    return old.model_copy(
+        update={
+            "name": folder.resolve().name,
+            "version": version or f"{old.version}{separator}{reduction.precision}",
+            "created": datetime.now(UTC).date().isoformat(),
+            "golden_tolerance": max(tolerances.values()),
+            "golden_tolerances": tolerances,
+            "reduction": reduction,
+        }
+    )
 
 
 @contextmanager
-def _beside(bundle: Path, folder: Path) -> Iterator[Path]:
-    """A copy of the bundle beside the folder, for a while."""
-    made = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(bundle, made)
+def _partial_copy(bundle: Path, folder: Path) -> Iterator[Path]:
+    """A temporary copy of the bundle beside `folder`."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(bundle, partial)
     try:
-        yield made
+        yield partial
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _mixed(old: Bundle, new: Bundle, names: set[str]) -> Bundle:
-    """The old bundle with these graphs of the new one."""
+def _mixed_bundle(old: Bundle, new: Bundle, names: set[str]) -> Bundle:
+    """The old bundle with the named graphs of the new one."""
     encoders = {m: new.encoders[m] if m in names else old.encoders[m] for m in old.encoders}
     return replace(old, encoders=encoders, fusion=new.fusion if FUSION in names else old.fusion)
 
 
-def _times(bundle: Path, made: Path, precision: Precision) -> dict[int, dict[str, float]]:
-    """By requests at once, of each graph, what share of the old time the new one takes."""
+def _time_shares(bundle: Path, partial: Path, precision: Precision) -> dict[int, dict[str, float]]:
+    """By concurrent requests and graph, the new time as a share of the old; {} without a GPU."""
     device: Literal["cpu", "cuda"] = "cuda" if precision == "fp16" else "cpu"
     if device == "cuda" and select_device("auto") == "cpu":
         return {}
-    old, new = (Engine(Bundle.load(path, device)) for path in (bundle, made))
-    both = {batch: paced(old, new, batch) for batch in (ONE, MANY)}
-    return {batch: {name: one[2] for name, one in of.items()} for batch, of in both.items()}
+    old, new = (Engine(Bundle.load(path, device)) for path in (bundle, partial))
+    return {
+        batch: {name: ratio for name, (_, _, ratio) in benchmark_graphs(old, new, batch).items()}
+        for batch in (ONE, MANY)
+    }
 
 
 def _golden_difference(bundle: Bundle) -> float:
-    """How far the engine is off the golden answers, at most, on the bundle's device."""
-    engine, off = Engine(bundle), 0.0
-    for one in map(json.loads, bundle.golden.splitlines()):
-        (found,) = engine.run([features(as_payload(one["request"]), bundle.manifest.spec).arrays])
-        for name, values in one["outputs"].items():
-            off = max(off, max_difference(found.fusion[name], np.array(values, dtype=np.float32)))
-    return off
+    """The largest difference of the engine from the golden answers, on the bundle's device."""
+    engine, largest = Engine(bundle), 0.0
+    for line in map(json.loads, bundle.golden.splitlines()):
+        (outputs,) = engine.run(
+            [features(as_payload(line["request"]), bundle.manifest.spec).arrays]
+        )
+        for name, values in line["outputs"].items():
+            expected = np.array(values, dtype=np.float32)
+            largest = max(largest, max_difference(outputs.fusion[name], expected))
+    return largest

@@ -20,11 +20,11 @@ from schemas.manifest import Graph
 from schemas.manifest import Tensor as TensorFact
 from schemas.response import MODALITIES, Modality
 
-# It tells of each operator of torchvision that is not there.
+# The exporter logs each missing operator of torchvision.
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 OPSET = 20
-SMALL = 1024  # numbers; below, it does not matter how they are kept
+MIN_HALF_SIZE = 1024  # smaller tensors stay float32
 FUSION = "fusion"
 ATTENTION = "attention"
 PRESENT = "present"
@@ -35,11 +35,11 @@ _DTYPES = {"FLOAT": "float32", "INT64": "int64", "UINT8": "uint8", "BOOL": "bool
 
 
 class Served(nn.Module):
-    """Fusion as it is served: embeddings in, calibrated outputs and the attention out."""
+    """The served fusion: from embeddings to calibrated outputs and the attention."""
 
     def __init__(self, net: M3H) -> None:
         super().__init__()
-        self.fusion = SideBySide(net.fusion)
+        self.fusion = StackedEnsemble(net.fusion)
         self.calibrate = net.calibrate
 
     def forward(
@@ -50,21 +50,21 @@ class Served(nn.Module):
         return (*self.calibrate(raw).values(), attention)
 
 
-class SideBySide(nn.Module):
-    """An Ensemble (`model.network.m3h`) whose members take most steps together.
+class StackedEnsemble(nn.Module):
+    """An Ensemble (`model.network.m3h`) with most operations of its members stacked.
 
-    Of one request the steps cost more than the arithmetic, and eight members take eight times as
-    many. The projection stays a product for each: ONNX Runtime lays out weights in advance for
-    products of two matrices, and for no others.
+    For a single request, the number of operations costs more than the arithmetic, and eight members
+    have eight times as many. The projection stays one product per member: ONNX Runtime prepacks
+    weights only for products of two matrices.
 
-    `bias`: of each head that is no probability, the mean over members, under a name that stays in
-    the graph, for whoever corrects it (`export/recalibrate.py`).
+    `bias`: the mean over members of the bias of each head that is not a probability. Its name stays
+    in the graph, so that recalibration can correct it.
     """
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
         copied = copy.deepcopy(ensemble.members)
-        self.members = [one for one in copied if isinstance(one, Fusion)]  # all are
+        self.members = [member for member in copied if isinstance(member, Fusion)]
         self.bias = nn.ParameterDict()
         for name in self.members[0].heads.other:
             biases = [member.heads.other.get_parameter(f"{name}.bias") for member in self.members]
@@ -74,26 +74,26 @@ class SideBySide(nn.Module):
 
     def forward(self, embeddings: Tensor, present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         parts = torch.stack(embeddings.chunk(len(self.members), dim=2))
-        fused = self._together("fuse", parts, present)
-        projected = [one.project_tasks(x) for one, x in zip(self.members, fused, strict=True)]
-        raw, weights = self._together("attend", torch.stack(projected))
+        fused = self._stacked("fuse", parts, present)
+        projected = [member.project_tasks(x) for member, x in zip(self.members, fused, strict=True)]
+        raw, weights = self._stacked("attend", torch.stack(projected))
         mean = {name: value.mean(0) for name, value in raw.items()}
         return mean | {name: mean[name] + bias for name, bias in self.bias.items()}, weights.mean(0)
 
-    def _together(self, method: str, of_each: Tensor, *of_all: Tensor) -> Any:
-        """What a method of the members gives, stacked."""
-        parts: list[nn.Module] = [_Part(member, method) for member in self.members]
+    def _stacked(self, method: str, per_member: Tensor, *shared: Tensor) -> Any:
+        """Calls a method of all members at once; `per_member` [members, …] are their inputs."""
+        parts: list[nn.Module] = [_Method(member, method) for member in self.members]
         weights, _ = stack_module_state(parts)
         buffers = dict(parts[0].named_buffers())
 
-        def call(mine: dict[str, Tensor], x: Tensor) -> Any:
-            return functional_call(parts[0], (mine, buffers), (x, *of_all))
+        def call(weights: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(parts[0], (weights, buffers), (x, *shared))
 
-        return vmap(call)(weights, of_each)
+        return vmap(call)(weights, per_member)
 
 
-class _Part(nn.Module):
-    """One method of a module, as a module."""
+class _Method(nn.Module):
+    """A method of a module as a module of its own."""
 
     def __init__(self, whole: nn.Module, method: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _Part(nn.Module):
 
 
 def output_names(net: M3H) -> list[str]:
-    """Names of the fusion graph's outputs, in order."""
+    """The names of the fusion graph's outputs, in order."""
     with torch.no_grad():
         embeddings = torch.zeros(1, len(MODALITIES), net.width)
         raw, _ = net.fusion(embeddings, torch.zeros(1, len(MODALITIES), dtype=torch.bool))
@@ -114,7 +114,7 @@ def output_names(net: M3H) -> list[str]:
 def encoder_inputs(
     modality: Modality, spec: FeatureSpec, batch: int, length: int = 16
 ) -> dict[str, Tensor]:
-    """Inputs of an encoder's shapes and types, a third of them missing, for tracing and parity."""
+    """Random inputs of an encoder, a third of them missing, for tracing and parity."""
     generator = torch.Generator().manual_seed(batch * 1000 + length)
 
     def numbers(*shape: int) -> Tensor:
@@ -138,7 +138,7 @@ def encoder_inputs(
 
 
 def fusion_inputs(net: M3H, present: Tensor) -> dict[str, Tensor]:
-    """Random embeddings, zeros where a modality is absent, and `present` [B, 4] itself."""
+    """Random embeddings, zeros for absent modalities, and `present` [B, 4]."""
     generator = torch.Generator().manual_seed(len(present))
     embeddings = torch.randn(len(present), len(MODALITIES), net.width, generator=generator)
     embeddings = embeddings * present[:, :, None]
@@ -170,7 +170,7 @@ def _export(
     path: Path,
 ) -> Graph:
     with warnings.catch_warnings():
-        # The exporter warns of its own internals; what matters is compared in `parity`.
+        # The warnings are about the exporter's internals; `parity` checks the graph.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -185,12 +185,12 @@ def _export(
     if program is None:
         raise RuntimeError(f"the exporter made no graph for {path.name}")
     for node in program.model.graph:
-        # The exporter records stack traces, which hold paths of this machine.
+        # The exporter records stack traces, which hold local paths.
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
-            # An inner value may bear an output's name (aten::embedding does); ONNX Runtime
-            # refuses that.
+            # ONNX Runtime refuses an inner value with the name of an output, which aten::embedding
+            # can cause.
             if value.name in outputs and not value.is_graph_output():
                 value.name = f"inner_{value.name}"
     program.save(path, external_data=False)
@@ -199,14 +199,14 @@ def _export(
 
 
 def _store_as_halves(path: Path) -> None:
-    """Keeps weights that are half-precision numbers anyway as such: the file is half as large.
+    """Stores weights whose values fit half precision as float16, which halves the file.
 
-    They are cast when the graph is loaded (constant folding), so that it computes as before.
+    ONNX Runtime casts them back when it loads the graph (constant folding); results are unchanged.
     """
     model = onnx.load(path)
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < SMALL:
+        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < MIN_HALF_SIZE:
             continue
         values = onnx.numpy_helper.to_array(tensor)
         halves = values.astype(np.float16)
@@ -222,7 +222,7 @@ def _store_as_halves(path: Path) -> None:
 
 
 def describe(path: Path) -> Graph:
-    """The names, types and axes of a graph's inputs and outputs, read from the file itself."""
+    """The names, types and axes of a graph's inputs and outputs, read from the file."""
     graph = onnx.load(path).graph
     return Graph(
         file=path.name,

@@ -55,7 +55,7 @@ def test_version_with_a_value_is_that_of_the_bundle(tmp_path):
 def test_the_landmark_of_a_score_is_that_of_the_report():
     pytest.importorskip("torch", reason="it is of the extra 'train'")
     from model.cli.main import app
-    from model.evaluation.evaluate import HEADLINE_HOURS
+    from model.evaluation.folds import HEADLINE_HOURS
 
     (hours,) = [p for p in get_command(app).commands["score"].params if p.name == "hours"]
     assert hours.default == HEADLINE_HOURS

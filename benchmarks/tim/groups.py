@@ -17,8 +17,9 @@ import torch
 from rich.progress import track
 
 from model.cohorts.store import Cohort
-from model.evaluation.evaluate import Fold, hospital_folds
-from model.evaluation.measure import Compared, Tested
+from model.evaluation.bootstrap import Comparison
+from model.evaluation.folds import Fold, hospital_folds
+from model.evaluation.predictions import Predictions
 from model.tim import coalition_training
 from model.tim.coalition_training import NetworkJob
 from model.tim.matrix import CoalitionValues, compute_tim
@@ -91,11 +92,11 @@ def test_outputs(cohort: Cohort, fold: Fold, groups: Groups) -> Arrays:
     return {"binary": raw["binary"].numpy()}
 
 
-def tested(cohort: Cohort, folds: Sequence[Fold], files: Sequence[Path]) -> Tested:
+def tested(cohort: Cohort, folds: Sequence[Fold], files: Sequence[Path]) -> Predictions:
     rows = np.concatenate([fold.test for fold in folds])
     scores = np.concatenate([np.load(file)["binary"] for file in files]).astype(np.float64)
     binary = [task.name for task in cohort.tasks if task.kind == "binary"]
-    return Tested(
+    return Predictions(
         tasks=cohort.tasks,
         scores=dict(zip(binary, scores.T, strict=True)),
         outcome=cohort.samples.outcomes[rows].astype(np.float64),
@@ -130,7 +131,7 @@ def main() -> None:
             if not file.is_file():
                 write_arrays(test_outputs(cohort, fold, variant_groups), file)
             files[variant].append(file)
-    compared = Compared(
+    compared = Comparison(
         {variant: tested(cohort, folds, files[variant]) for variant in VARIANTS}, MIN_POSITIVES
     )
     tasks = f"{len(compared.tasks)} tasks with at least {MIN_POSITIVES} positives"
@@ -138,7 +139,7 @@ def main() -> None:
     print("| training | mean AUROC | difference from joint training, 95 % interval |")
     print("|---|---|---|")
     for variant in VARIANTS:
-        value, low, high = compared.ahead(variant, JOINT)
+        value, low, high = compared.difference(variant, JOINT)
         mean = compared.mean[variant][0]
         print(f"| {variant} | {mean:.4f} | {value:+.4f} [{low:+.4f}, {high:+.4f}] |")
 

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from model.cohorts import Record, labels, synthetic
 from model.cohorts.store import Cohort, write
-from model.evaluation.evaluate import Fold, hospital_folds
+from model.evaluation.folds import Fold, hospital_folds
 from model.network.config import NetConfig
 from model.tim import coalition_training
 from model.tim.coalition_training import NetworkJob

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
-from model.evaluation.measure import REPLICATES, interval
+from model.evaluation.bootstrap import REPLICATES, interval
 from schemas.tim import Tim
 
 MAX_CELLS = 10

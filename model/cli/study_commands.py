@@ -39,7 +39,7 @@ def evaluate(
         bar = progress.add_task("study", total=len(jobs))
         home, other, masked_cohort = _load_cohorts(cohort, external, masked)
         claim_folder(work, _identity((home, other, masked_cohort), settings, chosen))
-        opened = study.Opened(cohort, external, settings, chosen, masked)
+        opened = study.OpenStudy(cohort, external, settings, chosen, masked)
         for job, ran in run_jobs(jobs, work, opened):
             progress.advance(bar)
             if ran:
@@ -47,7 +47,7 @@ def evaluate(
         single = settings.model_copy(update={"members": 1})
         for seed in synthetic_study.run(work, config=single):
             progress.update(bar, description=f"study: synthetic patients, seed {seed}")
-        reporting.write(work, home, other, report, masked_cohort)
+        reporting.write_report(work, home, other, report, masked_cohort)
         print(f"report in {report / 'results.md'}")
 
 
@@ -59,7 +59,7 @@ def tune(cohort: Path, work: Path, out: Path, external: Path | None, config: Pat
         bar = progress.add_task("trials", total=len(trials))
         home, other, _ = _load_cohorts(cohort, external, None)
         claim_folder(work, _identity((home, other), settings, {}))
-        opened = study.Opened(cohort, external, settings, {})
+        opened = study.OpenStudy(cohort, external, settings, {})
         for _ in run_jobs(trials, work, opened):
             progress.advance(bar)
         chosen = study.choose(work, home)

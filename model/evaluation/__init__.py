@@ -1,1 +1,1 @@
-"""Evaluation: metrics, baselines, the study of many models, and its report."""
+"""Evaluation: metrics, baselines, the study of all models, and the report."""

@@ -1,7 +1,7 @@
-"""What a user would try instead: one model for each task, on the same inputs.
+"""Baselines: logistic regression and LightGBM, one model for each task.
 
-Logistic regression and LightGBM. Both see what the network's representations are made of, at 24 h
-or at all landmarks, as tuned.
+Both get the inputs that the network's representations are made of, at 24 h or at all landmarks, as
+tuned.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,16 +15,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from model.evaluation.metrics import SHORTEST_DAYS, Floats, Rows
 from model.representations.modalities import select_words
-from model.training.data import Rows, SampleTensors
+from model.training.data import SampleTensors
 from schemas.tasks import Task
 
-Floats = npt.NDArray[np.float64]
 Settings = Mapping[str, Any]
 Predict = Callable[[SampleTensors, Rows], dict[str, Floats]]
 
-FEWEST_CASES = 3  # of a class, to fit a model at all
-SHORTEST_DAYS = 1 / 24
+MIN_CASES = 3  # of a class, to fit a model
 _BOOSTING: Settings = {
     "min_child_samples": 20,
     "colsample_bytree": 0.3,
@@ -33,27 +32,27 @@ _BOOSTING: Settings = {
 }
 
 
-class Inputs:
-    """Columns of the modalities in use: values as they are, NaN where missing; and words.
+class InputColumns:
+    """The input columns of the modalities in use: values, NaN where missing, and words.
 
-    What the columns are is decided by the rows to learn from.
+    The rows to learn from determine the columns.
     """
 
     def __init__(self, data: SampleTensors, learn: Rows, vocabulary: int) -> None:
-        self.used = data.present.any(dim=0).tolist()
+        self._used = data.present.any(dim=0).tolist()
         share, patients = data.token_shares(learn, vocabulary)
-        kept = select_words(share, patients).numpy()
+        words = select_words(share, patients).numpy()
         self._column = np.full(vocabulary, -1)
-        self._column[kept] = np.arange(len(kept))
-        self._count = len(kept)
+        self._column[words] = np.arange(len(words))
+        self._words = len(words)
 
     def values(self, data: SampleTensors, rows: Rows) -> Floats:
-        """[rows, columns]."""
+        """[rows, columns], NaN where missing."""
         samples = data.samples
         parts: list[npt.NDArray[Any]] = [np.empty((len(rows), 0))]
-        if self.used[0]:
+        if self._used[0]:
             parts.append(samples.tabular[rows])
-        if self.used[1]:
+        if self._used[1]:
             parts += [
                 samples.statistics[rows].reshape(len(rows), -1),
                 samples.treatments[rows].reshape(len(rows), -1),
@@ -62,21 +61,25 @@ class Inputs:
         return joined
 
     def words(self, data: SampleTensors, rows: Rows) -> Floats:
-        """[rows, words] 1 where a word is there."""
-        there = np.zeros((len(rows), self._count))
+        """[rows, words] 1 where the notes hold the word, else 0."""
+        occurs = np.zeros((len(rows), self._words))
         for i, row in enumerate(rows):
-            if self.used[2] and data.present[row, 2]:
+            if self._used[2] and data.present[row, 2]:
                 columns = self._column[np.unique(data.tokens(row))]
-                there[i, columns[columns >= 0]] = 1.0
-        return there
+                occurs[i, columns[columns >= 0]] = 1.0
+        return occurs
 
 
 def logistic_regression(
-    inputs: Inputs, data: SampleTensors, tasks: tuple[Task, ...], learn: Rows, settings: Settings
+    inputs: InputColumns,
+    data: SampleTensors,
+    tasks: tuple[Task, ...],
+    learn: Rows,
+    settings: Settings,
 ) -> Predict:
-    """One for each task; tails compressed, medians for what is missing, and that it is missing.
+    """A logistic regression for each task; ridge regression of log-days for a length of stay.
 
-    Of a regression it is the ridge regression of log-days.
+    Values are compressed by arcsinh. Missing values get the median and an indicator column.
     """
     missing = np.isnan(inputs.values(data, learn))
     varies = missing.any(axis=0) & ~missing.all(axis=0)
@@ -91,54 +94,58 @@ def logistic_regression(
     if missing.shape[1]:
         scale.fit(compressed(data, learn))
 
-    def ready(data: SampleTensors, rows: Rows) -> Floats:
+    def design_matrix(data: SampleTensors, rows: Rows) -> Floats:
         values = compressed(data, rows)
         scaled = scale.transform(values) if missing.shape[1] else values
         words = inputs.words(data, rows) * settings["words"]
         return np.concatenate([scaled, words], axis=1)
 
-    x_learn = ready(data, learn)
+    x_learn = design_matrix(data, learn)
 
     def fit(task: Task, y: Floats, known: npt.NDArray[np.bool_]) -> Any:
         if task.kind == "regression":
-            model = Ridge(1 / settings["C"])  # the same penalty
+            model = Ridge(1 / settings["C"])  # the same penalty as below
         else:
             model = LogisticRegression(C=settings["C"], max_iter=300)
         return model.fit(x_learn[known], y[known])
 
-    return _each_task(fit, ready, data, tasks, learn)
+    return _fit_each_task(fit, design_matrix, data, tasks, learn)
 
 
 def gradient_boosting(
-    inputs: Inputs, data: SampleTensors, tasks: tuple[Task, ...], learn: Rows, settings: Settings
+    inputs: InputColumns,
+    data: SampleTensors,
+    tasks: tuple[Task, ...],
+    learn: Rows,
+    settings: Settings,
 ) -> Predict:
-    """One LightGBM for each task; missing values as they are."""
+    """A LightGBM model for each task. Missing values stay missing."""
     parameters = {k: v for k, v in settings.items() if k != "every_landmark"}
 
-    def ready(data: SampleTensors, rows: Rows) -> Floats:
+    def design_matrix(data: SampleTensors, rows: Rows) -> Floats:
         return np.concatenate([inputs.values(data, rows), inputs.words(data, rows)], axis=1)
 
-    x_learn = ready(data, learn)
+    x_learn = design_matrix(data, learn)
 
     def fit(task: Task, y: Floats, known: npt.NDArray[np.bool_]) -> Any:
         kind = lightgbm.LGBMRegressor if task.kind == "regression" else lightgbm.LGBMClassifier
         model = kind(**_BOOSTING, **parameters, verbose=-1, n_jobs=1, random_state=0)
         return model.fit(x_learn[known], y[known])
 
-    return _each_task(fit, ready, data, tasks, learn)
+    return _fit_each_task(fit, design_matrix, data, tasks, learn)
 
 
-def _each_task(
+def _fit_each_task(
     fit: Callable[[Task, Floats, npt.NDArray[np.bool_]], Any],
-    ready: Callable[[SampleTensors, Rows], Floats],
+    design_matrix: Callable[[SampleTensors, Rows], Floats],
     data: SampleTensors,
     tasks: tuple[Task, ...],
     learn: Rows,
 ) -> Predict:
-    """Probabilities and days by output name; days are learned as their logarithm.
+    """Fits a model for each task; returns the function that predicts probabilities and days.
 
-    The observed share where a class has too few cases, NaN for a task without any label. A
-    clustering has no labels, and no model here.
+    Days are learned as their logarithm. A task with too few cases of a class predicts the observed
+    share; a task without labels predicts NaN; a clustering has no model.
     """
     models: dict[str, Callable[[Floats], Floats]] = {}
     for i, task in enumerate(tasks):
@@ -146,33 +153,33 @@ def _each_task(
         known = ~np.isnan(y)
         if task.kind == "regression" and known.any():
             log_days = np.log(np.maximum(y, SHORTEST_DAYS))
-            models[task.name] = _days(fit(task, log_days, known), log_days[known])
+            models[task.name] = _days_model(fit(task, log_days, known), log_days[known])
         elif task.kind in ("binary", "multiclass"):
             counts = np.bincount(y[known].astype(int), minlength=len(task.classes) or 2)
             share = counts / counts.sum() if known.any() else np.full(len(counts), np.nan)
-            enough = (counts >= FEWEST_CASES).sum() > 1
-            models[task.name] = _classes(fit(task, y, known) if enough else None, share)
+            enough = (counts >= MIN_CASES).sum() > 1
+            models[task.name] = _class_model(fit(task, y, known) if enough else None, share)
 
     def predict(data: SampleTensors, rows: Rows) -> dict[str, Floats]:
-        x = ready(data, rows)
-        found = {name: model(x) for name, model in models.items()}
-        binary = [found.pop(t.name)[:, 1] for t in tasks if t.kind == "binary"]
-        return {"binary": np.stack(binary, axis=1), **found}
+        x = design_matrix(data, rows)
+        outputs = {name: model(x) for name, model in models.items()}
+        binary = [outputs.pop(t.name)[:, 1] for t in tasks if t.kind == "binary"]
+        return {"binary": np.stack(binary, axis=1), **outputs}
 
     return predict
 
 
-def _days(model: Any, seen: Floats) -> Callable[[Floats], Floats]:
-    """Never beyond the stays that were `seen` (log-days): a line far outside says a million."""
+def _days_model(model: Any, learned: Floats) -> Callable[[Floats], Floats]:
+    """Predicts days, within the range of `learned` log-days: a linear model extrapolates far."""
 
     def predict(x: Floats) -> Floats:
-        days: Floats = np.exp(np.clip(model.predict(x), seen.min(), seen.max()))[:, None]
+        days: Floats = np.exp(np.clip(model.predict(x), learned.min(), learned.max()))[:, None]
         return days
 
     return predict
 
 
-def _classes(model: Any, share: Floats) -> Callable[[Floats], Floats]:
+def _class_model(model: Any, share: Floats) -> Callable[[Floats], Floats]:
     def predict(x: Floats) -> Floats:
         p = np.tile(share, (len(x), 1))
         if model is not None:

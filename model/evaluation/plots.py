@@ -1,4 +1,4 @@
-"""The report's plots, drawn from the figures of its sections."""
+"""Plots of the report, from the figures of its sections."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Told apart with any colour vision (Okabe & Ito 2008).
+# Colours that people with any colour vision can distinguish (Okabe & Ito 2008).
 BLUE, ORANGE, GREEN, RED, SKY, GREY = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"),
     "#7F7F7F",
@@ -21,7 +21,7 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, SKY)
 DOTS_PER_INCH = 110
 
 
-def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -33,8 +33,8 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def calibration(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """`curves`: by name, `predicted` and `observed` rates."""
-    figure, axes = _sheet(4.8, 4.6)
+    """Plots calibration curves. `curves`: `predicted` and `observed` rates by name."""
+    figure, axes = _axes(4.8, 4.6)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
         axes.plot(
@@ -48,10 +48,12 @@ def calibration(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path)
 
 
 def roc(rates: Sequence[float], curves: Mapping[str, Sequence[float]], path: Path) -> None:
-    """`curves`: by name, the sensitivity at each of the false positive `rates`; the first is the
+    """Plots ROC curves.
+
+    `curves`: the sensitivity at each of the false positive `rates`, by name; the first curve is the
     mean over all tasks.
     """
-    figure, axes = _sheet(4.8, 4.6)
+    figure, axes = _axes(4.8, 4.6)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     for number, (name, curve) in enumerate(curves.items()):
         style: dict[str, Any] = (
@@ -64,29 +66,29 @@ def roc(rates: Sequence[float], curves: Mapping[str, Sequence[float]], path: Pat
 
 
 def gains(by_task: Mapping[str, Sequence[float]], path: Path) -> None:
-    """`by_task`: by display name the gain and both ends of its interval, sorted."""
-    figure, axes = _sheet(6.5, 0.19 * len(by_task) + 0.8)
+    """Plots gains. `by_task`: gain and ends of the interval by display name, sorted."""
+    figure, axes = _axes(6.5, 0.19 * len(by_task) + 0.8)
     value, low, high = np.array(list(by_task.values())).T
-    place = np.arange(len(value))
+    position = np.arange(len(value))
     colours = [BLUE if a > 0 else RED if b < 0 else GREY for a, b in zip(low, high, strict=True)]
-    axes.hlines(place, low, high, color=colours, linewidth=1.5)
-    axes.scatter(value, place, color=colours, s=14, zorder=3)
+    axes.hlines(position, low, high, color=colours, linewidth=1.5)
+    axes.scatter(value, position, color=colours, s=14, zorder=3)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(place, list(by_task), fontsize=7)
+    axes.set_yticks(position, list(by_task), fontsize=7)
     axes.set(xlabel="gain in AUROC of one network for all tasks", ylim=(-1, len(value)))
     _save(figure, path)
 
 
 def attention(weights: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
-    """`weights`: from each task (a row) to each other (a column), the mean over patients."""
+    """Plots attention. `weights` [T, T]: mean attention of each task (row) to each other."""
     figure, axes = plt.subplots(figsize=(7.5, 6.8), layout="constrained")
     shown = np.array(weights)
-    np.fill_diagonal(shown, np.nan)  # far more than all others, which it would hide
+    np.fill_diagonal(shown, np.nan)  # much larger than the other weights, which it would hide
     colours = plt.get_cmap("cividis").with_extremes(bad="white")
     image = axes.imshow(shown, cmap=colours, vmin=0, vmax=np.nanquantile(shown, 0.99))
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=5)
     axes.set_yticks(range(len(names)), names, fontsize=5)
-    axes.set(xlabel="is read", ylabel="reads")
+    axes.set(xlabel="attended task", ylabel="task")
     figure.colorbar(image, ax=axes, shrink=0.8, label="mean attention", extend="max")
     _save(figure, path)
 
@@ -94,15 +96,15 @@ def attention(weights: Sequence[Sequence[float]], names: Sequence[str], path: Pa
 def learning_curve(
     shares: Sequence[float], curves: Mapping[str, Sequence[Sequence[float]]], path: Path
 ) -> None:
-    """`curves`: by name, at each share the AUROC and both ends of its interval."""
-    figure, axes = _sheet(5.2, 3.8)
-    for (name, points), colour, aside in zip(curves.items(), COLOURS, (0.99, 1.01), strict=False):
+    """Plots learning curves. `curves`: AUROC and ends of the interval at each share, by name."""
+    figure, axes = _axes(5.2, 3.8)
+    for (name, points), colour, offset in zip(curves.items(), COLOURS, (0.99, 1.01), strict=False):
         value, low, high = np.array(points).T
-        x = np.array(shares) * 100 * aside
+        x = np.array(shares) * 100 * offset
         axes.errorbar(
             x, value, [value - low, high - value], fmt="o-", color=colour, label=name, capsize=2
         )
-    axes.set(xscale="log", xlabel="patients learned from (%)", ylabel="mean AUROC")
+    axes.set(xscale="log", xlabel="training patients (%)", ylabel="mean AUROC")
     axes.set_xticks([100 * s for s in shares], [f"{100 * s:g}" for s in shares])
     axes.minorticks_off()
     axes.legend(frameon=False)

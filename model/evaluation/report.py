@@ -1,4 +1,4 @@
-"""The report: from kept predictions to docs/results.md, docs/results.json and plots."""
+"""The report: writes results.md, results.json and plots from the predictions of a study."""
 
 import json
 import re
@@ -20,9 +20,14 @@ from model.evaluation.sections import (
     recognition,
     task_relations,
 )
-from model.evaluation.sections.markdown import certain, listed, prose, with_interval
-from model.evaluation.study import SINGLE_TASK
-from model.evaluation.study_results import Kept, NotYet
+from model.evaluation.sections.markdown import (
+    excludes_zero,
+    join_words,
+    paragraph,
+    with_interval,
+)
+from model.evaluation.study.jobs import SINGLE_TASK
+from model.evaluation.study.results import MissingPredictionsError, StudyResults
 
 SECTIONS = (
     models.MEASURED,
@@ -31,7 +36,7 @@ SECTIONS = (
     models.ALL_EXTERNAL,
     external_validation.CAUSES,
     external_validation.RECALIBRATION,
-    calibration.ACTING,
+    calibration.CALIBRATION,
     calibration.ROC,
     recognition.CHARTED_LATER,
     recognition.MASKED_NOTES,
@@ -47,111 +52,130 @@ SECTIONS = (
 )
 
 
-def write(
-    work: Path, cohort: Cohort, other: Cohort | None, folder: Path, masked: Cohort | None = None
+def write_report(
+    work: Path, cohort: Cohort, external: Cohort | None, folder: Path, masked: Cohort | None = None
 ) -> None:
-    """Writes results.md, results.json and the plots to `folder`, of whatever the study holds.
+    """Writes results.md, results.json and the plots of the study in `work` to `folder`.
 
-    A section whose predictions are not all there is left out, and named at the end.
+    A section without all its predictions is left out and listed at the end.
     """
-    kept = Kept(work, cohort, other, masked)
+    study = StudyResults(work, cohort, external, masked)
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
-    blocks, absent = [], []
+    missing = {}
     for section in SECTIONS:
         try:
-            found = plain(section.measure(kept))
-        except NotYet as missing:
-            absent.append(prose(f"- {section.title}: {missing}"))
+            figures = as_json(section.measure(study))
+        except MissingPredictionsError as error:
+            missing[section.title] = str(error)
             continue
-        results[section.name] = found
-        blocks += [f"## {section.title}", *section.tell(found)]
-        if section.draw is not None:
-            section.draw(found, folder)
-    if absent:
-        blocks += ["## Not in this report", "Not made yet, or not given:", "\n".join(absent)]
-    text = "\n\n".join([*_HEAD, _answer(results), prose(_HOW), *blocks])
-    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
-    (folder / "results.json").write_text(_json(results), encoding="utf-8")
+        results[section.name] = figures
+        if section.plot is not None:
+            section.plot(figures, folder)
+    (folder / "results.md").write_text(render(results, missing), encoding="utf-8")
+    (folder / "results.json").write_text(_dump(results), encoding="utf-8")
 
 
-def plain(found: Any) -> Any:
-    """As JSON holds it, to four decimals; what is no number is None."""
-    if isinstance(found, Mapping):
-        return {str(key): plain(value) for key, value in found.items()}
-    if isinstance(found, list | tuple | np.ndarray):
-        return [plain(value) for value in found]
-    if isinstance(found, float | np.floating):
-        return round(float(found), 4) if np.isfinite(found) else None
-    return found.item() if isinstance(found, np.generic) else found
+def render(results: Mapping[str, Any], missing: Mapping[str, str]) -> str:
+    """The report in Markdown. `missing`: the missing predictions by the title of their section."""
+    blocks = []
+    for section in SECTIONS:
+        if section.name in results:
+            blocks += [f"## {section.title}", *section.render(results[section.name])]
+    if missing:
+        items = [paragraph(f"- {title}: {names}") for title, names in missing.items()]
+        blocks += ["## Not in this report", "Not yet run, or not given:", "\n".join(items)]
+    return "\n\n".join([*_HEAD, _summary(results), paragraph(_EXPLANATION), *blocks]) + "\n"
 
 
-def _json(results: Mapping[str, Any]) -> str:
-    """With lists of numbers on one line."""
+def as_json(figures: Any) -> Any:
+    """Figures as JSON holds them: floats with four decimals, NaN and infinity as None."""
+    if isinstance(figures, Mapping):
+        return {str(key): as_json(value) for key, value in figures.items()}
+    if isinstance(figures, list | tuple | np.ndarray):
+        return [as_json(value) for value in figures]
+    if isinstance(figures, float | np.floating):
+        return round(float(figures), 4) if np.isfinite(figures) else None
+    return figures.item() if isinstance(figures, np.generic) else figures
+
+
+def _dump(results: Mapping[str, Any]) -> str:
+    """JSON text with lists of numbers on one line."""
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     return re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
 
 
-def _answer(results: Mapping[str, Any]) -> str:
-    """Three sentences: how good, better than what, and elsewhere."""
-    there = {name: results[name]["models"] for name in _FROM if name in results}
-    if not there:
-        return "The study has not yet tested M3H on all folds: there is no answer."
-    reached = [_reached(models, name) for name, models in there.items()]
-    compared = [
-        f"from {_FROM[name]} it is {listed(told)}"
-        for name, models in there.items()
-        if (told := [_stands(models[m], said) for m, said in _OTHERS.items() if m in models])
-    ]
+def _summary(results: Mapping[str, Any]) -> str:
+    """The report in a few sentences: AUROC, comparison with other models, another database."""
+    models = {name: results[name]["models"] for name in _INPUTS if name in results}
+    if not models:
+        return "The study has not yet tested M3H on all folds."
+    aurocs = [_auroc(of_inputs, name) for name, of_inputs in models.items()]
     sentences = [
-        f"On hospitals never seen, M3H ranks patients with a mean AUROC of {listed(reached)}."
+        f"On unseen hospitals, M3H ranks patients with a mean AUROC of {join_words(aurocs)}."
     ]
-    if compared:
-        joined = "; ".join(compared)
-        sentences.append(f"{joined[0].upper()}{joined[1:]}.")
-    outside = [
-        _reached(results[f"{name}_external"]["models"], name)
-        for name in _FROM
+    compared = [
+        f"with {_INPUTS[name]}, it is {join_words(comparisons)}"
+        for name, of_inputs in models.items()
+        if (
+            comparisons := [
+                _comparison(of_inputs[m], label)
+                for m, label in _OTHER_MODELS.items()
+                if m in of_inputs
+            ]
+        )
+    ]
+    sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in compared]
+    external = [
+        _auroc(results[f"{name}_external"]["models"], name)
+        for name in _INPUTS
         if f"{name}_external" in results
     ]
-    if outside:
-        recalibrated = ""
+    if external:
+        sentences.append(f"On MIMIC-IV, trained on eICU only, it has {join_words(external)}.")
         if "recalibration" in results:
-            found = results["recalibration"]
-            before, after = (found[when]["calibration_error"][0] for when in ("before", "after"))
-            recalibrated = (
-                f"; its probabilities there are to be used only after a local correction, which "
-                f"with {found['patients']} patients brings the calibration error from {before:.3f} "
-                f"to {after:.3f} (chance alone: {found['after']['noise_floor'][0]:.3f})"
-            )
-        sentences.append(f"On MIMIC-IV, learned from eICU alone, {listed(outside)}{recalibrated}.")
-    return prose(" ".join(sentences))
+            sentences.append(_recalibration(results["recalibration"]))
+    return paragraph(" ".join(sentences))
 
 
-def _reached(models: Mapping[str, Any], inputs: str) -> str:
-    return f"{with_interval(models['m3h']['auroc'])} from {_FROM[inputs]}"
+def _auroc(models: Mapping[str, Any], inputs: str) -> str:
+    return f"{with_interval(models['m3h']['auroc'])} with {_INPUTS[inputs]}"
 
 
-def _stands(other: Mapping[str, Sequence[float]], name: str) -> str:
-    figures = other["m3h_ahead_by"]
-    where = ("ahead of" if figures[0] > 0 else "behind") if certain(figures) else "not told from"
-    return f"{where} {name} ({with_interval(figures, '+')})"
+def _comparison(other: Mapping[str, Sequence[float]], name: str) -> str:
+    difference = other["m3h_ahead_by"]
+    if excludes_zero(difference):
+        relation = "ahead of" if difference[0] > 0 else "behind"
+    else:
+        relation = "not clearly different from"
+    return f"{relation} {name} ({with_interval(difference, '+')})"
 
 
-_FROM = {"measured": "vital signs, laboratory values and demographics", "all": "all inputs"}
-_OTHERS = {
+def _recalibration(figures: Mapping[str, Any]) -> str:
+    before, after = (figures[when]["calibration_error"][0] for when in ("before", "after"))
+    floor = figures["after"]["noise_floor"][0]
+    return (
+        "Its probabilities there need a local correction before use; with "
+        f"{figures['patients']} patients, the correction reduces the calibration error from "
+        f"{before:.3f} to {after:.3f} (noise floor: {floor:.3f})."
+    )
+
+
+_INPUTS = {"measured": "vital signs, laboratory values and demographics", "all": "all inputs"}
+_OTHER_MODELS = {
     SINGLE_TASK: "the same network trained for each task alone",
     "lightgbm": "LightGBM",
     "logistic_regression": "logistic regression",
 }
 _HEAD = ("# Results", "Made by `make results`; every figure here is in `results.json`.")
-_HOW = """
-**How to read it.** eICU demo, five folds by hospital (no hospital and no patient on both sides),
-24 h after admission to the unit unless said otherwise. How each model is trained was chosen within
-the hospitals to learn from. AUROC: the mean over tasks of the mean of within-fold AUROCs, weighted
-by positives. AUPRC and Brier score: means over the binary tasks, the probabilities of all folds
-together. In brackets: 95 % intervals of 1,000 bootstraps over hospitals within folds (on MIMIC-IV
-over patients), paired where models are compared. They say how sure a figure is for other hospitals
-like these, not for ones that chart otherwise; a network's seed is not in them, and nothing was
-corrected for looking at many figures. A label is a charted code: its absence is not health.
+_EXPLANATION = """
+**How to read it.** Unless stated otherwise: eICU demo, five folds by hospital (no hospital and no
+patient is on both sides), 24 h after admission to the unit. The training settings of each model
+were tuned within the hospitals to learn from. AUROC: the mean over tasks of the mean of within-fold
+AUROCs, weighted by positives. AUPRC and Brier score: means over the binary tasks, with the
+probabilities of all folds together. In brackets: 95 % intervals of 1,000 bootstraps over hospitals
+within folds (on MIMIC-IV over patients), paired for comparisons of models. They show the
+uncertainty for other hospitals like these, not for hospitals that chart differently. They leave out
+a network's seed and are not corrected for multiple comparisons. A label is a charted code: its
+absence does not mean health.
 """

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.cohorts.store import Cohort
 from model.errors import RunError
-from model.evaluation.evaluate import Fold, hospital_folds
+from model.evaluation.folds import Fold, hospital_folds
 from model.network.checkpoint import Facts
 from model.tim.batched_training import MAX_NETWORKS, BatchedTraining
 from model.tim.coalitions import Coalition, draw_coalitions

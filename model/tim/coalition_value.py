@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.cohorts.store import Cohort
-from model.evaluation.evaluate import Fold
-from model.evaluation.measure import replicate_weights, weighted_auroc
+from model.evaluation.bootstrap import replicate_weights, weighted_auroc
+from model.evaluation.folds import Fold
 from model.training.data import Rows, SampleTensors
 from model.training.phenotypes import fit_scaler, standardise
 from schemas.tasks import Task

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from model.cohorts.store import Cohort
-from model.evaluation.evaluate import Fold, hospital_folds
-from model.evaluation.measure import REPLICATES, interval
+from model.evaluation.bootstrap import REPLICATES, interval
+from model.evaluation.folds import Fold, hospital_folds
 from model.tim.coalition_training import (
     FOLDS,
     SEEDS,

@@ -58,7 +58,7 @@ def exported(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def without_torch() -> Callable[..., str]:
-    """Runs `m3h-export` where torch cannot be imported; gives what it said."""
+    """Runs `m3h-export` where torch cannot be imported; returns its output."""
 
     def run(*arguments: str) -> str:
         code = (

@@ -1,4 +1,4 @@
-"""A bundle says what its network says, and says where it comes from."""
+"""An exported bundle gives the answers of its network and names its origin."""
 
 import json
 import re
@@ -22,13 +22,13 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 
 
-def test_graphs_and_network_agree_over_many_shapes(exported):
+def test_graphs_and_network_agree_for_many_shapes(exported):
     _, _, parity = exported
     assert parity.largest_difference < 1e-4
     assert parity.comparisons > 40
 
 
-def test_a_graph_that_differs_is_refused_and_every_difference_is_named(checkpoint, tmp_path):
+def test_a_graph_that_differs_is_refused_and_all_differences_are_named(checkpoint, tmp_path):
     net = checkpoint.net()
     fusion = export_fusion(net, tmp_path)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_a_graph_that_differs_is_refused_and_every_difference_is_named(checkpoin
     assert "fusion.phenotype" not in str(caught.value)
 
 
-def test_groups_of_tasks_are_exported_as_they_are(checkpoint, tmp_path):
+def test_groups_of_tasks_are_exported(checkpoint, tmp_path):
     names = [task.name for task in checkpoint.facts.tasks]
     groups = (tuple(names[::3]), tuple(names[1::3]), tuple(names[2::3]))
     grouped = checkpoint.facts.net.model_copy(update={"groups": groups})
@@ -53,7 +53,7 @@ def test_groups_of_tasks_are_exported_as_they_are(checkpoint, tmp_path):
     assert parity.largest_difference < 1e-4
 
 
-def test_a_failed_export_leaves_the_bundle_that_was_there(checkpoint, exported, monkeypatch):
+def test_a_failed_export_leaves_the_old_bundle(checkpoint, exported, monkeypatch):
     folder, digest, _ = exported
     broken = {"bad": synthetic.examples()["minimal"].model_copy(update={"images": [None]})}
     with pytest.raises(AttributeError):
@@ -61,14 +61,14 @@ def test_a_failed_export_leaves_the_bundle_that_was_there(checkpoint, exported, 
     assert read_manifest(folder)[1] == digest
 
 
-def test_an_exported_bundle_is_served_and_its_golden_answers_hold(exported):
+def test_an_exported_bundle_reproduces_its_golden_answers(exported):
     folder, digest, _ = exported
     bundle = Bundle.load(folder)
     assert bundle.digest == digest
     Engine(bundle).replay_golden()
 
 
-def test_what_is_served_is_what_the_network_says(checkpoint, exported):
+def test_the_engine_gives_the_outputs_of_the_network(checkpoint, exported):
     engine = Engine(Bundle.load(exported[0]))
     net = checkpoint.net()
     for record in synthetic.patients(6, seed=9):
@@ -77,8 +77,8 @@ def test_what_is_served_is_what_the_network_says(checkpoint, exported):
         present = torch.tensor([[m in arrays for m in MODALITIES]])
         embeddings = torch.zeros(1, len(MODALITIES), net.width)
         with torch.no_grad():
-            for m, found in arrays.items():
-                inputs = [torch.tensor(array)[None] for array in found.values()]
+            for m, of_modality in arrays.items():
+                inputs = [torch.tensor(array)[None] for array in of_modality.values()]
                 embedding, unusual = net.encoders[m](*inputs)
                 embeddings[:, MODALITIES.index(m)] = embedding
                 assert outputs.unusual[m] == pytest.approx(unusual.item(), abs=1e-2)
@@ -114,7 +114,7 @@ def test_weights_take_two_bytes_each(exported, checkpoint):
         size[tensor.data_type] += len(tensor.raw_data)
     members = checkpoint.facts.members * checkpoint.facts.net.width
     assert size[onnx.TensorProto.FLOAT16] > 2 * members * 1000
-    # What fits the training patients (medians, spreads, directions) is kept whole.
+    # Statistics of the training patients (medians, spreads, directions) stay float32.
     assert not any(
         tensor.data_type == onnx.TensorProto.FLOAT and "adapters" in tensor.name
         for tensor in graph.initializer

@@ -1,4 +1,4 @@
-"""The model card names every task, and has no figure that was not measured."""
+"""The model card: every task, and only measured figures."""
 
 import itertools
 import json
@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from export.cli import EvaluationError, app, read_evaluation
 from export.model_card import NOT_MEASURED, SECTIONS, model_card
-from model.evaluation import measure
-from model.evaluation.evaluate import hospital_folds
-from model.evaluation.report import write
+from model.evaluation import bootstrap
+from model.evaluation.folds import hospital_folds
+from model.evaluation.report import write_report
 from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL, Job
 from schemas.manifest import Sets, read_manifest
@@ -29,7 +29,7 @@ HEADINGS = [
     "Training data",
     "Quantitative analyses",
     "Phenotypes",
-    "Which task teaches which",
+    "Task influence",
     "Ethical considerations",
     "Caveats and recommendations",
 ]
@@ -40,8 +40,8 @@ def manifest(exported):
     return read_manifest(exported[0])[0]
 
 
-def results():
-    """A report's figures, none like another."""
+def made_results():
+    """The figures of a report, all different."""
     draw = np.random.default_rng(0)
 
     def figure(low=0.5, high=0.9):
@@ -60,7 +60,7 @@ def results():
     names = ("slope", "intercept", "brier_skill", "calibration_error", "noise_floor")
     covered = ("positives", "negatives", "undecided", "length_of_stay")
     group = {"stays": 641, "tasks": 30, "small": True}
-    told = ("auroc", "against_everyone", "observed_to_expected")
+    names_of_group = ("auroc", "against_everyone", "observed_to_expected")
     return {
         "measured": inputs(),
         "all": inputs(),
@@ -70,7 +70,7 @@ def results():
             "coverage": {name: figure() for name in covered},
         },
         "groups": {
-            "sex": {"female": {name: figures() for name in told} | group},
+            "sex": {"female": {name: figures() for name in names_of_group} | group},
             "ethnicity": {"Asian": group},
         },
         "landmarks": {
@@ -96,30 +96,30 @@ def results():
     }
 
 
-def evaluated(manifest, found):
-    return model_card(manifest.model_copy(update={"evaluation": found}))
+def evaluated(manifest, results):
+    return model_card(manifest.model_copy(update={"evaluation": results}))
 
 
 def section(card, title):
     return re.split(r"^##+ ", card.split(f" {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def leaves(found):
-    if isinstance(found, dict | list):
-        for value in found.values() if isinstance(found, dict) else found:
+def leaves(results):
+    if isinstance(results, dict | list):
+        for value in results.values() if isinstance(results, dict) else results:
             yield from leaves(value)
     else:
-        yield found
+        yield results
 
 
-def test_a_card_has_the_usual_headings_in_their_order(manifest):
+def test_a_card_has_the_headings_of_model_cards_in_order(manifest):
     card = model_card(manifest)
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == HEADINGS
     assert card.startswith(f"# {manifest.name} {manifest.version}\n")
     assert len(card.encode()) < 30_000
 
 
-def test_a_card_names_every_task_with_what_it_learned_from(manifest):
+def test_a_card_lists_every_task_with_its_training_labels(manifest):
     rows = section(model_card(manifest), "Task by task").splitlines()
     for facts in manifest.tasks:
         (row,) = (row for row in rows if row.startswith(f"| {facts.task.display} |"))
@@ -129,7 +129,7 @@ def test_a_card_names_every_task_with_what_it_learned_from(manifest):
             assert cells[2:4] == [str(facts.positives), f"{facts.prevalence:.3f}"]
 
 
-def test_without_an_evaluation_nothing_was_measured(manifest):
+def test_without_an_evaluation_every_figure_is_not_measured(manifest):
     card = model_card(manifest)
     for title in ("How well", "Calibration, sets", "Subgroups", "Hours since", "Recalibration for"):
         body = card.split(f"### {title}", 1)[1].split("###")[0]
@@ -139,32 +139,32 @@ def test_without_an_evaluation_nothing_was_measured(manifest):
 
 
 def figures_in(card):
-    """Numbers with decimals in what was measured."""
+    """The decimal numbers of the quantitative analyses."""
     analyses = card.split("## Quantitative analyses")[1].split("\n## ")[0]
     return set(re.findall(r"(?<![\w.])\d+\.\d+", analyses.replace("(made for 0.9)", "")))
 
 
-def test_every_figure_is_the_reports(manifest):
-    found = results()
-    card = evaluated(manifest, found)
+def test_every_figure_comes_from_the_report(manifest):
+    results = made_results()
+    card = evaluated(manifest, results)
     counted = [f.prevalence for f in manifest.tasks if f.prevalence is not None]
-    known = [v for v in (*leaves(found), *counted) if isinstance(v, float)]
-    told = {f"{abs(v):.{digits}f}" for v in known for digits in (3, 4)}
-    assert figures_in(card) <= told
-    # And each of the report's is told, but for the AUROC of the others, which are not this model.
-    del found["measured"]["models"]["lightgbm"]["auroc"]
-    del found["all"]["models"]["lightgbm"]["auroc"]
-    del found["all_external"]["models"]["lightgbm"]["auroc"]
-    del found["all_external"]["models"]["m3h"]["by_task"]
-    del found["all_external"]["models"]["m3h"]["mae_days"]
-    mine = [v for v in leaves(found) if isinstance(v, float)]
+    known = [v for v in (*leaves(results), *counted) if isinstance(v, float)]
+    expected = {f"{abs(v):.{digits}f}" for v in known for digits in (3, 4)}
+    assert figures_in(card) <= expected
+    # The card shows every figure of the report, except the AUROC of the other models.
+    del results["measured"]["models"]["lightgbm"]["auroc"]
+    del results["all"]["models"]["lightgbm"]["auroc"]
+    del results["all_external"]["models"]["lightgbm"]["auroc"]
+    del results["all_external"]["models"]["m3h"]["by_task"]
+    del results["all_external"]["models"]["m3h"]["mae_days"]
+    mine = [v for v in leaves(results) if isinstance(v, float)]
     assert all({f"{v:.3f}", f"{v:.4f}"} & figures_in(card) for v in mine)
 
 
-def test_what_the_report_lacks_is_said_to_be_not_measured(manifest):
-    found = results()
-    del found["groups"], found["recalibration"], found["all_external"]
-    card = evaluated(manifest, found)
+def test_figures_that_the_report_lacks_are_not_measured(manifest):
+    results = made_results()
+    del results["groups"], results["recalibration"], results["all_external"]
+    card = evaluated(manifest, results)
     assert NOT_MEASURED in section(card, "Subgroups")
     assert NOT_MEASURED in section(card, "Recalibration for another database")
     rows = [
@@ -174,18 +174,18 @@ def test_what_the_report_lacks_is_said_to_be_not_measured(manifest):
     assert NOT_MEASURED not in section(card, "Hours since admission")
 
 
-def test_a_small_group_and_one_with_too_few_positives_are_called_so(manifest):
-    groups = section(evaluated(manifest, results()), "Subgroups")
+def test_small_groups_and_too_few_positives_are_marked(manifest):
+    groups = section(evaluated(manifest, made_results()), "Subgroups")
     assert "| ethnicity | Asian (small) | 641 | 30 | too few | too few | too few |" in groups
 
 
-def test_a_card_says_of_which_tasks_there_are_no_sets_and_why(manifest):
+def test_a_card_gives_the_reason_for_a_task_without_sets(manifest):
     few = Sets(reason="only 7 patients with the outcome 'yes' to make one from")
     some = Sets(thresholds={"no": 0.7, "yes": 0.1})
-    told = {"sepsis": few, "diabetes": some}
+    sets = {"sepsis": few, "diabetes": some}
     tasks = tuple(
-        f.model_copy(update={"sets": told[f.task.name], "abstains": None})
-        if f.task.name in told
+        f.model_copy(update={"sets": sets[f.task.name], "abstains": None})
+        if f.task.name in sets
         else f
         for f in manifest.tasks
     )
@@ -194,7 +194,7 @@ def test_a_card_says_of_which_tasks_there_are_no_sets_and_why(manifest):
     assert re.search(r"^\| Diabetes \|.*\| yes \|$", rows, re.MULTILINE)
 
 
-def test_a_task_that_abstains_is_said_to_give_no_answer(manifest):
+def test_a_card_marks_a_task_that_abstains(manifest):
     why = "trained on 80 labelled patients, 0 of them with it"
     first, *others = manifest.tasks
     silent = manifest.model_copy(
@@ -204,15 +204,15 @@ def test_a_task_that_abstains_is_said_to_give_no_answer(manifest):
     assert re.search(rf"^\| {first.task.display} \|.*\| no answer: {why} \|$", rows, re.MULTILINE)
 
 
-def test_phenotypes_are_told_in_words(manifest):
-    told = section(model_card(manifest), "Phenotypes")
-    assert len(re.findall(r"^- \d: \d+ % of the patients; ", told, re.MULTILINE)) == len(
+def test_phenotypes_are_described(manifest):
+    text = section(model_card(manifest), "Phenotypes")
+    assert len(re.findall(r"^- \d: \d+ % of the patients; ", text, re.MULTILINE)) == len(
         [p for p in manifest.phenotypes if p.share]
     )
 
 
-def test_a_card_tells_the_certain_cells_and_how_few_they_are(manifest):
-    title = "Which task teaches which"
+def test_a_card_lists_the_certain_cells_of_the_task_influence_matrix(manifest):
+    title = "Task influence"
     assert section(model_card(manifest), title).strip() == "Not measured."
     names = [facts.task.name for facts in manifest.tasks]
     count = len(names)
@@ -222,70 +222,73 @@ def test_a_card_tells_the_certain_cells_and_how_few_they_are(manifest):
     gain = np.array([0.01 * (name == "asthma") for name in names])
     ends = {"gain_lower": gain - 0.02, "gain_upper": gain + 0.02}
     tim = made_tim(names, cells, multitask_gain=gain, **ends, halves=agreement)
-    told = section(model_card(manifest, tim), title)
-    assert f"Of {count * (count - 1)} pairs of tasks 1 are certain" in " ".join(told.split())
-    assert "| Sepsis | Septic shock | +0.0300 [+0.0200, +0.0400] | AUROC |" in told
-    assert "Asthma +0.010 [-0.010, +0.030]" in told
-    assert "correlation of 0.12 [-0.05, 0.30]" in told
-    assert "attention" not in told
-    told = section(
+    text = section(model_card(manifest, tim), title)
+    assert f"1 of {count * (count - 1)} pairs of tasks are certain" in " ".join(text.split())
+    assert "| Sepsis | Septic shock | +0.0300 [+0.0200, +0.0400] | AUROC |" in text
+    assert "Asthma +0.010 [-0.010, +0.030]" in text
+    assert "correlation of 0.12 [-0.05, 0.30]" in text
+    assert "attention" not in text
+    text = section(
         model_card(manifest, made_tim(names, cells, attention_agreement=agreement)), title
     )
-    assert "rank correlation of 0.12 [-0.05, 0.30]" in " ".join(told.split())
+    assert "rank correlation of 0.12 [-0.05, 0.30]" in " ".join(text.split())
 
 
-def test_notes_and_x_rays_of_the_same_patients_are_said_to_be_untested_where_they_are(manifest):
+def test_a_card_warns_if_no_patient_had_both_notes_and_x_ray(manifest):
     apart = tuple(c.model_copy(update={"with_notes_and_image": 0}) for c in manifest.cohorts)
     card = model_card(manifest.model_copy(update={"cohorts": apart}))
-    assert "no open\n  data join them" in card
+    assert "no open data join\n  them" in card
     assert manifest.cohorts[0].with_notes_and_image > 0
     joined = f"it learned from {manifest.cohorts[0].with_notes_and_image} who had both"
     assert joined in model_card(manifest)
 
 
-def test_a_card_tells_what_the_report_measured(manifest, tmp_path, monkeypatch):
-    """The report's own sections, of predictions that were drawn."""
-    monkeypatch.setattr(measure, "REPLICATES", 20)
+def test_a_card_shows_the_figures_of_a_real_report(manifest, tmp_path, monkeypatch):
+    """The sections of a report on random predictions."""
+    monkeypatch.setattr(bootstrap, "REPLICATES", 20)
     monkeypatch.setattr(external_validation, "SPLITS", 2)
     cohort, other, draw = make_cohort(), make_cohort(100, "other", 1), np.random.default_rng(0)
     binary = [t.name for t in cohort.tasks if t.kind == "binary"]
     sets = {name: {"thresholds": {"no": 0.3, "yes": 0.3}} for name in binary}
     facts = np.array(json.dumps({"sets": sets}))
-    places = {str(fold.number): fold.test for fold in hospital_folds(cohort)}
-    places[EXTERNAL] = np.arange(len(other.samples))
-    for model, inputs, (place, rows) in itertools.product(
-        ("m3h", "lightgbm", "logistic_regression"), ("measured", "all"), places.items()
+    test_rows = {str(fold.number): fold.test for fold in hospital_folds(cohort)}
+    test_rows[EXTERNAL] = np.arange(len(other.samples))
+    for model, inputs, (fold, rows) in itertools.product(
+        ("m3h", "lightgbm", "logistic_regression"), ("measured", "all"), test_rows.items()
     ):
-        said = {
+        predictions = {
             "binary": draw.random((len(rows), len(binary))),
             "discharge_disposition": draw.dirichlet(np.ones(4), len(rows)),
             "length_of_stay": np.sort(draw.lognormal(size=(len(rows), 3)))[:, [1, 0, 2]],
         }
-        outputs = {f"{kind}/{k}": v for kind in ("output", "one") for k, v in said.items()}
-        np.savez(tmp_path / Job(model, inputs, place).file, rows=rows, facts=facts, **outputs)
-    write(tmp_path, cohort, other, tmp_path)
-    found = read_evaluation(tmp_path / "results.json")
-    # A manifest is not to hold curves of the study and matrices.
-    assert set(found) == set(SECTIONS) - {"masked"}
-    card = evaluated(manifest, found)
-    m3h = found["measured"]["models"]["m3h"]
+        outputs = {f"{kind}/{k}": v for kind in ("output", "one") for k, v in predictions.items()}
+        np.savez(tmp_path / Job(model, inputs, fold).file, rows=rows, facts=facts, **outputs)
+    write_report(tmp_path, cohort, other, tmp_path)
+    results = read_evaluation(tmp_path / "results.json")
+    # A manifest does not hold the curves and matrices of the report.
+    assert set(results) == set(SECTIONS) - {"masked"}
+    card = evaluated(manifest, results)
+    m3h = results["measured"]["models"]["m3h"]
     assert f"{m3h['auroc'][0]:.3f} [" in section(card, "How well patients are ranked")
     rows = section(card, "Task by task")
-    alone = found["all"]["models"]["m3h"]
-    sepsis = [models["by_task"]["sepsis"] for models in (m3h, alone)]
+    all_inputs = results["all"]["models"]["m3h"]
+    sepsis = [models["by_task"]["sepsis"] for models in (m3h, all_inputs)]
     assert f"| {sepsis[0]:.3f} | {sepsis[1]:.3f} |" in rows
-    assert f"| errs by {m3h['mae_days']:.3f} d | errs by {alone['mae_days']:.3f} d |" in rows
+    assert (
+        f"| mean error {m3h['mae_days']:.3f} d | mean error {all_inputs['mae_days']:.3f} d |"
+        in rows
+    )
     for title in ("Calibration, sets and intervals", "Subgroups", "Hours since admission"):
         assert NOT_MEASURED not in section(card, title)
     assert NOT_MEASURED not in section(card, "Recalibration for another database")
     later = section(card, "Recognition or prediction")
-    assert later.count(NOT_MEASURED) == 1  # notes that name no disease
+    assert later.count(NOT_MEASURED) == 1  # masked notes
 
 
-def test_a_file_that_is_no_report_is_refused(tmp_path):
+def test_a_file_that_is_not_a_report_is_refused(tmp_path):
     path = tmp_path / "scores.json"
     path.write_text(json.dumps({"M3H": []}))
-    with pytest.raises(EvaluationError, match=r"no report: it has none of measured, all"):
+    with pytest.raises(EvaluationError, match=r"not a report: it has none of measured, all"):
         read_evaluation(path)
     path.write_text("{")
     with pytest.raises(EvaluationError, match="not JSON"):

@@ -1,4 +1,4 @@
-"""From a hospital's own encoders to answers: its commands, its files, one bundle."""
+"""Pretrained encoders of a hospital: cohort, training, export and serving by the commands."""
 
 import base64
 import io
@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from export import cli as export_cli
 from model.cli import main as model_cli
-from model.cohorts import synthetic
 from model.cohorts.store import Cohort
+from model.cohorts.synthetic import generator
 from model.network.checkpoint import Checkpoint
 from schemas.features import features
 from schemas.manifest import read_manifest
@@ -44,7 +44,7 @@ clusters = 3
 
 
 def run(app, *arguments):
-    """A command as a hospital types it. Returns what it printed."""
+    """Runs a command; returns its output."""
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     assert done.exit_code == 0, done.output
     return done.output
@@ -52,21 +52,21 @@ def run(app, *arguments):
 
 @pytest.fixture(scope="module")
 def hospital(tmp_path_factory):
-    """Its files, its cohort and its configuration, with which it trained."""
+    """A folder with a cohort, a configuration and a trained checkpoint."""
     home = tmp_path_factory.mktemp("hospital")
     notes, image = home / "Bio_ClinicalBERT", home / "xrv-densenet121.pt"
     old_bert_folder(notes)
     torch.save(densenet(1).state_dict(), image)
     (home / "m3h.toml").write_text(TOML.format(notes=notes, image=image))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "PATIENTS", 60)
+        patch.setattr(generator, "PATIENTS", 60)
         patch.setattr(sys, "argv", ["m3h-model", "train", "--config", "m3h.toml"])
         made = ["synthetic", "--data", home, "--out", home / "cohort"]
         run(model_cli.app, "cohort", *made, "--tokenizer", notes, "--image-side", 224)
         config = ["--config", home / "m3h.toml"]
         trained = ["--cohort", home / "cohort", "--out", home / "run", *config]
         run(model_cli.app, "train", *trained)
-    # What was made of them holds all that is needed of them.
+    # Cohort and checkpoint hold everything that is needed of the encoders.
     shutil.rmtree(notes)
     image.unlink()
     return home
@@ -79,7 +79,7 @@ def checkpoint(hospital):
 
 @pytest.fixture(scope="module")
 def exported(hospital):
-    """The bundle, and what the export said of how graphs and torch agree."""
+    """The bundle, and the output of the export."""
     return hospital / "bundle", run(export_cli.app, hospital / "run", hospital / "bundle")
 
 
@@ -89,7 +89,7 @@ def engine(exported):
 
 
 def test_graphs_and_network_agree(exported):
-    assert "graphs and torch agree to" in exported[1]  # else the export ends with what differs
+    assert "graphs and torch agree to" in exported[1]  # otherwise the export fails
 
 
 def test_the_golden_answers_hold(engine):
@@ -116,9 +116,9 @@ def test_the_service_answers_a_request_with_a_note_and_an_x_ray(engine, exported
     with TestClient(app) as client:
         answer = client.post("/predict", json=request())
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert len(found["predictions"]) == 44
-    used = {m for m, use in found["receipt"]["modalities"].items() if use["status"] == "used"}
+    body = answer.json()
+    assert len(body["predictions"]) == 44
+    used = {m for m, use in body["receipt"]["modalities"].items() if use["status"] == "used"}
     assert used == {"notes", "image"}
 
 
@@ -128,25 +128,25 @@ def fusion_of(engine, *requests):
     return [outputs.fusion["binary"] for outputs in engine.run(samples)]
 
 
-def test_note_and_x_ray_move_the_answer_to_the_last_word_of_a_long_note(engine):
+def test_the_last_word_of_a_long_note_and_the_x_ray_change_the_answer(engine):
     long = "Fever. " * 40
-    one, other, darker = fusion_of(
+    first, other_word, darker = fusion_of(
         engine, request(long + "a"), request(long + "b"), request(long + "a", shade=40)
     )
-    assert not np.array_equal(one, other)
-    assert not np.array_equal(one, darker)
+    assert not np.array_equal(first, other_word)
+    assert not np.array_equal(first, darker)
 
 
-def test_a_patients_answer_does_not_depend_on_who_else_is_asked_about(engine):
+def test_an_answer_does_not_depend_on_the_other_requests_of_a_batch(engine):
     requests = [request("Fever. " * n, shade=10 * i) for i, n in enumerate((1, 9000, 3, 200, 8000))]
     spec = engine.bundle.manifest.spec
     lengths = [len(features(as_payload(r), spec).arrays["notes"]["tokens"]) for r in requests]
-    assert sum(lengths) > 2 * MAX_BATCH_TOKENS, "the batch must be more than is run at once"
+    assert sum(lengths) > 2 * MAX_BATCH_TOKENS, "the batch must exceed the limit of one run"
     alone = [fusion_of(engine, r)[0] for r in requests]
     np.testing.assert_allclose(fusion_of(engine, *requests), alone, atol=1e-5)
 
 
-def test_what_is_served_is_what_was_learned_from(checkpoint, engine, hospital):
+def test_checkpoint_and_bundle_give_the_same_embeddings(checkpoint, engine, hospital):
     """The arrays of the cohort, by the checkpoint's encoders and by the bundle's graphs."""
     samples = Cohort.load(hospital / "cohort").samples
     net = checkpoint.net()
@@ -156,16 +156,14 @@ def test_what_is_served_is_what_was_learned_from(checkpoint, engine, hospital):
             inputs = samples.arrays(int(row))[modality]
             batch = {name: array[None] for name, array in inputs.items()}
             with torch.no_grad():
-                given = [torch.from_numpy(array) for array in batch.values()]
-                expected, unusual = net.encoders[modality](*given)
+                tensors = [torch.from_numpy(array) for array in batch.values()]
+                expected, unusual = net.encoders[modality](*tensors)
             served = engine.bundle.encoders[modality].run(batch)
             np.testing.assert_allclose(served["embedding"], expected.numpy(), atol=1e-4)
             np.testing.assert_allclose(served["unusual"], unusual.numpy(), atol=1e-2)
 
 
-def test_checkpoint_and_bundle_say_which_encoders_they_hold_and_not_where_they_were(
-    checkpoint, exported, hospital
-):
+def test_checkpoint_and_bundle_name_their_encoders_without_paths(checkpoint, exported, hospital):
     assert checkpoint.facts.net.notes_encoder == "Bio_ClinicalBERT"
     assert checkpoint.facts.net.image_encoder == "xrv-densenet121.pt"
     notice = (exported[0] / "NOTICE").read_text()
@@ -179,22 +177,22 @@ def test_checkpoint_and_bundle_say_which_encoders_they_hold_and_not_where_they_w
 
 
 @pytest.mark.parametrize(
-    ("name", "kept_whole"),
+    ("name", "kept_single"),
     # A norm that follows a convolution is folded into it by the exporter.
     [("notes", "never"), ("image", r"represent\.features\..*conv[01]\.weight")],
 )
-def test_the_weights_of_encoders_take_two_bytes_each(exported, name, kept_whole):
+def test_the_weights_of_encoders_are_stored_as_halves(exported, name, kept_single):
     size = Counter()
     for tensor in onnx.load(exported[0] / f"{name}.onnx").graph.initializer:
-        # How unusual an input is, is a matter of the training patients, and kept whole.
+        # The statistics behind `unusual` stay float32.
         if np.prod(tensor.dims) >= 1024 and not tensor.name.startswith("ordinary."):
             size[tensor.data_type] += 1
             is_half = tensor.data_type == onnx.TensorProto.FLOAT16
-            assert is_half or re.fullmatch(kept_whole, tensor.name), tensor.name
+            assert is_half or re.fullmatch(kept_single, tensor.name), tensor.name
     assert size[onnx.TensorProto.FLOAT16] > 2
 
 
-def test_a_bundle_brings_its_encoders_tokenizer(exported, hospital):
+def test_a_bundle_holds_the_tokenizer_of_its_encoder(exported, hospital):
     manifest, _ = read_manifest(exported[0])
     assert manifest.spec == Cohort.load(hospital / "cohort").spec
     assert (manifest.spec.phrases, manifest.spec.image_side) == (0, 224)
@@ -205,7 +203,7 @@ def ordinary(tmp_path_factory):
     """A cohort for the built-in encoders."""
     folder = tmp_path_factory.mktemp("ordinary")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "PATIENTS", 3)
+        patch.setattr(generator, "PATIENTS", 3)
         run(model_cli.app, "cohort", "synthetic", "--data", folder, "--out", folder / "cohort")
     return folder / "cohort"
 
@@ -216,16 +214,16 @@ def refused(*arguments):
     return " ".join(done.output.split())
 
 
-def test_training_refuses_an_ordinary_cohort_and_says_how_to_make_the_right_one(ordinary, tmp_path):
+def test_training_refuses_a_cohort_for_other_encoders_and_names_the_fix(ordinary, tmp_path):
     notes = old_bert_folder(tmp_path / "BioBERT")
     (tmp_path / "m3h.toml").write_text(f'[net]\nnotes_encoder = "{notes}"\n')
     arguments = ["--cohort", ordinary, "--out", tmp_path / "run"]
-    said = refused("train", *arguments, "--config", tmp_path / "m3h.toml")
-    assert "m3h-model cohort … --tokenizer" in said
+    message = refused("train", *arguments, "--config", tmp_path / "m3h.toml")
+    assert "m3h-model cohort … --tokenizer" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_is_evaluated_on_cohorts_that_were_made_as_its_own(hospital, ordinary):
+def test_a_model_is_only_scored_on_cohorts_with_its_own_features(hospital, ordinary):
     run(model_cli.app, "score", hospital / "run", "--cohort", hospital / "cohort")
-    said = refused("score", hospital / "run", "--cohort", ordinary)
-    assert "other variables, tokens or images than the model's" in said
+    message = refused("score", hospital / "run", "--cohort", ordinary)
+    assert "other variables, tokens or images than the model's" in message

@@ -1,4 +1,4 @@
-"""A bundle of reduced precision says what the one before it said, and tells how nearly."""
+"""Bundles of reduced precision: nearly the same answers, and a measured loss of accuracy."""
 
 import json
 import shutil
@@ -10,10 +10,18 @@ from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from export.accuracy_loss import FEWEST, LIMITS, MOST_MOVED, ReductionError, _change, judged, said
+from export.accuracy_loss import (
+    LOSS_LIMITS,
+    MAX_PROBABILITY_CHANGE,
+    MIN_SAMPLES,
+    ReductionError,
+    _change,
+    compare_outputs,
+)
 from export.cli import app
-from export.precision import as_bytes, as_halves
-from export.quantize import reduce_precision
+from export.outputs import run_samples
+from export.precision import to_half_precision, to_int8
+from export.quantize import quantize_bundle
 from export.recalibrate import RecalibrationError, recalibrate
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
@@ -25,8 +33,8 @@ from service.runtime.engine import Engine
 from service.settings import Settings
 
 PRECISIONS = ("fp16", "int8")
-# So small a model is hardly faster, and so few patients tell a loss from chance hardly better.
-ANY = {"worth": float("inf"), "limits": dict.fromkeys(LIMITS, 0.02)}
+# The small model is hardly faster, and few patients cannot separate a loss from chance.
+LENIENT = {"max_time": float("inf"), "limits": dict.fromkeys(LOSS_LIMITS, 0.02)}
 
 
 def cohort(folder, name="elsewhere", spec=None, keep=lambda _: True):
@@ -38,51 +46,51 @@ def cohort(folder, name="elsewhere", spec=None, keep=lambda _: True):
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def held_out_cohort(tmp_path_factory):
     """Patients that the small model did not learn from."""
     return cohort(tmp_path_factory.mktemp("held_out"))
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
-def reduced(request, exported, elsewhere, tmp_path_factory):
+def reduced(request, exported, held_out_cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reduced") / request.param
-    reduce_precision(exported[0], [elsewhere], folder, request.param, **ANY)
+    quantize_bundle(exported[0], [held_out_cohort], folder, request.param, **LENIENT)
     return folder
 
 
 @pytest.fixture(scope="module")
-def both(exported, reduced, elsewhere):
-    """The bundles before and after, and what each says of the patients."""
+def both(exported, reduced, held_out_cohort):
+    """The bundles before and after, the samples, and the outputs of each bundle."""
     bundles = [Bundle.load(folder, "cpu") for folder in (exported[0], reduced)]
-    samples = Cohort.load(elsewhere).samples
-    return bundles, samples, [said(bundle, samples) for bundle in bundles]
+    samples = Cohort.load(held_out_cohort).samples
+    return bundles, samples, [run_samples(bundle, samples) for bundle in bundles]
 
 
-def test_each_answer_is_nearly_what_it_was(both):
+def test_answers_are_nearly_unchanged(both):
     _, _, (before, after) = both
     for name, values in before.items():
         if name != "length_of_stay":
-            np.testing.assert_allclose(after[name], values, atol=MOST_MOVED)
+            np.testing.assert_allclose(after[name], values, atol=MAX_PROBABILITY_CHANGE)
     assert any((before[name] != after[name]).any() for name in before)
 
 
-def test_the_manifest_tells_what_was_done_and_what_it_changed(both, reduced, exported):
+def test_the_manifest_describes_the_reduction_and_its_loss(both, reduced, exported):
     (old, new), samples, (before, after) = both
-    found = new.manifest.reduction
-    assert found.precision == reduced.name
-    assert found.bundle == old.digest == exported[1]
+    reduction = new.manifest.reduction
+    assert reduction.precision == reduced.name
+    assert reduction.bundle == old.digest == exported[1]
     assert new.manifest.version == f"0.0.1+{reduced.name}"
-    (held_out,) = found.held_out
+    (held_out,) = reduction.held_out
     assert (held_out.cohort, held_out.samples) == ("elsewhere", len(samples))
     assert held_out.patients == len(np.unique(samples.patient))
-    assert {name for name, graph in found.graphs.items() if graph.reason is None} >= {"fusion"}
+    assert {name for name, graph in reduction.graphs.items() if graph.reason is None} >= {"fusion"}
     probabilities = [k for k in before if k not in ("length_of_stay", "unusual")]
     largest = max(np.abs(before[k] - after[k]).max() for k in probabilities)
-    assert found.largest_difference == pytest.approx(largest)
-    assert set(found.tasks) == {f.task.name for f in new.manifest.tasks if f.abstains is None}
+    assert reduction.largest_difference == pytest.approx(largest)
+    assert set(reduction.tasks) == {f.task.name for f in new.manifest.tasks if f.abstains is None}
 
 
-def test_a_tasks_metric_is_that_of_the_evaluation(both):
+def test_metrics_equal_those_of_the_evaluation(both):
     from model.evaluation.evaluate import score_tasks
 
     (_, new), samples, (_, after) = both
@@ -95,10 +103,10 @@ def test_a_tasks_metric_is_that_of_the_evaluation(both):
         if change is not None and score.kind in ("binary", "regression"):
             assert change.after == pytest.approx(score.metrics[change.metric], abs=1e-6)
             compared += 1
-    assert compared > FEWEST
+    assert compared > MIN_SAMPLES
 
 
-def test_its_golden_answers_are_those_of_full_precision_and_it_gives_them(both, exported, reduced):
+def test_the_golden_answers_of_full_precision_are_reproduced(both, exported, reduced):
     (old, new), _, _ = both
     assert new.golden == old.golden
     assert new.manifest.golden_tolerance == new.manifest.golden_tolerances["cpu"]
@@ -107,7 +115,7 @@ def test_its_golden_answers_are_those_of_full_precision_and_it_gives_them(both, 
     assert engine.verified
 
 
-def test_a_device_has_the_tolerance_that_was_measured_on_it(both):
+def test_each_device_has_its_own_tolerance(both):
     manifest = both[0][1].manifest.model_copy(
         update={"golden_tolerance": 3.0, "golden_tolerances": {"cpu": 2.0}}
     )
@@ -115,7 +123,7 @@ def test_a_device_has_the_tolerance_that_was_measured_on_it(both):
     assert manifest.on("cuda").golden_tolerance == 3.0
 
 
-def test_it_is_served_as_any_other(both, reduced):
+def test_a_reduced_bundle_is_served(both, reduced):
     engine = Engine(both[0][1])
     engine.replay_golden()
     request = synthetic.examples()["septic_shock"].model_dump_json(exclude_unset=True)
@@ -126,10 +134,10 @@ def test_it_is_served_as_any_other(both, reduced):
     assert answer.status_code == 200
     assert answer.json()["model"]["version"] == f"0.0.1+{reduced.name}"
     assert f"### Reduced to {reduced.name}" in card
-    assert "patients of elsewhere (made), who are no part of the training data" in card
+    assert "patients of elsewhere (made), who are not in the training\ndata" in card
 
 
-def test_what_is_said_of_a_patient_does_not_depend_on_whom_else_a_batch_holds(both):
+def test_an_answer_does_not_depend_on_the_other_patients_of_a_batch(both):
     (_, new), samples, _ = both
     engine = Engine(new)
     extreme = samples.arrays(1)
@@ -143,20 +151,20 @@ def test_what_is_said_of_a_patient_does_not_depend_on_whom_else_a_batch_holds(bo
         np.testing.assert_allclose(beside.fusion[name], values, rtol=1e-3, atol=1e-5)
 
 
-def test_inputs_and_outputs_stay_as_they_are(both, exported, reduced):
+def test_inputs_and_outputs_are_unchanged(both, exported, reduced):
     old, new = (read_manifest(folder)[0] for folder in (exported[0], reduced))
     assert (old.encoders, old.fusion) == (new.encoders, new.fusion)
 
 
-def test_a_graph_of_a_modality_that_nobody_has_stays(exported, tmp_path):
+def test_a_graph_without_held_out_inputs_is_not_converted(exported, tmp_path):
     def keep(record):
         return not record.payload.images
 
     without = cohort(tmp_path / "without", keep=keep)
-    reduce_precision(exported[0], [without], tmp_path / "new", "int8", **ANY)
+    quantize_bundle(exported[0], [without], tmp_path / "new", "int8", **LENIENT)
     old, new = (read_manifest(folder)[0] for folder in (exported[0], tmp_path / "new"))
     image = new.reduction.graphs["image"]
-    assert (image.precision, image.reason) == ("fp32", "no patient held out has it")
+    assert (image.precision, image.reason) == ("fp32", "no held-out patient has this modality")
     assert new.files["image.onnx"] == old.files["image.onnx"]
     assert new.files["series.onnx"] != old.files["series.onnx"]
 
@@ -166,8 +174,8 @@ def test_a_graph_of_a_modality_that_nobody_has_stays(exported, tmp_path):
 
 def graph_of(path, nodes, weights, inputs, outputs):
     values = [
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", w]) for n, w in some]
-        for some in (inputs, outputs)
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", w]) for n, w in tensors]
+        for tensors in (inputs, outputs)
     ]
     initializers = [numpy_helper.from_array(w, n) for n, w in weights.items()]
     graph = helper.make_graph(nodes, "g", *values, initializers)
@@ -208,10 +216,10 @@ def ran(path, values):
     return onnxruntime.InferenceSession(path).run(None, {"values": values})
 
 
-def test_half_precision_is_between_products_and_nowhere_else(layers):
+def test_only_products_and_nodes_between_them_are_in_half_precision(layers):
     values = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32) * 1e6
     before = ran(layers, values)
-    assert as_halves(layers)
+    assert to_half_precision(layers)
     after = ran(layers, values)
     np.testing.assert_allclose(after[0], before[0], atol=0.01)  # of up to 5
     np.testing.assert_array_equal(after[1], before[1])
@@ -223,10 +231,10 @@ def test_half_precision_is_between_products_and_nowhere_else(layers):
     assert sum(n.op_type == "Cast" for n in graph.node) == 2
 
 
-def test_in_8_bits_are_the_products_that_more_than_unusual_depends_on(layers):
+def test_products_that_only_unusual_depends_on_are_not_in_8_bits(layers):
     values = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32) * 1e6
     before = ran(layers, values)
-    assert as_bytes(layers)
+    assert to_int8(layers)
     after = ran(layers, values)
     assert 0 < np.abs(after[0] - before[0]).max() < 0.02 * np.abs(before[0]).max()
     np.testing.assert_array_equal(after[1], before[1])
@@ -235,56 +243,58 @@ def test_in_8_bits_are_the_products_that_more_than_unusual_depends_on(layers):
     assert kinds.count("MatMul") == 1
 
 
-@pytest.mark.parametrize("convert", [as_halves, as_bytes])
-def test_a_graph_without_a_product_has_nothing_to_convert(tmp_path, convert):
+@pytest.mark.parametrize("convert", [to_half_precision, to_int8])
+def test_a_graph_without_a_product_is_not_converted(tmp_path, convert):
     path = tmp_path / "sum.onnx"
     nodes = [helper.make_node("Add", ["values", "one"], ["embedding"])]
-    one = {"one": np.ones(4, np.float32)}
-    graph_of(path, nodes, one, [("values", 4)], [("embedding", 4)])
+    weights = {"one": np.ones(4, np.float32)}
+    graph_of(path, nodes, weights, [("values", 4)], [("embedding", 4)])
     assert not convert(path)
 
 
-# ---- what is too much ----------------------------------------------------------------------------
+# ---- too much loss -------------------------------------------------------------------------------
 
 
-def test_a_task_that_would_lose_too_much_is_named_and_nothing_is_lost(
-    exported, elsewhere, tmp_path
+def test_a_task_that_would_lose_too_much_is_named_and_the_old_folder_stays(
+    exported, held_out_cohort, tmp_path
 ):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "kept").touch()
-    limits = ANY | {"limits": LIMITS | {"auroc": -1.0}}
+    limits = LENIENT | {"limits": LOSS_LIMITS | {"auroc": -1.0}}
     with pytest.raises(ReductionError, match=r"hypertension .* of auroc, more than -1"):
-        reduce_precision(exported[0], [elsewhere], tmp_path / "new", "int8", **limits)
+        quantize_bundle(exported[0], [held_out_cohort], tmp_path / "new", "int8", **limits)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
     assert (tmp_path / "new" / "kept").exists()
 
 
-def test_a_loss_is_judged_by_enough_patients_alone(both):
+def test_a_loss_only_counts_with_enough_patients(both):
     (old, _), samples, (before, _) = both
     draw = np.random.default_rng(0)
     noise = {name: p + draw.normal(0, 0.3, p.shape) for name, p in before.items()}
-    changes, largest, too_much = judged(old.manifest, samples, LIMITS, before, noise)
-    assert largest > MOST_MOVED
-    assert any("unusual moves by" in one for one in too_much)
-    named = {one.partition(" ")[0] for one in too_much}
+    loss = compare_outputs(old.manifest, samples, LOSS_LIMITS, before, noise)
+    assert loss.largest_difference > MAX_PROBABILITY_CHANGE
+    assert any("unusual changes by" in violation for violation in loss.violations)
+    named = {violation.partition(" ")[0] for violation in loss.violations}
     for i, facts in enumerate(old.manifest.tasks):
         y = samples.outcomes[:, i]
         if facts.task.kind == "binary" and facts.abstains is None:
-            change = changes[facts.task.name]
-            assert change.judged == (min((y == 1).sum(), (y == 0).sum()) >= FEWEST)
-            assert (facts.task.name in named) == (change.judged and change.loss > LIMITS["auroc"])
-    assert not all(change.judged for change in changes.values())
+            change = loss.changes[facts.task.name]
+            assert change.judged == (min((y == 1).sum(), (y == 0).sum()) >= MIN_SAMPLES)
+            assert (facts.task.name in named) == (
+                change.judged and change.loss > LOSS_LIMITS["auroc"]
+            )
+    assert not all(change.judged for change in loss.changes.values())
 
 
-def test_an_answer_that_is_no_number_is_too_much(both):
+def test_an_output_that_is_not_a_number_is_refused(both):
     (old, _), samples, (before, _) = both
     broken = before | {"binary": before["binary"].copy()}
     broken["binary"][0, 0] = np.nan
-    *_, too_much = judged(old.manifest, samples, dict.fromkeys(LIMITS, 9.0), before, broken)
-    assert too_much == ["binary is no number"]
+    loss = compare_outputs(old.manifest, samples, dict.fromkeys(LOSS_LIMITS, 9.0), before, broken)
+    assert loss.violations == ["binary is not a number"]
 
 
-def test_a_longer_stay_off_is_a_loss_and_so_is_a_phenotype_that_changes(both):
+def test_a_larger_error_of_the_stay_and_a_changed_phenotype_are_losses(both):
     (old, _), samples, (before, _) = both
     facts = {f.task.name: (i, f) for i, f in enumerate(old.manifest.tasks)}
     i, stay = facts["length_of_stay"]
@@ -298,42 +308,42 @@ def test_a_longer_stay_off_is_a_loss_and_so_is_a_phenotype_that_changes(both):
     assert change.loss > 0.5
 
 
-def test_what_is_not_faster_is_not_made(exported, elsewhere, tmp_path):
+def test_a_bundle_that_is_not_faster_is_refused(exported, held_out_cohort, tmp_path):
     with pytest.raises(ReductionError, match="fusion: it is not faster"):
-        reduce_precision(exported[0], [elsewhere], tmp_path / "new", "int8", worth=0.0)
+        quantize_bundle(exported[0], [held_out_cohort], tmp_path / "new", "int8", max_time=0.0)
     assert not (tmp_path / "new").exists()
 
 
-# ---- what is refused -----------------------------------------------------------------------------
+# ---- refused inputs ------------------------------------------------------------------------------
 
 
-def test_patients_that_it_learned_from_are_refused(learned, exported, tmp_path):
+def test_a_training_cohort_is_refused(learned, exported, tmp_path):
     options = ["--precision", "fp16", "--cohort", str(learned)]
     done = CliRunner().invoke(app, [str(exported[0]), str(tmp_path / "new"), *options])
     assert done.exit_code == 2
-    said = (
-        "m3h-export: the bundle learned from the cohort synthetic: take patients that it never saw"
+    message = (
+        "m3h-export: the bundle learned from the cohort synthetic: use patients that it never saw"
     )
-    assert done.output.strip() == said
+    assert done.output.strip() == message
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic, masked"])
-def test_so_are_they_when_their_cohort_was_made_again(exported, tmp_path, name):
+def test_a_training_cohort_that_was_made_again_is_refused(exported, tmp_path, name):
     again = cohort(tmp_path / "again", name=name)
     with pytest.raises(ReductionError, match="learned from the cohort synthetic"):
-        reduce_precision(exported[0], [again], tmp_path / "new", "fp16")
+        quantize_bundle(exported[0], [again], tmp_path / "new", "fp16")
 
 
-def test_a_cohort_of_other_features_is_refused(exported, tmp_path):
+def test_a_cohort_with_other_features_is_refused(exported, tmp_path):
     spec = FeatureSpec.default().model_copy(update={"window_hours": 24.0})
     other = cohort(tmp_path / "other", spec=spec)
     with pytest.raises(ReductionError, match="other variables, units or tokens"):
-        reduce_precision(exported[0], [other], tmp_path / "new", "fp16")
+        quantize_bundle(exported[0], [other], tmp_path / "new", "fp16")
 
 
-def test_a_cohort_without_a_tasks_outcome_is_refused(exported, elsewhere, tmp_path):
+def test_a_cohort_without_a_tasks_outcome_is_refused(exported, held_out_cohort, tmp_path):
     fewer = tmp_path / "fewer"
-    shutil.copytree(elsewhere, fewer)
+    shutil.copytree(held_out_cohort, fewer)
     described = json.loads((fewer / "cohort.json").read_text())
     described["tasks"] = described["tasks"][1:]
     for name in described["shards"]:
@@ -343,46 +353,46 @@ def test_a_cohort_without_a_tasks_outcome_is_refused(exported, elsewhere, tmp_pa
         described["shards"][name] = sha256((fewer / name).read_bytes())
     (fewer / "cohort.json").write_text(json.dumps(described))
     with pytest.raises(ReductionError, match="no outcome for hypertension"):
-        reduce_precision(exported[0], [fewer], tmp_path / "new", "fp16")
+        quantize_bundle(exported[0], [fewer], tmp_path / "new", "fp16")
 
 
-def test_what_was_reduced_is_not_reduced_or_recalibrated_again(reduced, elsewhere, tmp_path):
-    with pytest.raises(ReductionError, match="already; take the one before it"):
-        reduce_precision(reduced, [elsewhere], tmp_path / "new", "fp16")
-    with pytest.raises(RecalibrationError, match="recalibrate the one before it"):
-        recalibrate(reduced, elsewhere, tmp_path / "new")
+def test_a_reduced_bundle_is_not_reduced_or_recalibrated_again(reduced, held_out_cohort, tmp_path):
+    with pytest.raises(ReductionError, match=r"already .*; use the bundle it was made from"):
+        quantize_bundle(reduced, [held_out_cohort], tmp_path / "new", "fp16")
+    with pytest.raises(RecalibrationError, match="recalibrate the bundle it was made from"):
+        recalibrate(reduced, held_out_cohort, tmp_path / "new")
 
 
-def test_what_was_recalibrated_can_be_reduced(exported, elsewhere, tmp_path):
-    recalibrate(exported[0], elsewhere, tmp_path / "moved")
-    reduce_precision(tmp_path / "moved", [elsewhere], tmp_path / "new", "fp16")
+def test_a_recalibrated_bundle_can_be_reduced(exported, held_out_cohort, tmp_path):
+    recalibrate(exported[0], held_out_cohort, tmp_path / "moved")
+    quantize_bundle(tmp_path / "moved", [held_out_cohort], tmp_path / "new", "fp16")
     manifest, _ = read_manifest(tmp_path / "new")
     assert manifest.version == "0.0.1+recalibrated.fp16"
     assert manifest.recalibration.cohort == "elsewhere"
 
 
-def test_what_is_no_bundle_is_not_reduced(elsewhere, tmp_path):
+def test_a_folder_without_a_bundle_is_refused(held_out_cohort, tmp_path):
     with pytest.raises(BundleError):
-        reduce_precision(elsewhere, [elsewhere], tmp_path / "new", "fp16")
+        quantize_bundle(held_out_cohort, [held_out_cohort], tmp_path / "new", "fp16")
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--precision", "fp16"], "need each other"),
-        (["--cohort", "."], "need each other"),
+        (["--precision", "fp16"], "must be used together"),
+        (["--cohort", "."], "must be used together"),
         (["--precision", "fp16", "--cohort", ".", "--evaluation", "x.json"], "keeps the"),
         (["--precision", "fp16", "--cohort", ".", "--recalibrate", "."], "recalibrate first"),
         (["--precision", "fp16", "--cohort", "nowhere"], "is not a cohort"),
     ],
 )
-def test_options_that_do_not_fit_are_one_line_and_exit_code_2(exported, tmp_path, options, why):
+def test_contradicting_options_are_refused_with_exit_code_2(exported, tmp_path, options, why):
     done = CliRunner().invoke(app, [str(exported[0]), str(tmp_path / "new"), *options])
     assert done.exit_code == 2
     assert why in " ".join(done.output.split())
     assert not (tmp_path / "new").exists()
 
 
-def test_it_needs_no_torch(exported, elsewhere, tmp_path, without_torch):
-    options = ["--precision", "fp16", "--cohort", str(elsewhere)]
-    assert "in fp16; by " in without_torch(str(exported[0]), str(tmp_path / "new"), *options)
+def test_reduction_needs_no_torch(exported, held_out_cohort, tmp_path, without_torch):
+    options = ["--precision", "fp16", "--cohort", str(held_out_cohort)]
+    assert "in fp16; on " in without_torch(str(exported[0]), str(tmp_path / "new"), *options)

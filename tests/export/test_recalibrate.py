@@ -1,4 +1,4 @@
-"""A bundle for another hospital tells the prevalence there, and knows no less of a patient."""
+"""Recalibration: the local prevalence, an unchanged ranking, and sets that keep their coverage."""
 
 import numpy as np
 import onnx
@@ -8,19 +8,16 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from export.cli import app
-from export.recalibrate import (
+from export.outputs import run_samples
+from export.recalibrate import RecalibrationError, recalibrate
+from export.recalibrate.graph import (
     PRIOR,
-    Binary,
-    RecalibrationError,
-    _classes_now,
-    _move_prior,
-    _read,
-    _replace,
-    answered,
-    each_patient,
-    moved_facts,
-    recalibrate,
+    _replace_initializer,
+    read_initializer,
+    shift_prior,
 )
+from export.recalibrate.manifest import shift_facts
+from export.recalibrate.shifts import BinaryShifts, patient_weights, shift_classes
 from model.calibration.calibrate import conformal_sets
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
@@ -35,50 +32,51 @@ from service.settings import Settings
 TASKS = {task.name: task for task in load_tasks()}
 
 
-def cohort(folder, spec, records):
+def cohort(folder, spec, patients):
     parts = {"name": "elsewhere", "source": "made", "made_by": (synthetic, labels), "spec": spec}
-    for _ in write(records, folder, **parts):
+    for _ in write(patients, folder, **parts):
         pass
     return folder
 
 
-def some(keep=lambda _: True, outcomes=lambda found: found):
-    """Patients of another hospital, those to be kept, with what is charted there."""
+def records(keep=lambda _: True, change=lambda outcomes: outcomes):
+    """Patients of another hospital: those that `keep` selects, with changed outcomes."""
     for record in synthetic.patients(150, seed=5):
         if keep(record):
-            charted = outcomes(dict(record.outcomes))
-            yield type(record)(**{**vars(record), "outcomes": charted})
+            outcomes = change(dict(record.outcomes))
+            yield type(record)(**{**vars(record), "outcomes": outcomes})
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
-    """A hospital where nearly everyone has hypertension, few go home, and all stay very long."""
+def local_cohort(tmp_path_factory):
+    """A hospital where most patients have hypertension, few go home, and all stay very long."""
 
     def keep(record):
         return record.outcomes["hypertension"] or int(record.patient) % 5 == 0
 
-    def charted(found):
-        place = found["discharge_disposition"]
-        moved = {"discharge_disposition": "post_acute" if place == "home" else place}
-        return found | moved | {"length_of_stay": found["length_of_stay"] * 30}
+    def change(outcomes):
+        disposition = outcomes["discharge_disposition"]
+        changed = "post_acute" if disposition == "home" else disposition
+        stay = outcomes["length_of_stay"] * 30
+        return outcomes | {"discharge_disposition": changed, "length_of_stay": stay}
 
     folder = tmp_path_factory.mktemp("elsewhere")
-    return cohort(folder, FeatureSpec.default(), some(keep, charted))
+    return cohort(folder, FeatureSpec.default(), records(keep, change))
 
 
 @pytest.fixture(scope="module")
-def moved(exported, elsewhere, tmp_path_factory):
+def recalibrated(exported, local_cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moved") / "elsewhere"
-    recalibrate(exported[0], elsewhere, folder)
+    recalibrate(exported[0], local_cohort, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def both(exported, moved, elsewhere):
-    """Local patients, and what the two bundles say of them."""
-    local = Cohort.load(elsewhere)
-    bundles = [Bundle.load(folder) for folder in (exported[0], moved)]
-    return local, bundles, [answered(Engine(b), local.samples) for b in bundles]
+def both(exported, recalibrated, local_cohort):
+    """Local patients, the two bundles, and the outputs of each."""
+    local = Cohort.load(local_cohort)
+    bundles = [Bundle.load(folder) for folder in (exported[0], recalibrated)]
+    return local, bundles, [run_samples(b, local.samples) for b in bundles]
 
 
 def outcome(local, name):
@@ -90,23 +88,23 @@ def facts_of(bundle, name):
     return next(f for f in bundle.manifest.tasks if f.task.name == name)
 
 
-def test_probabilities_move_to_the_local_prevalence(both):
-    local, bundles, said = both
+def test_probabilities_shift_towards_the_local_prevalence(both):
+    local, bundles, outputs = both
     column = facts_of(bundles[0], "hypertension").column
     observed = outcome(local, "hypertension").mean()
-    before, after = (p["binary"][:, column].mean() for p in said)
+    before, after = (p["binary"][:, column].mean() for p in outputs)
     assert abs(after - observed) < abs(before - observed) / 2
 
 
-def test_all_of_a_tasks_answers_are_moved_by_the_one_number_that_is_said(both):
-    _, bundles, said = both
+def test_all_probabilities_of_a_task_shift_by_the_same_number(both):
+    _, bundles, outputs = both
     facts, shifts = facts_of(bundles[0], "hypertension"), bundles[1].manifest.recalibration.shift
-    before, after = (logit(p["binary"][:, facts.column]) for p in said)
+    before, after = (logit(p["binary"][:, facts.column]) for p in outputs)
     np.testing.assert_allclose(after - before, shifts["hypertension"], atol=1e-3)
     assert shifts["hypertension"] > 0.2
 
 
-def test_nothing_known_is_answered_with_the_local_prevalence(both):
+def test_a_patient_without_inputs_gets_the_local_prevalence(both):
     local, bundles, _ = both
     (nothing,) = Engine(bundles[1]).run([{}])
     for facts in bundles[1].manifest.tasks:
@@ -118,17 +116,17 @@ def test_nothing_known_is_answered_with_the_local_prevalence(both):
     assert facts_of(bundles[1], "hypertension").prevalence == pytest.approx(observed, abs=0.15)
 
 
-def test_a_modality_that_is_hidden_from_a_task_is_nothing_known(exported):
+def test_a_modality_that_is_hidden_from_a_task_counts_as_no_input(exported):
     manifest, _ = read_manifest(exported[0])
     graph = onnx.load(exported[0] / "fusion.onnx")
     tasks = [f for f in manifest.tasks if f.task.kind == "binary"]
     blind = [f.model_copy(update={"seen": ("tabular",) if i else ()}) for i, f in enumerate(tasks)]
     prior, shift = np.full(len(tasks), -1.0), np.full(len(tasks), 20.0)
     names = tuple(f.task.name for f in tasks)
-    binary = Binary(names, prior, shift, np.full(len(tasks), 6.0), tuple(range(len(tasks))))
-    _move_prior(graph, binary, manifest.model_copy(update={"tasks": tuple(blind)}))
-    # As if nothing else spoke of the patient.
-    _replace(graph, "calibrate.scale", np.zeros(len(tasks)))
+    binary = BinaryShifts(names, prior, shift, np.full(len(tasks), 6.0), tuple(range(len(tasks))))
+    shift_prior(graph, binary, manifest.model_copy(update={"tasks": tuple(blind)}))
+    # Without any evidence from the inputs.
+    _replace_initializer(graph, "calibrate.scale", np.zeros(len(tasks)))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph.SerializeToString())
@@ -142,7 +140,7 @@ def test_a_modality_that_is_hidden_from_a_task_is_nothing_known(exported):
     np.testing.assert_allclose(p[1], expit(-1), atol=1e-4)
 
 
-def test_the_intervals_move_along(both):
+def test_intervals_shift_with_the_probabilities(both):
     _, bundles, _ = both
     before, after = (facts_of(b, "hypertension") for b in bundles)
     shift = bundles[1].manifest.recalibration.shift["hypertension"]
@@ -151,32 +149,32 @@ def test_the_intervals_move_along(both):
         np.testing.assert_allclose(logit(new), logit(old) + shift)
 
 
-def test_answers_still_agree_with_each_other(both):
-    _, bundles, (_, said) = both
+def test_shifted_probabilities_are_coherent(both):
+    _, bundles, (_, outputs) = both
     columns = {f.task.name: f.column for f in bundles[1].manifest.tasks}
-    p = said["binary"]
+    p = outputs["binary"]
     for name, column in columns.items():
         if TASKS[name].subset_of:
             assert (p[:, column] <= p[:, columns[TASKS[name].subset_of]]).all()
     died = TASKS["discharge_disposition"].classes.index("died")
     mortality = p[:, columns["in_hospital_mortality"]]
-    np.testing.assert_allclose(said["discharge_disposition"][:, died], mortality, atol=1e-6)
+    np.testing.assert_allclose(outputs["discharge_disposition"][:, died], mortality, atol=1e-6)
 
 
-def test_where_patients_go_is_moved_to_where_they_go_there(both):
-    local, bundles, said = both
+def test_the_disposition_shifts_towards_the_local_disposition(both):
+    local, bundles, outputs = both
     went = outcome(local, "discharge_disposition")
-    before, after = (p["discharge_disposition"][:, 0].mean() for p in said)
+    before, after = (p["discharge_disposition"][:, 0].mean() for p in outputs)
     observed = (went == 0).mean()
     assert abs(after - observed) < abs(before - observed) / 2
-    moved = bundles[1].manifest.recalibration.classes["discharge_disposition"]
-    assert moved["died"] == 0
-    assert moved["home"] < 0
+    shifts = bundles[1].manifest.recalibration.classes["discharge_disposition"]
+    assert shifts["died"] == 0
+    assert shifts["home"] < 0
 
 
-def test_the_interval_of_the_stay_holds_local_stays_and_its_value_stays(both):
+def test_the_interval_of_the_stay_widens_and_its_value_is_unchanged(both):
     local, _, (before, after) = both
-    days, weight = outcome(local, "length_of_stay"), each_patient(local.samples)
+    days, weight = outcome(local, "length_of_stay"), patient_weights(local.samples)
     inside = [
         ((p["length_of_stay"][:, 1] <= days) & (days <= p["length_of_stay"][:, 2])) @ weight
         for p in (before, after)
@@ -186,26 +184,28 @@ def test_the_interval_of_the_stay_holds_local_stays_and_its_value_stays(both):
     np.testing.assert_allclose(before["length_of_stay"][:, 0], after["length_of_stay"][:, 0], 1e-4)
 
 
-def test_what_is_said_of_local_patients_is_what_was_foreseen_when_it_was_made(both, exported):
-    """Sets are made of probabilities that the new bundle has not said yet."""
+def test_the_new_graph_gives_the_probabilities_that_the_sets_were_made_from(both, exported):
+    """Sets are made before the new graph runs, from shifted outputs of the old graph."""
     _, (old, new), (before, after) = both
     tasks = [f for f in old.manifest.tasks if f.task.kind == "binary"]
     shift = np.array([new.manifest.recalibration.shift[f.task.name] for f in tasks])
     names = tuple(f.task.name for f in tasks)
     parent = tuple(names.index(f.task.subset_of or f.task.name) for f in tasks)
-    bound = _read(onnx.load(exported[0] / "fusion.onnx"), "calibrate.bound").astype(float)
-    binary = Binary(names, shift, shift, bound, parent)
-    p = binary.now(before["binary"])
+    bound = read_initializer(onnx.load(exported[0] / "fusion.onnx"), "calibrate.bound").astype(
+        float
+    )
+    binary = BinaryShifts(names, shift, shift, bound, parent)
+    p = binary.apply(before["binary"])
     np.testing.assert_allclose(p, after["binary"], atol=1e-4)
-    places = facts_of(old, "discharge_disposition")
+    disposition = facts_of(old, "discharge_disposition")
     shifts = new.manifest.recalibration.classes["discharge_disposition"]
-    now = _classes_now(places, before["discharge_disposition"], shifts, binary, p)
-    np.testing.assert_allclose(now, after["discharge_disposition"], atol=1e-4)
+    shifted = shift_classes(disposition, before["discharge_disposition"], shifts, binary, p)
+    np.testing.assert_allclose(shifted, after["discharge_disposition"], atol=1e-4)
 
 
-def test_sets_are_those_of_the_local_patients_where_they_are_enough(both):
-    local, (old, new), (_, said) = both
-    weight, made = each_patient(local.samples), 0
+def test_sets_are_made_from_enough_local_patients(both):
+    local, (old, new), (_, outputs) = both
+    weight, made = patient_weights(local.samples), 0
     for before, facts in zip(old.manifest.tasks, new.manifest.tasks, strict=True):
         y = outcome(local, facts.task.name)
         if facts.task.kind != "binary" or facts.abstains:
@@ -213,7 +213,7 @@ def test_sets_are_those_of_the_local_patients_where_they_are_enough(both):
         enough = min((weight * (y == k)).sum() for k in (0, 1)) >= 20
         assert bool(facts.sets.thresholds) == (enough or bool(before.sets.thresholds))
         if enough:
-            p = said["binary"][:, facts.column].astype(float)
+            p = outputs["binary"][:, facts.column].astype(float)
             yes, no = (facts.sets.thresholds[k] for k in ("yes", "no"))
             assert (p >= yes - 1e-6)[y == 1].mean() >= 0.9
             assert (1 - p >= no - 1e-6)[y == 0].mean() >= 0.9
@@ -221,18 +221,18 @@ def test_sets_are_those_of_the_local_patients_where_they_are_enough(both):
     assert made
 
 
-def test_the_new_bundle_is_whole_and_says_whose_it_is(both, exported, moved):
+def test_the_new_bundle_is_complete_and_names_the_local_patients(both, exported, recalibrated):
     local, (old, new), _ = both
     engine = Engine(new)
     engine.replay_golden()
     assert new.manifest.version == "0.0.1+recalibrated"
-    said = new.manifest.recalibration
+    recalibration = new.manifest.recalibration
     patients = len(np.unique(local.samples.patient))
-    assert (said.cohort, said.patients) == ("elsewhere", patients)
-    assert (said.bundle, said.digest) == (old.digest, local.digest)
-    assert f"{patients} patients of elsewhere: made" in (moved / "NOTICE").read_text()
+    assert (recalibration.cohort, recalibration.patients) == ("elsewhere", patients)
+    assert (recalibration.bundle, recalibration.digest) == (old.digest, local.digest)
+    assert f"{patients} patients of elsewhere: made" in (recalibrated / "NOTICE").read_text()
     request = synthetic.examples()["vitals_only"].model_dump_json(exclude_unset=True)
-    with TestClient(create_app(engine, Settings(bundle=moved))) as client:
+    with TestClient(create_app(engine, Settings(bundle=recalibrated))) as client:
         answer = client.post(
             "/predict", content=request, headers={"Content-Type": "application/json"}
         ).json()
@@ -243,11 +243,11 @@ def test_the_new_bundle_is_whole_and_says_whose_it_is(both, exported, moved):
     assert "Recalibrated" not in (exported[0] / "MODEL_CARD.md").read_text()
 
 
-# ---- sets keep what they promise -----------------------------------------------------------------
+# ---- coverage of sets ----------------------------------------------------------------------------
 
 
 def ill(p, count, seed):
-    """Log-odds of the ill and of the healthy, of a model that is right where p are ill."""
+    """Log-odds and outcomes of patients with prevalence p, from a calibrated model."""
     draw = np.random.default_rng(seed)
     y = draw.random(count) < p
     return logit(p) + draw.normal(np.where(y, 0.5, -0.5), 1.0, count), y.astype(float)
@@ -259,18 +259,18 @@ def facts(name, p, outcome, classes):
 
 
 def one_task(shift, bound=6.5):
-    """Binary of mortality alone."""
+    """The shifts of mortality only."""
     s = np.array([shift])
-    return Binary(("in_hospital_mortality",), s, s, np.array([bound]), (0,))
+    return BinaryShifts(("in_hospital_mortality",), s, s, np.array([bound]), (0,))
 
 
 @pytest.mark.parametrize("shift", [-1.5, 0.5, 3.0])
 @pytest.mark.parametrize("bound", [6.5, 2.6])
-def test_of_the_ill_and_of_the_healthy_nine_in_ten_keep_their_answer_in_the_set(shift, bound):
+def test_shifted_sets_cover_nine_in_ten_with_and_without_the_disease(shift, bound):
     z, y = ill(0.1, 4000, seed=1)
     p = expit(np.clip(z, -bound, bound))
     old = facts("in_hospital_mortality", np.stack([1 - p, p], 1), y, ("no", "yes"))
-    new = moved_facts(old, one_task(shift, bound)).sets.thresholds
+    new = shift_facts(old, one_task(shift, bound)).sets.thresholds
     z, y = ill(0.1, 40_000, seed=2)
     p = expit(np.clip(z + shift, -bound, bound))
     assert (p >= new["yes"])[y == 1].mean() > 0.88
@@ -278,8 +278,8 @@ def test_of_the_ill_and_of_the_healthy_nine_in_ten_keep_their_answer_in_the_set(
 
 
 @pytest.mark.parametrize("shifts", [(2.0, 0.0), (0.0, 2.0), (-1.0, 1.0)])
-def test_so_do_those_of_a_task_that_another_caps(shifts):
-    """Septic shock is never likelier than sepsis, moved by another number."""
+def test_shifted_sets_of_a_subset_task_keep_their_coverage(shifts):
+    """Septic shock is never likelier than sepsis, which has another shift."""
 
     def patients(count, seed):
         draw = np.random.default_rng(seed)
@@ -291,8 +291,8 @@ def test_so_do_those_of_a_task_that_another_caps(shifts):
     p = expit(z.min(axis=0))
     old = facts("septic_shock", np.stack([1 - p, p], 1), y, ("no", "yes"))
     s = np.array(shifts)
-    binary = Binary(("sepsis", "septic_shock"), s, s, np.full(2, 6.5), (0, 0))
-    new = moved_facts(old, binary).sets.thresholds
+    binary = BinaryShifts(("sepsis", "septic_shock"), s, s, np.full(2, 6.5), (0, 0))
+    new = shift_facts(old, binary).sets.thresholds
     z, y = patients(60_000, 2)
     p = expit((z + s[:, None]).min(axis=0))
     assert (p >= new["yes"])[y == 1].mean() > 0.88
@@ -300,7 +300,7 @@ def test_so_do_those_of_a_task_that_another_caps(shifts):
 
 
 @pytest.mark.parametrize("died", [-1.0, 0.0, 1.5])
-def test_so_do_those_of_where_a_patient_goes(died):
+def test_shifted_sets_of_the_disposition_keep_their_coverage(died):
     disposition = TASKS["discharge_disposition"]
     places = np.array([0.4, 0.7, -1.2, 0.0])
 
@@ -313,30 +313,30 @@ def test_so_do_those_of_where_a_patient_goes(died):
     binary = one_task(died)
 
     def moved(p):
-        return _classes_now(unmoved, p, shifts, binary, binary.now(p[:, [3]]))
+        return shift_classes(unmoved, p, shifts, binary, binary.apply(p[:, [3]]))
 
     unmoved = facts("discharge_disposition", *patients(2000, 0), disposition.classes)
     p, y = patients(20_000, 1)
     old = facts("discharge_disposition", p, y, disposition.classes)
-    new = moved_facts(old, binary, shifts).sets.thresholds
+    new = shift_facts(old, binary, shifts).sets.thresholds
     p, y = patients(40_000, 2)
     for k, name in enumerate(disposition.classes):
         assert (moved(p)[:, k] >= new[name])[y == k].mean() > 0.88, name
-    # That of death is mortality's, and as sharp.
+    # The threshold of death is that of mortality, with the same shift.
     assert logit(new["died"]) == pytest.approx(logit(old.sets.thresholds["died"]) + died)
 
 
-# ---- what is refused -----------------------------------------------------------------------------
+# ---- refused inputs ------------------------------------------------------------------------------
 
 
-def test_a_bundle_is_corrected_once(moved, elsewhere, tmp_path):
-    with pytest.raises(RecalibrationError, match="one for elsewhere already"):
-        recalibrate(moved, elsewhere, tmp_path / "again")
+def test_a_bundle_is_recalibrated_only_once(recalibrated, local_cohort, tmp_path):
+    with pytest.raises(RecalibrationError, match="already recalibrated for elsewhere"):
+        recalibrate(recalibrated, local_cohort, tmp_path / "again")
 
 
-def test_a_cohort_of_other_features_is_refused_and_nothing_is_lost(exported, tmp_path):
+def test_a_cohort_with_other_features_is_refused_and_the_old_folder_stays(exported, tmp_path):
     spec = FeatureSpec.default().model_copy(update={"window_hours": 24.0})
-    other = cohort(tmp_path / "other", spec, some())
+    other = cohort(tmp_path / "other", spec, records())
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "kept").touch()
     with pytest.raises(RecalibrationError, match="other variables, units or tokens"):
@@ -344,45 +344,45 @@ def test_a_cohort_of_other_features_is_refused_and_nothing_is_lost(exported, tmp
     assert (tmp_path / "bundle" / "kept").exists()
 
 
-def test_patients_that_it_learned_from_are_refused(learned, exported, tmp_path):
+def test_a_training_cohort_is_refused(learned, exported, tmp_path):
     with pytest.raises(RecalibrationError, match="learned from the cohort synthetic"):
         recalibrate(exported[0], learned, tmp_path / "new")
 
 
 def test_a_cohort_without_labels_is_refused(exported, tmp_path):
     stays = ("length_of_stay", "discharge_disposition")
-    unlabelled = some(outcomes=lambda found: {name: found[name] for name in stays})
+    unlabelled = records(change=lambda outcomes: {name: outcomes[name] for name in stays})
     unlabelled = cohort(tmp_path / "unlabelled", FeatureSpec.default(), unlabelled)
     with pytest.raises(RecalibrationError, match="no patient of the cohort elsewhere has a label"):
         recalibrate(exported[0], unlabelled, tmp_path / "new")
 
 
-def test_a_task_without_a_local_label_stays_as_it_is(exported, tmp_path):
-    def without(found):
-        return {name: value for name, value in found.items() if name != "diabetes"}
+def test_a_task_without_local_labels_is_unchanged(exported, tmp_path):
+    def without(outcomes):
+        return {name: value for name, value in outcomes.items() if name != "diabetes"}
 
-    partly = cohort(tmp_path / "partly", FeatureSpec.default(), some(outcomes=without))
+    partly = cohort(tmp_path / "partly", FeatureSpec.default(), records(change=without))
     recalibrate(exported[0], partly, tmp_path / "new")
     old, new = (Bundle.load(folder) for folder in (exported[0], tmp_path / "new"))
     assert facts_of(old, "diabetes") == facts_of(new, "diabetes")
     graphs = [onnx.load(folder / "fusion.onnx") for folder in (exported[0], tmp_path / "new")]
     column = facts_of(old, "diabetes").column
-    assert _read(graphs[0], PRIOR)[column] == _read(graphs[1], PRIOR)[column]
+    assert read_initializer(graphs[0], PRIOR)[column] == read_initializer(graphs[1], PRIOR)[column]
 
 
-def test_what_is_no_bundle_is_not_corrected(elsewhere, tmp_path):
+def test_a_folder_without_a_bundle_is_refused(local_cohort, tmp_path):
     with pytest.raises(BundleError):
-        recalibrate(elsewhere, elsewhere, tmp_path / "new")
+        recalibrate(local_cohort, local_cohort, tmp_path / "new")
 
 
-def test_an_evaluation_is_not_given_to_what_was_evaluated(exported, elsewhere, tmp_path):
-    arguments = [str(exported[0]), str(tmp_path / "new"), "--recalibrate", str(elsewhere)]
+def test_a_recalibrated_bundle_keeps_its_evaluation(exported, local_cohort, tmp_path):
+    arguments = [str(exported[0]), str(tmp_path / "new"), "--recalibrate", str(local_cohort)]
     done = CliRunner().invoke(app, [*arguments, "--evaluation", "results.json"])
     assert done.exit_code == 2
-    assert "keeps the evaluation" in done.output
+    assert "keeps its evaluation" in done.output
     assert not (tmp_path / "new").exists()
 
 
-def test_it_needs_no_torch(exported, elsewhere, tmp_path, without_torch):
-    arguments = [str(exported[0]), str(tmp_path / "new"), "--recalibrate", str(elsewhere)]
-    assert "log-odds moved by" in without_torch(*arguments)
+def test_recalibration_needs_no_torch(exported, local_cohort, tmp_path, without_torch):
+    arguments = [str(exported[0]), str(tmp_path / "new"), "--recalibrate", str(local_cohort)]
+    assert "log-odds shifted by" in without_torch(*arguments)

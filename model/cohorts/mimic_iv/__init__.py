@@ -5,9 +5,9 @@ or below it. It also reads `note/radiology` (MIMIC-IV-Note) and the X-rays of MI
 are present. The open demo lacks `icu/chartevents` and `icu/inputevents`; the reader takes these
 events from the demo's MEDS edition.
 
-Times are the database's shifted wall times, read as UTC. A payload holds only what was known at its
-`as_of`: a result is known from the time at which it was stored, not from the blood draw. Discharge
-summaries and diagnosis codes are written after the stay and are never an input.
+Times are the database's shifted wall times, read as UTC. A payload holds only data that were known
+at its `as_of`: a result is known from the time at which it was stored, not from the blood draw.
+Discharge summaries and diagnosis codes are written after the stay and are never an input.
 
 The 300 million chart events do not fit in memory. Each large table is streamed once. The events of
 each stay go to a temporary folder (`TMPDIR`) in partitions of some hundred stays; the records are

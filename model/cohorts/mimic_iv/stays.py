@@ -163,9 +163,9 @@ def _admission_source() -> pl.Expr:
 def _diagnosis_codes(database: Database, stays: pl.DataFrame) -> pl.DataFrame:
     """Diagnosis codes of each hospital stay: `hadm_id`, `codes`.
 
-    `diseases_of` tells the ICD revision of a code by its first letter. The external causes, which
-    no task uses, are therefore dropped here: an E code of ICD-9 would be read as ICD-10's endocrine
-    chapter, a V code of ICD-10 as ICD-9.
+    `diseases_of` derives the ICD revision of a code from its first letter. The external causes,
+    which no task uses, are therefore dropped here: an E code of ICD-9 would be read as ICD-10's
+    endocrine chapter, a V code of ICD-10 as ICD-9.
     """
     version, code = pl.col("icd_version"), pl.col("icd_code")
     external = ((version == 9) & code.str.starts_with("E")) | (

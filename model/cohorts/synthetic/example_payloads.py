@@ -1,4 +1,4 @@
-"""Example requests: hand-written patients that show what a hospital may send. Nobody's data."""
+"""Example requests: hand-written patients in the format of a hospital. They are not real data."""
 
 from datetime import datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the model is made of: its inputs, its attention, and signs that one of them fails."""
+"""Ablations: the contribution of each input, the attention, and signs that a part fails."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from model.evaluation import plots
-from model.evaluation.evaluate import FEWEST_POSITIVES
-from model.evaluation.measure import Compared, Floats, Found, entropy, interval
-from model.evaluation.sections import INPUTS, NAMES, ONE, Section
-from model.evaluation.sections.markdown import certain, figure, listed, prose, table, with_interval
-from model.evaluation.sections.multitask_gain import GAIN
-from model.evaluation.study import ALONE, SINGLE_TASK, WITHOUT
-from model.evaluation.study_results import Kept
+from model.evaluation.bootstrap import Comparison, interval
+from model.evaluation.metrics import MIN_POSITIVES, Floats, attention_entropy
+from model.evaluation.sections import INPUT_NAMES, MODEL_NAMES, ONE_NETWORK, Figures, Section
+from model.evaluation.sections.markdown import (
+    decimal,
+    excludes_zero,
+    join_words,
+    paragraph,
+    table,
+    with_interval,
+)
+from model.evaluation.sections.multitask_gain import gain_figures
+from model.evaluation.study.jobs import SINGLE_MODALITY, SINGLE_TASK, WITHOUT_MODALITY
+from model.evaluation.study.results import StudyResults
 
-_PARTS = {
+_ABLATIONS = {
     "all": "all inputs",
     "without_notes": "all but notes",
     "without_series": "all but series and treatments",
@@ -23,66 +30,74 @@ _PARTS = {
     "only_series": "series and treatments alone",
     "only_tabular": "tabular alone",
 }
-_FORMS = {ONE: "balanced", "published": "as published", "shared_trunk_one": "none: a shared trunk"}
-NEARLY_EVEN = 0.95  # entropy of the attention, as a share of the uniform one's
+_ATTENTION_FORMS = {
+    ONE_NETWORK: "balanced",
+    "published": "as published",
+    "shared_trunk_one": "none: a shared trunk",
+}
+# Attention with a higher entropy (as a share of that of uniform attention) is nearly uniform.
+NEARLY_UNIFORM = 0.95
 
 
-def _inputs(kept: Kept) -> Found:
-    tested = {"all": kept.tested(ONE, "all")}
-    tested |= {inputs: kept.tested("m3h", inputs) for inputs in (*WITHOUT, *ALONE)}
-    alone = {inputs: kept.tested(SINGLE_TASK, inputs) for inputs in ALONE}
-    single = {inputs: f"{inputs} {SINGLE_TASK}" for inputs in ALONE}
-    compared = Compared(tested | {single[i]: t for i, t in alone.items()}, FEWEST_POSITIVES)
-    found: Found = {}
-    for inputs in _PARTS:
-        here: Found = {"auroc": interval(compared.mean[inputs])}
+def _inputs(study: StudyResults) -> Figures:
+    predictions = {"all": study.predictions(ONE_NETWORK, "all")}
+    for inputs in (*WITHOUT_MODALITY, *SINGLE_MODALITY):
+        predictions[inputs] = study.predictions("m3h", inputs)
+    single = {inputs: f"{inputs} {SINGLE_TASK}" for inputs in SINGLE_MODALITY}
+    for inputs, name in single.items():
+        predictions[name] = study.predictions(SINGLE_TASK, inputs)
+    comparison = Comparison(predictions, MIN_POSITIVES)
+    figures: Figures = {}
+    for inputs in _ABLATIONS:
+        of_inputs: Figures = {"auroc": interval(comparison.mean[inputs])}
         if inputs != "all":
-            here["against_all"] = compared.ahead(inputs, "all")
+            of_inputs["against_all"] = comparison.difference(inputs, "all")
         if inputs in single:
-            here[SINGLE_TASK] = interval(compared.mean[single[inputs]])
-            here["gain"] = compared.ahead(inputs, single[inputs])
-        found[inputs] = here
-    return found
+            of_inputs[SINGLE_TASK] = interval(comparison.mean[single[inputs]])
+            of_inputs["gain"] = comparison.difference(inputs, single[inputs])
+        figures[inputs] = of_inputs
+    return figures
 
 
-def _tell_inputs(found: Found) -> list[str]:
+def _render_inputs(figures: Figures) -> list[str]:
     rows = [
         [
-            _PARTS[inputs],
-            with_interval(here["auroc"]),
-            with_interval(here["against_all"], "+") if "against_all" in here else "",
-            with_interval(here[SINGLE_TASK]) if SINGLE_TASK in here else "",
-            with_interval(here["gain"], "+") if "gain" in here else "",
+            _ABLATIONS[inputs],
+            with_interval(aurocs["auroc"]),
+            with_interval(aurocs["against_all"], "+") if "against_all" in aurocs else "",
+            with_interval(aurocs[SINGLE_TASK]) if SINGLE_TASK in aurocs else "",
+            with_interval(aurocs["gain"], "+") if "gain" in aurocs else "",
         ]
-        for inputs, here in found.items()
+        for inputs, aurocs in figures.items()
     ]
-    head = ["inputs", NAMES[ONE], "against all inputs", NAMES[SINGLE_TASK]]
+    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK]
     return [
-        "One network each, trained anew without the encoder. Single-task: a network for each task.",
-        table([*head, "gain by joint learning"], rows),
+        "One network each, trained with only these encoders. Single-task: a network for each task.",
+        table(["inputs", names[0], "difference from all inputs", names[1], "multitask gain"], rows),
     ]
 
 
-def _attention(kept: Kept) -> Found:
-    found: Found = {}
-    for inputs in INPUTS:
-        compared = kept.compared(list(_FORMS), inputs, FEWEST_POSITIVES)
-        found[inputs] = {
+def _attention(study: StudyResults) -> Figures:
+    figures: Figures = {}
+    for inputs in INPUT_NAMES:
+        comparison = study.comparison(list(_ATTENTION_FORMS), inputs, MIN_POSITIVES)
+        figures[inputs] = {
             form: {
-                "auroc": interval(compared.mean[form]),
-                "against_balanced": compared.ahead(form, ONE),
-                **_spread(compared.tested[form].attention),
+                "auroc": interval(comparison.mean[form]),
+                "against_balanced": comparison.difference(form, ONE_NETWORK),
+                **_entropy_figures(comparison.predictions[form].attention),
             }
-            for form in _FORMS
+            for form in _ATTENTION_FORMS
         }
-    tested = kept.tested("m3h", "all")
-    found["mean"] = np.mean(tested.attention, axis=0)
-    found["tasks"] = [task.display for task in tested.tasks]
-    return found
+    predictions = study.predictions("m3h", "all")
+    figures["mean"] = np.mean(predictions.attention, axis=0)
+    figures["tasks"] = [task.display for task in predictions.tasks]
+    return figures
 
 
-def _spread(attention: Sequence[Floats]) -> Found:
-    shares = np.mean([entropy(a) for a in attention], axis=0)
+def _entropy_figures(attention: Sequence[Floats]) -> Figures:
+    """The entropy over tasks, mean over folds, and the weight of a task on itself."""
+    shares = np.mean([attention_entropy(a) for a in attention], axis=0)
     return {
         "entropy": float(shares.mean()),
         "least_entropy": float(shares.min()),
@@ -91,70 +106,80 @@ def _spread(attention: Sequence[Floats]) -> Found:
     }
 
 
-def _tell_attention(found: Found) -> list[str]:
+def _render_attention(figures: Figures) -> list[str]:
     rows = [
         [
-            told,
-            _FORMS[form],
-            with_interval(here["auroc"]),
-            with_interval(here["against_balanced"], "+") if form != ONE else "",
-            f"{here['entropy']:.2f} ({here['least_entropy']:.2f} to {here['most_entropy']:.2f})",
-            figure(here["itself"], digits=2),
+            input_name,
+            _ATTENTION_FORMS[form],
+            with_interval(f["auroc"]),
+            with_interval(f["against_balanced"], "+") if form != ONE_NETWORK else "",
+            f"{f['entropy']:.2f} ({f['least_entropy']:.2f} to {f['most_entropy']:.2f})",
+            decimal(f["itself"], digits=2),
         ]
-        for inputs, told in INPUTS.items()
-        for form, here in found[inputs].items()
+        for inputs, input_name in INPUT_NAMES.items()
+        for form, f in figures[inputs].items()
     ]
-    head = ["inputs", "attention", "AUROC", "against balanced", "entropy: mean (least to most)"]
+    head = [
+        *("inputs", "attention", "AUROC", "difference from balanced"),
+        *("entropy: mean (minimum to maximum)", "weight of the task itself"),
+    ]
     return [
-        prose(
-            """One network each. Entropy of a task's attention, as a share of the uniform one's: at
-            1 it averages all tasks, at 0 it reads one. It is that of the mean over patients, which
-            is never less even than one patient's."""
+        paragraph(
+            """One network each. The entropy of a task's attention is a share of that of uniform
+            attention: at 1 the task averages all tasks, at 0 it attends to one. It is computed from
+            the mean attention over patients, which is at least as uniform as that of one
+            patient."""
         ),
-        table([*head, "weight of the task itself"], rows),
+        table(head, rows),
         "![Task attention](attention.png)",
-        prose(
-            """Mean attention of the ensemble, all inputs; of the task itself it is left out. What a
-            task reads is not what helped it to learn."""
+        paragraph(
+            """Mean attention of the ensemble with all inputs, without the weight of each task on
+            itself. Attention does not show which tasks help a task to learn."""
         ),
     ]
 
 
-def _draw_attention(found: Found, folder: Path) -> None:
-    plots.attention(found["mean"], found["tasks"], folder / "attention.png")
+def _plot_attention(figures: Figures, folder: Path) -> None:
+    plots.attention(figures["mean"], figures["tasks"], folder / "attention.png")
 
 
-def _failures(kept: Kept) -> Found:
-    gain, parts, forms = GAIN.measure(kept), _inputs(kept), _attention(kept)
+def _failures(study: StudyResults) -> Figures:
+    gain, inputs, attention = gain_figures(study), _inputs(study), _attention(study)
     return {
         "tasks": len(gain["by_task"]),
         "by_chance": gain["by_chance"],
         "losing": {gain["display"][t]: gain["by_task"][t] for t in gain["losing"]},
-        "entropy": forms["all"][ONE]["entropy"],
-        "most_entropy": forms["all"][ONE]["most_entropy"],
-        "without": {i.removeprefix("without_"): parts[i]["against_all"] for i in WITHOUT},
+        "entropy": attention["all"][ONE_NETWORK]["entropy"],
+        "most_entropy": attention["all"][ONE_NETWORK]["most_entropy"],
+        "without": {
+            name.removeprefix("without_"): inputs[name]["against_all"] for name in WITHOUT_MODALITY
+        },
     }
 
 
-def _tell_failures(found: Found) -> list[str]:
-    losing = [f"{name} ({with_interval(f, '+')})" for name, f in found["losing"].items()]
-    without = [f"{name} {with_interval(f, '+')}" for name, f in found["without"].items()]
-    idle = [name for name, f in found["without"].items() if not (certain(f) and f[0] < 0)]
-    even = "which is nearly even" if found["entropy"] > NEARLY_EVEN else "which is not even"
+def _render_failures(figures: Figures) -> list[str]:
+    losing = [f"{name} ({with_interval(f, '+')})" for name, f in figures["losing"].items()]
+    without = [f"{name} {with_interval(f, '+')}" for name, f in figures["without"].items()]
+    unused = [name for name, f in figures["without"].items() if not (excludes_zero(f) and f[0] < 0)]
+    uniform = "nearly uniform" if figures["entropy"] > NEARLY_UNIFORM else "not uniform"
+    contribution = (
+        f"No clear contribution: {join_words(unused)}."
+        if unused
+        else "Each modality clearly contributes."
+    )
     points = [
-        f"""- **Tasks that lose by joint learning** (paired interval below zero):
-        {listed(losing) if losing else "none"}. Of {found["tasks"]} tasks, chance alone would show
-        about {found["by_chance"]:.0f}.""",
-        f"""- **Attention that averages all tasks**: its entropy is {found["entropy"]:.2f} of the
-        uniform one's, {even}; in the most even task {found["most_entropy"]:.2f}.""",
-        f"""- **A modality that gives nothing**: trained without it, the AUROC changes by
-        {listed(without)}. {
-            "Each is certainly of use." if not idle else f"Not certainly of use: {listed(idle)}."
-        }""",
+        f"""- **Tasks that lose by multitask learning** (paired interval below zero):
+        {join_words(losing) if losing else "none"}. By chance alone, about
+        {figures["by_chance"]:.0f} of {figures["tasks"]} tasks would show this.""",
+        f"""- **Attention that averages all tasks**: the entropy is {figures["entropy"]:.2f} of that
+        of uniform attention, which is {uniform}; the maximum over tasks is
+        {figures["most_entropy"]:.2f}.""",
+        f"""- **A modality without a contribution**: training without it changes the AUROC by
+        {join_words(without)}. {contribution}""",
     ]
-    return ["\n".join(map(prose, points))]
+    return ["\n".join(map(paragraph, points))]
 
 
-EACH_INPUT = Section("inputs", "What each input gives", _inputs, _tell_inputs)
-ATTENTION = Section("attention", "The attention", _attention, _tell_attention, _draw_attention)
-FAILURES = Section("failures", "Failure signatures", _failures, _tell_failures)
+EACH_INPUT = Section("inputs", "Contribution of each input", _inputs, _render_inputs)
+ATTENTION = Section("attention", "Attention", _attention, _render_attention, _plot_attention)
+FAILURES = Section("failures", "Failure signatures", _failures, _render_failures)

@@ -1,16 +1,16 @@
-"""Figures in words, paragraphs and tables of Markdown."""
+"""Markdown: paragraphs, tables, and numbers with intervals."""
 
 import textwrap
 from collections.abc import Sequence
 
 
-def prose(text: str) -> str:
-    """One paragraph, or one point of a list, however its lines were broken."""
-    hang = "  " if text.lstrip().startswith("- ") else ""
+def paragraph(text: str) -> str:
+    """Wraps a paragraph or a list item at 100 characters."""
+    indent = "  " if text.lstrip().startswith("- ") else ""
     return textwrap.fill(
         " ".join(text.split()),
         100,
-        subsequent_indent=hang,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -21,17 +21,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def folded(summary: str, block: str) -> str:
+def details(summary: str, block: str) -> str:
+    """A block that the reader can unfold."""
     return f"<details><summary>{summary}</summary>\n\n{block}\n\n</details>"
 
 
-def figure(value: float | None, sign: str = "", digits: int = 3) -> str:
-    """`sign` "+" for a difference. What could not be measured is left empty."""
+def decimal(value: float | None, sign: str = "", digits: int = 3) -> str:
+    """A number; "" for a missing number. `sign`: "+" for a difference."""
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
 def with_interval(figures: Sequence[float | None], sign: str = "", digits: int = 3) -> str:
-    value, low, high = (figure(f, sign, digits) for f in figures)
+    """A number with the ends of its interval: "0.812 [0.790, 0.833]"."""
+    value, low, high = (decimal(f, sign, digits) for f in figures)
     return f"{value} [{low}, {high}]" if low else value
 
 
@@ -39,15 +41,17 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def percents(figures: Sequence[float]) -> str:
+def percent_interval(figures: Sequence[float]) -> str:
+    """A relative difference with its interval, in percent."""
     value, low, high = (f"{100 * f:+.1f}" for f in figures)
     return f"{value} % [{low}, {high}]"
 
 
-def certain(figures: Sequence[float]) -> bool:
+def excludes_zero(figures: Sequence[float]) -> bool:
     """Whether the interval of a difference excludes zero."""
     return figures[1] > 0 or figures[2] < 0
 
 
-def listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def join_words(words: Sequence[str]) -> str:
+    """Joins words: "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

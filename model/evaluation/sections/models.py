@@ -1,162 +1,177 @@
-"""Models side by side, on hospitals never seen and at another database."""
+"""Comparison of models, on unseen hospitals and on another database."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from model.evaluation.evaluate import FEWEST_POSITIVES
-from model.evaluation.measure import Compared, Found, interval, operations, precision_and_brier
-from model.evaluation.sections import FEWEST_FEW, NAMES, ONE, Section
+from model.evaluation.bootstrap import Comparison, interval
+from model.evaluation.metrics import MIN_POSITIVES
+from model.evaluation.predictions import auprc_and_brier, length_of_stay_metrics
+from model.evaluation.sections import (
+    MIN_POSITIVES_SMALL,
+    MODEL_NAMES,
+    ONE_NETWORK,
+    Figures,
+    Section,
+)
 from model.evaluation.sections.markdown import (
-    figure,
-    folded,
-    listed,
-    percents,
-    prose,
+    decimal,
+    details,
+    join_words,
+    paragraph,
+    percent_interval,
     table,
     with_interval,
 )
-from model.evaluation.study import SINGLE_TASK
-from model.evaluation.study_results import Kept, NotYet
+from model.evaluation.study.jobs import SINGLE_TASK
+from model.evaluation.study.results import MissingPredictionsError, StudyResults
 
 
-def _side_by_side(inputs: str, *, external: bool = False) -> Callable[[Kept], Found]:
-    fewest = FEWEST_FEW if external else FEWEST_POSITIVES
+def _compare(inputs: str, *, external: bool = False) -> Callable[[StudyResults], Figures]:
+    min_positives = MIN_POSITIVES_SMALL if external else MIN_POSITIVES
 
-    def measure(kept: Kept) -> Found:
-        if external and kept.other is None:
-            raise NotYet("the study has no other database")
-        models = [m for m in NAMES if kept.has(m, inputs, external=external)]
+    def measure(study: StudyResults) -> Figures:
+        if external and study.external is None:
+            raise MissingPredictionsError("the study has no other database")
+        models = [m for m in MODEL_NAMES if study.has(m, inputs, external=external)]
         if "m3h" not in models:
-            kept.tested("m3h", inputs, external=external)  # says what is missing
-        compared = kept.compared(models, inputs, fewest, external=external)
-        first = compared.tested["m3h"]
-        found: Found = {
-            "stays": len(first.rows),
-            "tasks": len(compared.tasks),
-            "fewest_positives": fewest,
-            "display": {t.name: t.display for t in first.tasks if t.name in compared.tasks},
+            study.predictions("m3h", inputs, external=external)  # raises the error
+        comparison = study.comparison(models, inputs, min_positives, external=external)
+        m3h = comparison.predictions["m3h"]
+        figures: Figures = {
+            "stays": len(m3h.rows),
+            "tasks": len(comparison.tasks),
+            "fewest_positives": min_positives,
+            "display": {t.name: t.display for t in m3h.tasks if t.name in comparison.tasks},
             "positives": {
-                t: int(np.nansum(first.outcome[:, first.column(t)]))
-                for t in first.binary_with(fewest)
+                t: int(np.nansum(m3h.outcome[:, m3h.column(t)]))
+                for t in m3h.binary_tasks(min_positives)
             },
-            "models": {m: _model(compared, m, fewest) for m in models},
-            "not_yet": [NAMES[m] for m in NAMES if m not in models],
+            "models": {m: _model_figures(comparison, m, min_positives) for m in models},
+            "not_yet": [MODEL_NAMES[m] for m in MODEL_NAMES if m not in models],
         }
-        if {ONE, SINGLE_TASK} <= set(models):
-            found["gain_of_one_network"] = compared.ahead(ONE, SINGLE_TASK)
-            found["relative_gain"] = compared.relative_gain(ONE, SINGLE_TASK)
+        if {ONE_NETWORK, SINGLE_TASK} <= set(models):
+            figures["gain_of_one_network"] = comparison.difference(ONE_NETWORK, SINGLE_TASK)
+            figures["relative_gain"] = comparison.relative_gain(ONE_NETWORK, SINGLE_TASK)
         if external:
-            _add_drops(kept, inputs, compared, found)
-        return found
+            _add_changes(study, inputs, comparison, figures)
+        return figures
 
     return measure
 
 
-def _model(compared: Compared, model: str, fewest: int) -> Found:
-    tested = compared.tested[model]
-    here: Found = {
-        "auroc": interval(compared.mean[model]),
-        "by_task": {t: a[0] for t, a in compared.by_task[model].items()},
+def _model_figures(comparison: Comparison, model: str, min_positives: int) -> Figures:
+    predictions = comparison.predictions[model]
+    figures: Figures = {
+        "auroc": interval(comparison.mean[model]),
+        "by_task": {t: a[0] for t, a in comparison.by_task[model].items()},
     }
     if model != "m3h":
-        here["m3h_ahead_by"] = compared.ahead("m3h", model)
-    return here | precision_and_brier(tested, fewest) | operations(tested)
+        figures["m3h_ahead_by"] = comparison.difference("m3h", model)
+    figures |= auprc_and_brier(predictions, min_positives)
+    return figures | length_of_stay_metrics(predictions)
 
 
-def _add_drops(kept: Kept, inputs: str, outside: Compared, found: Found) -> None:
-    """Beside each model, what it reaches in eICU on the same tasks, and by how much it changes."""
-    for model, here in found["models"].items():
-        if kept.has(model, inputs):
-            inside = kept.compared([model], inputs, FEWEST_FEW)
-            tasks = [t for t in outside.tasks if t in inside.by_task[model]]
-            at_home = inside.mean_of(model, tasks)
-            here["same_tasks_in_eicu"] = interval(at_home)
-            # Two sets of patients: their replicates are not paired.
-            here["change"] = interval(outside.mean_of(model, tasks) - at_home)
+def _add_changes(study: StudyResults, inputs: str, external: Comparison, figures: Figures) -> None:
+    """Adds each model's AUROC in eICU on the same tasks, and the change from it."""
+    for model, of_model in figures["models"].items():
+        if study.has(model, inputs):
+            internal = study.comparison([model], inputs, MIN_POSITIVES_SMALL)
+            tasks = [t for t in external.tasks if t in internal.by_task[model]]
+            in_eicu = internal.mean_over(model, tasks)
+            of_model["same_tasks_in_eicu"] = interval(in_eicu)
+            # Replicates of two sets of patients are not paired.
+            of_model["change"] = interval(external.mean_over(model, tasks) - in_eicu)
 
 
-def _tell(found: Found) -> list[str]:
-    models = found["models"]
-    outside = any("change" in here for here in models.values())
-    rows, operating = [], []
-    for model, here in models.items():
-        ahead = with_interval(here["m3h_ahead_by"], "+") if "m3h_ahead_by" in here else ""
-        row = [NAMES[model], with_interval(here["auroc"]), ahead]
-        row += [figure(here["auprc"]), figure(here["brier"])]
-        rows.append([*row, with_interval(here["change"], "+")] if "change" in here else row)
-        tasks = here["by_task"]
-        days = f"{here['mae_days']:.2f} d" if "mae_days" in here else ""
-        operating.append(
-            [
-                NAMES[model],
-                figure(tasks.get("in_hospital_mortality")),
-                figure(tasks.get("discharge_disposition")),
-                days,
-                figure(here.get("r2_log_days"), digits=2),
-            ]
-        )
-    head = ["model", "AUROC", "M3H is ahead by", "AUPRC", "Brier"]
-    if outside:
-        head.append("against eICU, same tasks")
+def _render(figures: Figures) -> list[str]:
+    models = figures["models"]
     blocks = [
-        prose(
-            f"""{found["stays"]} stays; means over the {found["tasks"]} tasks with at least
-            {found["fewest_positives"]} positives."""
+        paragraph(
+            f"""{figures["stays"]} stays; means over the {figures["tasks"]} tasks with at least
+            {figures["fewest_positives"]} positives."""
         ),
-        table(head, rows),
-        "The operations of the hospital:",
-        table(
-            [
-                *("model", "mortality: AUROC", "disposition: macro-AUROC"),
-                *("remaining stay: mean absolute error", "R² of its logarithm"),
-            ],
-            operating,
-        ),
+        _models_table(models),
+        "Hospital operations:",
+        _operations_table(models),
     ]
-    medians = [h["mae_of_the_median"] for h in models.values() if "mae_of_the_median" in h]
+    medians = [m["mae_of_the_median"] for m in models.values() if "mae_of_the_median" in m]
     if medians:
         blocks.append(
-            prose(
-                f"""To say the median stay of every patient errs by {medians[0]:.2f} d. Beside
-                logistic regression stands ridge regression of log-days."""
+            paragraph(
+                f"""Predicting the median stay for every patient has a mean absolute error of
+                {medians[0]:.2f} d. The row of logistic regression uses ridge regression of log-days
+                for the remaining stay."""
             )
         )
-    if "relative_gain" in found:
+    if "relative_gain" in figures:
         blocks.append(
-            prose(
-                f"""One network that learns all tasks, against the same network for each task alone:
-                {percents(found["relative_gain"])} (mean over tasks of the relative gain),
-                {with_interval(found["gain_of_one_network"], "+")} in mean AUROC."""
+            paragraph(
+                f"""One network for all tasks, compared with the same network for each task alone:
+                {percent_interval(figures["relative_gain"])} (mean over tasks of the relative gain),
+                {with_interval(figures["gain_of_one_network"], "+")} in mean AUROC."""
             )
         )
-    if found["not_yet"]:
-        blocks.append(f"Not yet run: {listed(found['not_yet'])}.")
-    return [*blocks, folded("By task", _by_task(found))]
+    if figures["not_yet"]:
+        blocks.append(f"Not yet run: {join_words(figures['not_yet'])}.")
+    return [*blocks, details("By task", _tasks_table(figures))]
 
 
-def _by_task(found: Found) -> str:
-    models = found["models"]
+def _models_table(models: Figures) -> str:
+    rows = []
+    for model, figures in models.items():
+        ahead = with_interval(figures["m3h_ahead_by"], "+") if "m3h_ahead_by" in figures else ""
+        row = [MODEL_NAMES[model], with_interval(figures["auroc"]), ahead]
+        row += [decimal(figures["auprc"]), decimal(figures["brier"])]
+        rows.append([*row, with_interval(figures["change"], "+")] if "change" in figures else row)
+    head = ["model", "AUROC", "M3H is ahead by", "AUPRC", "Brier"]
+    if any("change" in figures for figures in models.values()):
+        head.append("change from eICU, same tasks")
+    return table(head, rows)
+
+
+def _operations_table(models: Figures) -> str:
+    rows = []
+    for model, figures in models.items():
+        aurocs = figures["by_task"]
+        rows.append(
+            [
+                MODEL_NAMES[model],
+                decimal(aurocs.get("in_hospital_mortality")),
+                decimal(aurocs.get("discharge_disposition")),
+                f"{figures['mae_days']:.2f} d" if "mae_days" in figures else "",
+                decimal(figures.get("r2_log_days"), digits=2),
+            ]
+        )
+    head = [
+        *("model", "mortality: AUROC", "disposition: macro-AUROC"),
+        *("remaining stay: mean absolute error", "R² of its logarithm"),
+    ]
+    return table(head, rows)
+
+
+def _tasks_table(figures: Figures) -> str:
+    models = figures["models"]
     rows = [
         [
             display,
-            found["positives"].get(task, ""),
-            *(figure(here["by_task"].get(task)) for here in models.values()),
+            figures["positives"].get(task, ""),
+            *(decimal(of_model["by_task"].get(task)) for of_model in models.values()),
         ]
-        for task, display in found["display"].items()
+        for task, display in figures["display"].items()
     ]
-    return table(["task", "positives", *(NAMES[m] for m in models)], rows)
+    return table(["task", "positives", *(MODEL_NAMES[m] for m in models)], rows)
 
 
 _MEASURED = "Vital signs, laboratory values, demographics"
 _ALL = "All inputs: also treatments and notes"
-_OUTSIDE = "trained on eICU, tested on MIMIC-IV"
+_EXTERNAL = "trained on eICU, tested on MIMIC-IV"
 
-MEASURED = Section("measured", _MEASURED, _side_by_side("measured"), _tell)
-ALL = Section("all", _ALL, _side_by_side("all"), _tell)
+MEASURED = Section("measured", _MEASURED, _compare("measured"), _render)
+ALL = Section("all", _ALL, _compare("all"), _render)
 MEASURED_EXTERNAL = Section(
-    "measured_external", f"{_MEASURED}: {_OUTSIDE}", _side_by_side("measured", external=True), _tell
+    "measured_external", f"{_MEASURED}: {_EXTERNAL}", _compare("measured", external=True), _render
 )
 ALL_EXTERNAL = Section(
-    "all_external", f"{_ALL}: {_OUTSIDE}", _side_by_side("all", external=True), _tell
+    "all_external", f"{_ALL}: {_EXTERNAL}", _compare("all", external=True), _render
 )

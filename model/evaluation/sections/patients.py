@@ -1,102 +1,111 @@
-"""When, and for whom: by landmark, sex, age, ethnicity and year of discharge."""
+"""Results by landmark, sex, age, ethnicity and year of discharge."""
 
 import numpy as np
 import numpy.typing as npt
 
 from model.cohorts import GROUPS, LANDMARKS_HOURS
 from model.cohorts.store import Cohort
-from model.evaluation.evaluate import FEWEST_POSITIVES
-from model.evaluation.measure import (
-    FEWEST_FOR_CALIBRATION,
-    Compared,
-    Found,
-    interval,
+from model.evaluation.bootstrap import Comparison, interval, replicate_weights, task_aurocs
+from model.evaluation.calibration_metrics import (
+    MIN_POSITIVES_FOR_CALIBRATION,
     observed_to_expected,
-    replicate_weights,
-    task_aurocs,
 )
-from model.evaluation.sections import BESIDE, FEWEST_FEW, NAMES, Section
-from model.evaluation.sections.markdown import prose, table, with_interval
-from model.evaluation.study_results import Kept
-from model.training.data import Rows
+from model.evaluation.metrics import MIN_POSITIVES, Floats, Rows
+from model.evaluation.predictions import Predictions
+from model.evaluation.sections import (
+    COMPARED_MODELS,
+    MIN_POSITIVES_SMALL,
+    MODEL_NAMES,
+    Figures,
+    Section,
+)
+from model.evaluation.sections.markdown import paragraph, table, with_interval
+from model.evaluation.study.results import StudyResults
 
-SMALL_GROUP, TINY_GROUP = 100, 20  # stays: what is said to be small, and of what nothing is said
-FEWEST_TASKS = 5  # with enough positives in a group, for a mean over them
+# Stays. A group below SMALL_GROUP is marked as small; below TINY_GROUP it has no figures.
+SMALL_GROUP, TINY_GROUP = 100, 20
+MIN_TASKS = 5  # tasks with enough positives in a group, for a mean over the tasks
 _AGES = {"under 45": (0, 45), "45 to 64": (45, 65), "65 to 79": (65, 80), "80 and older": (80, 200)}
 
 
-def _landmarks(kept: Kept) -> Found:
-    found: Found = {}
+def _landmarks(study: StudyResults) -> Figures:
+    figures: Figures = {}
     for hours in LANDMARKS_HOURS:
-        tested = {m: kept.tested(m, "all", hours=hours) for m in BESIDE}
-        first = tested["m3h"]
-        if not first.binary_with(FEWEST_POSITIVES):
+        predictions = {m: study.predictions(m, "all", hours=hours) for m in COMPARED_MODELS}
+        m3h = predictions["m3h"]
+        tasks = m3h.binary_tasks(MIN_POSITIVES)
+        if not tasks:
             continue
-        compared = Compared(tested, FEWEST_POSITIVES)
-        found[str(hours)] = {
-            "stays": len(first.rows),
-            "tasks": len(compared.tasks),
-            "models": {m: interval(compared.mean[m]) for m in BESIDE},
-            "observed_to_expected": observed_to_expected(
-                first, first.binary_with(FEWEST_POSITIVES), compared.weight
-            ),
+        comparison = Comparison(predictions, MIN_POSITIVES)
+        figures[str(hours)] = {
+            "stays": len(m3h.rows),
+            "tasks": len(comparison.tasks),
+            "models": {m: interval(comparison.mean[m]) for m in COMPARED_MODELS},
+            "observed_to_expected": observed_to_expected(m3h, tasks, comparison.weight),
         }
-    return found
+    return figures
 
 
-def _tell_landmarks(found: Found) -> list[str]:
+def _render_landmarks(figures: Figures) -> list[str]:
     rows = [
         [
             f"{hours} h",
-            here["stays"],
-            here["tasks"],
-            *(with_interval(here["models"][m]) for m in BESIDE),
-            with_interval(here["observed_to_expected"], digits=2),
+            landmark["stays"],
+            landmark["tasks"],
+            *(with_interval(landmark["models"][m]) for m in COMPARED_MODELS),
+            with_interval(landmark["observed_to_expected"], digits=2),
         ]
-        for hours, here in found.items()
+        for hours, landmark in figures.items()
     ]
-    head = ["after admission", "stays", "tasks", *(NAMES[m] for m in BESIDE)]
+    head = ["after admission", "stays", "tasks", *(MODEL_NAMES[m] for m in COMPARED_MODELS)]
     return [
-        prose(
-            """All inputs. Only who is still in the unit is tested: those of a later row are other,
-            sicker patients, so that the rows are no curve of one group."""
+        paragraph(
+            """All inputs. Only patients who are still in the unit are tested. Later rows have
+            other, sicker patients, so the rows are not a curve of one group."""
         ),
         table([*head, "M3H: observed / expected"], rows),
     ]
 
 
-def _groups(kept: Kept) -> Found:
-    tested = kept.tested("m3h", "all")
-    weight = replicate_weights(tested.site, tested.fold)
-    everyone = task_aurocs(tested, weight, 1)
-    common = tested.binary_with(FEWEST_FOR_CALIBRATION)
-    found: Found = {}
-    for by, group_of in _divisions(kept.cohort, tested.rows).items():
-        found[by] = {}
-        for name in sorted(set(group_of.tolist()), key=_in_order):
-            chosen = group_of == name
-            part, mine = tested.part(chosen), weight[:, chosen]
-            tasks = part.binary_with(FEWEST_FEW)
-            here: Found = {
-                "stays": int(chosen.sum()),
-                "positives": int(sum(np.nansum(part.outcome[:, part.column(t)]) for t in tasks)),
-                "tasks": len(tasks),
-                "small": bool(chosen.sum() < SMALL_GROUP),
-            }
-            if chosen.sum() >= TINY_GROUP:
-                here["observed_to_expected"] = observed_to_expected(part, common, mine)
-            if len(tasks) >= FEWEST_TASKS:
-                areas = task_aurocs(part, mine, FEWEST_FEW)
-                here["auroc"], here["against_everyone"] = (
-                    interval(np.mean([areas[t] - minus[t] for t in tasks], axis=0))
-                    for minus in (dict.fromkeys(tasks, 0.0), everyone)
-                )
-            found[by][name] = here
-    return found
+def _groups(study: StudyResults) -> Figures:
+    predictions = study.predictions("m3h", "all")
+    weight = replicate_weights(predictions.site, predictions.fold)
+    all_patients = task_aurocs(predictions, weight, 1)
+    common_tasks = predictions.binary_tasks(MIN_POSITIVES_FOR_CALIBRATION)
+    figures: Figures = {}
+    for grouping, group in _groupings(study.cohort, predictions.rows).items():
+        figures[grouping] = {}
+        for name in sorted(set(group.tolist()), key=_sort_key):
+            members = group == name
+            figures[grouping][name] = _group_figures(
+                predictions.select(members), weight[:, members], common_tasks, all_patients
+            )
+    return figures
 
 
-def _divisions(cohort: Cohort, rows: Rows) -> dict[str, npt.NDArray[np.str_]]:
-    """By what patients are told apart: each one's group, "unknown" where nobody knows."""
+def _group_figures(
+    members: Predictions, weight: Floats, common_tasks: list[str], all_patients: dict[str, Floats]
+) -> Figures:
+    """The figures of a group. all_patients: the AUROC of each task on all patients."""
+    stays, tasks = len(members.rows), members.binary_tasks(MIN_POSITIVES_SMALL)
+    figures: Figures = {
+        "stays": stays,
+        "positives": int(sum(np.nansum(members.outcome[:, members.column(t)]) for t in tasks)),
+        "tasks": len(tasks),
+        "small": stays < SMALL_GROUP,
+    }
+    if stays >= TINY_GROUP:
+        figures["observed_to_expected"] = observed_to_expected(members, common_tasks, weight)
+    if len(tasks) >= MIN_TASKS:
+        aurocs = task_aurocs(members, weight, MIN_POSITIVES_SMALL)
+        figures["auroc"] = interval(np.mean([aurocs[t] for t in tasks], axis=0))
+        differences = [aurocs[t] - all_patients[t] for t in tasks]
+        figures["against_everyone"] = interval(np.mean(differences, axis=0))
+    return figures
+
+
+def _groupings(cohort: Cohort, rows: Rows) -> dict[str, npt.NDArray[np.str_]]:
+    """[n] the group of each patient by sex, age, ethnicity and year; "unknown" if unknown."""
     names = cohort.spec.tabular_names
     values = np.where(cohort.samples.present[rows, :1], cohort.samples.tabular[rows], np.nan)
     age = values[:, names.index("age")]
@@ -115,41 +124,41 @@ def _divisions(cohort: Cohort, rows: Rows) -> dict[str, npt.NDArray[np.str_]]:
     }
 
 
-def _in_order(name: str) -> tuple[bool, bool, str]:
-    """The youngest first, who is not known last, and else as in the alphabet."""
+def _sort_key(name: str) -> tuple[bool, bool, str]:
+    """The youngest group first, "unknown" last, the others in alphabetical order."""
     return "unknown" in name, not name.startswith("under"), name
 
 
-def _tell_groups(found: Found) -> list[str]:
+def _render_groups(figures: Figures) -> list[str]:
     rows = [
         [
-            by,
-            f"{name} (small)" if here["small"] else name,
-            here["stays"],
-            here["positives"],
-            here["tasks"],
-            with_interval(here["auroc"]) if "auroc" in here else "too few",
-            with_interval(here["against_everyone"], "+") if "auroc" in here else "",
-            with_interval(here["observed_to_expected"], digits=2)
-            if "observed_to_expected" in here
+            grouping,
+            f"{name} (small)" if group["small"] else name,
+            group["stays"],
+            group["positives"],
+            group["tasks"],
+            with_interval(group["auroc"]) if "auroc" in group else "too few",
+            with_interval(group["against_everyone"], "+") if "auroc" in group else "",
+            with_interval(group["observed_to_expected"], digits=2)
+            if "observed_to_expected" in group
             else "too few",
         ]
-        for by, groups in found.items()
-        for name, here in groups.items()
+        for grouping, groups in figures.items()
+        for name, group in groups.items()
     ]
-    head = ["by", "group", "stays", "positives", "tasks", "AUROC", "against everyone"]
+    head = ["by", "group", "stays", "positives", "tasks", "AUROC", "difference from all patients"]
     return [
-        prose(
-            f"""M3H, all inputs, at 24 h. Descriptive: the model was not made to be even between
-            groups, and one of under {SMALL_GROUP} stays tells little. AUROC: mean over the tasks
-            with at least {FEWEST_FEW} positives in the group, so that groups differ in their tasks;
-            "against everyone" is the difference from everyone on the same tasks. Observed /
-            expected: of the tasks with at least {FEWEST_FOR_CALIBRATION} positives among everyone;
-            above 1, the probabilities are too low."""
+        paragraph(
+            f"""M3H, all inputs, at 24 h. Descriptive: the model was not corrected for any group,
+            and a group of under {SMALL_GROUP} stays gives little evidence. AUROC: mean over the
+            tasks with at least {MIN_POSITIVES_SMALL} positives in the group, so groups differ in
+            their tasks; the difference from all patients is on the same tasks. Observed /
+            expected: over the tasks with at least {MIN_POSITIVES_FOR_CALIBRATION} positives among
+            all patients; above 1, the probabilities are too low."""
         ),
         table([*head, "observed / expected"], rows),
     ]
 
 
-LANDMARKS = Section("landmarks", "By landmark", _landmarks, _tell_landmarks)
-BY_GROUP = Section("groups", "By sex, age, ethnicity and year", _groups, _tell_groups)
+LANDMARKS = Section("landmarks", "Landmarks", _landmarks, _render_landmarks)
+BY_GROUP = Section("groups", "Subgroups by sex, age, ethnicity and year", _groups, _render_groups)

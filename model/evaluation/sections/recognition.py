@@ -1,126 +1,138 @@
-"""Recognition or prediction: what is told that was not yet known, or not yet named."""
+"""Recognition or prediction: diseases charted later, and notes that name no disease."""
 
 import numpy as np
 
-from model.evaluation.evaluate import FEWEST_POSITIVES, HEADLINE_HOURS
-from model.evaluation.measure import Compared, Found, Tested, interval
-from model.evaluation.sections import BESIDE, FEWEST_FEW, INPUTS, NAMES, ONE, Section
-from model.evaluation.sections.markdown import percent, prose, table, with_interval
-from model.evaluation.study import MASKED
-from model.evaluation.study_results import Kept, NotYet
+from model.evaluation.bootstrap import Comparison, interval
+from model.evaluation.folds import HEADLINE_HOURS
+from model.evaluation.metrics import MIN_POSITIVES
+from model.evaluation.sections import (
+    COMPARED_MODELS,
+    INPUT_NAMES,
+    MIN_POSITIVES_SMALL,
+    MODEL_NAMES,
+    ONE_NETWORK,
+    Figures,
+    Section,
+)
+from model.evaluation.sections.markdown import paragraph, percent, table, with_interval
+from model.evaluation.study.jobs import MASKED
+from model.evaluation.study.results import MissingPredictionsError, StudyResults
 
 
-def _charted_later(kept: Kept) -> Found:
-    found: Found = {}
-    for inputs in INPUTS:
-        usual = {m: kept.tested(m, inputs) for m in BESIDE}
-        first = usual["m3h"]
-        charted = kept.cohort.samples.charted[first.rows].astype(np.float64)
-        later = {m: tested.foreseen(charted) for m, tested in usual.items()}
-        compared = Compared(later, FEWEST_FEW)
-        as_usual = kept.compared(BESIDE, inputs, FEWEST_FEW)
-        diseases = [task.is_disease for task in first.tasks]
-        found[inputs] = {
-            "tasks": len(compared.tasks),
-            "diagnoses": int(np.nansum(first.outcome[:, diseases])),
+def _charted_later(study: StudyResults) -> Figures:
+    figures: Figures = {}
+    for inputs in INPUT_NAMES:
+        predictions = {m: study.predictions(m, inputs) for m in COMPARED_MODELS}
+        m3h = predictions["m3h"]
+        charted = study.cohort.samples.charted[m3h.rows].astype(np.float64)
+        later = {m: p.charted_later(charted) for m, p in predictions.items()}
+        comparison = Comparison(later, MIN_POSITIVES_SMALL)
+        all_labels = study.comparison(COMPARED_MODELS, inputs, MIN_POSITIVES_SMALL)
+        diseases = [task.is_disease for task in m3h.tasks]
+        figures[inputs] = {
+            "tasks": len(comparison.tasks),
+            "diagnoses": int(np.nansum(m3h.outcome[:, diseases])),
             "charted_later": int(np.nansum(later["m3h"].outcome)),
             "models": {
                 m: {
-                    "charted_later": interval(compared.mean[m]),
-                    "same_tasks_as_usual": interval(as_usual.mean_of(m, compared.tasks)),
-                    **({} if m == "m3h" else {"m3h_ahead_by": compared.ahead("m3h", m)}),
+                    "charted_later": interval(comparison.mean[m]),
+                    "same_tasks_as_usual": interval(all_labels.mean_over(m, comparison.tasks)),
+                    **({} if m == "m3h" else {"m3h_ahead_by": comparison.difference("m3h", m)}),
                 }
-                for m in BESIDE
+                for m in COMPARED_MODELS
             },
         }
-    return found
+    return figures
 
 
-def _tell_charted_later(found: Found) -> list[str]:
-    here = found["all"]
+def _render_charted_later(figures: Figures) -> list[str]:
+    all_inputs = figures["all"]
+    later, diagnoses = all_inputs["charted_later"], all_inputs["diagnoses"]
     rows = [
         [
-            told,
-            NAMES[model],
-            with_interval(figures["charted_later"]),
-            with_interval(figures["same_tasks_as_usual"]),
-            with_interval(figures["m3h_ahead_by"], "+") if "m3h_ahead_by" in figures else "",
+            input_name,
+            MODEL_NAMES[model],
+            with_interval(aurocs["charted_later"]),
+            with_interval(aurocs["same_tasks_as_usual"]),
+            with_interval(aurocs["m3h_ahead_by"], "+") if "m3h_ahead_by" in aurocs else "",
         ]
-        for inputs, told in INPUTS.items()
-        for model, figures in found[inputs]["models"].items()
+        for inputs, input_name in INPUT_NAMES.items()
+        for model, aurocs in figures[inputs]["models"].items()
     ]
-    head = ["inputs", "model", "AUROC, first charted later", "AUROC as usual, same tasks"]
+    head = ["inputs", "model", "AUROC, first charted later", "AUROC with all labels, same tasks"]
     return [
-        prose(
-            f"""Of {here["diagnoses"]} diagnoses {here["charted_later"]}
-            ({percent(here["charted_later"] / max(here["diagnoses"], 1))}) were first charted after
-            `as_of`. All others were already written down when the prediction was made: to tell them
-            is recognition. Here only the former count as positives; who had a disease charted
-            before is left out of its figure, and who never had it is a negative, as ever. The
-            {here["tasks"]} tasks with at least {FEWEST_FEW} such positives. They are few: read the
-            intervals."""
+        paragraph(
+            f"""{later} of {diagnoses} diagnoses ({percent(later / max(diagnoses, 1))}) were first
+            charted after `as_of`. The other diagnoses were already written down at the time of the
+            prediction: finding them is recognition. In this section, only diagnoses charted later
+            count as positives. A patient whose disease was charted before is left out of the
+            disease's figure; a patient who never had it is a negative. The table has the
+            {all_inputs["tasks"]} tasks with at least {MIN_POSITIVES_SMALL} such positives. They are
+            few, so read the intervals."""
         ),
         table([*head, "M3H is ahead by (first charted later)"], rows),
     ]
 
 
-def _masked(kept: Kept) -> Found:
-    if kept.masked is None:
-        raise NotYet("the study has no cohort whose notes name no disease")
-    at = kept.masked.samples.landmark == HEADLINE_HOURS
-    taken = kept.masked.samples.masked[at]
-    left, before = (c.samples.lengths[at].sum() for c in (kept.masked, kept.cohort))
-    tested: dict[str, Tested] = {}
-    for model, alone, without_notes in (
-        (ONE, "m3h", "without_notes"),
+def _masked(study: StudyResults) -> Figures:
+    if study.masked is None:
+        raise MissingPredictionsError("the study has no cohort with masked notes")
+    rows = study.masked.samples.landmark == HEADLINE_HOURS
+    phrases = study.masked.samples.masked[rows]
+    after, before = (c.samples.lengths[rows].sum() for c in (study.masked, study.cohort))
+    predictions = {}
+    for model, masked_model, without_notes in (
+        (ONE_NETWORK, "m3h", "without_notes"),
         ("logistic_regression", "logistic_regression", "measured"),
     ):
-        tested[model] = kept.tested(model, "all")
-        tested[f"{model} masked"] = kept.tested(alone, MASKED)
-        tested[f"{model} without"] = kept.tested(alone, without_notes)
-    compared = Compared(tested, FEWEST_POSITIVES)
+        predictions[model] = study.predictions(model, "all")
+        predictions[f"{model} masked"] = study.predictions(masked_model, MASKED)
+        predictions[f"{model} without"] = study.predictions(masked_model, without_notes)
+    comparison = Comparison(predictions, MIN_POSITIVES)
     return {
-        "stays": int(at.sum()),
-        "stays_touched": int((taken > 0).sum()),
-        "phrases": int(taken.sum()),
-        "share_of_tokens": float(1 - left / max(before, 1)),
+        "stays": int(rows.sum()),
+        "stays_touched": int((phrases > 0).sum()),
+        "phrases": int(phrases.sum()),
+        "share_of_tokens": float(1 - after / max(before, 1)),
         "models": {
             model: {
-                "all": interval(compared.mean[model]),
-                "masked": interval(compared.mean[f"{model} masked"]),
-                "without_notes": interval(compared.mean[f"{model} without"]),
-                "change": compared.ahead(f"{model} masked", model),
+                "all": interval(comparison.mean[model]),
+                "masked": interval(comparison.mean[f"{model} masked"]),
+                "without_notes": interval(comparison.mean[f"{model} without"]),
+                "change": comparison.difference(f"{model} masked", model),
             }
-            for model in (ONE, "logistic_regression")
+            for model in (ONE_NETWORK, "logistic_regression")
         },
-        "m3h_ahead_by": compared.ahead(f"{ONE} masked", "logistic_regression masked"),
+        "m3h_ahead_by": comparison.difference(
+            f"{ONE_NETWORK} masked", "logistic_regression masked"
+        ),
     }
 
 
-def _tell_masked(found: Found) -> list[str]:
+def _render_masked(figures: Figures) -> list[str]:
     rows = [
         [
-            NAMES[model],
-            *(with_interval(figures[name]) for name in ("all", "masked", "without_notes")),
-            with_interval(figures["change"], "+"),
+            MODEL_NAMES[model],
+            *(with_interval(aurocs[name]) for name in ("all", "masked", "without_notes")),
+            with_interval(aurocs["change"], "+"),
         ]
-        for model, figures in found["models"].items()
+        for model, aurocs in figures["models"].items()
     ]
-    head = ["model", "all inputs", "no disease named", "no notes", "change by masking"]
+    head = ["model", "all inputs", "masked notes", "no notes", "change by masking"]
     return [
-        prose(
-            f"""Each phrase of the notes that names any of the 40 diseases (by its display name, its
-            diagnosis strings or what the wards call it) was taken out, before training and before
-            testing: at 24 h {found["phrases"]} phrases of {found["stays_touched"]} of the
-            {found["stays"]} stays, {percent(found["share_of_tokens"])} of the notes' tokens
-            and phrases. What only suggests a disease (insulin, dialysis, a consultation) stays,
-            and so do treatments. "No notes": M3H from tabular data, series and treatments;
-            logistic regression from what is measured."""
+        paragraph(
+            f"""Every phrase of the notes that names any of the 40 diseases (by display name,
+            diagnosis string or a synonym of the wards) was removed before training and testing: at
+            24 h {figures["phrases"]} phrases of {figures["stays_touched"]} of the
+            {figures["stays"]} stays, {percent(figures["share_of_tokens"])} of the notes' tokens
+            and phrases. A phrase that only suggests a disease (insulin, dialysis, a consultation)
+            stays, and so do treatments. "No notes": M3H with tabular data, series and treatments;
+            logistic regression with measured inputs."""
         ),
         table(head, rows),
-        prose(
-            f"""With no disease named, one network is ahead of logistic regression by
-            {with_interval(found["m3h_ahead_by"], "+")}."""
+        paragraph(
+            f"""With masked notes, one network is ahead of logistic regression by
+            {with_interval(figures["m3h_ahead_by"], "+")}."""
         ),
     ]
 
@@ -129,8 +141,6 @@ CHARTED_LATER = Section(
     "charted_later",
     "Recognition or prediction: diseases first charted later",
     _charted_later,
-    _tell_charted_later,
+    _render_charted_later,
 )
-MASKED_NOTES = Section(
-    "masked", "Recognition or prediction: notes that name no disease", _masked, _tell_masked
-)
+MASKED_NOTES = Section("masked", "Recognition or prediction: masked notes", _masked, _render_masked)

@@ -1,27 +1,23 @@
-"""Attention on tasks whose relations are known: made patients, a graph that was drawn first."""
+"""Attention between tasks with known relations: synthetic patients, drawn from a known graph."""
 
 from pathlib import Path
 
-from model.evaluation.measure import Found
-from model.evaluation.sections import Section
-from model.evaluation.study_results import Kept, NotYet
+from model.evaluation.sections import Figures, Section
+from model.evaluation.study.results import MissingPredictionsError, StudyResults
 from model.tim import synthetic_study
 
 
-def _measure(kept: Kept) -> Found:
+def _measure(study: StudyResults) -> Figures:
     try:
-        return synthetic_study.summarise(kept.folder)
+        return synthetic_study.summarise(study.folder)
     except FileNotFoundError as missing:
-        raise NotYet(Path(missing.filename).stem) from None
+        raise MissingPredictionsError(Path(missing.filename).stem) from None
 
 
-def _tell(found: Found) -> list[str]:
-    return ["\n".join(synthetic_study.report_lines(found))]
+def _render(figures: Figures) -> list[str]:
+    return ["\n".join(synthetic_study.report_lines(figures))]
 
 
 KNOWN_RELATIONS = Section(
-    "known_relations",
-    "Attention on tasks whose relations are known",
-    _measure,
-    _tell,
+    "known_relations", "Attention between tasks with known relations", _measure, _render
 )

@@ -1,247 +1,17 @@
-"""The MIMIC-IV reader, on the open demo and on a made-up hospital.
+"""The MIMIC-IV reader, on a made-up hospital.
 
-The demo lacks chart events, infusions, notes and X-rays. `hospital` writes a few of each in the
-official layout, for one patient who was admitted to the unit at noon on the first of May.
+The hospital has chart events, infusions, notes and X-rays, which the open demo lacks.
 """
 
 import gzip
-from collections import Counter
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
-from model.cohorts import DataMissing, Record
+from model.cohorts import DataMissing
 from model.cohorts.mimic_iv import read
-from schemas.features import STATISTICS, FeatureSpec, features
-
-NOON = datetime(2150, 5, 1, 12, tzinfo=UTC)
-
-TABLES = {
-    "hosp/patients": """
-        subject_id,gender,anchor_age,anchor_year,anchor_year_group
-        1,F,70,2148,2011 - 2013
-    """,
-    "hosp/admissions": """
-        subject_id,hadm_id,dischtime,deathtime,admission_type,admission_location,discharge_location,hospital_expire_flag,race
-        1,2,2150-05-11 12:00:00,,EW EMER.,EMERGENCY ROOM,HOME,0,BLACK/CAPE VERDEAN
-    """,
-    "hosp/transfers": """
-        subject_id,hadm_id,careunit,intime
-        1,2,PACU,2150-05-01 09:00:00
-        1,2,Coronary Care Unit (CCU),2150-05-01 12:00:00
-        1,2,,2150-05-11 12:00:00
-    """,
-    "hosp/diagnoses_icd": """
-        subject_id,hadm_id,icd_code,icd_version
-        1,2,4019,9
-    """,
-    "hosp/omr": """
-        subject_id,chartdate,result_name,result_value
-        1,2150-03-01,Height (Inches),65
-        1,2150-03-01,Weight (Lbs),150
-    """,
-    "hosp/labevents": """
-        subject_id,itemid,charttime,storetime,valuenum,valueuom
-        1,50983,2150-05-01 10:00:00,2150-05-01 11:00:00,140,mEq/L
-        1,50983,2150-05-01 17:00:00,2150-05-01 19:00:00,120,mEq/L
-    """,
-    "hosp/prescriptions": """
-        subject_id,starttime,stoptime,drug,route
-        1,2150-04-30 08:00:00,2150-05-05 08:00:00,Aspirin,PO
-    """,
-    "icu/icustays": """
-        subject_id,hadm_id,stay_id,first_careunit,intime,outtime
-        1,2,3,Coronary Care Unit (CCU),2150-05-01 12:00:00,2150-05-02 12:00:00
-    """,
-    "icu/chartevents": """
-        subject_id,itemid,charttime,storetime,valuenum,valueuom
-        1,220045,2150-05-01 13:00:00,2150-05-01 13:10:00,88,bpm
-        1,223761,2150-05-01 14:00:00,2150-05-01 14:05:00,98.6,°F
-    """,
-    "icu/outputevents": """
-        subject_id,itemid,charttime,storetime,value,valueuom
-        1,226559,2150-05-01 14:00:00,2150-05-01 14:00:00,60,ml
-    """,
-    "icu/inputevents": """
-        subject_id,itemid,starttime,endtime,rate,rateuom
-        1,221906,2150-05-01 13:00:00,2150-05-01 16:00:00,0.05,mcg/kg/min
-        1,221906,2150-05-01 16:00:00,2150-05-01 20:00:00,0.1,mcg/kg/min
-    """,
-    "icu/procedureevents": """
-        subject_id,itemid,starttime,endtime
-        1,225792,2150-05-01 12:30:00,2150-05-01 15:00:00
-    """,
-}
-
-
-def hospital(folder: Path, **changed: str) -> Path:
-    """Writes the tables; `changed` replaces the rows of a table (`hosp__omr="1,..."`)."""
-    root = folder / "mimiciv" / "3.1"
-    for name, text in TABLES.items():
-        header, *rows = text.split("\n")[1:-1]
-        rows = changed.get(name.replace("/", "__"), "\n".join(rows)).splitlines()
-        write(root / f"{name}.csv.gz", "\n".join(line.strip() for line in [header, *rows]))
-    return folder
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(f"{text}\n".encode()))
-
-
-def at(records: list[Record], hours: int) -> Record:
-    [record] = [r for r in records if r.landmark_hours == hours]
-    return record
-
-
-def series(record: Record, variable: str) -> list[tuple[str | None, datetime, float]]:
-    return [
-        (s.unit, time, value)
-        for s in record.payload.series
-        if s.variable == variable
-        for time, value in zip(s.times, s.values, strict=True)
-    ]
-
-
-def hour(hours: float) -> datetime:
-    return NOON + timedelta(hours=hours)
-
-
-# --- The open demo
-
-
-@pytest.fixture(scope="module")
-def demo(open_data):
-    return open_data("mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1")
-
-
-@pytest.fixture(scope="module")
-def records(demo):
-    return list(read(demo))
-
-
-def test_a_stay_has_a_record_at_each_landmark_in_the_unit(records):
-    # 137 stays last six hours; one of the patients had already died and was signed out later.
-    assert Counter(r.landmark_hours for r in records) == {6: 136, 12: 134, 24: 117, 48: 74}
-    assert len({r.patient for r in records}) <= 100
-    assert {r.site for r in records} == {"mimic_iv"}
-    for record in records:
-        admitted = record.payload.tabular.admitted_at
-        assert record.payload.as_of - admitted == timedelta(hours=record.landmark_hours)
-
-
-def test_no_time_is_after_as_of(records):
-    for payload in (r.payload for r in records):
-        times = [time for s in payload.series for time in s.times]
-        times += [time for t in payload.treatments for time in (t.start, t.end) if time]
-        assert max(times) <= payload.as_of
-        assert min(time for s in payload.series for time in s.times) > payload.as_of - timedelta(
-            hours=48
-        )
-
-
-def test_a_later_record_holds_the_values_of_the_earlier_record(records):
-    """Within the window of the later record."""
-    by_moment = {(r.stay, r.landmark_hours): r for r in records}
-    for (stay, landmark), early in by_moment.items():
-        late = by_moment.get((stay, 12))
-        if landmark == 6 and late is not None:
-            begin = late.payload.as_of - timedelta(hours=48)
-            rates = {row for row in series(early, "heart_rate") if row[1] > begin}
-            assert rates <= set(series(late, "heart_rate"))
-
-
-def test_vital_signs_come_from_meds_without_chart_events(demo, records):
-    record = next(r for r in records if r.landmark_hours == 24)
-    begin = record.payload.as_of - timedelta(hours=48)
-    charted = (
-        pl.scan_parquet(demo / "mimic-iv-demo-meds-0.0.1/*.parquet")
-        .filter(pl.col("subject_id") == int(record.patient), pl.col("code") == "LAB//220045//bpm")
-        .with_columns(pl.col("time").dt.replace_time_zone("UTC"))
-        .filter(pl.col("time") > begin, pl.col("time") <= record.payload.as_of)
-        .collect()
-    )
-    rates = series(record, "heart_rate")
-    assert Counter(v for _, _, v in rates) == Counter(charted["value"].to_list())
-    assert {unit for unit, _, _ in rates} == {"/min"}
-
-
-def test_laboratory_results_are_known_from_storage_and_count_once(demo, records):
-    """MEDS holds the results too, without storage times. Item 51250 is never charted."""
-    results = pl.read_csv(
-        demo / "mimic-iv-demo-2.2/hosp/labevents.csv.gz",
-        columns=["subject_id", "itemid", "charttime", "storetime", "valuenum"],
-        try_parse_dates=True,
-    )
-    volumes: dict[str, list[tuple[datetime, datetime, float]]] = {}
-    for patient, drawn, stored, value in (
-        results.filter(pl.col("itemid") == 51250, pl.col("valuenum").is_not_null())
-        .with_columns(pl.col("charttime", "storetime").dt.replace_time_zone("UTC"))
-        .select("subject_id", "charttime", "storetime", "valuenum")
-        .iter_rows()
-    ):
-        volumes.setdefault(str(patient), []).append((drawn, stored or drawn, value))
-    pending = 0
-    for record in records:
-        as_of = record.payload.as_of
-        recent = [v for v in volumes[record.patient] if as_of - v[0] < timedelta(hours=48)]
-        known = [("fL", drawn, value) for drawn, stored, value in recent if stored <= as_of]
-        assert sorted(series(record, "mean_corpuscular_volume")) == sorted(known)
-        pending += sum(drawn <= as_of < stored for drawn, stored, _ in recent)
-    assert pending > 5
-
-
-def test_fahrenheit_is_converted_to_celsius(records):
-    spec = FeatureSpec.default()
-    temperature, last = spec.variable_index["temperature"], STATISTICS.index("last")
-    converted = 0
-    for record in (r for r in records if r.landmark_hours == 24):
-        made = features(record.payload, spec)
-        if {unit for unit, _, _ in series(record, "temperature")} == {"[degF]"}:
-            *_, (_, _, fahrenheit) = series(record, "temperature")
-            celsius = made.arrays["series"]["statistics"][temperature, last]
-            assert celsius == pytest.approx((fahrenheit - 32) / 1.8, abs=1e-3)
-            assert "temperature" in {c.variable for c in made.receipt.converted}
-            converted += 1
-    assert converted > 50
-
-
-def test_every_record_becomes_features(records):
-    spec = FeatureSpec.default()
-    heart_rate = spec.variable_index["heart_rate"]
-    arrays = [features(r.payload, spec).arrays for r in records]
-    assert all(set(modalities) == {"tabular", "series"} for modalities in arrays)
-    last = np.array([a["series"]["statistics"][heart_rate, 0] for a in arrays])
-    assert np.isfinite(last).sum() == len(records) - 1  # one patient arrived late from surgery
-
-
-def test_the_demo_has_running_and_ended_infusions(records):
-    given = [t for r in records for t in r.payload.treatments if t.name == "norepinephrine"]
-    assert any(t.end is None for t in given)
-    assert any(t.end is not None for t in given)
-
-
-def test_outcomes_are_of_the_hospital_stay(records):
-    at_24 = {r.stay: r for r in records if r.landmark_hours == 24}
-    # Admission to the unit on 20 November at 19:18:02, discharge on the 25th at 18:00:00: one day
-    # after admission, 3 days, 22 hours, 41 minutes and 58 seconds remain.
-    remaining = 3 + (22 * 3600 + 41 * 60 + 58) / 86400
-    assert at_24["37067082"].outcomes["length_of_stay"] == pytest.approx(remaining)
-    assert Counter(r.outcomes.get("discharge_disposition") for r in at_24.values()) == {
-        "home": 59,
-        "post_acute": 36,
-        "died": 14,
-        "other_facility": 2,
-        None: 6,  # hospice, against advice
-    }
-    assert sum(bool(r.outcomes["in_hospital_mortality"]) for r in at_24.values()) == 14
-    assert sum(bool(r.outcomes["hypertension"]) for r in at_24.values()) == 75
-
-
-# --- A made-up hospital
+from schemas.features import FeatureSpec, features
+from tests.support.mimic_iv import NOON, at, hospital, hour, series, write_gzip
 
 
 def test_the_official_layout_is_read(tmp_path):
@@ -395,8 +165,8 @@ def test_reports_are_known_from_storage_and_discharge_summaries_are_never_read(t
     notes = tmp_path / "mimic-iv-note" / "2.2" / "note"
     header = "note_id,subject_id,hadm_id,charttime,storetime,text\n"
     report = 'a,1,2,2150-05-01 13:00:00,2150-05-01 20:00:00,"FINDINGS:\nNo ""acute"" process."'
-    write(notes / "radiology.csv.gz", header + report)
-    write(notes / "discharge.csv.gz", header + "b,1,2,2150-05-01 12:00:00,,Died.")
+    write_gzip(notes / "radiology.csv.gz", header + report)
+    write_gzip(notes / "discharge.csv.gz", header + "b,1,2,2150-05-01 12:00:00,,Died.")
     records = list(read(hospital(tmp_path)))
     assert at(records, 6).payload.notes == []
     [note] = at(records, 12).payload.notes
@@ -414,7 +184,7 @@ def test_the_latest_frontal_x_ray_is_the_image(tmp_path):
         late,10000001,7,21500501,190000.0,AP
     """
     lines = [line.strip() for line in studies.split("\n")[1:-1]]
-    write(cxr / "mimic-cxr-2.0.0-metadata.csv.gz", "\n".join(lines))
+    write_gzip(cxr / "mimic-cxr-2.0.0-metadata.csv.gz", "\n".join(lines))
     for study, name in ((5, "early"), (6, "front"), (6, "side"), (7, "late")):
         file = cxr / f"files/p10/p10000001/s{study}/{name}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What M3H is compared with is a fair opponent: it learns what is there, and invents nothing."""
+"""The baselines: they learn the signal in the data, and predict no impossible value."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from model.evaluation.baselines import Inputs, gradient_boosting, logistic_regression
-from model.training.data import SampleTensors
+from model.evaluation.baselines import InputColumns, gradient_boosting, logistic_regression
 from schemas.response import MODALITIES
 from tests.support.cohorts import NAMES, TASKS, make_cohort
 
@@ -21,7 +20,7 @@ LEARN, TEST = np.arange(400), np.arange(400, 600)
 
 def predictions(name, cohort, learn=LEARN):
     data = SampleTensors([cohort], MODALITIES)
-    inputs = Inputs(data, learn, cohort.spec.vocabulary)
+    inputs = InputColumns(data, learn, cohort.spec.vocabulary)
     return MAKE[name](inputs, data, TASKS, learn, SETTINGS[name])(data, TEST)
 
 
@@ -31,8 +30,8 @@ def with_outcomes(cohort, task, values):
     return replace(cohort, samples=replace(cohort.samples, outcomes=outcomes))
 
 
-def column(found, task):
-    return found["binary"][:, [t.name for t in TASKS if t.kind == "binary"].index(task)]
+def column(outputs, task):
+    return outputs["binary"][:, [t.name for t in TASKS if t.kind == "binary"].index(task)]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,13 @@ def cohort():
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_it_learns_what_there_is_to_learn(name, cohort):
+def test_a_baseline_learns_the_signal(name, cohort):
     truth = cohort.samples.outcomes[TEST, NAMES.index("diabetes")]
     assert roc_auc_score(truth, column(predictions(name, cohort), "diabetes")) > 0.85
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_days_are_learned_as_days(name, cohort):
+def test_a_length_of_stay_is_predicted_in_days(name, cohort):
     signal = np.nan_to_num(cohort.samples.statistics[:, 0, 1])
     days = predictions(name, with_outcomes(cohort, "length_of_stay", np.exp(signal)))
     error = np.log(days["length_of_stay"][:, 0]) - signal[TEST]
@@ -55,34 +54,36 @@ def test_days_are_learned_as_days(name, cohort):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_of_a_disease_that_too_few_had_it_says_how_many(name, cohort):
+def test_a_disease_with_too_few_cases_gets_the_observed_share(name, cohort):
     few = np.zeros(600)
     few[:2] = 1
-    told = column(predictions(name, with_outcomes(cohort, "asthma", few)), "asthma")
-    np.testing.assert_allclose(told, 2 / 400)
+    predicted = column(predictions(name, with_outcomes(cohort, "asthma", few)), "asthma")
+    np.testing.assert_allclose(predicted, 2 / 400)
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_of_a_task_without_labels_it_says_nothing(name, cohort):
+def test_a_task_without_labels_gets_nan(name, cohort):
     unknown = with_outcomes(cohort, "asthma", np.nan)
     assert np.isnan(column(predictions(name, unknown), "asthma")).all()
 
 
-def test_what_the_columns_are_is_decided_by_the_patients_to_learn_from(cohort):
+def test_the_training_patients_determine_the_word_columns(cohort):
     data = SampleTensors([cohort], MODALITIES)
     vocabulary = cohort.spec.vocabulary
-    one, other = (Inputs(data, rows, vocabulary).words(data, TEST) for rows in (LEARN, LEARN[:40]))
-    assert one.shape[1] > other.shape[1]
+    many, few = (
+        InputColumns(data, rows, vocabulary).words(data, TEST) for rows in (LEARN, LEARN[:40])
+    )
+    assert many.shape[1] > few.shape[1]
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_no_stay_is_told_that_is_longer_than_all_that_were_seen(name, cohort):
-    strange = replace(
+def test_no_predicted_stay_is_longer_than_all_training_stays(name, cohort):
+    extreme = replace(
         cohort, samples=replace(cohort.samples, tabular=cohort.samples.tabular * 1000)
     )
     data = SampleTensors([cohort], MODALITIES)
-    inputs = Inputs(data, LEARN, cohort.spec.vocabulary)
+    inputs = InputColumns(data, LEARN, cohort.spec.vocabulary)
     predict = MAKE[name](inputs, data, TASKS, LEARN, SETTINGS[name])
-    days = predict(SampleTensors([strange], MODALITIES), TEST)["length_of_stay"]
-    seen = cohort.samples.outcomes[LEARN, NAMES.index("length_of_stay")]
-    assert days.max() <= max(seen.max(), 1 / 24) * 1.0001
+    days = predict(SampleTensors([extreme], MODALITIES), TEST)["length_of_stay"]
+    observed = cohort.samples.outcomes[LEARN, NAMES.index("length_of_stay")]
+    assert days.max() <= max(observed.max(), 1 / 24) * 1.0001

@@ -1,4 +1,4 @@
-"""The report's figures are what they are called, and its intervals are of hospitals."""
+"""The study and its report: metrics, intervals over hospitals, and the rendered text."""
 
 import json
 import re
@@ -10,36 +10,36 @@ from sklearn.metrics import roc_auc_score
 
 from model.cohorts.store import CohortError
 from model.errors import RunError
-from model.evaluation import study
-from model.evaluation.measure import (
-    Compared,
-    Tested,
+from model.evaluation.bootstrap import (
+    Comparison,
     by_thirds,
-    calibration,
-    calibration_error,
-    entropy,
     interval,
-    observed_to_expected,
     rank_correlation,
-    recalibrated,
     replicate_weights,
     weighted_auroc,
 )
-from model.evaluation.report import SECTIONS, write
+from model.evaluation.calibration_metrics import (
+    calibration,
+    observed_to_expected,
+    recalibration_effect,
+)
+from model.evaluation.metrics import attention_entropy, calibration_error
+from model.evaluation.predictions import Predictions
+from model.evaluation.report import SECTIONS, write_report
 from model.evaluation.sections.markdown import with_interval
 from model.evaluation.study import (
     CANDIDATES,
     EXTERNAL,
     FOLDS,
     Job,
-    Opened,
+    OpenStudy,
     Study,
     choose,
     every_job,
-    some_patients,
     tuned,
-    without_treatments,
 )
+from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
+from model.evaluation.study.runner import sample_patients, without_treatments
 from model.training.jobs import run_jobs
 from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.cohorts import CONFIG, TASKS, make_cohort
@@ -48,13 +48,13 @@ BINARY = [t.name for t in TASKS if t.kind == "binary"]
 
 
 def predictions(noise, seed=0, count=600):
-    """Probabilities that follow each outcome as far as the noise lets them."""
+    """Probabilities that follow the outcomes, with noise."""
     draw = np.random.default_rng(0)
     p = 1 / (1 + np.exp(-draw.normal(-1, 1.5, (count, len(TASKS)))))
     outcome = (draw.random(p.shape) < p).astype(float)
     log_odds = np.log(p / (1 - p)) + np.random.default_rng(seed).normal(0, noise, p.shape)
     scores = {t.name: 1 / (1 + np.exp(-log_odds[:, i])) for i, t in enumerate(TASKS)}
-    return Tested(
+    return Predictions(
         tasks=tuple(t for t in TASKS if t.kind == "binary"),
         scores={name: scores[name] for name in BINARY},
         outcome=outcome[:, [i for i, t in enumerate(TASKS) if t.kind == "binary"]],
@@ -65,7 +65,7 @@ def predictions(noise, seed=0, count=600):
     )
 
 
-def test_a_weighted_auroc_is_that_of_patients_who_are_there_so_many_times():
+def test_a_weighted_auroc_equals_the_auroc_of_repeated_patients():
     draw = np.random.default_rng(0)
     outcome = (draw.random(200) < 0.3).astype(float)
     score = np.round(outcome + draw.normal(size=200), 1)  # with ties
@@ -77,7 +77,7 @@ def test_a_weighted_auroc_is_that_of_patients_who_are_there_so_many_times():
         assert weight == np.repeat(outcome, count).sum()
 
 
-def test_patients_of_a_site_count_together():
+def test_weights_by_site_equal_weights_by_patient():
     draw = np.random.default_rng(0)
     outcome, score = (draw.random(200) < 0.3).astype(float), draw.normal(size=200)
     site, times = draw.integers(0, 9, 200), draw.integers(0, 3, (5, 9)).astype(float)
@@ -86,7 +86,7 @@ def test_patients_of_a_site_count_together():
     np.testing.assert_allclose(together, apart)
 
 
-def test_a_hospital_is_drawn_whole_and_within_its_fold():
+def test_whole_hospitals_are_drawn_within_their_fold():
     site = np.array([f"h{i // 3}" for i in range(60)])
     fold = np.arange(60) // 30
     weight = replicate_weights(site, fold)
@@ -95,64 +95,71 @@ def test_a_hospital_is_drawn_whole_and_within_its_fold():
     assert (weight.reshape(len(weight), 2, 30).sum(axis=2) == 30).all()
 
 
-def test_a_better_model_is_ahead_and_the_interval_says_so():
-    compared = Compared({"m3h": predictions(0.2), "lightgbm": predictions(2.0, seed=1)}, fewest=20)
-    value, low, high = compared.ahead("m3h", "lightgbm")
+def test_the_interval_of_a_difference_shows_the_better_model():
+    compared = Comparison(
+        {"m3h": predictions(0.2), "lightgbm": predictions(2.0, seed=1)}, min_positives=20
+    )
+    value, low, high = compared.difference("m3h", "lightgbm")
     assert 0 < low < value < high
-    same = Compared({"m3h": predictions(0.5, 1), "lightgbm": predictions(0.5, 2)}, fewest=20)
-    _, low, high = same.ahead("m3h", "lightgbm")
+    equal = Comparison(
+        {"m3h": predictions(0.5, 1), "lightgbm": predictions(0.5, 2)}, min_positives=20
+    )
+    _, low, high = equal.difference("m3h", "lightgbm")
     assert low < 0 < high
 
 
-def test_a_relative_gain_is_the_mean_of_each_tasks():
-    compared = Compared({"m3h": predictions(0.2), "lightgbm": predictions(2.0, seed=1)}, fewest=20)
-    one, other = ({t: a[0] for t, a in compared.by_task[m].items()} for m in ("m3h", "lightgbm"))
-    expected = np.mean([(one[t] - other[t]) / other[t] for t in one])
+def test_a_relative_gain_is_the_mean_over_tasks():
+    compared = Comparison(
+        {"m3h": predictions(0.2), "lightgbm": predictions(2.0, seed=1)}, min_positives=20
+    )
+    m3h, lightgbm = ({t: a[0] for t, a in compared.by_task[m].items()} for m in ("m3h", "lightgbm"))
+    expected = np.mean([(m3h[t] - lightgbm[t]) / lightgbm[t] for t in m3h])
     assert compared.relative_gain("m3h", "lightgbm")[0] == pytest.approx(expected)
 
 
-def test_calibrated_probabilities_have_slope_one_and_err_no_more_than_chance():
-    found = calibration(predictions(0.0))
-    assert found["slope"] == pytest.approx(1, abs=0.03)
-    assert found["intercept"] == pytest.approx(0, abs=0.05)
-    assert found["brier_skill"] > 0
-    assert found["calibration_error"] < 2 * found["noise_floor"]
+def test_calibrated_probabilities_have_slope_one_and_an_error_near_the_noise_floor():
+    figures = calibration(predictions(0.0))
+    assert figures["slope"] == pytest.approx(1, abs=0.03)
+    assert figures["intercept"] == pytest.approx(0, abs=0.05)
+    assert figures["brier_skill"] > 0
+    assert figures["calibration_error"] < 2 * figures["noise_floor"]
 
 
-def test_probabilities_that_are_too_sure_have_a_slope_below_one():
+def test_overconfident_probabilities_have_a_slope_below_one():
     sure = predictions(0.0)
     scores = {n: 1 / (1 + np.exp(-2 * np.log(p / (1 - p)))) for n, p in sure.scores.items()}
-    doubled = Tested(**{**vars(sure), "scores": scores})
+    doubled = Predictions(**{**vars(sure), "scores": scores})
     assert calibration(doubled)["slope"] == pytest.approx(0.5, abs=0.03)
 
 
-def test_the_calibration_error_of_one_rate_for_all_is_zero():
+def test_the_calibration_error_of_a_constant_correct_rate_is_zero():
     y = np.tile([0.0, 1.0], 100)
     assert calibration_error(np.full(200, 0.5), y) == pytest.approx(0, abs=0.02)
 
 
-def test_an_interval_is_around_the_figure_of_the_data_as_they_are():
+def test_an_interval_comes_with_the_figure_of_the_original_data():
     assert interval(np.r_[0.5, np.linspace(0, 1, 1001)]) == pytest.approx((0.5, 0.025, 0.975))
 
 
-def test_no_hospital_is_tested_that_was_learned_from():
+def test_no_test_hospital_is_in_the_training_data():
     cohort = make_cohort()
     made = Study(cohort, None, CONFIG, {})
     for fold in FOLDS:
-        learn, test, _ = made._rows(Job("m3h", "all", fold))
-        assert not set(cohort.samples.site[learn]) & set(cohort.samples.site[test])
+        split = made._split(Job("m3h", "all", fold))
+        learned, tested = (set(cohort.samples.site[r]) for r in (split.learn, split.test))
+        assert not learned & tested
 
 
-def test_without_treatments_nothing_tells_them():
+def test_without_treatments_removes_all_treatments():
     cohort = make_cohort()
     assert not without_treatments(cohort).samples.treatments.any()
     assert cohort.samples.treatments.any()
 
 
-def test_a_share_of_the_patients_is_a_share_of_patients_and_grows_by_adding():
+def test_a_larger_share_of_patients_contains_the_smaller_share():
     samples = make_cohort().samples
     rows = np.arange(len(samples))
-    few, more = (some_patients(samples, rows, share) for share in (0.25, 0.5))
+    few, more = (sample_patients(samples, rows, share) for share in (0.25, 0.5))
     assert len(np.unique(samples.patient[few])) == 30
     assert set(few) < set(more)
 
@@ -161,7 +168,7 @@ MADE_JOBS = every_job(external=True, masked=True)
 
 
 def masked_cohort():
-    """The made cohort, of whose notes two words of each third patient were taken out."""
+    """The made cohort; two phrases of every third patient count as masked."""
     cohort = make_cohort()
     taken = np.where(np.arange(len(cohort.samples)) % 3 == 0, 2, 0).astype(np.int32)
     return replace(cohort, name="masked", samples=replace(cohort.samples, masked=taken))
@@ -173,53 +180,55 @@ def made():
 
 
 @pytest.fixture(scope="module")
-def kept(made, tmp_path_factory):
-    """A study of which M3H and logistic regression were run on what is measured."""
+def partial_study(made, tmp_path_factory):
+    """A study with a few jobs run: mostly M3H and logistic regression on measured inputs."""
     folder = tmp_path_factory.mktemp("study")
     cohort, other, masked = made
     config = CONFIG.model_copy(update={"epochs": 1})
-    study_of_them = Study(cohort, other, config, {}, masked)
+    study = Study(cohort, other, config, {}, masked)
     jobs = [Job("m3h", "measured", f) for f in FOLDS]
     jobs += [Job("logistic_regression", "measured", f) for f in FOLDS]
     jobs += [Job("m3h", "measured", "external"), Job("lightgbm", "measured", "external")]
-    jobs += [Job(m, study.MASKED, "0") for m in ("m3h", "logistic_regression")]
+    jobs += [Job(m, MASKED, "0") for m in ("m3h", "logistic_regression")]
     for job in jobs:
-        np.savez(folder / job.file, **study_of_them.run(job))
+        np.savez(folder / job.file, **study.run(job))
     return folder, jobs
 
 
 @pytest.fixture(scope="module")
-def whole(made, kept, tmp_path_factory):
-    """A study of which every job was run: what M3H said, with noise of each job's own."""
+def complete_study(made, partial_study, tmp_path_factory):
+    """A study with every job run: the predictions of M3H, with other noise for each job."""
     folder = tmp_path_factory.mktemp("whole")
     cohort, other, _ = made
     for number, job in enumerate(MADE_JOBS):
         draw = np.random.default_rng(number)
-        with np.load(kept[0] / Job("m3h", "measured", job.fold).file) as one:
-            found = {name: one[name] for name in one.files}
+        with np.load(partial_study[0] / Job("m3h", "measured", job.fold).file) as predicted:
+            outputs = {name: predicted[name] for name in predicted.files}
         samples = (other if job.fold == "external" else cohort).samples
         columns = [i for i, t in enumerate(TASKS) if t.kind == "binary"]
-        outcome = samples.outcomes[found["rows"]][:, columns]
+        outcome = samples.outcomes[outputs["rows"]][:, columns]
         for name in ("output/binary", "one/binary"):
             log_odds = 2 * outcome - 2 + draw.normal(0, 1.5, outcome.shape)
-            found[name] = 1 / (1 + np.exp(-log_odds))
-        if job.model in study.BASELINES:
-            found = {n: found[n] for n in ("rows", "output/binary", "output/discharge_disposition")}
-        np.savez(folder / job.file, **found)
+            outputs[name] = 1 / (1 + np.exp(-log_odds))
+        if job.model in BASELINE_NAMES:
+            outputs = {
+                n: outputs[n] for n in ("rows", "output/binary", "output/discharge_disposition")
+            }
+        np.savez(folder / job.file, **outputs)
     write_seeds(folder, 0.8)
     return folder
 
 
-def test_a_job_that_is_done_is_not_run_again(kept):
-    folder, jobs = kept
+def test_a_finished_job_is_not_run_again(partial_study):
+    folder, jobs = partial_study
     nowhere = folder / "no-cohort"
-    opened = Opened(nowhere, None, CONFIG, {})
+    opened = OpenStudy(nowhere, None, CONFIG, {})
     assert [ran for _, ran in run_jobs(jobs, folder, opened)] == [False] * len(jobs)
 
 
-def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept, tmp_path):
+def test_the_report_lists_the_sections_without_predictions(made, partial_study, tmp_path):
     cohort, other, masked = made
-    write(kept[0], cohort, other, tmp_path, masked)
+    write_report(partial_study[0], cohort, other, tmp_path, masked)
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["measured"]["models"]) == {"m3h", "m3h_one", "logistic_regression"}
     assert set(results["measured_external"]["models"]) == {"m3h", "m3h_one", "lightgbm"}
@@ -228,20 +237,20 @@ def test_the_report_is_written_of_what_there_is_and_names_what_is_not(made, kept
     text = (tmp_path / "results.md").read_text()
     assert "Not yet run: same network, single-task" in text
     missing = text.split("## Not in this report")[1]
-    assert "- The learning curve: m3h-measured-0.1-0" in missing
+    assert "- Learning curve: m3h-measured-0.1-0" in missing
     assert "Vital signs" not in missing
 
 
 @pytest.fixture(scope="module")
-def report(made, whole, tmp_path_factory):
+def report(made, complete_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     cohort, other, masked = made
-    write(whole, cohort, other, folder, masked)
+    write_report(complete_study, cohort, other, folder, masked)
     results = json.loads((folder / "results.json").read_text())
     return folder, (folder / "results.md").read_text(), results
 
 
-def test_a_study_that_is_whole_fills_every_section(report):
+def test_a_complete_study_fills_every_section(report):
     folder, text, results = report
     assert "Not in this report" not in text
     assert not re.search(r"\bnan\b|None", text)
@@ -251,7 +260,7 @@ def test_a_study_that_is_whole_fills_every_section(report):
     assert all(5_000 < (folder / name).stat().st_size < 150_000 for name in drawn)
 
 
-def test_the_answer_comes_first_and_is_told_from_the_figures(report):
+def test_the_summary_comes_first_and_holds_the_figures(report):
     _, text, results = report
     answer = " ".join(text.split("**How to read it.**")[0].split())
     for name in ("measured", "all", "measured_external", "all_external"):
@@ -260,13 +269,13 @@ def test_the_answer_comes_first_and_is_told_from_the_figures(report):
     assert f"LightGBM ({with_interval(ahead, '+')})" in answer
 
 
-def test_it_is_said_how_much_was_taken_out_of_the_notes(report):
+def test_the_report_tells_how_much_of_the_notes_was_masked(report):
     _, text, results = report
     assert (results["masked"]["phrases"], results["masked"]["stays_touched"]) == (160, 80)
     assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
 
 
-def test_small_groups_are_said_to_be_small(report):
+def test_small_groups_are_marked(report):
     _, text, results = report
     sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
     small = {n for by in results["groups"].values() for n, g in by.items() if g["small"]}
@@ -274,31 +283,33 @@ def test_small_groups_are_said_to_be_small(report):
     assert all(f"| {name} (small) |" in text for name in small)
 
 
-def test_several_networks_are_where_models_stand_side_by_side_and_else_one():
+def test_only_compared_models_are_ensembles():
     networks = {
-        (job.model, job.inputs, job.share): Study(make_cohort(), None, CONFIG, {})._config(job)
+        (job.model, job.inputs, job.share): Study(make_cohort(), None, CONFIG, {}).network_config(
+            job
+        )
         for job in MADE_JOBS
-        if job.model not in study.BASELINES and job.fold == "0"
+        if job.model not in BASELINE_NAMES and job.fold == "0"
     }
-    several = {name for name, config in networks.items() if config.members > 1}
-    assert several == {(m, i, 1.0) for m in ("m3h", "shared_trunk") for i in ("measured", "all")}
+    ensembles = {name for name, config in networks.items() if config.members > 1}
+    assert ensembles == {(m, i, 1.0) for m in ("m3h", "shared_trunk") for i in ("measured", "all")}
 
 
-def test_what_names_no_disease_must_be_of_the_same_patients(made):
+def test_a_masked_cohort_of_other_records_is_refused(made):
     cohort, other, masked = made
-    with pytest.raises(CohortError, match="not of the same records"):
+    with pytest.raises(CohortError, match="do not hold the same records"):
         Study(cohort, None, CONFIG, {}, other)
     shuffled = replace(masked, samples=masked.samples.take(np.arange(240)[::-1]))
-    with pytest.raises(CohortError, match="not of the same records"):
+    with pytest.raises(CohortError, match="do not hold the same records"):
         Study(cohort, None, CONFIG, {}, shuffled)
 
 
-def test_what_was_charted_before_is_no_label_of_what_is_foreseen():
+def test_a_disease_charted_before_is_no_label_of_charted_later():
     tested = predictions(0.5)
     charted = np.where(
         tested.outcome == 1, np.where(np.arange(600) % 2, 5.0, -5.0)[:, None], np.nan
     )
-    later = tested.foreseen(charted)
+    later = tested.charted_later(charted)
     disease = tested.column("sepsis")
     had, before = tested.outcome[:, disease] == 1, charted[:, disease] < 0
     assert np.isnan(later.outcome[had & before, disease]).all()
@@ -307,18 +318,18 @@ def test_what_was_charted_before_is_no_label_of_what_is_foreseen():
     assert np.isnan(later.outcome[:, tested.column("in_hospital_mortality")]).all()
 
 
-def test_few_local_patients_repair_a_shifted_prevalence():
+def test_few_local_patients_correct_a_shifted_prevalence():
     right = predictions(0.0)
     away = {n: 1 / (1 + np.exp(-np.log(p / (1 - p)) + 1.5)) for n, p in right.scores.items()}
     shifted = replace(right, scores=away)
-    found = recalibrated(shifted, ["sepsis", "anemia", "diabetes"], patients=25, splits=4)
-    assert found["before"]["intercept"][0] > 1.2
-    assert abs(found["after"]["intercept"][0]) < 0.2
-    assert found["after"]["calibration_error"][0] < found["before"]["calibration_error"][0] / 3
-    assert found["brier_skill_rises"] == 1
+    figures = recalibration_effect(shifted, ["sepsis", "anemia", "diabetes"], patients=25, splits=4)
+    assert figures["before"]["intercept"][0] > 1.2
+    assert abs(figures["after"]["intercept"][0]) < 0.2
+    assert figures["after"]["calibration_error"][0] < figures["before"]["calibration_error"][0] / 3
+    assert figures["brier_skill_rises"] == 1
 
 
-def test_as_many_are_observed_as_are_expected_of_calibrated_probabilities():
+def test_calibrated_probabilities_have_an_observed_to_expected_ratio_of_one():
     tested = predictions(0.0)
     weight = replicate_weights(tested.site, tested.fold)
     value, low, high = observed_to_expected(tested, ["sepsis", "anemia"], weight)
@@ -326,7 +337,7 @@ def test_as_many_are_observed_as_are_expected_of_calibrated_probabilities():
     assert value == pytest.approx(1, abs=0.1)
 
 
-def test_a_gain_that_follows_prevalence_is_correlated_with_it_and_told_by_thirds():
+def test_a_gain_that_follows_prevalence_has_rank_correlation_one_and_rises_by_thirds():
     share = {f"t{i}": 0.1 * i for i in range(9)}
     rising = {t: np.full(11, s) for t, s in share.items()}
     assert rank_correlation(list(rising.values()), np.array(list(share.values())))[0] == 1
@@ -334,28 +345,28 @@ def test_a_gain_that_follows_prevalence_is_correlated_with_it_and_told_by_thirds
     assert [part["gain"][0] for part in thirds] == pytest.approx([0.1, 0.4, 0.7])
 
 
-def test_even_attention_has_all_of_the_entropy_and_attention_to_one_task_none():
-    assert entropy(np.full((4, 4), 0.25)) == pytest.approx(np.ones(4))
-    assert entropy(np.eye(4)) == pytest.approx(np.zeros(4), abs=1e-9)
+def test_uniform_attention_has_entropy_one_and_attention_to_one_task_zero():
+    assert attention_entropy(np.full((4, 4), 0.25)) == pytest.approx(np.ones(4))
+    assert attention_entropy(np.eye(4)) == pytest.approx(np.zeros(4), abs=1e-9)
 
 
-def test_every_single_task_is_learned_alone_and_answers_for_its_own():
+def test_single_task_networks_predict_every_task():
     made = Study(make_cohort(200), None, CONFIG.model_copy(update={"epochs": 1}), {})
-    found = made.run(Job(study.SINGLE_TASK, "measured", "0"))
-    assert found["output/binary"].shape == (len(found["rows"]), len(BINARY))
-    assert found["output/length_of_stay"].shape[1] == 3
+    outputs = made.run(Job(SINGLE_TASK, "measured", "0"))
+    assert outputs["output/binary"].shape == (len(outputs["rows"]), len(BINARY))
+    assert outputs["output/length_of_stay"].shape[1] == 3
 
 
-def test_a_choice_is_judged_by_hospitals_that_never_test_it(tmp_path):
+def test_candidates_are_scored_on_hospitals_that_never_test_them(tmp_path):
     cohort = make_cohort(400)
     made = Study(cohort, None, CONFIG.model_copy(update={"epochs": 1}), {})
-    tested_by = made._rows(Job("m3h", "measured", "0"))[1]
+    tested_by = made._split(Job("m3h", "measured", "0")).test
     for number, _ in enumerate(CANDIDATES["logistic_regression"]):
         job = Job("logistic_regression", "measured", "0", candidate=number)
-        found = made.run(job)
-        judges = cohort.samples.site[found["rows"]]
-        assert not set(judges) & set(cohort.samples.site[tested_by])
-        np.savez(tmp_path / job.file, **found)
+        outputs = made.run(job)
+        scoring_sites = cohort.samples.site[outputs["rows"]]
+        assert not set(scoring_sites) & set(cohort.samples.site[tested_by])
+        np.savez(tmp_path / job.file, **outputs)
     chosen = choose(tmp_path, cohort)
     assert set(chosen) == {"logistic_regression"}
     number = chosen["logistic_regression"]["measured"]["0"]
@@ -364,24 +375,24 @@ def test_a_choice_is_judged_by_hospitals_that_never_test_it(tmp_path):
     assert after.settings(job) == CANDIDATES["logistic_regression"][number]
 
 
-def test_a_model_is_trained_as_was_chosen_for_another_database():
+def test_the_tuned_config_is_that_of_the_external_model():
     number = next(k for k, settings in enumerate(CANDIDATES["m3h"]) if settings.keys() == {"batch"})
     chosen = {"m3h": {"all": {"0": 0, EXTERNAL: number}}}
     config = tuned(CONFIG, chosen)
     assert config == CONFIG.model_copy(update=CANDIDATES["m3h"][number])
-    report = Study(make_cohort(), None, CONFIG, chosen)
-    assert report._config(Job("m3h", "all", EXTERNAL)) == config
+    study = Study(make_cohort(), None, CONFIG, chosen)
+    assert study.network_config(Job("m3h", "all", EXTERNAL)) == config
     with pytest.raises(RunError, match="--external"):
         tuned(CONFIG, {"m3h": {"all": {"0": 0}}})
 
 
-def test_every_kind_of_model_has_as_many_candidates():
+def test_every_model_has_the_same_number_of_candidates():
     assert len({len(candidates) for candidates in CANDIDATES.values()}) == 1
 
 
-def test_what_is_compared_differs_in_what_it_is_named_for_alone():
+def test_shared_trunk_differs_from_m3h_only_in_attention():
     made = Study(make_cohort(), None, CONFIG, {})
-    m3h, trunk = (made._config(Job(m, "all", "0")) for m in ("m3h", "shared_trunk"))
+    m3h, trunk = (made.network_config(Job(m, "all", "0")) for m in ("m3h", "shared_trunk"))
     assert trunk.net.attention == "none"
     same = trunk.net.model_copy(update={"attention": "balanced"})
     assert trunk.model_copy(update={"net": same}) == m3h

@@ -1,0 +1,118 @@
+"""The predictions of a study, read back for the report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.cohorts.store import Cohort
+from model.evaluation.bootstrap import Comparison
+from model.evaluation.folds import HEADLINE_HOURS
+from model.evaluation.predictions import Predictions
+from model.evaluation.study.jobs import EXTERNAL, FOLDS, Job
+
+_ONE_NETWORK = "_one"
+
+
+class MissingPredictionsError(FileNotFoundError):
+    """Predictions that the study has not made yet. The text names them."""
+
+
+class StudyResults:
+    """The predictions of a study in `folder`, and its cohorts.
+
+    A model name that ends in "_one" means the first member of an ensemble.
+    """
+
+    def __init__(
+        self, folder: Path, cohort: Cohort, external: Cohort | None, masked: Cohort | None = None
+    ) -> None:
+        self.folder, self.cohort, self.external, self.masked = folder, cohort, external, masked
+        self._comparisons: dict[tuple[Any, ...], Comparison] = {}
+
+    def has(self, model: str, inputs: str, *, external: bool = False, share: float = 1.0) -> bool:
+        return not self._missing(model, inputs, external, share)
+
+    def predictions(
+        self,
+        model: str,
+        inputs: str,
+        *,
+        external: bool = False,
+        share: float = 1.0,
+        hours: float = HEADLINE_HOURS,
+    ) -> Predictions:
+        """The predictions of all folds at a landmark. Raises MissingPredictionsError."""
+        if missing := self._missing(model, inputs, external, share):
+            raise MissingPredictionsError(", ".join(missing))
+        cohort = self.external if external and self.external is not None else self.cohort
+        samples, tasks = cohort.samples, cohort.tasks
+        one_network = model.endswith(_ONE_NETWORK)
+        prefix, attention_key = (
+            ("one/", "one_attention") if one_network else ("output/", "attention")
+        )
+        outputs, rows, fold, unusual, facts, attention = [], [], [], [], [], []
+        for number, name in enumerate(_folds(external)):
+            with np.load(self._file(model, inputs, name, share)) as arrays:
+                chosen = samples.landmark[arrays["rows"]] == hours
+                outputs.append(
+                    {
+                        key.removeprefix(prefix): arrays[key][chosen].astype(np.float64)
+                        for key in arrays.files
+                        if key.startswith(prefix)
+                    }
+                )
+                rows.append(arrays["rows"][chosen])
+                fold.append(np.full(int(chosen.sum()), number))
+                if "facts" in arrays.files:
+                    facts.append(json.loads(str(arrays["facts"])))
+                if attention_key in arrays.files:
+                    attention.append(arrays[attention_key].astype(np.float64))
+                if "unusual" in arrays.files:
+                    unusual.append(arrays["unusual"][chosen])
+        joined = {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
+        binary = [t.name for t in tasks if t.kind == "binary"]
+        scores = dict(zip(binary, joined.pop("binary").T, strict=True)) | joined
+        row = np.concatenate(rows)
+        return Predictions(
+            tasks=tasks,
+            scores=scores,
+            outcome=samples.outcomes[row].astype(np.float64),
+            fold=np.concatenate(fold),
+            site=(samples.patient if external else samples.site)[row],
+            rows=row,
+            facts=tuple(facts),
+            attention=tuple(attention),
+            unusual=np.concatenate(unusual) if len(unusual) == len(rows) else None,
+        )
+
+    def comparison(
+        self,
+        models: Sequence[str],
+        inputs: str,
+        min_positives: int,
+        *,
+        external: bool = False,
+        share: float = 1.0,
+    ) -> Comparison:
+        """The comparison of models at 24 h, computed once. Raises MissingPredictionsError."""
+        key = (tuple(models), inputs, min_positives, external, share)
+        if key not in self._comparisons:
+            predictions = {
+                m: self.predictions(m, inputs, external=external, share=share) for m in models
+            }
+            self._comparisons[key] = Comparison(predictions, min_positives)
+        return self._comparisons[key]
+
+    def _missing(self, model: str, inputs: str, external: bool, share: float) -> list[str]:
+        files = [self._file(model, inputs, fold, share) for fold in _folds(external)]
+        return [file.stem for file in files if not file.is_file()]
+
+    def _file(self, model: str, inputs: str, fold: str, share: float) -> Path:
+        return self.folder / Job(model.removesuffix(_ONE_NETWORK), inputs, fold, share).file
+
+
+def _folds(external: bool) -> Sequence[str]:
+    return (EXTERNAL,) if external else FOLDS

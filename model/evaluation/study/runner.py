@@ -1,0 +1,283 @@
+"""Runs the jobs of the study."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from model.cohorts.samples import Samples
+from model.cohorts.store import Cohort, CohortError
+from model.evaluation.baselines import (
+    InputColumns,
+    Settings,
+    gradient_boosting,
+    logistic_regression,
+)
+from model.evaluation.folds import HEADLINE_HOURS, hospital_folds
+from model.evaluation.metrics import Floats, Rows
+from model.evaluation.study.jobs import EXTERNAL, INPUTS, MASKED, SINGLE_TASK, Job
+from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
+from model.network.m3h import M3H
+from model.training.config import TrainConfig
+from model.training.data import (
+    RepresentedSamples,
+    SampleTensors,
+    ensemble_outputs,
+    member_outputs,
+)
+from model.training.jobs import Arrays
+from model.training.preparation import PreparedTraining, member_splits
+from model.training.trainer import Trainer
+from schemas.response import MODALITIES, Modality
+
+BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
+# The settings in which each network differs from M3H.
+NETWORKS: Mapping[str, Settings] = {
+    "m3h": {},
+    SINGLE_TASK: {},
+    "shared_trunk": {"net": {"attention": "none"}},
+    "published": {"net": {"attention": "published"}},
+}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The rows to learn from, and the cohort and rows to test on."""
+
+    learn: Rows
+    test: Rows
+    test_cohort: Cohort
+
+
+class Study:
+    """The cohorts of a study; runs its jobs.
+
+    `external`: the other database; `masked`: the cohort with masked notes. Raises CohortError if
+    its records are not the same as those of `cohort`, in the same order.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        external: Cohort | None,
+        config: TrainConfig,
+        choices: Choices,
+        masked: Cohort | None = None,
+    ) -> None:
+        self.cohort, self.external, self.config, self.choices = cohort, external, config, choices
+        self.masked = masked
+        if masked is not None:
+            for name in ("stay", "landmark", "outcomes"):
+                original, copy = (getattr(c.samples, name) for c in (cohort, masked))
+                if not np.array_equal(original, copy, equal_nan=original.dtype.kind == "f"):
+                    raise CohortError(
+                        f"the cohorts {cohort.name} and {masked.name} do not hold the same "
+                        "records; make both again with one version"
+                    )
+
+    def settings(self, job: Job) -> Settings:
+        """The settings of the job's candidate, or of the candidate chosen for its inputs."""
+        candidates = CANDIDATES.get(job.model, CANDIDATES["m3h"])
+        if job.candidate is not None:
+            return candidates[job.candidate]
+        model = job.model if job.model in CANDIDATES else "m3h"
+        inputs = "measured" if job.inputs == "measured" else "all"
+        return candidates[self.choices.get(model, {}).get(inputs, {}).get(job.fold, 0)]
+
+    def run(self, job: Job) -> Arrays:
+        """The test rows, and the outputs of the job's model by name."""
+        modalities, with_treatments = INPUTS[job.inputs]
+        split = self._split(job)
+        cohort, test_cohort = (
+            c if with_treatments else without_treatments(c)
+            for c in (self._cohort(job), split.test_cohort)
+        )
+        learn = sample_patients(cohort.samples, split.learn, job.share)
+        test_data = SampleTensors([test_cohort], modalities)
+        if job.model in BASELINES:
+            outputs = self._run_baseline(job, cohort, modalities, learn, test_data, split.test)
+        else:
+            part = replace(cohort, samples=cohort.samples.take(learn))
+            outputs = self._run_network(job, part, modalities, test_data, split.test)
+        return {"rows": split.test, **outputs}
+
+    def _cohort(self, job: Job) -> Cohort:
+        """The cohort to learn from."""
+        if job.inputs != MASKED:
+            return self.cohort
+        if self.masked is None:
+            raise ValueError("the study has no cohort with masked notes")
+        return self.masked
+
+    def _split(self, job: Job) -> _Split:
+        if job.fold == EXTERNAL:
+            if self.external is None:
+                raise ValueError("the study has no external cohort")
+            split = _Split(
+                np.arange(len(self.cohort.samples)),
+                np.arange(len(self.external.samples)),
+                self.external,
+            )
+        else:
+            fold = next(f for f in hospital_folds(self.cohort) if str(f.number) == job.fold)
+            sites = np.unique(self.cohort.samples.site[fold.test])
+            test = np.flatnonzero(np.isin(self.cohort.samples.site, sites))
+            split = _Split(fold.learn, test, self._cohort(job))
+        if job.candidate is None:
+            return split
+        cohort = self._cohort(job)
+        learn, score = member_splits(cohort.samples.take(split.learn), 1, seed=1)[0]
+        return _Split(split.learn[learn], split.learn[score], cohort)
+
+    def _run_baseline(
+        self,
+        job: Job,
+        cohort: Cohort,
+        modalities: Sequence[Modality],
+        learn: Rows,
+        test_data: SampleTensors,
+        test: Rows,
+    ) -> Arrays:
+        fit, settings = BASELINES[job.model], self.settings(job)
+        data = SampleTensors(
+            [cohort if job.candidate is None else with_scored_tasks(cohort)], modalities
+        )
+        vocabulary = cohort.spec.vocabulary
+        if not settings["every_landmark"]:
+            learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
+        inputs = InputColumns(data, learn, vocabulary)
+        predict = fit(inputs, data, cohort.tasks, learn, settings)
+        return {f"output/{name}": p for name, p in predict(test_data, test).items()}
+
+    def _run_network(
+        self,
+        job: Job,
+        part: Cohort,
+        modalities: Sequence[Modality],
+        test_data: SampleTensors,
+        test: Rows,
+    ) -> Arrays:
+        prepared = PreparedTraining([part], self.network_config(job), modalities=modalities)
+        represented = RepresentedSamples.compute(test_data, prepared.encoders)
+        if job.model == SINGLE_TASK:
+            step = 1 if job.candidate is None else SCORED_TASKS
+            return _single_task_outputs(prepared, represented, test_data, test, step)
+        trainer = _trained(Trainer(prepared))
+        with torch.no_grad():
+            raw, attention = ensemble_outputs(trainer.net, represented, test_data, test)
+            member, member_attention = member_outputs(
+                trainer.net.member(0), represented, test_data, test
+            )
+            calibrate = trainer.net.calibrate
+            outputs = {f"output/{name}": v.numpy() for name, v in calibrate(raw).items()}
+            outputs |= {f"one/{name}": v.numpy() for name, v in calibrate(member).items()}
+        facts = trainer.checkpoint().facts
+        facts_json = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
+        outputs["attention"] = attention.mean(dim=0).numpy()
+        outputs["one_attention"] = member_attention.mean(dim=0).numpy()
+        outputs["unusual"] = _unusual(trainer.net, represented, test_data)[test]
+        outputs["facts"] = np.array(json.dumps(facts_json))
+        return outputs
+
+    def network_config(self, job: Job) -> TrainConfig:
+        """The training config of a job's network.
+
+        Ensembles are trained only where the report compares models; all other jobs train one
+        network.
+        """
+        compared = job.model in ("m3h", "shared_trunk") and job.inputs in ("measured", "all")
+        one_network = not compared or job.share < 1 or job.candidate is not None
+        changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if one_network else {}]
+        return changed(self.config, *changes)
+
+
+def _single_task_outputs(
+    prepared: PreparedTraining,
+    represented: RepresentedSamples,
+    test_data: SampleTensors,
+    test: Rows,
+    step: int,
+) -> Arrays:
+    """The outputs of a network for each task alone, of every `step`-th task.
+
+    Other binary tasks are NaN; other outputs are missing.
+    """
+    count = sum(task.kind == "binary" for task in prepared.facts.tasks)
+    binary, outputs = np.full((len(test), count), np.nan), {}
+    column = -1
+    for number, task in enumerate(prepared.facts.tasks):
+        column += task.kind == "binary"
+        if task.kind == "clustering" or number % step:
+            continue
+        trainer = _trained(Trainer(prepared, tasks=[task.name]))
+        with torch.no_grad():
+            raw, _ = ensemble_outputs(trainer.net, represented, test_data, test)
+            calibrated = trainer.net.calibrate(raw)
+        if task.kind == "binary":
+            binary[:, column] = calibrated["binary"][:, 0].numpy()
+        else:
+            outputs[f"output/{task.name}"] = calibrated[task.name].numpy()
+    return {"output/binary": binary, **outputs}
+
+
+@torch.no_grad()
+def _unusual(net: M3H, represented: RepresentedSamples, data: SampleTensors) -> Floats:
+    """[N, 4] how unusual each modality of each sample is; NaN where it is absent."""
+    unusual = np.full(data.present.shape, np.nan)
+    for i, modality in enumerate(MODALITIES):
+        if modality in represented.vectors:
+            ordinary = cast("Any", net.encoders[modality]).ordinary
+            present = data.present[:, i].numpy()
+            unusual[present, i] = ordinary(represented.vectors[modality]).numpy()
+    return unusual
+
+
+def _trained(trainer: Trainer) -> Trainer:
+    for _ in trainer.run():
+        pass
+    return trainer
+
+
+def without_treatments(cohort: Cohort) -> Cohort:
+    """The same patients without treatments."""
+    treatments = np.zeros_like(cohort.samples.treatments)
+    return replace(cohort, samples=replace(cohort.samples, treatments=treatments))
+
+
+def with_scored_tasks(cohort: Cohort) -> Cohort:
+    """The same patients with only the labels by which candidates are scored."""
+    outcomes = np.full_like(cohort.samples.outcomes, np.nan)
+    outcomes[:, ::SCORED_TASKS] = cohort.samples.outcomes[:, ::SCORED_TASKS]
+    return replace(cohort, samples=replace(cohort.samples, outcomes=outcomes))
+
+
+def sample_patients(samples: Samples, rows: Rows, share: float) -> Rows:
+    """The rows of a random share of the patients. A larger share contains the smaller."""
+    if share == 1:
+        return rows
+    patients = np.unique(samples.patient[rows])
+    chosen = np.random.default_rng(0).permutation(patients)[: round(share * len(patients))]
+    return rows[np.isin(samples.patient[rows], chosen)]
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """Opens a study of cohorts on disk, in the process that runs its jobs."""
+
+    cohort: Path
+    external: Path | None
+    config: TrainConfig
+    choices: Choices
+    masked: Path | None = None
+
+    def __call__(self) -> Callable[[Job], Arrays]:
+        external, masked = (
+            None if folder is None else Cohort.load(folder)
+            for folder in (self.external, self.masked)
+        )
+        cohort = Cohort.load(self.cohort)
+        return Study(cohort, external, self.config, self.choices, masked).run
