@@ -39,10 +39,9 @@ cohorts: .venv/all
 	done
 	test -d runs/eicu-masked || $(BIN)/m3h-model cohort eicu --masked --out runs/eicu-masked --data $(DATA)
 
-page: web/node_modules ## build the dashboard from web/ into service/page
-	mkdir -p build
-	$(BIN)/python scripts/openapi > build/openapi.json
-	cd web && $(NPM) run types -- ../build/openapi.json --output src/openapi.ts && $(NPM) run build
+page: web/node_modules ## write docs/openapi.json, and build the dashboard from web/ into service/page
+	$(BIN)/python scripts/openapi
+	cd web && $(NPM) run types -- ../docs/openapi.json --output src/openapi.ts && $(NPM) run build
 
 docs: .venv/all ## build the documentation into build/site; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would also hide warnings from --strict

@@ -2,6 +2,6 @@
 
 import os
 
-# Otherwise ONNX Runtime tells its makers of each start, machine and model (its Privacy.md). It asks
-# once, when it is loaded.
+# ONNX Runtime reports each start, machine and model to its vendor unless this variable is set (see
+# Privacy.md in its sources). It reads the variable once, when it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

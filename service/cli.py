@@ -1,4 +1,4 @@
-"""`m3h-serve`: verify a bundle, then serve it."""
+"""`m3h-serve`: verifies a bundle, then serves it."""
 
 import asyncio
 import inspect
@@ -19,13 +19,13 @@ from pydantic_settings import SettingsError
 
 from schemas.manifest import BundleError
 from service.process.supervisor import Supervisor
-from service.settings import Settings, variable_of
-from service.telemetry.logging import make_log, take_over
+from service.settings import Settings, environment_variable
+from service.telemetry.logging import capture_all, make_log
 
-EXAMPLE = Path("examples/septic_shock.json")
+_EXAMPLE = Path("examples/septic_shock.json")
 
-# Headings of `--help`. A setting that is not named here stands under "Options".
-_GROUPS = {
+# Sections of `--help`, with the settings of each.
+_SECTIONS = {
     "Model": (
         *("bundle", "device", "workers", "threads"),
         *("graphs", "graphs_seconds", "load_seconds"),
@@ -43,46 +43,46 @@ _GROUPS = {
     "Observability": ("golden_seconds", "otlp_endpoint", "trace_ratio", "log_level"),
     "Shutdown": ("drain_seconds", "shutdown_seconds"),
 }
-# Variables of the project's other tools.
-_NO_SETTINGS = frozenset({"M3H_DATA", "M3H_SCREENSHOTS"})
+# Environment variables of the project's other tools.
+_OTHER_VARIABLES = frozenset({"M3H_DATA", "M3H_SCREENSHOTS"})
 _METAVARS: dict[Any, str] = {int: "<int>", float: "<float>", bool: "<true|false>", Path: "<path>"}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def serve(context: typer.Context, **options: str | None) -> None:
-    """Serve a bundle over HTTP, after its digests and its golden answers were verified.
+    """Verify the digests and the golden answers of a bundle, then serve it over HTTP.
 
-    Each option is also a setting in the environment; the option goes before it.
+    Each option is also an environment variable. The option takes precedence.
     """
-    given = {
+    arguments = {
         name: text
         for name, text in options.items()
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    settings = _settings(given)
+    settings = _parse_settings(arguments)
     log = make_log(settings.log_level, sys.stderr)
-    take_over(log)
+    capture_all(log)
     for name, nearest in unknown_variables(os.environ):
         log.warning("unknown setting", variable=name, nearest=nearest)
     try:
         supervisor = Supervisor(settings, log)
     except BundleError as error:
         _exit(f"m3h-serve: {error}")
-    fault = asyncio.run(supervisor.run(partial(_welcome, settings.host)))
+    fault = asyncio.run(supervisor.run(partial(_print_address, settings.host)))
     if fault is not None:
-        _exit(f"m3h-serve: the bundle is not served: {fault}")
+        _exit(f"m3h-serve: cannot start: {fault}")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(value: bool) -> None:
+    if value:
         print(f"m3h-serve {version('m3h')}")
         raise typer.Exit
 
 
 def _signature() -> inspect.Signature:
-    """The options of `serve`: `--version`, and each setting."""
-    shown = typer.Option(
+    """The options of `serve`: `--version` and each setting."""
+    option = typer.Option(
         "--version",
         callback=_print_version,
         is_eager=True,
@@ -93,12 +93,14 @@ def _signature() -> inspect.Signature:
     return inspect.Signature(
         [
             inspect.Parameter("context", keyword, annotation=typer.Context),
-            inspect.Parameter("version", keyword, default=False, annotation=Annotated[bool, shown]),
+            inspect.Parameter(
+                "version", keyword, default=False, annotation=Annotated[bool, option]
+            ),
             *(
                 inspect.Parameter(
                     name,
                     keyword,
-                    default=_text(field.get_default(call_default_factory=True)),
+                    default=_format_default(field.get_default(call_default_factory=True)),
                     annotation=Annotated[str | None, _option(name, field)],
                 )
                 for name, field in Settings.model_fields.items()
@@ -108,16 +110,16 @@ def _signature() -> inspect.Signature:
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    """Any text is taken: `Settings` alone decides what is valid."""
+    """Accepts any text, because `Settings` validates it."""
     return typer.Option(
         help=field.description,
-        envvar=variable_of(name),
+        envvar=environment_variable(name),
         metavar=_metavar(field.annotation),
-        rich_help_panel=next((g for g, names in _GROUPS.items() if name in names), None),
+        rich_help_panel=next(s for s, names in _SECTIONS.items() if name in names),
     )
 
 
-def _text(default: Any) -> str | None:
+def _format_default(default: Any) -> str | None:
     if isinstance(default, (list, tuple)):
         return ",".join(map(str, default))
     return None if default is None else str(default)
@@ -133,32 +135,28 @@ def _metavar(annotation: Any) -> str:
 
 
 def unknown_variables(names: Iterable[str]) -> list[tuple[str, str | None]]:
-    """The `M3H_*` variables among `names` that no setting has, each with the nearest that is one.
-
-    They are probably misspelled. Values are not looked at.
-    """
-    known = [variable_of(name) for name in Settings.model_fields]
+    """The names M3H_* that no setting has, probably misspelled, each with the closest setting."""
+    known = [environment_variable(name) for name in Settings.model_fields]
     unknown = [
         name
         for name in sorted(names)
-        if name.upper().startswith("M3H_") and name.upper() not in {*known, *_NO_SETTINGS}
+        if name.upper().startswith("M3H_") and name.upper() not in {*known, *_OTHER_VARIABLES}
     ]
-    nearest = {name: get_close_matches(name.upper(), known, 1) for name in unknown}
-    return [(name, nearest[name][0] if nearest[name] else None) for name in unknown]
+    return [(name, next(iter(get_close_matches(name.upper(), known, 1)), None)) for name in unknown]
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    """No message holds a value: it may be a password."""
+def _parse_settings(arguments: dict[str, Any]) -> Settings:
+    """Exits with a message if a setting is invalid. It quotes no value, which may be a password."""
     try:
-        return Settings(**given)
+        return Settings(**arguments)
     except ValidationError as error:
-        faults = [
-            f"{variable_of(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
+        messages = [
+            f"{environment_variable(str(e['loc'][0]))}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         ]
-        _exit("m3h-serve: " + "; ".join(faults))
+        _exit("m3h-serve: " + "; ".join(messages))
     except SettingsError as error:
-        # Raised for a list or a mapping that is no JSON; it names the field.
+        # Raised for invalid JSON; names the field.
         _exit(f"m3h-serve: {error}")
 
 
@@ -167,16 +165,16 @@ def _exit(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _welcome(host: str, serves: str, port: int) -> None:
-    """Says where it listens, once it does."""
+def _print_address(host: str, model: str, port: int) -> None:
+    """Prints the service's URL and example requests."""
     name = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104
     url = f"http://{name}:{port}"
-    body = f"@{EXAMPLE}"
-    if not EXAMPLE.is_file():
+    body = f"@{_EXAMPLE}"
+    if not _EXAMPLE.is_file():
         body = '{"as_of": "2026-01-02T12:00:00Z", "tabular": {"age": 67, "sex": "female"}}'
     text = f"""\
-M3H serves {serves} at {url}
-Open it in a browser, or try three things here:
+M3H serves {model} at {url}
+Open this address in a browser, or try:
   curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}
   curl -s {url}/tasks
   curl -s {url}/model-card"""

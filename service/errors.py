@@ -18,7 +18,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class ClientDisconnected(ServiceError):
-    """The client has closed its connection: nobody reads the answer."""
+    """The client has closed its connection, so that no answer is needed."""
 
 
 class Overloaded(ServiceError):
@@ -30,7 +30,7 @@ class Overloaded(ServiceError):
 
 
 class ModelUnavailable(ServiceError):
-    """The process that runs the model does not answer. `detail` says why."""
+    """The process that runs the model does not answer. `detail` gives the reason."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

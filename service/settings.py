@@ -1,4 +1,4 @@
-"""Every setting of the service: one class, read from `M3H_*` in one place."""
+"""The settings of the service, read from the environment variables `M3H_*`."""
 
 import json
 import os
@@ -13,31 +13,31 @@ Device = Literal["auto", "cpu", "cuda"]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_NO_REDIS_URL = (
-    "no URL of a Redis: redis://, rediss:// or unix://, with :, /, ?, # and @ of a password "
-    "percent-encoded (/ is %2F)"
+_INVALID_REDIS_URL = (
+    "is not a Redis URL; use redis://, rediss:// or unix://, with :, /, ?, # and @ of the "
+    "password percent-encoded (/ is %2F)"
 )
-SHORTEST_SECRET = 16
-_MAKE_ONE = "make one with: openssl rand -hex 32"
+MIN_SECRET_LENGTH = 16
+_HOW_TO_GENERATE = "generate one with: openssl rand -hex 32"
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
-def variable_of(name: str) -> str:
+def environment_variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"M3H_{name.upper()}"
 
 
 def available_cpus() -> int:
-    """Processors that this process may use: its affinity, within its control group's quota."""
+    """The number of CPUs that this process may use, by its affinity and its cgroup's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _cgroup_quota()
     return max(1, min(allowed or 1, quota or allowed or 1))
 
 
 def _cgroup_quota() -> int | None:
-    """Whole processors that the control group grants; None without a limit."""
+    """The number of whole CPUs that the cgroup's quota allows; None without a quota."""
     try:
         if _CGROUP_V2.is_file():
             quota, period = _CGROUP_V2.read_text(encoding="ascii").split()
@@ -50,7 +50,7 @@ def _cgroup_quota() -> int | None:
 
 
 class Settings(BaseSettings):
-    """`M3H_BUNDLE`, `M3H_PORT`, … An argument given in code goes before the environment."""
+    """All settings. An argument takes precedence over its environment variable."""
 
     model_config = SettingsConfigDict(env_prefix="M3H_", frozen=True, hide_input_in_errors=True)
 
@@ -220,32 +220,32 @@ class Settings(BaseSettings):
 
     @field_validator("redis_secret")
     @classmethod
-    def _is_long(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and len(secret.get_secret_value()) < SHORTEST_SECRET:
-            raise ValueError(f"must have {SHORTEST_SECRET} characters or more; {_MAKE_ONE}")
+    def _check_length(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_LENGTH:
+            raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters; {_HOW_TO_GENERATE}")
         return secret
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _is_a_list(cls, value: object) -> object:
-        """Text is a JSON array, or names with commas between them."""
+    def _parse_list(cls, value: object) -> object:
+        """Accepts a JSON array or names separated by commas."""
         if not isinstance(value, str):
             return value
-        with suppress(ValueError):  # [::1] is a name
+        with suppress(ValueError):  # [::1] is not JSON
             return json.loads(value)
         return [name.strip() for name in value.split(",") if name.strip()]
 
     @field_validator("redis_url")
     @classmethod
-    def _is_of_redis(cls, url: SecretStr | None, before: ValidationInfo) -> SecretStr | None:
-        """The error does not quote the URL: a password may be in it."""
+    def _check_redis(cls, url: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        """The error does not quote the URL, which may contain a password."""
         if url is not None:
-            from redis import Redis  # noqa: PLC0415 - it takes a tenth of a second
+            from redis import Redis  # noqa: PLC0415 - the import takes a tenth of a second
 
             try:
-                Redis.from_url(url.get_secret_value())  # opens nothing
+                Redis.from_url(url.get_secret_value())  # does not connect
             except ValueError:  # its message may quote the password
-                raise ValueError(_NO_REDIS_URL) from None
-            if "redis_secret" in before.data and before.data["redis_secret"] is None:
-                raise ValueError(f"needs M3H_REDIS_SECRET as well; {_MAKE_ONE}")
+                raise ValueError(_INVALID_REDIS_URL) from None
+            if "redis_secret" in others.data and others.data["redis_secret"] is None:
+                raise ValueError(f"needs M3H_REDIS_SECRET as well; {_HOW_TO_GENERATE}")
         return url

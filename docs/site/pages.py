@@ -9,7 +9,7 @@ from openapi_pages import http_api
 
 from schemas.tasks import Task, load_tasks
 from schemas.variables import load_treatments, load_variables
-from service.settings import Settings, variable_of
+from service.settings import Settings, environment_variable
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "model", "export", "service")
@@ -137,7 +137,12 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         rows.append(
-            (f"`{variable_of(name)}`", _type_of(schema[name]), default, field.description or "")
+            (
+                f"`{environment_variable(name)}`",
+                _type_of(schema[name]),
+                default,
+                field.description or "",
+            )
         )
     return "\n\n".join(
         [

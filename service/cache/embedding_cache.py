@@ -47,18 +47,18 @@ class EmbeddingCache:
                     self._entries.move_to_end(key)
                     cached[modality] = self._entries[key]
         for modality in cached:
-            self._metrics.cached(modality, "memory")
+            self._metrics.count_embedding(modality, "memory")
         missing = {modality: key for modality, key in keys.items() if modality not in cached}
         if missing and self._redis is not None:
             for modality, embedding in self._redis.get(missing).items():
                 self._store(missing[modality], embedding)
-                self._metrics.cached(modality, "redis")
+                self._metrics.count_embedding(modality, "redis")
                 cached[modality] = embedding
         return cached
 
     def put(self, modality: Modality, key: CacheKey, embedding: Embedding) -> None:
         """Stores a computed embedding, also in Redis."""
-        self._metrics.cached(modality, "computed")
+        self._metrics.count_embedding(modality, "computed")
         self._store(key, embedding)
         if self._redis is not None:
             self._redis.put(key, embedding)

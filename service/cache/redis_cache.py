@@ -95,7 +95,7 @@ class RedisCache:
             if embedding is not None:
                 cached[modality] = embedding
             elif value:
-                self._metrics.redis_failed("not_whole")
+                self._metrics.count_redis_failure("not_whole")
         return cached
 
     def _read(self, keys: Mapping[Modality, bytes]) -> list[Any]:
@@ -110,7 +110,7 @@ class RedisCache:
         if not self._is_available():
             return
         if not self._pending_writes.acquire(blocking=False):
-            self._metrics.redis_failed("slow")
+            self._metrics.count_redis_failure("slow")
             return
         self._writer.submit(self._write, key, embedding)
 
@@ -139,7 +139,7 @@ class RedisCache:
 
     def _fail(self, fault: RedisFault) -> None:
         """Counts a failure and pauses the use of Redis, longer after each failure in a row."""
-        self._metrics.redis_failed(fault)
+        self._metrics.count_redis_failure(fault)
         self._paused_until = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _MAX_PAUSE)
 

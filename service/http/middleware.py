@@ -1,6 +1,6 @@
-"""Around each request: its id and trace, its line in the log, its count, its last resort.
+"""ASGI middleware: request IDs, traces, access log, metrics, internal errors, CORS, HEAD.
 
-No cache keeps an answer that does not say for how long; no browser takes one for what it is not.
+It adds `Cache-Control: no-store` and `X-Content-Type-Options: nosniff` where the app does not.
 """
 
 import asyncio
@@ -19,28 +19,35 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.http import problems
-from service.telemetry.logging import where
+from service.http.probe_paths import LIVE, METRICS, READY
+from service.telemetry.logging import stack_frames
 from service.telemetry.metrics import Metrics
-from service.telemetry.spans import STAGE
+from service.telemetry.spans import SPAN_KEY
 
 if TYPE_CHECKING:
-    from service.telemetry.otlp import Traces
+    from service.telemetry.otlp import TraceExporter
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # W3C Trace Context, version 00. All-zero ids are invalid.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
-_UNCACHED = [(name.lower().encode(), value.encode()) for name, value in problems.UNCACHED.items()]
-# What a page of another site may send and read, besides what it always may (Fetch, section 2.2.2).
-_MAY_SEND = ("If-None-Match", "M3H-Deadline-Ms", "M3H-Priority", "traceparent", "X-Request-ID")
-_MAY_READ = ("Content-Encoding", "ETag", "Retry-After", "traceparent", "X-Request-ID")
-_QUIET = ("/health/live", "/health/ready", "/metrics")  # asked every few seconds by machines
+_NO_STORE = [(name.lower().encode(), value.encode()) for name, value in problems.NO_STORE.items()]
+# CORS: headers that pages of allowed origins may send and read, in addition to the safelisted ones.
+_ALLOWED_HEADERS = (
+    "If-None-Match",
+    "M3H-Deadline-Ms",
+    "M3H-Priority",
+    "traceparent",
+    "X-Request-ID",
+)
+_EXPOSED_HEADERS = ("Content-Encoding", "ETag", "Retry-After", "traceparent", "X-Request-ID")
+_PROBES = (LIVE, READY, METRICS)
 
 
-class Observed:
-    """ASGI middleware. Nothing of a query string, a body or an unknown path is written down.
+class RequestTelemetryMiddleware:
+    """Adds the request ID and the trace, logs and counts each request, answers internal errors.
 
-    `traces`: None if nobody wants them. `cross_origin`: what is around the app, if anything is, for
-    answers that the app does not give.
+    It records no query string, no body and no unknown path. `traces`: None if tracing is off.
+    `cors`: the CORS middleware of the app, if it has one, for responses to internal errors.
     """
 
     def __init__(
@@ -48,29 +55,29 @@ class Observed:
         app: ASGIApp,
         metrics: Metrics,
         log: FilteringBoundLogger,
-        traces: "Traces | None",
-        cross_origin: Callable[[ASGIApp], ASGIApp] | None = None,
+        traces: "TraceExporter | None",
+        cors: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
         self._traces = traces
-        self._cross_origin = cross_origin
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = dict(scope["headers"])
-        request_id = _taken(given.get(b"x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
-        trace, traced = _taken(given.get(b"traceparent"), _TRACEPARENT), None
-        if self._traces is not None and scope["path"] not in _QUIET:
-            traced = self._traces.begin(trace)
+        headers = dict(scope["headers"])
+        request_id = _match(headers.get(b"x-request-id"), _REQUEST_ID) or str(uuid.uuid4())
+        trace, traced = _match(headers.get(b"traceparent"), _TRACEPARENT), None
+        if self._traces is not None and scope["path"] not in _PROBES:
+            traced = self._traces.start(trace)
         if traced is not None:
-            scope[STAGE] = traced.stage
+            scope[SPAN_KEY] = traced.span
             trace = trace or traced.traceparent
-        trace = trace or _new_trace()
+        trace = trace or _new_traceparent()
         ids = ((b"x-request-id", request_id.encode()), (b"traceparent", trace.encode()))
         status = 0
 
@@ -79,26 +86,29 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 names = {name for name, _ in message["headers"]}
-                more = (pair for pair in _UNCACHED if pair[0] not in names)
-                message["headers"] = [*message["headers"], *ids, *more]
+                missing = (pair for pair in _NO_STORE if pair[0] not in names)
+                message["headers"] = [*message["headers"], *ids, *missing]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_ids)
-        except Exception as error:  # noqa: BLE001 - the last resort; never silent, never an echo
+        except Exception as error:  # noqa: BLE001 - logged without its message
             self._log.error(
-                "unexpected", request_id=request_id, error=type(error).__name__, at=where(error)
+                "unexpected",
+                request_id=request_id,
+                error=type(error).__name__,
+                at=stack_frames(error),
             )
             if traced is not None:
-                traced.stage.fault = type(error).__name__
+                traced.span.error = type(error).__name__
             if not status:
-                await self._answer(scope, receive, send_with_ids)
+                await self._send_internal_error(scope, receive, send_with_ids)
         finally:
             seconds = time.perf_counter() - started
             path = getattr(scope.get("route"), "path", None)
             route = path or "other"
-            self._metrics.request(route, status, seconds)
-            write = self._log.debug if route in _QUIET else self._log.info
+            self._metrics.count_request(route, status, seconds)
+            write = self._log.debug if route in _PROBES else self._log.info
             write(
                 "request",
                 request_id=request_id,
@@ -110,15 +120,15 @@ class Observed:
             if traced is not None:
                 traced.end(scope["method"], path, status)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_internal_error(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: ASGIApp = problems.response(problems.unexpected())
-        if self._cross_origin is not None:
-            answer = self._cross_origin(answer)
+        if self._cors is not None:
+            answer = self._cors(answer)
         await answer(scope, receive, send)
 
 
 class HeadAsGet:
-    """ASGI middleware. Answers HEAD as GET without the content (RFC 9110, section 9.3.2)."""
+    """Answers HEAD like GET, without content (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -137,8 +147,9 @@ class HeadAsGet:
 
 
 class AnswersCancelled:
-    """ASGI middleware. A request that outlasts M3H_SHUTDOWN_SECONDS is cancelled by the server, by
-    which nothing else is, and is answered by a 503.
+    """Answers 503 to a request that the server cancels after M3H_SHUTDOWN_SECONDS.
+
+    The server cancels requests for no other reason.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -147,42 +158,43 @@ class AnswersCancelled:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def send_on(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await self._app(scope, receive, send_and_record)
         except asyncio.CancelledError:
             if not started:
-                ended = problems.ended()
-                await problems.response(ended.problem, ended.headers)(scope, receive, send)
+                error = problems.shut_down()
+                await problems.response(error.problem, error.headers)(scope, receive, send)
 
 
-def _taken(given: bytes | None, pattern: re.Pattern[str]) -> str | None:
-    text = "" if given is None else given.decode("latin-1")
+def _match(header: bytes | None, pattern: re.Pattern[str]) -> str | None:
+    """The value of a header if it matches the pattern."""
+    text = "" if header is None else header.decode("latin-1")
     return text if pattern.fullmatch(text) else None
 
 
-def _new_trace() -> str:
+def _new_traceparent() -> str:
     return f"00-{uuid.uuid4().hex}-{secrets.token_hex(8)}-00"
 
 
 class CrossOrigin(CORSMiddleware):
-    """Lets pages of other sites ask from a browser, without credentials (Fetch, section 3.3)."""
+    """CORS: pages of other origins may call the service, without credentials (Fetch standard)."""
 
     @classmethod
     def of(cls, origins: Sequence[str]) -> Callable[[ASGIApp], ASGIApp] | None:
-        """What is put around an app. Nothing if there are no origins."""
+        """A function that wraps an app in this middleware. None without origins."""
         if not origins:
             return None
         return partial(
             cls,
             allow_origins=[origin.lower() for origin in origins],
             allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=_MAY_SEND,
-            expose_headers=_MAY_READ,
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=_EXPOSED_HEADERS,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

@@ -1,4 +1,4 @@
-"""The OpenAPI document of bodies that are read by hand."""
+"""The OpenAPI document, with the bodies and problems that FastAPI cannot derive itself."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,25 +11,27 @@ from starlette.types import Lifespan
 from schemas.manifest import Manifest
 from schemas.payload import Payload
 from schemas.response import Answer
+from service.http import openapi_examples
+from service.http.negotiation import JSON
 from service.http.problems import MEDIA_TYPE, Problem
 
 _REFERENCE = "#/components/schemas/{model}"
 
-_MEANING = {
-    400: "The body is no JSON",
-    404: "Not in this bundle",
+_DESCRIPTIONS = {
+    400: "The body is not JSON",
+    404: "The served bundle does not have it",
     408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is not application/json",
-    422: "A rule is not kept; `errors` says where and which",
-    500: "An error of the service",
-    503: "Not ready, or too busy; `Retry-After` says when to try again",
-    504: "It cannot be answered in time",
+    422: "The request breaks a rule; `errors` lists each location and rule",
+    500: "Internal error",
+    503: "Not ready or too busy; retry after the seconds in `Retry-After`",
+    504: "The deadline cannot be met",
 }
 
 
 class Batch(BaseModel):
-    """Several patients."""
+    """The payloads of several patients."""
 
     items: list[Payload]
 
@@ -40,17 +42,17 @@ class BatchAnswer(BaseModel):
     items: tuple[Answer | Problem, ...]
 
 
-class Direct(APIRoute):
-    """A route whose endpoint takes a Request and gives a Response, with nothing in between."""
+class RawRoute(APIRoute):
+    """A route that passes the Request to its endpoint and returns its Response unchanged."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         return self.endpoint
 
 
-class Documented(FastAPI):
-    """A FastAPI app whose OpenAPI document has the request bodies and the problems.
+class OpenAPIApp(FastAPI):
+    """A FastAPI app that adds request bodies and problems to its OpenAPI document.
 
-    Its own routes are Direct.
+    Routes that are added to the app itself are RawRoutes.
     """
 
     def __init__(
@@ -66,15 +68,15 @@ class Documented(FastAPI):
             title=f"M3H: {manifest.name}",
             version=manifest.version,
             servers=[{"url": root_path}] if root_path else None,
-            # Both are routes like the others (service.http.app), so that they are counted by name.
+            # service.http.routes.openapi and .pages have these routes, so that metrics count them.
             openapi_url=None,
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
-            # FastAPI's own traces and logs hold query strings and messages of exceptions.
+            # FastAPI's own traces and logs contain query strings and exception messages.
             telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         )
-        self.router.route_class = Direct
+        self.router.route_class = RawRoute
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -90,34 +92,59 @@ class Documented(FastAPI):
         return self.openapi_schema
 
 
-def body(model: str) -> dict[str, Any]:
-    """A request body by the name of its schema."""
-    schema = {"$ref": _REFERENCE.format(model=model)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def body(model: str, example: dict[str, Any]) -> dict[str, Any]:
+    """A required JSON body. `model`: name of its schema."""
+    media = {"schema": {"$ref": _REFERENCE.format(model=model)}, "example": example}
+    return {"requestBody": {"required": True, "content": {JSON: media}}}
 
 
 def parameters(**models: type[BaseModel]) -> dict[str, Any]:
-    """The parameters in a query or in headers, by the fields of a model."""
-    found = []
-    for place, model in models.items():
+    """Parameters from the fields of models, by location: `query` or `header`."""
+    entries = []
+    for location, model in models.items():
         for name, schema in model.model_json_schema(by_alias=True)["properties"].items():
             description = schema.pop("description", "")
-            found.append(
-                {"name": name, "in": place, "required": False, "schema": schema}
+            entries.append(
+                {"name": name, "in": location, "required": False, "schema": schema}
                 | ({"description": description} if description else {})
             )
-    return {"parameters": found}
+    return {"parameters": entries}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses that are problem documents."""
+    """Responses that are problem documents."""
     schema = {"$ref": _REFERENCE.format(model="Problem")}
     return {
-        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": _DESCRIPTIONS[status],
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": schema,
+                    "example": openapi_examples.PROBLEMS[status].model_dump(exclude_defaults=True),
+                }
+            },
+        }
         for status in statuses
     }
 
 
-def content(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """A successful response that is served as it lies in the bundle."""
-    return {200: {"description": "As the bundle has it", "content": {media_type: {}}}}
+def example(value: dict[str, Any] | BaseModel) -> dict[int | str, dict[str, Any]]:
+    """An example of the JSON response with status 200."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_none=True)
+    return {200: {"content": {JSON: {"example": value}}}}
+
+
+def text(media_type: str, example: str) -> dict[int | str, dict[str, Any]]:
+    """A text response with status 200."""
+    return {200: {"content": {media_type: {"schema": {"type": "string"}, "example": example}}}}
+
+
+def merge(*responses: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """All responses. Those of one status differ in their media types."""
+    merged: dict[int | str, dict[str, Any]] = {}
+    for by_status in responses:
+        for status, entry in by_status.items():
+            content = merged.get(status, {}).get("content", {}) | entry["content"]
+            merged[status] = merged.get(status, {}) | entry | {"content": content}
+    return merged

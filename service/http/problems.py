@@ -1,35 +1,27 @@
-"""Everything that can be wrong with a request, as RFC 9457 problem documents.
+"""RFC 9457 problem documents for everything that can be wrong with a request.
 
-A problem says where (RFC 6901 pointer, or the name of a query parameter) and which rule; it never
-holds a value from the request, because a value may be a patient's.
+A problem names the part of the request, by an RFC 6901 pointer or the name of a parameter, and the
+rule that it breaks. It never holds a value from the request, which may be a patient's.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from schemas.request_errors import LISTED, FieldError, InvalidPayload
-from service import errors
-from service.errors import ServiceError
+from schemas.request_errors import LISTED, FieldError
 
 MEDIA_TYPE = "application/problem+json"
-# Of every answer that may be about a patient: no cache keeps it, no browser takes it for a page.
-UNCACHED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+# Sent with every response that may be about a patient.
+NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-# A name that a program would give; anything else might be a patient's.
+# Names that look like a parameter. Other names may be a patient's data.
 _PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 
 
 class Fault(BaseModel):
-    """One thing that is wrong, at a `pointer` into the body or in a query `parameter`."""
+    """One error, at a `pointer` into the body or in a query `parameter`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,12 +43,12 @@ class Problem(BaseModel):
     errors: tuple[Fault, ...] = ()
 
     def json_bytes(self) -> bytes:
-        """The document, without what it does not have."""
+        """The document without its empty fields."""
         return self.model_dump_json(exclude_none=True, exclude_defaults=True).encode()
 
 
-class Refused(Exception):
-    """A request that is answered by a problem."""
+class ProblemError(Exception):
+    """The request is answered with a problem document."""
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(problem.title)
@@ -68,7 +60,7 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
     return Response(
         problem.json_bytes(),
         problem.status,
-        headers=UNCACHED | dict(headers or {}),
+        headers=NO_STORE | dict(headers or {}),
         media_type=MEDIA_TYPE,
     )
 
@@ -76,8 +68,9 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
 def problem(
     slug: str, title: str, status: int, detail: str, errors: Sequence[Fault] = ()
 ) -> Problem:
+    """A problem of type `urn:m3h:problem:{slug}`. Lists the first errors only."""
     if len(errors) > LISTED:
-        detail = f"{detail}; more than {LISTED} faults, of which the first {LISTED} are listed"
+        detail = f"{detail}; only the first {LISTED} errors are listed"
     return Problem(
         type=f"urn:m3h:problem:{slug}",
         title=title,
@@ -87,253 +80,179 @@ def problem(
     )
 
 
-def invalid_payload(errors: Sequence[FieldError]) -> Problem:
-    """400 if the body is no JSON, else 422."""
-    faults = _faults(errors)
-    if any(error.rule == "json" for error in errors):
-        return problem("not-json", "Not JSON", 400, "the body could not be read as JSON", faults)
-    detail = "the document does not keep the rules that its errors name"
-    return problem("invalid-payload", "Invalid payload", 422, detail, faults)
-
-
-def _input_ignored(error: errors.InputIgnored) -> Refused:
-    detail = "strict=true, and part of the input would not be used"
-    faults = _faults(error.faults[:LISTED])
-    if error.count > len(faults):
-        detail = f"{detail}; {error.count} faults, of which the first {len(faults)} are listed"
-    return Refused(problem("input-ignored", "Input would be ignored", 422, detail, faults))
-
-
-def _faults(errors: Sequence[FieldError]) -> list[Fault]:
+def faults(errors: Sequence[FieldError]) -> list[Fault]:
     return [Fault(pointer=e.pointer, rule=e.rule, detail=e.detail) for e in errors]
 
 
-def too_large(limit: int) -> Refused:
-    detail = f"the body is larger than {limit} bytes (M3H_MAX_BODY_BYTES)"
-    return Refused(problem("body-too-large", "Body too large", 413, detail))
+# ---- the body --------------------------------------------------------------------------------
 
 
-def unsupported_media_type() -> Refused:
-    detail = "the body must be application/json in UTF-8, without a content coding"
+def invalid_payload(errors: Sequence[FieldError]) -> Problem:
+    """Status 400 if the body is not JSON, else 422."""
+    if any(error.rule == "json" for error in errors):
+        detail = "the body cannot be parsed as JSON"
+        return problem("not-json", "Not JSON", 400, detail, faults(errors))
+    detail = "the body breaks the rules that the errors name"
+    return problem("invalid-payload", "Invalid payload", 422, detail, faults(errors))
+
+
+def input_ignored(errors: Sequence[FieldError], count: int) -> ProblemError:
+    """`count`: the number of all errors, of which `errors` are the first."""
+    detail = "part of the input cannot be used, and strict=true is set"
+    listed = faults(errors[:LISTED])
+    if count > len(listed):
+        detail = f"{detail}; the first {len(listed)} of {count} errors are listed"
+    return ProblemError(problem("input-ignored", "Input would be ignored", 422, detail, listed))
+
+
+def too_large(limit: int, setting: str = "") -> ProblemError:
+    """`setting`: the setting that has the limit."""
+    hint = f" ({setting})" if setting else ""
+    detail = f"the body is larger than {limit} bytes{hint}"
+    return ProblemError(problem("body-too-large", "Body too large", 413, detail))
+
+
+def unsupported_media_type() -> ProblemError:
+    detail = "the body must be application/json in UTF-8 without a content coding"
     body = problem("unsupported-media-type", "Unsupported media type", 415, detail)
-    return Refused(body, {"Accept": "application/json", "Accept-Encoding": "identity"})
+    return ProblemError(body, {"Accept": "application/json", "Accept-Encoding": "identity"})
 
 
-def not_in_bundle(what: str) -> Refused:
-    detail = f"the bundle that is served carries no {what}"
-    return Refused(problem("not-in-bundle", f"No {what}", 404, detail))
+def length_required() -> ProblemError:
+    detail = "the request needs a Content-Length header"
+    return ProblemError(problem("length-required", "Length required", 411, detail))
 
 
-def parameter(name: str, rule: str, detail: str) -> Refused:
-    faults = [Fault(parameter=name, rule=rule, detail=detail)]
-    return Refused(_invalid_parameter(faults))
+# ---- parameters and paths ----------------------------------------------------------------------
 
 
-def repeated(names: Sequence[str]) -> Refused:
-    """Of query parameters, or of headers."""
+def parameter(name: str, rule: str, detail: str) -> ProblemError:
+    errors = [Fault(parameter=name, rule=rule, detail=detail)]
+    return ProblemError(invalid_parameters(errors))
+
+
+def repeated(names: Sequence[str]) -> ProblemError:
+    """`names`: of query parameters or headers."""
     detail = "is given more than once"
-    faults = [Fault(parameter=name, rule="repeated", detail=detail) for name in names]
-    return Refused(_invalid_parameter(faults))
+    errors = [Fault(parameter=name, rule="repeated", detail=detail) for name in names]
+    return ProblemError(invalid_parameters(errors))
 
 
 def parameter_name(name: str) -> str:
-    """A name that may be repeated in an answer, or a word in its place."""
+    """The name if it looks like a parameter, else a placeholder."""
     return name if _PARAMETER_NAME.fullmatch(name) else "(name withheld)"
 
 
-def _invalid_parameter(faults: Sequence[Fault]) -> Problem:
-    detail = "a parameter or a header does not keep the rule that is named"
-    return problem("invalid-parameter", "Invalid parameter", 422, detail, faults)
+def invalid_parameters(errors: Sequence[Fault]) -> Problem:
+    detail = "a parameter or header breaks the rule that its error names"
+    return problem("invalid-parameter", "Invalid parameter", 422, detail, errors)
 
 
-def not_ready(detail: str) -> Refused:
-    return Refused(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
+def not_in_bundle(content: str) -> ProblemError:
+    detail = f"the served bundle has no {content}"
+    return ProblemError(problem("not-in-bundle", f"No {content}", 404, detail))
 
 
-def ended() -> Refused:
-    return not_ready("this process has ended; M3H_SHUTDOWN_SECONDS were not enough for an answer")
+# ---- availability ------------------------------------------------------------------------------
 
 
-def _busy(error: errors.Overloaded) -> Refused:
-    detail = "as many requests as may wait are waiting (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
-    return Refused(problem("busy", "Busy", 503, detail), {"Retry-After": str(error.retry_after)})
+def not_ready(detail: str) -> ProblemError:
+    return ProblemError(problem("not-ready", "Not ready", 503, detail), {"Retry-After": "5"})
 
 
-def _late(_: errors.DeadlineExceeded) -> Refused:
-    detail = "it cannot be answered within M3H-Deadline-Ms; it was not computed, or is not any more"
-    return Refused(problem("late", "Too late", 504, detail))
+def shut_down() -> ProblemError:
+    return not_ready("the process shut down before it could answer (M3H_SHUTDOWN_SECONDS)")
 
 
-def malformed() -> Refused:
-    detail = "the request is not valid HTTP/1.1 (RFC 9112)"
-    return Refused(problem("malformed-request", "Malformed request", 400, detail))
+def busy(retry_after: int) -> ProblemError:
+    """`retry_after`: seconds until a retry may succeed."""
+    detail = "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+    return ProblemError(problem("busy", "Busy", 503, detail), {"Retry-After": str(retry_after)})
 
 
-def http_version() -> Refused:
-    detail = "the service speaks HTTP/1.1 and HTTP/1.0"
-    return Refused(problem("http-version", "HTTP version not supported", 505, detail))
+def late() -> ProblemError:
+    detail = "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+    return ProblemError(problem("late", "Too late", 504, detail))
 
 
-def transfer_coding() -> Refused:
-    detail = "the only transfer coding is chunked"
-    return Refused(problem("transfer-coding", "Transfer coding not implemented", 501, detail))
-
-
-def no_tunnel() -> Refused:
-    detail = "no path answers CONNECT"
-    body = problem("method-not-allowed", "Method not allowed", 405, detail)
-    return Refused(body, {"Allow": "GET, HEAD, POST, OPTIONS"})
-
-
-def headers_too_large(limit: int) -> Refused:
-    detail = f"the headers are larger than {limit} bytes (M3H_MAX_HEADER_BYTES), or too many"
-    return Refused(problem("headers-too-large", "Request header fields too large", 431, detail))
-
-
-def target_too_long(limit: int) -> Refused:
-    detail = f"path and query are longer than {limit} bytes"
-    return Refused(problem("target-too-long", "URI too long", 414, detail))
-
-
-def invalid_host(what: str) -> Refused:
-    return Refused(problem("invalid-host", "Invalid host", 400, f"the Host header {what}"))
-
-
-def host_not_allowed() -> Refused:
-    detail = "the service is not known by the name in the Host header (M3H_ALLOWED_HOSTS)"
-    return Refused(problem("host-not-allowed", "Misdirected request", 421, detail))
-
-
-def too_slow(part: str, setting: str) -> Refused:
-    detail = f"the {part} of the request did not arrive in time ({setting})"
-    return Refused(problem("too-slow", "Request timeout", 408, detail))
-
-
-def too_many_connections() -> Refused:
-    detail = "as many connections as may be open are open (M3H_MAX_CONNECTIONS)"
-    body = problem("too-many-connections", "Too many connections", 503, detail)
-    return Refused(body, {"Retry-After": "1"})
-
-
-def origin_not_allowed() -> Problem:
-    detail = "no page of that site may ask so (M3H_CORS_ORIGINS)"
-    return problem("origin-not-allowed", "Origin not allowed", 400, detail)
-
-
-def bundle_refused(detail: str) -> Refused:
-    return Refused(problem("bundle-refused", "Bundle refused", 422, detail))
-
-
-def other_origin() -> Refused:
-    detail = "pages of other origins may not administer this service"
-    return Refused(problem("other-origin", "Other origin", 403, detail))
-
-
-def length_required() -> Refused:
-    return Refused(problem("length-required", "Length required", 411, "Content-Length is needed"))
-
-
-def command_too_large(limit: int) -> Refused:
-    detail = f"the body is larger than {limit} bytes"
-    return Refused(problem("body-too-large", "Body too large", 413, detail))
+def client_gone() -> ProblemError:
+    detail = "the client closed the connection"
+    return ProblemError(problem("client-gone", "Client gone", 499, detail))
 
 
 def unexpected() -> Problem:
-    detail = "an error of the service, not of the request; its log has more under the X-Request-ID"
+    detail = "the service has an internal error; its log has details under the X-Request-ID"
     return problem("unexpected", "Unexpected error", 500, detail)
 
 
-def _client_gone(_: errors.ClientDisconnected) -> Refused:
-    return Refused(problem("client-gone", "Client gone", 499, "the client went away"))
+# ---- connections and HTTP ------------------------------------------------------------------------
 
 
-# The problem of each error of the service, by its type.
-_PROBLEMS: dict[type[ServiceError], Callable[[Any], Refused]] = {
-    errors.DeadlineExceeded: _late,
-    errors.ClientDisconnected: _client_gone,
-    errors.Overloaded: _busy,
-    errors.ModelUnavailable: lambda error: not_ready(error.detail),
-    errors.InvalidOption: lambda error: parameter(error.option, error.rule, error.detail),
-    errors.InputIgnored: _input_ignored,
-}
+def malformed() -> ProblemError:
+    detail = "the request is not valid HTTP/1.1 (RFC 9112)"
+    return ProblemError(problem("malformed-request", "Malformed request", 400, detail))
 
 
-def refused(error: ServiceError) -> Refused:
-    """The problem that answers a request which ended with `error`."""
-    return _PROBLEMS[type(error)](error)
+def http_version() -> ProblemError:
+    detail = "the service supports HTTP/1.1 and HTTP/1.0"
+    return ProblemError(problem("http-version", "HTTP version not supported", 505, detail))
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error of an app a problem document, but for those that only middleware sees."""
-
-    @app.exception_handler(Refused)
-    async def problem_error(_: Request, error: Refused) -> Response:
-        return response(error.problem, error.headers)
-
-    @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> Response:
-        answer = refused(error)
-        return response(answer.problem, answer.headers)
-
-    @app.exception_handler(InvalidPayload)
-    async def invalid(_: Request, error: InvalidPayload) -> Response:
-        return response(invalid_payload(error.errors))
-
-    @app.exception_handler(RequestValidationError)
-    async def parameters(_: Request, error: RequestValidationError) -> Response:
-        faults = [_parameter_fault(e) for e in error.errors()]
-        return response(_invalid_parameter(faults))
-
-    @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404 and request.scope["path"] == "*":  # the service as a whole
-            error = HTTPException(405, headers={"Allow": "GET, POST"})
-        if error.status_code != 405:
-            return response(_http_problem(error.status_code), error.headers)
-        allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"Allow": f"{allow}, OPTIONS"})
-        return response(_http_problem(405), {"Allow": allow})
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return response(refused(errors.ClientDisconnected()).problem)
+def transfer_coding() -> ProblemError:
+    detail = "the service supports only the transfer coding chunked"
+    return ProblemError(problem("transfer-coding", "Transfer coding not implemented", 501, detail))
 
 
-def _parameter_fault(error: Mapping[str, object]) -> Fault:
-    location, context = error["loc"], error.get("ctx")
-    limits = context if isinstance(context, Mapping) else {}
-    place, name = "", ""
-    if isinstance(location, tuple):
-        place, name = str(location[0]), str(location[-1])
-    # A header is one that the service asks for; a query parameter might be anything.
-    if place != "header":
-        name = parameter_name(name)
-    match error["type"]:
-        case "extra_forbidden":
-            rule, detail = "unknown_parameter", "is no parameter here"
-        case "literal_error":
-            rule, detail = "allowed_values", f"must be one of {limits.get('expected', '')}"
-        case "bool_parsing" | "bool_type":
-            rule, detail = "allowed_values", "must be one of 'true' or 'false'"
-        case "int_parsing":
-            rule, detail = "integer", "must be a whole number"
-        case "greater_than_equal":
-            rule, detail = "minimum", f"must be {limits['ge']} or more"
-        case "less_than_equal":
-            rule, detail = "maximum", f"must be {limits['le']} or less"
-        case _:
-            rule, detail = "invalid", "is not valid here"
-    return Fault(parameter=name, rule=rule, detail=detail)
+def no_tunnel() -> ProblemError:
+    detail = "the service does not support CONNECT"
+    body = problem("method-not-allowed", "Method not allowed", 405, detail)
+    return ProblemError(body, {"Allow": "GET, HEAD, POST, OPTIONS"})
 
 
-def _http_problem(status: int) -> Problem:
-    match status:
-        case 404:
-            return problem("not-found", "Not found", 404, "no such path; see GET /openapi.json")
-        case 405:
-            detail = "this path does not answer this method; the Allow header has those it does"
-            return problem("method-not-allowed", "Method not allowed", 405, detail)
-        case _:
-            phrase = HTTPStatus(status).phrase
-            return problem(f"http-{status}", phrase, status, "the request could not be answered")
+def headers_too_large(limit: int) -> ProblemError:
+    detail = f"the headers are larger than {limit} bytes (M3H_MAX_HEADER_BYTES) or too many"
+    title = "Request header fields too large"
+    return ProblemError(problem("headers-too-large", title, 431, detail))
+
+
+def target_too_long(limit: int) -> ProblemError:
+    detail = f"the path and query are longer than {limit} bytes"
+    return ProblemError(problem("target-too-long", "URI too long", 414, detail))
+
+
+def invalid_host(fault: str) -> ProblemError:
+    """`fault`: a predicate of the Host header, such as "is missing"."""
+    return ProblemError(problem("invalid-host", "Invalid host", 400, f"the Host header {fault}"))
+
+
+def host_not_allowed() -> ProblemError:
+    detail = "the name in the Host header is not allowed (M3H_ALLOWED_HOSTS)"
+    return ProblemError(problem("host-not-allowed", "Misdirected request", 421, detail))
+
+
+def too_slow(part: str, setting: str) -> ProblemError:
+    detail = f"the {part} of the request did not arrive in time ({setting})"
+    return ProblemError(problem("too-slow", "Request timeout", 408, detail))
+
+
+def too_many_connections() -> ProblemError:
+    detail = "the maximum number of connections is reached (M3H_MAX_CONNECTIONS)"
+    body = problem("too-many-connections", "Too many connections", 503, detail)
+    return ProblemError(body, {"Retry-After": "1"})
+
+
+def origin_not_allowed() -> Problem:
+    detail = "pages of this origin may not call the service (M3H_CORS_ORIGINS)"
+    return problem("origin-not-allowed", "Origin not allowed", 400, detail)
+
+
+# ---- administration ------------------------------------------------------------------------------
+
+
+def bundle_refused(detail: str) -> ProblemError:
+    return ProblemError(problem("bundle-refused", "Bundle refused", 422, detail))
+
+
+def other_origin() -> ProblemError:
+    detail = "pages of other origins may not administer the service"
+    return ProblemError(problem("other-origin", "Other origin", 403, detail))

@@ -1,4 +1,4 @@
-"""What a request says, read before anything is computed: its options, its terms, its body."""
+"""Parses the query, the headers and the body of a prediction request."""
 
 import asyncio
 from collections import Counter
@@ -12,131 +12,137 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import DeadlineExceeded
 from service.http import problems
-from service.http.negotiation import is_json, is_uncoded
+from service.http.negotiation import is_json, is_unencoded
 from service.prediction.batcher import Admission
 from service.prediction.jobs import Options
 from service.prediction.lane import Priority
-from service.telemetry.spans import STAGE, within
+from service.telemetry.spans import SPAN_KEY, child_span
 
-LONGEST_MS = 600_000
+MAX_DEADLINE_MS = 600_000
 M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", bytes, str)
 
 
-class Terms(BaseModel):
-    """How soon a prediction is needed, by the headers of its request."""
+class SchedulingHeaders(BaseModel):
+    """The request headers that set the priority and the deadline of a prediction."""
 
     model_config = ConfigDict(frozen=True)
 
     priority: Priority | None = Field(
-        None, alias="M3H-Priority", description="Bulk never delays urgent; default: urgent for one"
+        None,
+        alias="M3H-Priority",
+        description="Bulk requests never delay urgent ones. Default: urgent, for a batch bulk",
     )
     deadline_ms: Annotated[
         int | None,
         Field(
             alias="M3H-Deadline-Ms",
             ge=1,
-            le=LONGEST_MS,
-            description="Milliseconds after which the answer is of no use",
+            le=MAX_DEADLINE_MS,
+            description="Deadline in milliseconds. A request that cannot meet it gets 504",
         ),
     ] = None
 
 
-_OPTIONS, _TERMS = Options(), Terms()
-_TERM_NAMES = [field.alias for field in Terms.model_fields.values() if field.alias is not None]
-# Headers that mean one thing: of two of a name, one would be ignored.
+_DEFAULT_OPTIONS, _DEFAULT_SCHEDULING = Options(), SchedulingHeaders()
+_SCHEDULING_NAMES = [
+    field.alias for field in SchedulingHeaders.model_fields.values() if field.alias is not None
+]
+# Headers that may be sent only once, because a second value would be ignored.
 _SINGLE = {
-    name.lower().encode(): name for name in ("Host", "Content-Type", "Content-Length", *_TERM_NAMES)
+    name.lower().encode(): name
+    for name in ("Host", "Content-Type", "Content-Length", *_SCHEDULING_NAMES)
 }
 
 
 class StrictRoute(APIRoute):
-    """A route that refuses what is given twice."""
+    """A route that refuses repeated query parameters and headers."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            refuse_repeated(request)
+            reject_repeated(request)
             return await handler(request)
 
         return strict
 
 
-def refuse_repeated(request: Request) -> None:
-    """Raises Refused (422) for a query parameter, or a header that means one thing, given twice."""
+def reject_repeated(request: Request) -> None:
+    """Raises ProblemError (422) for a repeated query parameter or single-valued header."""
     names = [name for name, _ in request.scope["headers"]]
     if len(set(names)) < len(names):
         single = [name for name in names if name in _SINGLE]
-        _refuse_second(single, lambda name: _SINGLE[name])
+        _reject_duplicates(single, lambda name: _SINGLE[name])
     if request.scope["query_string"]:
-        given = [name for name, _ in request.query_params.multi_items()]
-        _refuse_second(given, problems.parameter_name)
+        parameters = [name for name, _ in request.query_params.multi_items()]
+        _reject_duplicates(parameters, problems.parameter_name)
 
 
-def _refuse_second(given: Sequence[N], named: Callable[[N], str]) -> None:
-    repeated = sorted(named(name) for name, count in Counter(given).items() if count > 1)
+def _reject_duplicates(names: Sequence[N], display_name: Callable[[N], str]) -> None:
+    repeated = sorted(display_name(name) for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise problems.repeated(repeated)
 
 
-def options_of(request: Request) -> Options:
-    """Read by hand, as are the headers: FastAPI takes longer for it than for all else it does.
+def parse_options(request: Request) -> Options:
+    """The options in the query. Raises RequestValidationError.
 
-    Raises RequestValidationError.
+    Parsed without FastAPI, as are the headers, because FastAPI takes longer for that than for the
+    rest of its work.
     """
     if not request.scope["query_string"]:
-        return _OPTIONS
-    return _valid(Options, dict(request.query_params), "query")
+        return _DEFAULT_OPTIONS
+    return _validate(Options, dict(request.query_params), "query")
 
 
-def terms_of(request: Request) -> Terms:
-    """Raises RequestValidationError."""
+def parse_scheduling(request: Request) -> SchedulingHeaders:
+    """The scheduling headers. Raises RequestValidationError."""
     headers = request.headers
-    given = {name: headers[name] for name in _TERM_NAMES if name in headers}
-    return _valid(Terms, given, "header") if given else _TERMS
+    values = {name: headers[name] for name in _SCHEDULING_NAMES if name in headers}
+    return _validate(SchedulingHeaders, values, "header") if values else _DEFAULT_SCHEDULING
 
 
-def _valid(model: type[M], given: dict[str, str], place: str) -> M:
+def _validate(model: type[M], values: dict[str, str], source: str) -> M:
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as error:
-        faults = error.errors(include_input=False, include_url=False)
+        errors = error.errors(include_input=False, include_url=False)
         raise RequestValidationError(
-            [{**fault, "loc": (place, *fault["loc"])} for fault in faults]
+            [{**fault, "loc": (source, *fault["loc"])} for fault in errors]
         ) from None
 
 
-def body_size(request: Request, limit: int) -> int:
-    """How large the body of a JSON request is to be, or 0 if that is not known.
+def declared_body_size(request: Request, limit: int) -> int:
+    """The Content-Length of a JSON request, or 0 without one.
 
-    Raises Refused for another type, and beyond `limit`.
+    Raises ProblemError if the body is not JSON or larger than `limit`.
     """
     headers = request.headers
-    if not is_json(headers.get("content-type", "")) or not is_uncoded(headers):
+    if not is_json(headers.get("content-type", "")) or not is_unencoded(headers):
         raise problems.unsupported_media_type()
-    stated = headers.get("content-length", "")
-    size = int(stated) if stated.isdecimal() else 0
+    length = headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else 0
     if size > limit:
-        raise problems.too_large(limit)
+        raise problems.too_large(limit, "M3H_MAX_BODY_BYTES")
     return size
 
 
 async def read_body(request: Request, limit: int, call: Admission) -> bytes:
-    """The whole body, whose bytes `call` holds as they arrive.
+    """The whole body. Its bytes count towards M3H_QUEUE_BYTES as they arrive.
 
-    Raises Refused beyond `limit` bytes, DeadlineExceeded after the call's deadline, Overloaded if
-    all bodies together are too large, and ClientDisconnect if the client disconnects.
+    Raises ProblemError if it is larger than `limit` bytes, DeadlineExceeded after the deadline,
+    Overloaded if all bodies together are too large, ClientDisconnect if the client disconnects.
     """
     body = bytearray()
-    with within(request.scope.get(STAGE), "read"):
+    with child_span(request.scope.get(SPAN_KEY), "read"):
         try:
             async with asyncio.timeout_at(call.deadline):
                 async for chunk in request.stream():
                     call.reserve(len(chunk))
                     body += chunk
                     if len(body) > limit:
-                        raise problems.too_large(limit)
+                        raise problems.too_large(limit, "M3H_MAX_BODY_BYTES")
         except TimeoutError:
             raise DeadlineExceeded from None
     return bytes(body)

@@ -14,7 +14,7 @@ from service.cache.embedding_cache import CacheKey, EmbeddingCache
 from service.prediction.jobs import Job, Options
 from service.prediction.predictor import Predictor
 from service.runtime.engine import Embedding, Engine
-from service.telemetry.logging import where
+from service.telemetry.logging import stack_frames
 from service.telemetry.metrics import Metrics
 
 
@@ -51,7 +51,7 @@ def check_golden_answers(engine: Engine, metrics: Metrics) -> None:
                 f"{GOLDEN}, line {i + 1}: its answer is not valid at {place}"
             ) from None
         except Exception as error:
-            fault = f"{type(error).__name__} at {where(error)[-1]}"
+            fault = f"{type(error).__name__} at {stack_frames(error)[-1]}"
             raise BundleError(
                 one_line(f"{GOLDEN}, line {i + 1}: cannot be answered: {fault}")
             ) from error

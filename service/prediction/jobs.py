@@ -17,7 +17,7 @@ from service.prediction.attribution import Explain
 from service.prediction.occlusion import Ablation
 from service.runtime.cost_estimate import InputSize
 from service.runtime.engine import Embedding
-from service.telemetry.spans import Stage
+from service.telemetry.spans import Span
 
 
 class Options(BaseModel):
@@ -42,16 +42,16 @@ class Job:
 
     content: bytes | Mapping[str, Any]
     options: Options
-    stage: Stage | None = None
-    queue: Stage | None = None
+    stage: Span | None = None
+    queue: Span | None = None
     created: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def queued(
-        cls, content: bytes | Mapping[str, Any], options: Options, stage: Stage | None
+        cls, content: bytes | Mapping[str, Any], options: Options, stage: Span | None
     ) -> Self:
         """A job that is about to be queued."""
-        return cls(content, options, stage, None if stage is None else stage.begin("queue"))
+        return cls(content, options, stage, None if stage is None else stage.start_child("queue"))
 
 
 @dataclass
@@ -69,7 +69,7 @@ class ParsedJob:
     cached: set[Modality]
     size: InputSize
     seconds: dict[str, float]
-    stage: Stage | None
+    stage: Span | None
     parsed_at: float
 
 
@@ -89,7 +89,7 @@ class PreparedJob:
     sample: dict[Modality, dict[str, Array] | Embedding]
     ablations: list[Ablation]
     seconds: dict[str, float]
-    stage: Stage | None
+    stage: Span | None
     check: Callable[[], None]
     attention: Floats | None = None
 

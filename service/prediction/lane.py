@@ -280,7 +280,7 @@ class Lane(Generic[JobT, ParsedT, PreparedT]):
             return
         estimates = [(queued.cost_class, queued.seconds or 0.0) for queued, _ in batch]
         self._typical_time.update(estimates, seconds)
-        self._metrics.batch(len(batch))
+        self._metrics.observe_batch(len(batch))
         self._processor.record([prepared for _, prepared in batch])
 
 

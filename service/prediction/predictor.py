@@ -26,7 +26,7 @@ from service.runtime.bundle import ATTENTION
 from service.runtime.cost_estimate import FeatureCost, InputSize
 from service.runtime.engine import Embedding, Engine, Outputs, Sample
 from service.telemetry.metrics import Metrics
-from service.telemetry.spans import Stage, together, within
+from service.telemetry.spans import Span, child_span, shared_span
 
 # Reasons to ignore input that strict=true refuses. The others are no fault of the sender, such as
 # old or repeated data.
@@ -71,7 +71,7 @@ class Predictor:
         began = time.perf_counter()
         if job.queue is not None:
             job.queue.ended = began
-        stage = None if job.stage is None else job.stage.begin("prepare")
+        stage = None if job.stage is None else job.stage.start_child("prepare")
         with _end_on_error(stage):
             self._check_task(job.options)
             content = job.content
@@ -116,7 +116,7 @@ class Predictor:
 
     def prepare(self, parsed: ParsedJob, check: Callable[[], None]) -> PreparedJob:
         """Extracts the features and looks up the cache. Raises InvalidPayload and InputIgnored."""
-        with _NO_SPAN if parsed.stage is None else parsed.stage.lasting():
+        with _NO_SPAN if parsed.stage is None else parsed.stage.closing():
             return self._prepare(parsed, check)
 
     def _prepare(self, parsed: ParsedJob, check: Callable[[], None]) -> PreparedJob:
@@ -167,14 +167,14 @@ class Predictor:
         )
 
     def _cached(
-        self, keys: Mapping[Modality, CacheKey], stage: Stage | None
+        self, keys: Mapping[Modality, CacheKey], stage: Span | None
     ) -> dict[Modality, Embedding]:
         """The embeddings that the cache has for these keys."""
         if stage is None:
             return self._cache.get(keys)
         origins = {m: "memory" if key in self._cache else "redis" for m, key in keys.items()}
         asks_redis = self._cache.uses_redis and "redis" in origins.values()
-        with within(stage if asks_redis else None, "redis"):
+        with child_span(stage if asks_redis else None, "redis"):
             cached = self._cache.get(keys)
         for modality, origin in origins.items():
             stage.attributes[f"m3h.cache.{modality}"] = origin if modality in cached else "miss"
@@ -186,7 +186,7 @@ class Predictor:
         """Computes a batch. Returns the body of each answer, or a ServiceError."""
         started = time.perf_counter()
         check = prepared[0].check if len(prepared) == 1 else unlimited
-        with together((job.stage for job in prepared), "batch", len(prepared)) as batch:
+        with shared_span((job.stage for job in prepared), "batch", len(prepared)) as batch:
             self._embed(prepared, batch, check)
             explained = {i for i, job in enumerate(prepared) if job.options.explain != "none"}
             outputs = self._engine.run([job.sample for job in prepared], explained, batch)
@@ -201,14 +201,14 @@ class Predictor:
             for job, job_outputs, job_ablated in zip(prepared, outputs, ablated, strict=True)
         ]
 
-    def _run_ablations(self, job: PreparedJob, batch: Stage | None) -> list[Outputs] | ServiceError:
+    def _run_ablations(self, job: PreparedJob, batch: Span | None) -> list[Outputs] | ServiceError:
         """The outputs of each ablation, or the error if the job is cancelled meanwhile."""
         if not job.ablations:
             return []
         outputs: list[Outputs] = []
         samples = _ablated_samples(job)
         try:
-            with together([batch], "occlusion", len(job.ablations)):
+            with shared_span([batch], "occlusion", len(job.ablations)):
                 while chunk := list(islice(samples, _ABLATIONS_PER_RUN)):
                     job.check()
                     outputs += self._engine.run(chunk, check=job.check)
@@ -217,7 +217,7 @@ class Predictor:
         return outputs
 
     def _embed(
-        self, prepared: Sequence[PreparedJob], batch: Stage | None, check: Callable[[], None]
+        self, prepared: Sequence[PreparedJob], batch: Span | None, check: Callable[[], None]
     ) -> None:
         """Computes and caches embeddings. Content that occurs repeatedly is encoded once."""
         for modality in self._engine.bundle.encoders:
@@ -249,11 +249,11 @@ class Predictor:
     # ---- answer ----------------------------------------------------------------------------------
 
     def _answer(self, job: PreparedJob, outputs: Outputs, ablated: Sequence[Outputs]) -> bytes:
-        with within(job.stage, "respond") as stage:
+        with child_span(job.stage, "respond") as stage:
             return self._encode_answer(job, outputs, ablated, stage)
 
     def _encode_answer(
-        self, job: PreparedJob, outputs: Outputs, ablated: Sequence[Outputs], stage: Stage | None
+        self, job: PreparedJob, outputs: Outputs, ablated: Sequence[Outputs], stage: Span | None
     ) -> bytes:
         started = time.perf_counter()
         job.receipt = with_unusual_scores(job.receipt, outputs)
@@ -264,7 +264,7 @@ class Predictor:
         )
         explanation: OptionalExplanation = {}
         if job.options.explain != "none":
-            with within(stage, "explanation"):
+            with child_span(stage, "explanation"):
                 explanation = self._explain(job, outputs, ablated)
         receipt = job.receipt.model_dump(exclude_none=True)
         job.seconds["respond"] = time.perf_counter() - started
@@ -299,8 +299,8 @@ class Predictor:
         for job in prepared:
             if job.attention is not None:
                 for step, seconds in job.seconds.items():
-                    self._metrics.stage(step, seconds)
-                self._metrics.prediction(job.receipt, job.attention)
+                    self._metrics.observe_stage(step, seconds)
+                self._metrics.count_prediction(job.receipt, job.attention)
 
 
 def _model_reference(engine: Engine) -> dict[str, str]:
@@ -327,13 +327,13 @@ def _sent_modalities(payload: Payload) -> list[Modality]:
 
 
 @contextmanager
-def _end_on_error(stage: Stage | None) -> Iterator[None]:
+def _end_on_error(stage: Span | None) -> Iterator[None]:
     """Ends a span with the exception that is raised. Without one, the span continues."""
     try:
         yield
     except Exception as error:
         if stage is not None:
-            stage.fault, stage.ended = type(error).__name__, time.perf_counter()
+            stage.error, stage.ended = type(error).__name__, time.perf_counter()
         raise
 
 

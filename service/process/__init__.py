@@ -1,1 +1,1 @@
-"""Processes of the service: supervisor, workers, hot reload."""
+"""The processes of the service: supervisor, workers, graph server, hot reload."""

@@ -1,7 +1,7 @@
-"""A child process whose messages and whose end are events of the supervisor's event loop.
+"""Child processes for asyncio: messages and exits are events of the supervisor's event loop.
 
-No thread waits for a child: a pool of threads is smaller than the number of workers on a large
-machine, and a full pool would never read the last worker's answer.
+No thread waits for a child. A thread pool can be smaller than the number of workers on a large
+machine, and a full pool would never read the reply of the last worker.
 """
 
 import asyncio
@@ -13,39 +13,39 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
-# A terminal sends these to all processes of its group. A child starts with them blocked, so that
-# none interrupts its imports, and unblocks them once it ignores them.
-_FOR_THE_SUPERVISOR = (
+# A terminal sends these to all processes of its group, and only the supervisor handles them. A
+# child starts with them blocked, so that none interrupts its imports; then it ignores them.
+_TERMINAL_SIGNALS = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGQUIT,
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_REAP_SECONDS = 10.0  # from SIGKILL until a process is gone
+_REAP_SECONDS = 10.0  # from SIGKILL until the process has ended
 
 
 class ChildEnded(Exception):
-    """The child closed its pipe, which it does by ending."""
+    """The child has closed its pipe, because it ends."""
 
 
 class ChildProcess:
-    """A running child. To be made and used in one event loop.
+    """A running child process. Create and use it in one event loop.
 
-    `ended` is set once the process is gone.
+    `ended` is set when the process has ended.
     """
 
     def __init__(
         self, context: SpawnContext, name: str, target: Callable[..., None], *arguments: object
     ) -> None:
-        """Starts `target(*arguments, pipe)`. Raises OSError if no process can be started."""
-        self._pipe, theirs = context.Pipe()
+        """Starts `target(*arguments, pipe)`. Raises OSError if the process cannot start."""
+        self._pipe, child_pipe = context.Pipe()
         try:
             self.process = context.Process(
-                target=target, args=(*arguments, theirs), name=name, daemon=True
+                target=target, args=(*arguments, child_pipe), name=name, daemon=True
             )
-            resource_tracker.ensure_running()  # its start would unblock the signals
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
+            resource_tracker.ensure_running()  # its own start unblocks the signals
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINAL_SIGNALS)
             try:
                 self.process.start()
             finally:
@@ -54,62 +54,62 @@ class ChildProcess:
             self._pipe.close()
             raise
         finally:
-            theirs.close()
+            child_pipe.close()
         self.pid = self.process.pid
         self.ended = asyncio.Event()
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._pipe.fileno(), self._read)
-        self._loop.add_reader(self.process.sentinel, self._end)
+        self._loop.add_reader(self._pipe.fileno(), self._receive)
+        self._loop.add_reader(self.process.sentinel, self._set_ended)
 
     @property
     def exit_code(self) -> int | None:
         return self.process.exitcode
 
-    async def exit_code_soon(self) -> int | None:
-        """Of a child that has closed its pipe, which it does just before it is gone."""
+    async def wait_exit_code(self) -> int | None:
+        """The exit code of a child that has closed its pipe, and so ends within a second."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self.ended.wait()
         return self.process.exitcode
 
     def send(self, message: object) -> None:
-        """Raises ChildEnded if nobody reads any more. Messages are small: the pipe takes them."""
+        """Sends a message, which must be small enough not to block. Raises ChildEnded."""
         try:
             self._pipe.send(message)
         except (OSError, ValueError):
             raise ChildEnded from None
 
     async def receive(self, seconds: float) -> Any:
-        """The next message. Raises TimeoutError, and ChildEnded if none will come."""
+        """The next message. Raises TimeoutError, or ChildEnded if the child has ended."""
         async with asyncio.timeout(seconds):
             message = await self._messages.get()
         if isinstance(message, ChildEnded):
-            self._messages.put_nowait(message)  # whoever asks next gets it, too
+            self._messages.put_nowait(message)  # for the next call
             raise message
         return message
 
     async def kill(self) -> None:
-        """SIGKILL, which also ends a stopped process. Returns once it is gone."""
+        """Sends SIGKILL, which also ends a stopped process, and waits until it has ended."""
         if self.ended.is_set():
             return
         self.process.kill()
-        with suppress(TimeoutError):  # it hangs in the kernel; nothing else can be done
+        with suppress(TimeoutError):  # the process hangs in the kernel
             async with asyncio.timeout(_REAP_SECONDS):
                 await self.ended.wait()
 
-    def end_first(self) -> None:
-        """If memory is short, the kernel ends this process before any other of the service."""
+    def kill_first_when_out_of_memory(self) -> None:
+        """Makes the kernel's out-of-memory killer choose this process before any other."""
         with suppress(OSError):
             Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
     def close(self) -> None:
-        """Gives up the pipe: a child that is still there ends by that."""
+        """Closes the pipe. A child that still runs then ends."""
         self._loop.remove_reader(self._pipe.fileno())
         self._loop.remove_reader(self.process.sentinel)
         self._pipe.close()
 
-    def _read(self) -> None:
+    def _receive(self) -> None:
         try:
             message = self._pipe.recv()
         except (EOFError, OSError):
@@ -117,36 +117,36 @@ class ChildProcess:
             message = ChildEnded()
         self._messages.put_nowait(message)
 
-    def _end(self) -> None:
+    def _set_ended(self) -> None:
         self._loop.remove_reader(self.process.sentinel)
         self.process.join()
         self.ended.set()
 
 
 def ignore_terminal_signals() -> None:
-    """In a child: what a terminal sends to its whole group is for the supervisor."""
-    for number in _FOR_THE_SUPERVISOR:
+    """Ignores the signals of a terminal in a child process. The supervisor handles them."""
+    for number in _TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_SUPERVISOR)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINAL_SIGNALS)
 
 
 class Backoff:
-    """How long to wait before a process is started again: 1 s, doubled up to 30 s.
+    """Exponential backoff between restarts of a process: from 1 s, doubled up to 30 s.
 
-    A process that has served for a minute counts as healthy, and the next wait is the first one.
+    A process that has served for a minute is healthy: its next restart waits 1 s again.
     """
 
-    FIRST_SECONDS, LONGEST_SECONDS, HEALTHY_SECONDS = 1.0, 30.0, 60.0
+    FIRST_SECONDS, MAX_SECONDS, HEALTHY_SECONDS = 1.0, 30.0, 60.0
 
     def __init__(self) -> None:
         self._seconds = self.FIRST_SECONDS
 
     def next(self, served_seconds: float) -> float:
-        """Seconds to wait after a process that served for so long."""
+        """Seconds to wait before restarting a process that served for `served_seconds`."""
         if served_seconds >= self.HEALTHY_SECONDS:
             self._seconds = self.FIRST_SECONDS
         seconds = self._seconds
-        self._seconds = min(2 * seconds, self.LONGEST_SECONDS)
+        self._seconds = min(2 * seconds, self.MAX_SECONDS)
         return seconds
 
     def reset(self) -> None:

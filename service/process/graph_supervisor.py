@@ -1,4 +1,4 @@
-"""Keeps one graph server running: starts it, asks it for a sign of life, replaces it."""
+"""Keeps one graph server running: starts it, pings it, replaces it when it fails."""
 
 import asyncio
 import secrets
@@ -17,57 +17,61 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.process.messages import GraphServerReply
 
-_PING_SECONDS = 1.0  # from one sign of life to the next question for it
+_PING_SECONDS = 1.0  # between a reply and the next ping
 
 
 class GraphSupervisor:
-    """`address`: where workers find the server. `first_fault`: the fault, if any, of its start."""
+    """Supervises the graph server.
+
+    `address`: where the server listens for workers. `first_fault`: the fault of the first start,
+    or "" if the server has started.
+    """
 
     def __init__(
         self, settings: Settings, log: FilteringBoundLogger, context: SpawnContext
     ) -> None:
         self._settings, self._log, self._context = settings, log, context
-        # In Linux's abstract namespace: no file is left behind, no path is too long, no disk full.
-        # Who connects must know the key of this service's processes.
+        # An abstract Unix socket leaves no file behind and has no limit of path length. A client
+        # must know the authentication key of this service's processes.
         self.address = f"\0m3h-graphs-{secrets.token_hex(16)}"
         self.first_fault: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def run(self) -> None:
-        """Until cancelled, or until the first start fails."""
+    async def supervise_graph_server(self) -> None:
+        """Runs until it is cancelled or the first start fails."""
         if sys.platform != "linux":
-            self.first_fault.set_result("M3H_GRAPHS=shared needs Linux")
+            self.first_fault.set_result("M3H_GRAPHS=shared needs Linux; set M3H_GRAPHS=own")
             return
         backoff = Backoff()
         while True:
-            began = time.monotonic()
-            fault = await self._run_one()
+            started = time.monotonic()
+            fault = await self._run_server()
             if not self.first_fault.done():
                 self.first_fault.set_result(f"the graph server did not start: {fault}")
                 return
-            again_in = backoff.next(time.monotonic() - began)
+            again_in = backoff.next(time.monotonic() - started)
             self._log.error("graph server died", fault=fault, again_in=again_in)
             await asyncio.sleep(again_in)
 
-    async def _run_one(self) -> str:
-        """Starts a server and watches it. Returns why it is there no more."""
+    async def _run_server(self) -> str:
+        """Starts a server and pings it until it fails. Returns the fault."""
         try:
             server = ChildProcess(
                 self._context, "m3h-graphs", run_graph_server, self.address, self._settings
             )
         except OSError as error:
-            return f"no process can be started: {error.strerror}"
+            return f"cannot start a process: {error.strerror}"
         try:
-            return await self._watch(server)
+            return await self._ping(server)
         except ChildEnded:
-            return f"exit {await server.exit_code_soon()}"
+            return f"exit {await server.wait_exit_code()}"
         except TimeoutError:
-            return "it gave no sign of life"
+            return "it did not reply to a ping"
         finally:
             await server.kill()
             server.close()
 
-    async def _watch(self, server: ChildProcess) -> str:
-        """Returns what is wrong with it. Raises ChildEnded, and TimeoutError if it is silent."""
+    async def _ping(self, server: ChildProcess) -> str:
+        """Pings a server until it fails. Returns the fault. Raises ChildEnded, TimeoutError."""
         reply: GraphServerReply = await server.receive(self._settings.load_seconds)
         while not reply.fault and reply.run_seconds < RUN_SECONDS:
             if not self.first_fault.done():
@@ -75,4 +79,4 @@ class GraphSupervisor:
             await asyncio.sleep(_PING_SECONDS)
             server.send(None)
             reply = await server.receive(self._settings.graphs_seconds)
-        return reply.fault or f"a run took more than {RUN_SECONDS:g} s"
+        return reply.fault or f"a graph ran for more than {RUN_SECONDS:g} s"

@@ -1,4 +1,7 @@
-"""One bundle after another, without an answer lost: requests finish on the bundle they began on."""
+"""Hot reload: replaces the served bundle without losing a request.
+
+A request finishes on the bundle that it started on.
+"""
 
 import asyncio
 import gc
@@ -9,28 +12,28 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http import problems
-from service.http.app import READY
+from service.http.probe_paths import READY
 
 
-class Switch:
-    """An ASGI app: the app of the bundle that is served now.
+class MountedApp:
+    """An ASGI app that forwards to the app of the served bundle.
 
-    `next`: the one that is ready to take its place. `draining`: the process is about to end; each
-    answer asks for its connection to be closed.
+    `next`: the loaded app that `swap` mounts. `draining`: the process is about to end; every
+    response then asks the client to close its connection.
     """
 
     def __init__(self) -> None:
         self.draining = False
         self.next: FastAPI | None = None
-        self._current: _Tenant | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._current: _RunningApp | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tenant = self._current
-        if tenant is None:
-            raise RuntimeError("nothing is served")
+        current = self._current
+        if current is None:
+            raise RuntimeError("no app is mounted")
         if self.draining and scope["path"] == READY:
-            refused = problems.not_ready("this process is about to end")
+            refused = problems.not_ready("this process is shutting down")
             await problems.response(refused.problem, refused.headers)(scope, receive, send)
             return
 
@@ -39,65 +42,65 @@ class Switch:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        with tenant:
-            await tenant.app(scope, receive, send_and_close)
+        with current:
+            await current.app(scope, receive, send_and_close)
 
     async def swap(self) -> None:
-        """The next app from now on. The last one is closed once its last request is answered."""
-        tenant = None
+        """Mounts the next app. The previous one is closed after its last response."""
+        current = None
         if self.next is not None:
-            tenant, self.next = _Tenant(self.next), None
-            await tenant.open()
-        last, self._current = self._current, tenant
-        if last is None:
-            settle()
+            current, self.next = _RunningApp(self.next), None
+            await current.open()
+        previous, self._current = self._current, current
+        if previous is None:
+            freeze_gc()
         else:
-            leaving = asyncio.create_task(last.leave())
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._left)
+            closing = asyncio.create_task(previous.close_when_idle())
+            self._closing.add(closing)
+            closing.add_done_callback(self._finish_closing)
 
-    def _left(self, leaving: "asyncio.Task[None]") -> None:
-        self._leaving.discard(leaving)
-        settle()
+    def _finish_closing(self, closing: "asyncio.Task[None]") -> None:
+        self._closing.discard(closing)
+        freeze_gc()
 
     async def close(self) -> None:
-        """Returns when all is answered."""
+        """Unmounts the app. Returns after the last response."""
         self.next = None
         await self.swap()
-        await asyncio.gather(*self._leaving)
+        await asyncio.gather(*self._closing)
 
 
-class _Tenant:
-    """An app, the requests inside it, and what it has open."""
+class _RunningApp:
+    """An app whose lifespan has started, and the number of its unfinished requests."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self._inside = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._open = AsyncExitStack()
+        self._requests = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._lifespan = AsyncExitStack()
 
     def __enter__(self) -> None:
-        self._inside += 1
-        self._empty.clear()
+        self._requests += 1
+        self._idle.clear()
 
     def __exit__(self, *_: object) -> None:
-        self._inside -= 1
-        if not self._inside:
-            self._empty.set()
+        self._requests -= 1
+        if not self._requests:
+            self._idle.set()
 
     async def open(self) -> None:
-        await self._open.enter_async_context(self.app.router.lifespan_context(self.app))
+        await self._lifespan.enter_async_context(self.app.router.lifespan_context(self.app))
 
-    async def leave(self) -> None:
-        await self._empty.wait()
-        await self._open.aclose()
+    async def close_when_idle(self) -> None:
+        await self._idle.wait()
+        await self._lifespan.aclose()
 
 
-def settle() -> None:
-    """What is in memory now is there to stay: the garbage collector need not look at it again.
+def freeze_gc() -> None:
+    """Excludes all objects that exist now from garbage collection, after a last collection.
 
-    It would take 70 ms of every second of a busy process, in which no request is answered.
+    Otherwise a busy process spends 70 ms of each second in the collector and answers nothing.
     """
     gc.unfreeze()
     gc.collect()

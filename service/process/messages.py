@@ -1,4 +1,4 @@
-"""What the supervisor and its child processes say to each other, over a pipe for each child."""
+"""Messages between the supervisor and its child processes. Each child has its own pipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class WorkerCommand:
-    """Load a bundle beside the one that is served; serve what was loaded; or drop it.
+    """A command to a worker: load a bundle, serve the loaded bundle, or drop it.
 
-    `digest`: of the bundle that it must be, if that is known.
+    A bundle is loaded beside the served one. `digest`: the bundle must have it, if it is given.
     """
 
     action: Literal["load", "serve", "drop"]
@@ -19,9 +19,9 @@ class WorkerCommand:
 
 @dataclass(frozen=True)
 class WorkerReply:
-    """The bundle that was loaded; or the fault, in one line.
+    """A worker's reply: the loaded bundle, or the fault in one line.
 
-    `retry`: the fault is not the bundle's; the same command may succeed later.
+    `retry`: the bundle did not cause the fault, and the command may succeed later.
     """
 
     model: str = ""
@@ -32,9 +32,9 @@ class WorkerReply:
 
 @dataclass(frozen=True)
 class GraphServerReply:
-    """The graph server listens, or cannot, or answers a ping.
+    """The graph server's reply to a ping, or the fault of its start.
 
-    `run_seconds`: how long the run of a graph takes that is computed now; 0 if there is none.
+    `run_seconds`: how long the current run of a graph has taken; 0 if no graph runs.
     """
 
     fault: str = ""

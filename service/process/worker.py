@@ -1,4 +1,4 @@
-"""One of the processes that serve: it verifies a bundle, serves it, and takes another when told."""
+"""A worker process: verifies a bundle, serves it, and executes the supervisor's commands."""
 
 import asyncio
 import os
@@ -18,20 +18,20 @@ from service.http.app import create_app
 from service.http.server.server import HttpServer
 from service.prediction.golden import check_golden_answers
 from service.process.child_process import ignore_terminal_signals
-from service.process.hot_reload import Switch, settle
+from service.process.hot_reload import MountedApp, freeze_gc
 from service.process.messages import WorkerCommand, WorkerReply
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.runtime.graph_client import open_remote_graphs
 from service.settings import Settings
-from service.telemetry.logging import log_uncaught_in, make_log, run_child, where
+from service.telemetry.logging import log_uncaught_in, make_log, run_child, stack_frames
 from service.telemetry.metrics import Metrics
 from service.telemetry.shared_counters import SharedCounters
 
 if TYPE_CHECKING:
-    from service.telemetry.otlp import Traces
+    from service.telemetry.otlp import TraceExporter
 
-FLUSH_SECONDS = 2.0  # that a worker's last traces have, once all is answered
+FLUSH_SECONDS = 2.0  # time limit to send the last traces, after the last response
 
 
 def run_worker(
@@ -41,18 +41,20 @@ def run_worker(
     counters: tuple[SharedCounters, int] | None,
     supervisor: Connection,
 ) -> None:
-    """Obeys the supervisor; serves from its first "serve" until SIGTERM, or until it is gone.
+    """The main function of a worker process.
 
-    `graphs`: the address of the graph server, if there is one. `counters`: those of all workers,
-    and which of them this one is.
+    Executes commands until "serve", then serves until SIGTERM or until the supervisor has ended.
+
+    `graphs`: address of the graph server, if the workers share one. `counters`: the counters of
+    all workers and the number of this worker.
     """
     ignore_terminal_signals()
     log = make_log(settings.log_level, sys.stderr)
 
     def main() -> None:
         worker = _Worker(settings, log, graphs, Metrics(*(counters or ())))
-        if worker.await_serve(supervisor):
-            worker.server(partial(worker.listens, supervisor)).run(list(sockets))
+        if worker.load_until_serve(supervisor):
+            worker.server(partial(worker.start_commands, supervisor)).run(list(sockets))
 
     run_child(log, main)
 
@@ -63,101 +65,102 @@ class _Worker:
         settings: Settings,
         log: FilteringBoundLogger,
         graphs: str | None,
-        counted: Metrics,
+        metrics: Metrics,
     ) -> None:
-        self._settings, self._log = settings, log
-        self._elsewhere = None
+        self._settings, self._log, self._metrics = settings, log, metrics
+        self._open_graphs = None
         if graphs is not None:
-            self._elsewhere = partial(open_remote_graphs, graphs, settings.load_seconds)
-        self._counted = counted
-        self._traces = _traces(settings, log)
-        self._switch = Switch()
+            self._open_graphs = partial(open_remote_graphs, graphs, settings.load_seconds)
+        self._traces = _trace_exporter(settings, log)
+        self._mounted = MountedApp()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._loaded = WorkerReply(fault="nothing was loaded", retry=True)
+        self._loaded = WorkerReply(fault="no bundle is loaded", retry=True)
 
-    def await_serve(self, supervisor: Connection) -> bool:
-        """Loads what the supervisor wants until it wants that served. False if it is gone."""
+    def load_until_serve(self, supervisor: Connection) -> bool:
+        """Executes commands until "serve". Returns False if the supervisor has ended."""
         try:
             while (command := supervisor.recv()).action != "serve":
-                supervisor.send(self._executed(command))
+                supervisor.send(self._execute(command))
         except (EOFError, OSError):
             return False
         return True
 
-    def listens(self, supervisor: Connection) -> None:
-        """It serves: says so, and obeys from now on in a thread."""
+    def start_commands(self, supervisor: Connection) -> None:
+        """Reports that this worker serves, then executes commands in a thread."""
         supervisor.send(self._loaded)
-        Thread(target=self._obey, args=(supervisor,), name="m3h-commands", daemon=True).start()
+        thread = Thread(target=self._run_commands, args=(supervisor,), name="m3h-commands")
+        thread.daemon = True
+        thread.start()
 
-    def load(self, command: WorkerCommand) -> WorkerReply:
-        """Verifies a bundle and replays its golden answers, which also warms it up.
+    def _load(self, command: WorkerCommand) -> WorkerReply:
+        """Loads a bundle, verifies it and replays its golden requests, which also warms it up.
 
-        Whatever is wrong with it is a fault in one line, and what is served goes on.
+        The served bundle is not affected, whatever is wrong with the new one.
         """
         settings = self._settings
         try:
             bundle = Bundle.load(
-                command.bundle, settings.device, settings.threads or 1, self._elsewhere
+                command.bundle, settings.device, settings.threads or 1, self._open_graphs
             )
             if command.digest not in (None, bundle.digest):
-                fault = f"{command.bundle} is not the bundle that is served any more"
-                return WorkerReply(fault=fault)
+                return WorkerReply(fault=f"{command.bundle} has changed since it was first loaded")
             engine = Engine(bundle)
             engine.replay_golden()
-            check_golden_answers(engine, self._counted)
-            app = create_app(engine, settings, self._log, self._counted, self._traces)
+            check_golden_answers(engine, self._metrics)
+            app = create_app(engine, settings, self._log, self._metrics, self._traces)
         except BundleError as error:
             return WorkerReply(fault=one_line(str(error)))
         except Exception as error:  # noqa: BLE001 - no bundle may end the worker
             name = type(error).__name__
-            self._log.error("bundle does not load", error=name, at=where(error))
+            self._log.error("bundle does not load", error=name, at=stack_frames(error))
             return WorkerReply(fault=one_line(f"{command.bundle} does not load: {name}"))
-        self._switch.next = app
-        facts = bundle.manifest
-        model = f"{facts.name} {facts.version} ({len(facts.tasks)} tasks, {bundle.device})"
+        self._mounted.next = app
+        manifest = bundle.manifest
+        tasks = len(manifest.tasks)
+        model = f"{manifest.name} {manifest.version} ({tasks} tasks, {bundle.device})"
         self._loaded = WorkerReply(model, bundle.digest)
         return self._loaded
 
     async def serve(self) -> None:
-        """What was loaded is served from now on."""
+        """Serves the loaded bundle from now on."""
         self._loop = asyncio.get_running_loop()
         log_uncaught_in(self._loop, self._log)
-        await self._switch.swap()
+        await self._mounted.swap()
 
     async def close(self) -> None:
-        """Once all is answered."""
-        await self._switch.close()
+        """Closes the app after its last response, and sends the last traces."""
+        await self._mounted.close()
         if self._traces is not None:
             self._traces.close(FLUSH_SECONDS)
 
-    def _obey(self, supervisor: Connection) -> None:
-        """A worker whose supervisor was killed would hold the port for ever."""
+    def _run_commands(self, supervisor: Connection) -> None:
+        """Executes commands. Ends this process if the supervisor has ended, to free the port."""
         try:
             while True:
-                supervisor.send(self._executed(supervisor.recv()))
+                supervisor.send(self._execute(supervisor.recv()))
         except (EOFError, OSError):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _executed(self, command: WorkerCommand) -> WorkerReply:
+    def _execute(self, command: WorkerCommand) -> WorkerReply:
         if command.action == "load":
-            return self.load(command)
+            return self._load(command)
         if command.action == "drop":
-            if self._switch.next is not None:
-                self._switch.next = None
-                settle()  # an app is full of cycles, and holds its graphs until they are collected
+            if self._mounted.next is not None:
+                self._mounted.next = None
+                freeze_gc()  # an app has reference cycles, so its graphs live until a collection
         elif self._loop is not None:
             asyncio.run_coroutine_threadsafe(self.serve(), self._loop).result()
         return WorkerReply()
 
-    def server(self, listens: Callable[[], None]) -> HttpServer:
-        return HttpServer(self, self._switch, self._settings, self._log, self._counted, listens)
+    def server(self, on_listening: Callable[[], None]) -> HttpServer:
+        return HttpServer(
+            self, self._mounted, self._settings, self._log, self._metrics, on_listening
+        )
 
 
-def _traces(settings: Settings, log: FilteringBoundLogger) -> "Traces | None":
+def _trace_exporter(settings: Settings, log: FilteringBoundLogger) -> "TraceExporter | None":
     if settings.otlp_endpoint is None:
         return None
-    from service.telemetry.otlp import (  # noqa: PLC0415 - a quarter second, for those who want them
-        Traces,
-    )
+    from service.telemetry.otlp import TraceExporter  # noqa: PLC0415 - the import takes 0.25 s
 
-    return Traces(settings.otlp_endpoint, settings.trace_ratio, log)
+    return TraceExporter(settings.otlp_endpoint, settings.trace_ratio, log)

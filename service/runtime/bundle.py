@@ -34,7 +34,7 @@ from service.runtime.bundle_checks import (
     check_consistency,
 )
 from service.settings import Device
-from service.telemetry.logging import where
+from service.telemetry.logging import stack_frames
 
 __all__ = ["ATTENTION", "EMBEDDING", "PRESENT", "UNUSUAL", "YES_NO"]  # re-exported
 
@@ -114,7 +114,7 @@ class Bundle:
         except BundleError:
             raise
         except Exception as error:
-            frame = where(error)[-1]
+            frame = stack_frames(error)[-1]
             fault = f"{one_line(str(path))} cannot be loaded: {type(error).__name__} at {frame}"
             raise BundleError(fault) from error
 

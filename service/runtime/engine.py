@@ -18,7 +18,7 @@ from service.runtime.bundle import EMBEDDING, PRESENT, UNUSUAL, Bundle
 from service.runtime.coalitions import coalitions
 from service.runtime.cost_estimate import UnitCost
 from service.runtime.golden import GoldenAnswer
-from service.telemetry.spans import ROWS, Stage
+from service.telemetry.spans import BATCH_ROWS, Span
 
 # Limit of the notes encoder's batch, with padding: a BERT needs 0.1 MB of memory for each token.
 MAX_BATCH_TOKENS = 16_384
@@ -85,7 +85,7 @@ class Engine:
         self,
         samples: Sequence[Sample],
         explained: Container[int] = (),
-        batch: Stage | None = None,
+        batch: Span | None = None,
         check: Callable[[], None] = unlimited,
     ) -> list[Outputs]:
         """Computes the outputs of each sample, in order.
@@ -143,7 +143,7 @@ class Engine:
     def _fusion_inputs(
         self,
         samples: Sequence[Sample],
-        batch: Stage | None = None,
+        batch: Span | None = None,
         check: Callable[[], None] = unlimited,
     ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
         """The inputs of the fusion graph, and the unusual scores of each sample.
@@ -170,7 +170,7 @@ class Engine:
         self,
         modality: Modality,
         samples: Sequence[Sample],
-        batch: Stage | None,
+        batch: Span | None,
         check: Callable[[], None],
     ) -> Iterator[tuple[int, Embedding]]:
         """The index and the embedding of each sample that has the modality."""
@@ -185,7 +185,7 @@ class Engine:
         self,
         modality: Modality,
         rows: Sequence[dict[str, Array]],
-        batch: Stage | None = None,
+        batch: Span | None = None,
         check: Callable[[], None] = unlimited,
     ) -> list[Embedding]:
         """Computes the embedding of each row, in order. `batch` and `check`: as for `run`."""
@@ -228,7 +228,7 @@ class Engine:
 
     @contextmanager
     def _timed(
-        self, name: str, count: int, batch: Stage | None, rows: int | None = None
+        self, name: str, count: int, batch: Span | None, rows: int | None = None
     ) -> Iterator[None]:
         """Measures a run of `count` units. `rows`: their number, if a row is not the unit."""
         started = time.perf_counter()
@@ -237,7 +237,7 @@ class Engine:
         self._costs[name].update(count, ended - started)
         if batch is not None:
             graph = name if name == FUSION else f"encoder {name}"
-            batch.inside.append(Stage(graph, started, ended, {ROWS: rows or count}))
+            batch.children.append(Span(graph, started, ended, {BATCH_ROWS: rows or count}))
 
     # ---- golden answers --------------------------------------------------------------------------
 

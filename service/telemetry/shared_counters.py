@@ -1,8 +1,8 @@
-"""Counters of all workers in one piece of memory, which no disk can fill up.
+"""Prometheus counters of all workers in shared memory, which needs no disk.
 
-Each worker counts in a region of its own and any worker adds all regions up. A worker that is
-started in place of one that died goes on with the counts in that region: nothing goes backwards,
-and the number of regions is that of the workers, however many have died.
+Each worker writes to its own region, and every worker can sum over all regions. A worker that
+replaces a dead one continues with the counts in its region. So counters never decrease, and the
+number of regions stays the number of workers.
 """
 
 import mmap
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-_REGION_BYTES = 4 * 2**20  # some 40,000 counters; pages that nobody wrote take no memory
-_WORD = 8  # bytes: of a float64, and what entries are aligned to
+_REGION_BYTES = 4 * 2**20  # some 40,000 counters; unwritten pages take no memory
+_WORD_BYTES = 8  # size of a float64, and alignment of entries
 
 
 class CounterKey(NamedTuple):
-    """What a counter is of. `mode`: of a gauge, how `prometheus_client` adds it up; else empty."""
+    """Identifies a counter. `mode`: how a gauge's values are combined; empty for a counter."""
 
     mode: str
     metric: str
@@ -31,67 +31,69 @@ class CounterKey(NamedTuple):
 
 
 @cache
-def key_of(key: bytes) -> CounterKey:
+def parse_key(key: bytes) -> CounterKey:
     mode, metric, sample, names, values = orjson.loads(key)
     return CounterKey(mode, metric, sample, tuple(names), tuple(values))
 
 
 class _Region:
-    """The counters of one worker: words that are used; then, for each, its key and its value.
+    """The counters of one worker.
 
-    An entry is the key's length in bytes, the key padded to whole words, and the value.
+    Layout: the first word is the number of words in use. Entries follow: the length of the key in
+    bytes, the key padded to whole words, the value. An address is the index of a value's word.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self._bytes = memory
         self._integers, self._floats = memory.cast("q"), memory.cast("d")
-        self._read = 1  # words; the first has the number of those used
-        self._places: dict[bytes, int] = {}
+        self._words_read = 1
+        self._addresses: dict[bytes, int] = {}
 
-    def all_keys(self) -> Iterator[bytes]:
-        self._read_on()
-        return iter(tuple(self._places))
+    def __iter__(self) -> Iterator[bytes]:
+        self._read_new_entries()
+        return iter(tuple(self._addresses))
 
-    def place(self, key: bytes) -> int | None:
-        self._read_on()
-        return self._places.get(key)
+    def address(self, key: bytes) -> int | None:
+        self._read_new_entries()
+        return self._addresses.get(key)
 
     def value(self, key: bytes) -> float | None:
-        place = self._places.get(key)
-        return None if place is None else self._floats[place]
+        address = self._addresses.get(key)
+        return None if address is None else self._floats[address]
 
-    def write(self, place: int, value: float) -> None:
-        self._floats[place] = value
+    def write(self, address: int, value: float) -> None:
+        self._floats[address] = value
 
     def add(self, key: bytes) -> int | None:
-        """The place of a new counter, at 0; None if the region is full."""
-        words = -(-len(key) // _WORD)
+        """Adds a counter with value 0. Returns its address, or None if the region is full."""
+        words = -(-len(key) // _WORD_BYTES)
         start = max(self._integers[0], 1)
         end = start + 1 + words + 1
         if end > len(self._integers):
             return None
         self._integers[start] = len(key)
-        self._bytes[(start + 1) * _WORD : (start + 1) * _WORD + len(key)] = key
+        first = (start + 1) * _WORD_BYTES
+        self._bytes[first : first + len(key)] = key
         self._floats[end - 1] = 0.0
-        self._integers[0] = end  # last: who reads meanwhile sees whole entries only
-        self._read_on()
+        self._integers[0] = end  # written last, so that readers see only complete entries
+        self._read_new_entries()
         return end - 1
 
-    def _read_on(self) -> None:
+    def _read_new_entries(self) -> None:
         used = self._integers[0]
-        while self._read < used:
-            length = self._integers[self._read]
-            first = (self._read + 1) * _WORD
-            place = self._read + 1 + -(-length // _WORD)
-            self._places[bytes(self._bytes[first : first + length])] = place
-            self._read = place + 1
+        while self._words_read < used:
+            length = self._integers[self._words_read]
+            first = (self._words_read + 1) * _WORD_BYTES
+            address = self._words_read + 1 + -(-length // _WORD_BYTES)
+            self._addresses[bytes(self._bytes[first : first + length])] = address
+            self._words_read = address + 1
 
 
 class SharedCounters:
-    """Regions of counters for a fixed number of workers. Can be given to a child process."""
+    """Counter regions of a fixed number of workers. Can be passed to a child process."""
 
     def __init__(self, file: int, workers: int) -> None:
-        """`file`: a descriptor of the memory, which is kept open."""
+        """`file`: file descriptor of the memory, which stays open."""
         self._file, self._workers = file, workers
         memory = memoryview(mmap.mmap(file, workers * _REGION_BYTES))
         self._regions = [
@@ -101,7 +103,7 @@ class SharedCounters:
 
     @classmethod
     def create(cls, workers: int) -> Self:
-        """In memory alone on Linux; elsewhere in a file without a name."""
+        """Uses anonymous memory on Linux, an unnamed temporary file elsewhere."""
         if hasattr(os, "memfd_create"):
             file = os.memfd_create("m3h-counters")
         else:
@@ -111,41 +113,41 @@ class SharedCounters:
         return cls(file, workers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (DupFd(self._file), self._workers)
+        return _attach, (DupFd(self._file), self._workers)
 
     def keys(self) -> set[bytes]:
-        """Of every counter of any worker."""
+        """The keys of the counters of all workers."""
         with self._lock:
-            return {key for region in self._regions for key in region.all_keys()}
+            return {key for region in self._regions for key in region}
 
     def total(self, key: bytes) -> float:
-        """The sum of all workers' counters of a key; of a gauge `livemax`, the largest."""
-        found = [value for region in self._regions if (value := region.value(key)) is not None]
-        return max(found, default=0.0) if key_of(key).mode == "livemax" else sum(found)
+        """The sum of a counter over all workers; the maximum for a gauge of mode `livemax`."""
+        amounts = [value for region in self._regions if (value := region.value(key)) is not None]
+        return max(amounts, default=0.0) if parse_key(key).mode == "livemax" else sum(amounts)
 
     def clear_gauges(self, worker: int) -> None:
-        """A worker has ended: what it said of itself as a living one holds no more."""
+        """Sets the gauges of a worker that has ended to 0. Its counters keep their values."""
         region = self._regions[worker]
-        for key in region.all_keys():
-            place = region.place(key)
-            if key_of(key).mode and place is not None:
-                region.write(place, 0.0)
+        for key in region:
+            address = region.address(key)
+            if parse_key(key).mode and address is not None:
+                region.write(address, 0.0)
 
     def value_class(self, worker: int) -> type:
-        """What `prometheus_client` counts with, in one worker."""
+        """The value class that `prometheus_client` uses in one worker."""
         region, lock, counters = self._regions[worker], self._lock, self
 
         class SharedValue:
-            """A float of one worker. `get` gives that of all workers."""
+            """The value of one worker. `get` returns the total over all workers."""
 
             _multiprocess = True
 
-            def __init__(self, *facts: Any, multiprocess_mode: str = "") -> None:
-                """`facts`: type, metric, sample, label names, label values, description."""
-                self._key = orjson.dumps((multiprocess_mode, *facts[1:5]))
+            def __init__(self, *parts: Any, multiprocess_mode: str = "") -> None:
+                """`parts`: type, metric, sample, label names, label values, description."""
+                self._key = orjson.dumps((multiprocess_mode, *parts[1:5]))
                 with lock:
-                    place = region.place(self._key)
-                    self._place = region.add(self._key) if place is None else place
+                    address = region.address(self._key)
+                    self._address = region.add(self._key) if address is None else address
                     self._value = region.value(self._key) or 0.0
 
             def inc(self, amount: float) -> None:
@@ -159,14 +161,14 @@ class SharedCounters:
                     self._write()
 
             def _write(self) -> None:
-                if self._place is not None:
-                    region.write(self._place, self._value)
+                if self._address is not None:
+                    region.write(self._address, self._value)
 
             def get(self) -> float:
-                return self._value if self._place is None else counters.total(self._key)
+                return self._value if self._address is None else counters.total(self._key)
 
             def set_exemplar(self, exemplar: object) -> None:
-                """Exemplars are not kept."""
+                """Does nothing: exemplars are not supported."""
 
             def get_exemplar(self) -> None:
                 return None
@@ -174,5 +176,5 @@ class SharedCounters:
         return SharedValue
 
 
-def _attached(file: Any, workers: int) -> SharedCounters:
+def _attach(file: Any, workers: int) -> SharedCounters:
     return SharedCounters(file.detach(), workers)

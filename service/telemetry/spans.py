@@ -1,7 +1,7 @@
-"""What a traced request goes through, and when: told where it happens, in the event loop or in the
-batcher's thread. `service.telemetry.otlp` makes spans of it once the request is answered.
+"""Spans of a traced request, recorded by the event loop and by the batcher's thread.
 
-A request that is not traced has no Stage, and `within` costs it nothing.
+`service.telemetry.otlp` converts them to OpenTelemetry spans after the response has been sent.
+A request that is not traced has no Span, and `child_span` then does nothing.
 """
 
 import time
@@ -10,61 +10,61 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-Value: TypeAlias = str | int | bool | Sequence[str]
+AttributeValue: TypeAlias = str | int | bool | Sequence[str]
 
-STAGE = "m3h.stage"  # in the scope of a request that is traced
-ROWS = "m3h.batch.rows"
+SPAN_KEY = "m3h.span"  # the key of a traced request's Span in its ASGI scope
+BATCH_ROWS = "m3h.batch.rows"
 
-_NOTHING = nullcontext()
+_NO_SPAN = nullcontext()
 
 
 @dataclass(eq=False)
-class Stage:
-    """A part of a request's way, and its own parts. Times are of `time.perf_counter`.
+class Span:
+    """A timed step of a request, and the steps inside it. Times are `time.perf_counter` seconds.
 
-    What several requests go through together, a batch, is one Stage `inside` all of them. No
-    attribute may hold a value from a request. `ended` is None as long as it goes on; `fault`: the
-    class of the exception that ended it.
+    A batch serves several requests: its Span is a child of the Span of each of them. No attribute
+    may hold a value from a request. `ended` is None while the step runs. `error` is the class name
+    of the exception that ended the step.
     """
 
     name: str
-    began: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.perf_counter)
     ended: float | None = None
-    attributes: dict[str, Value] = field(default_factory=dict)
-    inside: list["Stage"] = field(default_factory=list)
-    fault: str | None = None
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    children: list["Span"] = field(default_factory=list)
+    error: str | None = None
 
-    def begin(self, name: str) -> "Stage":
-        """A part that somebody else will end."""
-        part = Stage(name)
-        self.inside.append(part)
-        return part
+    def start_child(self, name: str) -> "Span":
+        """Starts a child. The caller sets its `ended`."""
+        child = Span(name)
+        self.children.append(child)
+        return child
 
     @contextmanager
-    def lasting(self) -> Iterator["Stage"]:
-        """It ends with the context."""
+    def closing(self) -> Iterator["Span"]:
+        """Ends the span when the context ends."""
         try:
             yield self
         except BaseException as error:
-            self.fault = type(error).__name__
+            self.error = type(error).__name__
             raise
         finally:
             self.ended = time.perf_counter()
 
 
-def within(stage: Stage | None, name: str) -> AbstractContextManager[Stage | None]:
-    """A part of the stage that ends with the context, if there is a stage."""
-    return _NOTHING if stage is None else stage.begin(name).lasting()
+def child_span(parent: Span | None, name: str) -> AbstractContextManager[Span | None]:
+    """A child of `parent` that ends with the context. Does nothing without a parent."""
+    return _NO_SPAN if parent is None else parent.start_child(name).closing()
 
 
-def together(
-    stages: Iterable[Stage | None], name: str, rows: int
-) -> AbstractContextManager[Stage | None]:
-    """One part that all of the stages have in common, if there is one."""
-    traced = {stage for stage in stages if stage is not None}
+def shared_span(
+    parents: Iterable[Span | None], name: str, rows: int
+) -> AbstractContextManager[Span | None]:
+    """One span that is a child of every parent, with the number of rows in the batch."""
+    traced = {parent for parent in parents if parent is not None}
     if not traced:
-        return _NOTHING
-    common = Stage(name, attributes={ROWS: rows})
-    for stage in traced:
-        stage.inside.append(common)
-    return common.lasting()
+        return _NO_SPAN
+    shared = Span(name, attributes={BATCH_ROWS: rows})
+    for parent in traced:
+        parent.children.append(shared)
+    return shared.closing()

@@ -1,6 +1,6 @@
-"""What the service has seen since it started, for the dashboard: counts, and no value of a patient.
+"""Usage counts for the dashboard (`GET /usage`): totals since the start, and no patient's value.
 
-`/metrics` says more, and only to the cluster; this is for whoever may ask for predictions.
+`/metrics` has more detail and is for the cluster. `/usage` is for every caller of the service.
 """
 
 from collections.abc import Mapping
@@ -12,38 +12,40 @@ from schemas.response import MODALITIES, Modality
 
 
 class Usage(BaseModel):
-    """Counts since the service started, of all workers."""
+    """Counts since the service started, summed over all workers."""
 
     model_config = ConfigDict(frozen=True)
 
-    predictions: int = Field(description="Predictions answered, each of a batch")
-    requests: Mapping[str, int] = Field(description="Requests answered, by HTTP status")
-    modalities: Mapping[Modality, int] = Field(description="Predictions whose request had it")
-    variables: Mapping[str, int] = Field(
-        description="Predictions whose request had a usable value, by variable of the bundle"
+    predictions: int = Field(description="Number of predictions; each item of a batch counts")
+    requests: Mapping[str, int] = Field(description="Number of responses by HTTP status")
+    modalities: Mapping[Modality, int] = Field(
+        description="Number of predictions whose request had the modality"
     )
-    ignored: Mapping[str, int] = Field(description="Input that was not used, by reason")
+    variables: Mapping[str, int] = Field(
+        description="Number of predictions whose request had a usable value of the variable"
+    )
+    ignored: Mapping[str, int] = Field(description="Number of ignored inputs by reason")
 
 
-def usage_of(text: bytes) -> Usage:
-    """Of the counters in the Prometheus text format."""
-    counters = {
-        family.name: family.samples for family in text_string_to_metric_families(text.decode())
+def parse_usage(metrics: bytes) -> Usage:
+    """Reads the usage counts from metrics in the Prometheus text format."""
+    families = {
+        family.name: family.samples for family in text_string_to_metric_families(metrics.decode())
     }
 
-    def by(name: str, label: str) -> dict[str, int]:
+    def sum_by(name: str, label: str) -> dict[str, int]:
         sums: dict[str, int] = {}
-        for sample in counters.get(name, []):
+        for sample in families.get(name, []):
             if sample.name == f"{name}_total":
                 key = sample.labels.get(label, "")
                 sums[key] = sums.get(key, 0) + int(sample.value)
         return sums
 
-    present = by("m3h_modality_present", "modality")
+    present = sum_by("m3h_modality_present", "modality")
     return Usage(
-        predictions=sum(by("m3h_predictions", "").values()),
-        requests=by("m3h_requests", "status"),
+        predictions=sum(sum_by("m3h_predictions", "").values()),
+        requests=sum_by("m3h_requests", "status"),
         modalities={modality: present.get(modality, 0) for modality in MODALITIES},
-        variables=by("m3h_variable_present", "variable"),
-        ignored=by("m3h_input_ignored", "reason"),
+        variables=sum_by("m3h_variable_present", "variable"),
+        ignored=sum_by("m3h_input_ignored", "reason"),
     )

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.tasks import load_tasks
 from schemas.variables import load_treatments, load_variables
-from service.settings import Settings, variable_of
+from service.settings import Settings, environment_variable
 from tests.docs.blocks import ROOT
 
 
@@ -25,7 +25,7 @@ def test_the_settings_page_has_name_type_default_and_help_of_each_setting(pages)
         (row,) = [
             line
             for line in pages["settings.md"].splitlines()
-            if line.startswith(f"| `{variable_of(name)}` |")
+            if line.startswith(f"| `{environment_variable(name)}` |")
         ]
         _, _, kind, shown, meaning, _ = cells(row)
         assert (shown, meaning) == (default, field.description)

@@ -65,9 +65,9 @@ def test_the_compose_file_references_existing_files_and_services():
 
 
 def test_the_compose_file_sets_only_settings_that_exist():
-    from service.settings import Settings, variable_of
+    from service.settings import Settings, environment_variable
 
-    names = {variable_of(name) for name in Settings.model_fields}
+    names = {environment_variable(name) for name in Settings.model_fields}
     assert set(COMPOSE["services"]["m3h"]["environment"]) <= names
 
 

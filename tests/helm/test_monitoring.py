@@ -64,9 +64,10 @@ def families(bundle_dir, tmp_path_factory):
     engine.replay_golden()
     unreachable = f"unix://{tmp_path_factory.mktemp('redis')}/socket"
     settings = Settings(bundle=bundle_dir, redis_url=unreachable, redis_secret="x" * 16)
-    counted = Metrics()
-    counted.connection_refused("head_too_large")  # TestClient bypasses the server that counts it
-    with TestClient(create_app(engine, settings, counted=counted)) as client:
+    metrics = Metrics()
+    # TestClient bypasses the server, which counts refused connections.
+    metrics.count_refused_connection("head_too_large")
+    with TestClient(create_app(engine, settings, metrics=metrics)) as client:
         payloads = [json.loads(path.read_text()) for path in sorted(REQUESTS.glob("*.json"))]
         for payload in payloads:
             assert client.post("/predict", json=payload).status_code == 200

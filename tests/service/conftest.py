@@ -1,4 +1,4 @@
-"""The shipped bundle, its engine, and apps that serve it, for all tests of the service."""
+"""Fixtures: one bundle, one engine and one app for all tests of the service."""
 
 import base64
 import copy
@@ -45,7 +45,7 @@ def settings(bundle_dir: Path) -> Settings:
 def started(
     bundle_dir: Path, tmp_path: Path
 ) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
-    """A function that starts `m3h-serve` on a free port and returns the process and its URL."""
+    """Starts `m3h-serve` on a free port. Returns the process and its URL."""
     processes = []
 
     def start(bundle: Path = bundle_dir, **environment: str) -> tuple[subprocess.Popen[str], str]:
@@ -64,7 +64,7 @@ def started(
 def running_process(
     bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`m3h-serve` with one worker and its default settings, and its URL."""
+    """`m3h-serve` with one worker and default settings, and its URL."""
     log = tmp_path_factory.mktemp("running") / "log.jsonl"
     process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1", M3H_DRAIN_SECONDS="0")
     yield process, url
@@ -74,19 +74,19 @@ def running_process(
 
 @pytest.fixture(scope="session")
 def running(running_process: tuple[subprocess.Popen[str], str]) -> str:
-    """The URL of `m3h-serve` with one worker and its default settings."""
+    """The URL of `m3h-serve` with one worker and default settings."""
     return running_process[1]
 
 
 @pytest.fixture
 def other_version(changed_bundle) -> Callable[[str], Path]:
-    def made(version: str) -> Path:
+    def make(version: str) -> Path:
         def edit(manifest: dict[str, Any], _: Path) -> None:
             manifest["version"] = version
 
         return changed_bundle(edit)
 
-    return made
+    return make
 
 
 @dataclass
@@ -102,19 +102,21 @@ class Service:
         return answer.json()
 
     def written(self) -> str:
-        """The log and the metrics: everything that remains of a request."""
+        """All text that outlives a request: the log and the metrics."""
         return self.log.getvalue() + self.client.get("/metrics").text
 
 
 @pytest.fixture(scope="session")
 def serve(settings: Settings) -> Iterator[Callable[..., Service]]:
-    """A function that starts an app with an engine and changed settings."""
+    """Starts an app on an engine, with changed settings."""
     clients: list[TestClient] = []
 
     def start(engine: Engine, traces: Any = None, **changed: Any) -> Service:
         log = io.StringIO()
-        own = settings.model_copy(update=changed)
-        client = TestClient(create_app(engine, own, make_log("debug", log), traces=traces))
+        changed_settings = settings.model_copy(update=changed)
+        client = TestClient(
+            create_app(engine, changed_settings, make_log("debug", log), traces=traces)
+        )
         clients.append(client.__enter__())
         return Service(client, log)
 
@@ -130,7 +132,7 @@ def service(serve: Callable[..., Service], engine: Engine) -> Service:
 
 @pytest.fixture
 def payload() -> dict[str, Any]:
-    """A valid request with all four modalities, which the test may change."""
+    """A valid request with all four modalities, for the test to change."""
     return copy.deepcopy(full_payload())
 
 

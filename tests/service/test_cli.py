@@ -1,4 +1,4 @@
-"""The command `m3h-serve`: its options, its settings, and what it says of a wrong one."""
+"""The command `m3h-serve`: options, settings and error messages."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
         ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
@@ -52,10 +52,10 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
         ({"M3H_REDIS_URL": "http://redis:6379/0"}, "redis://, rediss:// or unix://"),
     ],
 )
-def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
+def test_an_invalid_setting_is_named_in_one_line(environment, message):
     done = run(**{"M3H_ADMIN_PORT": "0"} | environment)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert SECRET not in done.stderr
     assert done.stderr.count("\n") == 1
@@ -64,19 +64,19 @@ def test_a_wrong_setting_ends_with_its_name_and_no_traceback(environment, said):
 def test_help_shows_every_setting_with_its_variable_and_its_default():
     done = run("--help", COLUMNS="250", NO_COLOR="1")
     blocks = {
-        found[1]: found[0]
-        for found in re.finditer(r"(?ms)^│ --([\w-]+) .*?(?=^│ --|^╰|\Z)", done.stdout)
+        match[1]: match[0]
+        for match in re.finditer(r"(?ms)^│ --([\w-]+) .*?(?=^│ --|^╰|\Z)", done.stdout)
     }
     for name, field in Settings.model_fields.items():
         block = blocks[name.replace("_", "-")]
         assert f"[env var: M3H_{name.upper()}]" in block
         if field.default not in (None, []):
-            assert f"[default: {cli._text(field.default)}]" in block
+            assert f"[default: {cli._format_default(field.default)}]" in block
         assert field.description.split()[0] in block
 
 
-def test_every_setting_stands_under_a_heading():
-    grouped = [name for names in cli._GROUPS.values() for name in names]
+def test_every_setting_has_a_section_in_help():
+    grouped = [name for names in cli._SECTIONS.values() for name in names]
     assert sorted(grouped) == sorted(Settings.model_fields)
 
 
@@ -84,7 +84,7 @@ def test_version():
     assert run("--version").stdout == f"m3h-serve {version('m3h')}\n"
 
 
-def test_an_option_goes_before_the_environment():
+def test_an_option_takes_precedence_over_the_environment():
     done = run("--port", "70000", M3H_PORT="0")
     assert done.stderr == "m3h-serve: M3H_PORT: Input should be less than or equal to 65535\n"
 
@@ -93,7 +93,7 @@ def test_an_option_goes_before_the_environment():
 
 
 def texts_with_a_secret(name: str) -> st.SearchStrategy[str]:
-    """Values of a setting, valid or not, that hold a secret; none has a NUL, as no variable may."""
+    """Valid and invalid values of a setting that contain a secret, without NUL."""
     part = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
     anything = st.tuples(part, part).map(SECRET.join)
     if "url" not in name and "endpoint" not in name:
@@ -123,7 +123,7 @@ def test_no_value_of_a_setting_is_printed(name, source, monkeypatch, capsys):
         if source == "environment":
             monkeypatch.setenv(variable, value)
         with suppress(typer.Exit):
-            cli._settings({name: value} if source == "option" else {})
+            cli._parse_settings({name: value} if source == "option" else {})
         printed = capsys.readouterr()
         assert printed.err == "" or printed.err.startswith(f"m3h-serve: {variable}: ")
         assert SECRET not in printed.err + printed.out
@@ -165,15 +165,15 @@ def test_an_unknown_variable_is_a_warning_in_the_log(started):
 
 
 @contextmanager
-def taken(host: str = "127.0.0.1") -> Iterator[int]:
+def port_in_use(host: str = "127.0.0.1") -> Iterator[int]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as other:
         yield other.getsockname()[1]
 
 
 @pytest.mark.parametrize("variable", ["M3H_PORT", "M3H_ADMIN_PORT"])
-def test_a_port_that_is_in_use_is_told_with_its_setting(variable):
-    with taken() as port:
+def test_a_port_in_use_is_reported_with_its_setting(variable):
+    with port_in_use() as port:
         free = {"M3H_PORT": "0", "M3H_ADMIN_PORT": "0"}
         done = run(**free | {variable: str(port)})
     assert done.returncode == 2
@@ -182,7 +182,7 @@ def test_a_port_that_is_in_use_is_told_with_its_setting(variable):
 
 
 def test_a_port_of_an_option_is_never_replaced():
-    with taken() as port:
+    with port_in_use() as port:
         done = run("--port", "0", "--admin-port", str(port))
     assert done.stderr.endswith(f": port {port} is in use; set M3H_ADMIN_PORT\n")
 
@@ -193,16 +193,16 @@ def test_a_port_below_1024_is_refused_with_its_setting():
         listen(Settings(port=1))
 
 
-def test_an_ipv6_address_is_listened_on():
+def test_the_service_listens_on_an_ipv6_address():
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    with taken("::1") as port, pytest.raises(ListenError, match=f"port {port} is in use"):
+    with port_in_use("::1") as port, pytest.raises(ListenError, match=f"port {port} is in use"):
         listen(Settings(host="::1", port=port))
 
 
 @pytest.fixture
 def default_admin_port(monkeypatch) -> Iterator[Callable[[int], None]]:
-    """Gives M3H_ADMIN_PORT another default: that of the shipped service may be in use here."""
+    """Changes the default of M3H_ADMIN_PORT, whose real default may be in use."""
     field = Settings.model_fields["admin_port"]
 
     def change(port: int) -> None:
@@ -215,7 +215,7 @@ def default_admin_port(monkeypatch) -> Iterator[Callable[[int], None]]:
 
 
 def test_a_second_service_takes_a_free_admin_port(default_admin_port, capsys):
-    with taken() as port:
+    with port_in_use() as port:
         default_admin_port(port)
         settings = Settings(port=0)
         assert settings.admin_port == port
@@ -224,8 +224,8 @@ def test_a_second_service_takes_a_free_admin_port(default_admin_port, capsys):
     assert f"port {port} is in use; set M3H_ADMIN_PORT" in capsys.readouterr().err
 
 
-def test_two_services_beside_each_other_need_another_port_only(bundle_dir: Path, tmp_path: Path):
-    """With the default admin port, whether or not another process of this machine has it."""
+def test_two_services_on_one_machine_need_only_different_ports(bundle_dir: Path, tmp_path: Path):
+    """The admin port stays at its default, even if another process uses it."""
     environment = {k: v for k, v in os.environ.items() if k != "M3H_ADMIN_PORT"}
     processes: list[subprocess.Popen[str]] = []
     command: list[Any] = [sys.executable, "-c", "from service.cli import app; app()"]

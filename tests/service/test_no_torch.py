@@ -1,4 +1,4 @@
-"""Serving needs neither torch nor onnx."""
+"""Serving does not import torch or onnx."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Pictures for tests that look like frontal chest X-rays: the mean film, with some grain."""
+"""Images for tests that look like frontal chest X-rays: the mean film with noise."""
 
 import io
 import struct
@@ -32,7 +32,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def black_png(width: int, height: int, depth: int = 8, colour: int = 0) -> bytes:
-    """A black PNG, made without the pixels in memory at once."""
+    """A black PNG, made without holding all pixels in memory."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     row = bytes(1 + (width * channels * depth + 7) // 8)
     packer = zlib.compressobj(1)

@@ -1,4 +1,4 @@
-"""A small made cohort, for the tests of what learns from cohorts."""
+"""Small synthetic cohorts for tests."""
 
 import json
 from importlib.resources import files
@@ -32,7 +32,7 @@ CONFIG = TrainConfig(
     batch=64,
 )
 
-# Few tasks that hardly learn.
+# A short training of few tasks.
 CHOSEN = ("septic_shock", "sepsis", "diabetes", "length_of_stay", "phenotype")
 SMALL = CONFIG.model_copy(update={"epochs": 1, "members": 3})
 
@@ -42,7 +42,7 @@ def small_cohort(count=240):
 
 
 def make_cohort(count=240, name="made", seed=0):
-    """A third of the patients have an image; diabetes follows the first variable."""
+    """A third of the patients have an image. Diabetes depends on the first variable."""
     draw = np.random.default_rng(seed)
     signal = draw.normal(size=count)
     statistics = draw.normal(size=(count, 3, len(STATISTICS))).astype(np.float32)
@@ -60,9 +60,9 @@ def make_cohort(count=240, name="made", seed=0):
     present = np.ones((count, 4), np.bool_)
     present[:, 3] = draw.random(count) < 0.3
     lengths = draw.integers(1, 9, count)
-    told = np.random.default_rng([seed, 1])
-    hours = told.normal(size=outcomes.shape)
-    years = told.choice(["2014", "2015"], count)
+    generator = np.random.default_rng([seed, 1])
+    hours = generator.normal(size=outcomes.shape)
+    years = generator.choice(["2014", "2015"], count)
     samples = Samples(
         patient=np.array([f"p{i // 2}" for i in range(count)]),
         site=np.array([f"h{i % 20}" for i in range(count)]),
@@ -70,7 +70,7 @@ def make_cohort(count=240, name="made", seed=0):
         landmark=np.full(count, 24, np.float32),
         present=present,
         outcomes=outcomes,
-        groups=np.stack([told.choice(["White", "Black"], count), years], axis=1),
+        groups=np.stack([generator.choice(["White", "Black"], count), years], axis=1),
         charted=np.where(outcomes == 1, hours, np.nan).astype(np.float32),
         masked=np.zeros(count, np.int32),
         tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
@@ -84,7 +84,7 @@ def make_cohort(count=240, name="made", seed=0):
 
 
 def save(cohort, folder):
-    """Writes a cohort as it is, to be read by a command."""
+    """Writes a cohort unchanged, as input of a command."""
     folder.mkdir()
     np.savez(folder / "shard.npz", **vars(cohort.samples))
     (folder / TOKENIZER).write_text(cohort.spec.tokenizer_json, encoding="utf-8")

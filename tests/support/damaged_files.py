@@ -1,4 +1,4 @@
-"""Ways in which a file of a cohort, a checkpoint or a database comes to be damaged."""
+"""Damages files of cohorts, checkpoints and databases."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ _VALUES = st.sampled_from(
 
 
 def damage_file(draw: Any, path: Path) -> None:
-    """Cuts a file, changes bytes of it, takes it away, or puts something else in its place."""
+    """Truncates a file, changes bytes of it, removes it or replaces it."""
     content = path.read_bytes()
     kind = draw(st.sampled_from(["cut", "flip", "other", "gone", "folder", "loop", "double"]))
     if kind in ("cut", "flip"):
@@ -36,7 +36,7 @@ def damage_file(draw: Any, path: Path) -> None:
 
 
 def damage_json(draw: Any, path: Path) -> None:
-    """Takes a value of a JSON document away, or puts another in its place; any depth."""
+    """Removes or replaces a value at any depth of a JSON document."""
     document = json.loads(path.read_bytes())
     at: Any = document
     while True:
@@ -56,7 +56,7 @@ def damage_json(draw: Any, path: Path) -> None:
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """A copy of a folder in the place of an earlier one."""
+    """Copies a folder and replaces an earlier copy."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(folder, to)
     return to

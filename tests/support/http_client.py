@@ -1,4 +1,4 @@
-"""Requests as bytes over a socket, for tests of what HTTP libraries do not send."""
+"""Sends requests as bytes over a socket, also those that HTTP libraries do not send."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ PATIENT = b'{"as_of":"2026-11-23T10:00:00Z","tabular":{"age":71}}'
 
 @dataclass
 class Received:
-    """One answer."""
+    """One response."""
 
     status: int
     headers: dict[str, str]
@@ -41,18 +41,18 @@ class Client:
         return self
 
     def receive(self, method: str = "GET") -> Received:
-        """The next answer. Raises ConnectionError if the connection ends before it is complete."""
+        """The next response. Raises ConnectionError if the connection ends too early."""
         head = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         status = int(head[0].split()[1])
         length = 0 if method == "HEAD" or status < 200 else int(headers.get("content-length", 0))
         while len(self._received) < length:
-            self._more()
+            self._receive_more()
         content, self._received = self._received[:length], self._received[length:]
         return Received(status, headers, content)
 
     def is_closed(self) -> bool:
-        """Waits for the server's end of the connection; False if something else comes."""
+        """Waits until the server closes the connection. False if it sends something instead."""
         try:
             return self._received == b"" and self.socket.recv(1) == b""
         except ConnectionResetError:
@@ -60,11 +60,11 @@ class Client:
 
     def _until(self, end: bytes) -> bytes:
         while end not in self._received:
-            self._more()
-        found, self._received = self._received.split(end, 1)
-        return found
+            self._receive_more()
+        head, self._received = self._received.split(end, 1)
+        return head
 
-    def _more(self) -> None:
+    def _receive_more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise ConnectionError("the connection has ended")
@@ -81,9 +81,9 @@ def connected(url: str, **options: Any) -> Iterator[Client]:
 
 
 def request(line: str, *headers: str, body: bytes = b"") -> bytes:
-    """A request with a Host and, if it has a body, its length."""
-    more = [f"Content-Length: {len(body)}"] if body else []
-    lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, *more]
+    """A request with a Host header and, if it has a body, Content-Length."""
+    length = [f"Content-Length: {len(body)}"] if body else []
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, *length]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 

@@ -1,4 +1,4 @@
-"""`m3h-serve` as a process of its own, for the tests of what others see of it."""
+"""Starts `m3h-serve` in its own process."""
 
 import os
 import resource
@@ -11,10 +11,10 @@ from pathlib import Path
 def start(
     bundle: Path, log: Path, files: int | None = None, **environment: str
 ) -> tuple[subprocess.Popen[str], str]:
-    """On a free port: the process, whose `stderr` reads its log, and its URL.
+    """Starts the service on a free port. Returns the process and its URL.
 
-    `files`: how many it may open. The log goes to a file: a pipe that nobody reads would fill up,
-    and hold the service.
+    `files`: the limit of open files. The log goes to a file, from which `process.stderr` reads: a
+    pipe could fill up and block the service.
     """
     command = [sys.executable, "-c", "from service.cli import app; app()"]
     with log.open("w") as written:

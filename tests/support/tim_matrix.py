@@ -1,4 +1,4 @@
-"""A matrix of some tasks, for the tests of what reads one."""
+"""Task influence matrices for tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from schemas.tim import Tim
 
 
 def made_tim(names: Sequence[str], cells: npt.ArrayLike, half: float = 0.01, **changed: Any) -> Tim:
-    """TIM with these cells [T, T], each within `half`; certain are those that differ from 0 by it.
+    """A TIM with these cells [T, T], NaN where not measured, and intervals of ±`half`.
 
-    NaN: not measured, as on the diagonal.
+    A cell is certain if its absolute value exceeds `half`.
     """
     values = np.array(cells, dtype=np.float64)
     np.fill_diagonal(values, np.nan)
@@ -22,7 +22,7 @@ def made_tim(names: Sequence[str], cells: npt.ArrayLike, half: float = 0.01, **c
 
     count = len(names)
     gain = np.nansum(values, axis=1)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "tasks": tuple(names),
         "sources": tuple(names),
         "matrix": rows(values),
@@ -37,4 +37,4 @@ def made_tim(names: Sequence[str], cells: npt.ArrayLike, half: float = 0.01, **c
         "coalitions": 512,
         "patients": 1591,
     }
-    return Tim(**told | changed)
+    return Tim(**fields | changed)

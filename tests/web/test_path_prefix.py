@@ -59,7 +59,14 @@ def proxy(request, direct, tmp_path_factory):
 
 
 def test_all_routes_work_below_the_prefix(proxy):
-    for path in ("/m3h", "/m3h/", "/m3h/page/app.js", "/m3h/tasks", "/m3h/health/ready"):
+    for path in (
+        "/m3h",
+        "/m3h/",
+        "/m3h/docs",
+        "/m3h/page/app.js",
+        "/m3h/tasks",
+        "/m3h/health/ready",
+    ):
         assert httpx.get(proxy + path).status_code == 200, path
     body = (ROOT / "examples" / "vitals_only.json").read_bytes()
     headers = {"Content-Type": "application/json"}

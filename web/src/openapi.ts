@@ -15,12 +15,14 @@ export interface paths {
         put?: never;
         /**
          * Predict all tasks for one patient
-         * @description Send whatever is known; every part is optional and one must be there.
+         * @description Send the known data of the patient. Every part is optional, but one is required.
          *
-         *     `explain=default`: what each modality contributed to each number, and the five tasks that
-         *     it was drawn from most. `full`: the whole matrix of attention, and the variables that the
-         *     three tasks rest on that stand out most, or the one that `task` names. `none`: no reasons.
-         *     `strict=true` refuses input that would otherwise be ignored and listed in the receipt.
+         *     `explain=default` returns the contribution of each modality to each number, and the five
+         *     tasks with the most attention. `explain=full` also returns the whole attention matrix and
+         *     the most important variables, for the task in `task` or for the three tasks whose
+         *     probability is furthest from their prevalence.
+         *     `explain=none` returns no explanation. `strict=true` refuses input that would otherwise be
+         *     ignored and listed in the receipt.
          */
         post: operations["predict_predict_post"];
         delete?: never;
@@ -40,7 +42,7 @@ export interface paths {
         put?: never;
         /**
          * Predict all tasks for several patients
-         * @description Items keep their order; each is answered by its Answer or by its own Problem.
+         * @description Returns an Answer or a Problem for each item, in the order of the items.
          */
         post: operations["predict_batch_predict_batch_post"];
         delete?: never;
@@ -56,7 +58,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What is predicted */
+        /** The tasks that are predicted */
         get: operations["get_tasks_tasks_get"];
         put?: never;
         post?: never;
@@ -73,7 +75,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What is read */
+        /** The inputs that are read */
         get: operations["get_variables_variables_get"];
         put?: never;
         post?: never;
@@ -90,8 +92,25 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the model is, in figures */
+        /** The model in figures */
         get: operations["get_model_model_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/model-card": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The model card: intended use, training, evaluation and limitations */
+        get: operations["get_model_card_model_card_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -109,28 +128,11 @@ export interface paths {
         };
         /**
          * How learning one task helps another
-         * @description `source` keeps the row of the task that is helped, `top` that row's largest cells.
+         * @description `source` selects the row of the task that is helped, `top` the row's largest cells.
          *
-         *     `Accept: text/csv` gives one line for each cell.
+         *     With `Accept: text/csv` the response has one line per cell.
          */
         get: operations["get_tim_tim_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/model-card": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** What the model is for, how it was made, where it fails */
-        get: operations["get_model_card_model_card_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -146,7 +148,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The process answers */
+        /** Liveness: the process answers */
         get: operations["live_health_live_get"];
         put?: never;
         post?: never;
@@ -164,8 +166,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The model answers as it did when it was made
-         * @description Not verified, or the latest run failed: the golden answers decide.
+         * Readiness: the model gives the golden answers
+         * @description Replays the golden requests if they are not verified or the latest replay failed.
          */
         get: operations["ready_health_ready_get"];
         put?: never;
@@ -183,7 +185,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the service has seen since it started */
+        /** Usage counts since the service started */
         get: operations["get_usage_usage_get"];
         put?: never;
         post?: never;
@@ -412,7 +414,7 @@ export interface components {
         };
         /**
          * Fault
-         * @description One thing that is wrong, at a `pointer` into the body or in a query `parameter`.
+         * @description One error, at a `pointer` into the body or in a query `parameter`.
          */
         Fault: {
             /**
@@ -551,9 +553,9 @@ export interface components {
         };
         /**
          * Model
-         * @description What the model is, in figures: where it comes from, and how it did when it was tested.
+         * @description The model in figures: its origin, its training cohorts and its evaluation.
          *
-         *     `evaluation`: those of the report that its card is written from; empty if there is none.
+         *     `evaluation`: the results behind the model card; empty if the bundle has none.
          */
         Model: {
             /** Name */
@@ -973,7 +975,7 @@ export interface components {
         };
         /**
          * TaskEntry
-         * @description A task: what its number means, what defines its label, what it learnt from.
+         * @description A task: the meaning of its prediction, the definition of its label, its training data.
          */
         TaskEntry: {
             /** Name */
@@ -1092,7 +1094,7 @@ export interface components {
         };
         /**
          * TreatmentEntry
-         * @description A treatment. `units` of its rate; those in `units_per_weight` need `weight_kg` as well.
+         * @description A treatment. `units`: units of its rate; those in `units_per_weight` need `weight_kg`.
          */
         TreatmentEntry: {
             /** Name */
@@ -1140,38 +1142,38 @@ export interface components {
         };
         /**
          * Usage
-         * @description Counts since the service started, of all workers.
+         * @description Counts since the service started, summed over all workers.
          */
         Usage: {
             /**
              * Predictions
-             * @description Predictions answered, each of a batch
+             * @description Number of predictions; each item of a batch counts
              */
             predictions: number;
             /**
              * Requests
-             * @description Requests answered, by HTTP status
+             * @description Number of responses by HTTP status
              */
             requests: {
                 [key: string]: number;
             };
             /**
              * Modalities
-             * @description Predictions whose request had it
+             * @description Number of predictions whose request had the modality
              */
             modalities: {
                 [key: string]: number;
             };
             /**
              * Variables
-             * @description Predictions whose request had a usable value, by variable of the bundle
+             * @description Number of predictions whose request had a usable value of the variable
              */
             variables: {
                 [key: string]: number;
             };
             /**
              * Ignored
-             * @description Input that was not used, by reason
+             * @description Number of ignored inputs by reason
              */
             ignored: {
                 [key: string]: number;
@@ -1193,10 +1195,10 @@ export interface components {
          * VariableEntry
          * @description A variable of `series`.
          *
-         *     `aliases`: other names for it; case, spaces and hyphens of a name do not matter. `moles_only`:
-         *     codes of `loinc` that count in moles only. `units`: UCUM codes, the canonical one first; any
-         *     other UCUM unit of the same dimension is accepted too, as is another spelling of one.
-         *     `typical`: where nearly all patients are, in the canonical unit.
+         *     `aliases`: other accepted names; case, spaces and hyphens are ignored. `moles_only`: codes of
+         *     `loinc` whose unit must be molar. `units`: UCUM codes, the canonical unit first; other UCUM
+         *     units of the same dimension and other spellings are accepted too. `plausible`: a value outside
+         *     counts as missing. `typical`: the range of nearly all patients, in the canonical unit.
          */
         VariableEntry: {
             /** Name */
@@ -1228,7 +1230,7 @@ export interface components {
         };
         /**
          * VariableList
-         * @description Everything that the model reads. `unit_spellings`: examples, with the UCUM code they mean.
+         * @description All inputs of the model. `unit_spellings`: accepted spellings and their UCUM codes.
          */
         VariableList: {
             /** Variables */
@@ -1437,7 +1439,7 @@ export interface components {
         };
         /**
          * Batch
-         * @description Several patients.
+         * @description The payloads of several patients.
          */
         Batch: {
             /** Items */
@@ -1461,9 +1463,9 @@ export interface operations {
                 strict?: boolean;
             };
             header?: {
-                /** @description Bulk never delays urgent; default: urgent for one */
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
                 "M3H-Priority"?: ("urgent" | "bulk") | null;
-                /** @description Milliseconds after which the answer is of no use */
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
                 "M3H-Deadline-Ms"?: number | null;
             };
             path?: never;
@@ -1471,6 +1473,36 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "as_of": "2026-11-23T10:00:00Z",
+                 *       "tabular": {
+                 *         "age": 71,
+                 *         "sex": "female"
+                 *       },
+                 *       "series": [
+                 *         {
+                 *           "variable": "heart_rate",
+                 *           "unit": "/min",
+                 *           "times": [
+                 *             "2026-11-23T08:45:00Z",
+                 *             "2026-11-23T09:45:00Z"
+                 *           ],
+                 *           "values": [
+                 *             103,
+                 *             118
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "notes": [
+                 *         {
+                 *           "kind": "admission",
+                 *           "time": "2026-11-22T10:00:00Z",
+                 *           "text": "Fever and confusion since yesterday."
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Payload"];
             };
         };
@@ -1481,15 +1513,131 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "schema_version": "1",
+                     *       "id": "3eeadff6-c93b-4170-9494-7753bee9061a",
+                     *       "model": {
+                     *         "name": "m3h-open",
+                     *         "version": "1.0.0",
+                     *         "digest": "0000000000000000000000000000000000000000000000000000000000000000"
+                     *       },
+                     *       "predictions": [
+                     *         {
+                     *           "task": "pneumonia",
+                     *           "display": "Pneumonia",
+                     *           "department": "Infectious disease",
+                     *           "kind": "binary",
+                     *           "means": "Probability that pneumonia is coded at any time in this hospital stay.",
+                     *           "based_on": [
+                     *             "tabular",
+                     *             "series",
+                     *             "notes"
+                     *           ],
+                     *           "prevalence": 0.157,
+                     *           "probability": 0.31,
+                     *           "interval": {
+                     *             "low": 0.24,
+                     *             "high": 0.35
+                     *           },
+                     *           "set": [
+                     *             "yes",
+                     *             "no"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "receipt": {
+                     *         "modalities": {
+                     *           "tabular": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.12
+                     *           },
+                     *           "series": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.4
+                     *           },
+                     *           "notes": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.31
+                     *           },
+                     *           "image": {
+                     *             "status": "absent",
+                     *             "hidden_from": []
+                     *           }
+                     *         },
+                     *         "used": [
+                     *           {
+                     *             "variable": "heart_rate",
+                     *             "unit": "/min",
+                     *             "observations": 2
+                     *           }
+                     *         ],
+                     *         "treatments": [],
+                     *         "converted": [],
+                     *         "read_as": [],
+                     *         "merged": [],
+                     *         "ignored": [],
+                     *         "warnings": []
+                     *       },
+                     *       "explanation": {
+                     *         "attention": [
+                     *           {
+                     *             "task": "pneumonia",
+                     *             "own": 0.67,
+                     *             "drawn_from": [
+                     *               {
+                     *                 "task": "sepsis",
+                     *                 "weight": 0.02
+                     *               }
+                     *             ]
+                     *           }
+                     *         ],
+                     *         "modalities": {
+                     *           "pneumonia": {
+                     *             "baseline": 0.157,
+                     *             "tabular": 0.02,
+                     *             "series": 0.05,
+                     *             "notes": 0.08,
+                     *             "image": 0
+                     *           }
+                     *         }
+                     *       },
+                     *       "timing_ms": {
+                     *         "queue": 0.1,
+                     *         "parse": 0.3,
+                     *         "features": 1.5,
+                     *         "model": 12,
+                     *         "respond": 2.8
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Answer"];
                 };
             };
-            /** @description The body is no JSON */
+            /** @description The body is not JSON */
             400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-json",
+                     *       "title": "Not JSON",
+                     *       "status": 400,
+                     *       "detail": "the body cannot be parsed as JSON",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "",
+                     *           "rule": "json",
+                     *           "detail": "is not JSON"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1499,6 +1647,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:too-slow",
+                     *       "title": "Request timeout",
+                     *       "status": 408,
+                     *       "detail": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1508,6 +1664,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:body-too-large",
+                     *       "title": "Body too large",
+                     *       "status": 413,
+                     *       "detail": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1517,42 +1681,89 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unsupported-media-type",
+                     *       "title": "Unsupported media type",
+                     *       "status": 415,
+                     *       "detail": "the body must be application/json in UTF-8 without a content coding"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A rule is not kept; `errors` says where and which */
+            /** @description The request breaks a rule; `errors` lists each location and rule */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error of the service */
+            /** @description Internal error */
             500: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unexpected",
+                     *       "title": "Unexpected error",
+                     *       "status": 500,
+                     *       "detail": "the service has an internal error; its log has details under the X-Request-ID"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not ready, or too busy; `Retry-After` says when to try again */
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
             503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It cannot be answered in time */
+            /** @description The deadline cannot be met */
             504: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:late",
+                     *       "title": "Too late",
+                     *       "status": 504,
+                     *       "detail": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1567,9 +1778,9 @@ export interface operations {
                 strict?: boolean;
             };
             header?: {
-                /** @description Bulk never delays urgent; default: urgent for one */
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
                 "M3H-Priority"?: ("urgent" | "bulk") | null;
-                /** @description Milliseconds after which the answer is of no use */
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
                 "M3H-Deadline-Ms"?: number | null;
             };
             path?: never;
@@ -1577,6 +1788,43 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "items": [
+                 *         {
+                 *           "as_of": "2026-11-23T10:00:00Z",
+                 *           "tabular": {
+                 *             "age": 71,
+                 *             "sex": "female"
+                 *           },
+                 *           "series": [
+                 *             {
+                 *               "variable": "heart_rate",
+                 *               "unit": "/min",
+                 *               "times": [
+                 *                 "2026-11-23T08:45:00Z",
+                 *                 "2026-11-23T09:45:00Z"
+                 *               ],
+                 *               "values": [
+                 *                 103,
+                 *                 118
+                 *               ]
+                 *             }
+                 *           ],
+                 *           "notes": [
+                 *             {
+                 *               "kind": "admission",
+                 *               "time": "2026-11-22T10:00:00Z",
+                 *               "text": "Fever and confusion since yesterday."
+                 *             }
+                 *           ]
+                 *         },
+                 *         {
+                 *           "as_of": "2026-11-23T10:00:00Z"
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Batch"];
             };
         };
@@ -1587,15 +1835,148 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "schema_version": "1",
+                     *           "id": "3eeadff6-c93b-4170-9494-7753bee9061a",
+                     *           "model": {
+                     *             "name": "m3h-open",
+                     *             "version": "1.0.0",
+                     *             "digest": "0000000000000000000000000000000000000000000000000000000000000000"
+                     *           },
+                     *           "predictions": [
+                     *             {
+                     *               "task": "pneumonia",
+                     *               "display": "Pneumonia",
+                     *               "department": "Infectious disease",
+                     *               "kind": "binary",
+                     *               "means": "Probability that pneumonia is coded at any time in this hospital stay.",
+                     *               "based_on": [
+                     *                 "tabular",
+                     *                 "series",
+                     *                 "notes"
+                     *               ],
+                     *               "prevalence": 0.157,
+                     *               "probability": 0.31,
+                     *               "interval": {
+                     *                 "low": 0.24,
+                     *                 "high": 0.35
+                     *               },
+                     *               "set": [
+                     *                 "yes",
+                     *                 "no"
+                     *               ]
+                     *             }
+                     *           ],
+                     *           "receipt": {
+                     *             "modalities": {
+                     *               "tabular": {
+                     *                 "status": "used",
+                     *                 "hidden_from": [],
+                     *                 "unusual": 0.12
+                     *               },
+                     *               "series": {
+                     *                 "status": "used",
+                     *                 "hidden_from": [],
+                     *                 "unusual": 0.4
+                     *               },
+                     *               "notes": {
+                     *                 "status": "used",
+                     *                 "hidden_from": [],
+                     *                 "unusual": 0.31
+                     *               },
+                     *               "image": {
+                     *                 "status": "absent",
+                     *                 "hidden_from": []
+                     *               }
+                     *             },
+                     *             "used": [
+                     *               {
+                     *                 "variable": "heart_rate",
+                     *                 "unit": "/min",
+                     *                 "observations": 2
+                     *               }
+                     *             ],
+                     *             "treatments": [],
+                     *             "converted": [],
+                     *             "read_as": [],
+                     *             "merged": [],
+                     *             "ignored": [],
+                     *             "warnings": []
+                     *           },
+                     *           "explanation": {
+                     *             "attention": [
+                     *               {
+                     *                 "task": "pneumonia",
+                     *                 "own": 0.67,
+                     *                 "drawn_from": [
+                     *                   {
+                     *                     "task": "sepsis",
+                     *                     "weight": 0.02
+                     *                   }
+                     *                 ]
+                     *               }
+                     *             ],
+                     *             "modalities": {
+                     *               "pneumonia": {
+                     *                 "baseline": 0.157,
+                     *                 "tabular": 0.02,
+                     *                 "series": 0.05,
+                     *                 "notes": 0.08,
+                     *                 "image": 0
+                     *               }
+                     *             }
+                     *           },
+                     *           "timing_ms": {
+                     *             "queue": 0.1,
+                     *             "parse": 0.3,
+                     *             "features": 1.5,
+                     *             "model": 12,
+                     *             "respond": 2.8
+                     *           }
+                     *         },
+                     *         {
+                     *           "type": "urn:m3h:problem:invalid-payload",
+                     *           "title": "Invalid payload",
+                     *           "status": 422,
+                     *           "detail": "the body breaks the rules that the errors name",
+                     *           "errors": [
+                     *             {
+                     *               "pointer": "",
+                     *               "rule": "not_empty",
+                     *               "detail": "needs at least one input"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["BatchAnswer"];
                 };
             };
-            /** @description The body is no JSON */
+            /** @description The body is not JSON */
             400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-json",
+                     *       "title": "Not JSON",
+                     *       "status": 400,
+                     *       "detail": "the body cannot be parsed as JSON",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "",
+                     *           "rule": "json",
+                     *           "detail": "is not JSON"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1605,6 +1986,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:too-slow",
+                     *       "title": "Request timeout",
+                     *       "status": 408,
+                     *       "detail": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1614,6 +2003,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:body-too-large",
+                     *       "title": "Body too large",
+                     *       "status": 413,
+                     *       "detail": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1623,42 +2020,89 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unsupported-media-type",
+                     *       "title": "Unsupported media type",
+                     *       "status": 415,
+                     *       "detail": "the body must be application/json in UTF-8 without a content coding"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description A rule is not kept; `errors` says where and which */
+            /** @description The request breaks a rule; `errors` lists each location and rule */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description An error of the service */
+            /** @description Internal error */
             500: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unexpected",
+                     *       "title": "Unexpected error",
+                     *       "status": 500,
+                     *       "detail": "the service has an internal error; its log has details under the X-Request-ID"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not ready, or too busy; `Retry-After` says when to try again */
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
             503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description It cannot be answered in time */
+            /** @description The deadline cannot be met */
             504: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:late",
+                     *       "title": "Too late",
+                     *       "status": 504,
+                     *       "detail": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1679,6 +2123,57 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "tasks": [
+                     *         {
+                     *           "name": "hypertension",
+                     *           "display": "Hypertension",
+                     *           "department": "Cardiology",
+                     *           "kind": "binary",
+                     *           "means": "Probability that hypertension is coded at any time in this hospital stay.",
+                     *           "classes": [],
+                     *           "coding": [
+                     *             {
+                     *               "system": "http://snomed.info/sct",
+                     *               "code": "38341003",
+                     *               "display": "Hypertensive disorder"
+                     *             }
+                     *           ],
+                     *           "icd9_prefixes": [
+                     *             "401",
+                     *             "402",
+                     *             "403",
+                     *             "404",
+                     *             "405"
+                     *           ],
+                     *           "icd10_prefixes": [
+                     *             "I10",
+                     *             "I11",
+                     *             "I12",
+                     *             "I13",
+                     *             "I15",
+                     *             "I16"
+                     *           ],
+                     *           "icd10_excluded": [],
+                     *           "seen": [
+                     *             "tabular",
+                     *             "series",
+                     *             "notes"
+                     *           ],
+                     *           "labels": {
+                     *             "tabular": 1643,
+                     *             "series": 1643,
+                     *             "notes": 1640,
+                     *             "image": 0
+                     *           },
+                     *           "positives": 258,
+                     *           "prevalence": 0.14735177159309387,
+                     *           "phenotypes": []
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["TaskList"];
                 };
             };
@@ -1699,6 +2194,92 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "variables": [
+                     *         {
+                     *           "name": "heart_rate",
+                     *           "display": "Heart rate",
+                     *           "aliases": [
+                     *             "hr",
+                     *             "pulse",
+                     *             "pulse rate"
+                     *           ],
+                     *           "loinc": [
+                     *             "8867-4",
+                     *             "8889-8",
+                     *             "8890-6",
+                     *             "8891-4",
+                     *             "8892-2",
+                     *             "8893-0",
+                     *             "40443-4",
+                     *             "60978-4",
+                     *             "68999-2",
+                     *             "69000-8",
+                     *             "69001-6",
+                     *             "76282-3",
+                     *             "76476-1",
+                     *             "76477-9"
+                     *           ],
+                     *           "moles_only": [],
+                     *           "units": [
+                     *             "/min"
+                     *           ],
+                     *           "unit_required": true,
+                     *           "plausible": [
+                     *             0,
+                     *             350
+                     *           ],
+                     *           "typical": [
+                     *             20,
+                     *             250
+                     *           ],
+                     *           "aggregate": "level"
+                     *         }
+                     *       ],
+                     *       "treatments": [
+                     *         {
+                     *           "name": "norepinephrine",
+                     *           "display": "Norepinephrine",
+                     *           "units": [
+                     *             "ug/kg/min",
+                     *             "mg/kg/min",
+                     *             "ug/kg/h",
+                     *             "mg/kg/h",
+                     *             "ng/kg/min",
+                     *             "ug/min",
+                     *             "ug/h",
+                     *             "mg/min",
+                     *             "mg/h"
+                     *           ],
+                     *           "units_per_weight": [
+                     *             "ug/min",
+                     *             "ug/h",
+                     *             "mg/min",
+                     *             "mg/h"
+                     *           ],
+                     *           "plausible": [
+                     *             0,
+                     *             10
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "categories": {
+                     *         "sex": [
+                     *           "female",
+                     *           "male"
+                     *         ]
+                     *       },
+                     *       "unit_spellings": {
+                     *         "% of hemoglobin": "%"
+                     *       },
+                     *       "window_hours": 48,
+                     *       "trained_hours": [
+                     *         6,
+                     *         48
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["VariableList"];
                 };
             };
@@ -1719,51 +2300,57 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "name": "m3h-open",
+                     *       "version": "1.0.0",
+                     *       "digest": "9d97ef4ddd150e32a1881c116ae130c39975054ef810f4a14a325383b9a6105e",
+                     *       "created": "2026-11-25",
+                     *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --tuned docs/tuned.json --out runs/m3h-open",
+                     *       "network": {
+                     *         "members": 8,
+                     *         "attention": "balanced",
+                     *         "width": 256
+                     *       },
+                     *       "trained_hours": [
+                     *         6,
+                     *         48
+                     *       ],
+                     *       "cohorts": [
+                     *         {
+                     *           "name": "eicu",
+                     *           "patients": 1751,
+                     *           "samples": 6891,
+                     *           "landmarks_hours": [
+                     *             6,
+                     *             12,
+                     *             24,
+                     *             48
+                     *           ],
+                     *           "log_odds_offset": {},
+                     *           "with_notes_and_image": 0,
+                     *           "source": "eICU Collaborative Research Database Demo 2.0.1 (PhysioNet) and its hourly grid, as made by YAIB; Open Database License 1.0 (ODbL)",
+                     *           "digest": "250f10c0dc40db1133fde7986cef336d6e1cf0ed1d26ba35a5ed0848c237934a"
+                     *         },
+                     *         {
+                     *           "name": "nih_cxr",
+                     *           "patients": 672,
+                     *           "samples": 976,
+                     *           "landmarks_hours": [],
+                     *           "log_odds_offset": {
+                     *             "copd": -2.4674901670105784,
+                     *             "pleural_effusion": 1.2841101944555344,
+                     *             "pneumonia": 1.674543106958967
+                     *           },
+                     *           "with_notes_and_image": 0,
+                     *           "source": "ChestX-ray14 (Wang et al., CVPR 2017), provided by the NIH Clinical Center; no restrictions on use, attribution required",
+                     *           "digest": "2f163af78e8aaf9c4e50caecdc75e308a3f80fe17829fa28ad22549da12a7412"
+                     *         }
+                     *       ],
+                     *       "evaluation": {}
+                     *     }
+                     */
                     "application/json": components["schemas"]["Model"];
-                };
-            };
-        };
-    };
-    get_tim_tim_get: {
-        parameters: {
-            query?: {
-                /** @description The task that is helped: its row alone */
-                source?: string | null;
-                /** @description Of that row the largest cells by absolute value */
-                top?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description As the bundle has it */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Tim"];
-                    "text/csv": unknown;
-                };
-            };
-            /** @description Not in this bundle */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description A rule is not kept; `errors` says where and which */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -1777,21 +2364,170 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description As the bundle has it */
+            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/markdown": unknown;
+                    /** @example # m3h-open */
+                    "text/markdown": string;
                 };
             };
-            /** @description Not in this bundle */
+            /** @description The served bundle does not have it */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-in-bundle",
+                     *       "title": "No TIM",
+                     *       "status": 404,
+                     *       "detail": "the served bundle has no TIM"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_tim_tim_get: {
+        parameters: {
+            query?: {
+                /** @description Return only the row of this task */
+                source?: string | null;
+                /** @description Return only the cells of the row with the largest absolute value */
+                top?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "definition": "A cell of the matrix says how much learning the task of its column helps the task of its row (the source): the Shapley value of the one in the game whose worth is the other's metric on hospitals held out, when both are learned together with any of the remaining tasks (arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype the share of the variance of standardised vital signs and laboratory values that lies between the clusters. A row adds up to multitask_gain: what learning all tasks together brings that task, over learning it alone, with the models that were trained for this matrix, one network each. lower and upper hold the cell, gain_lower and gain_upper the gain, with 95 % confidence, by chance in the coalitions that were drawn, in the seeds, and in the patients that were tested. certain marks the cells that are not 0 at a false discovery rate of 5 %. null: not measured, as on the diagonal. It says what networks learned from these data, not which disease causes which.",
+                     *       "tasks": [
+                     *         "hyperlipidemia",
+                     *         "dementia_or_delirium"
+                     *       ],
+                     *       "sources": [
+                     *         "hypertension"
+                     *       ],
+                     *       "matrix": [
+                     *         [
+                     *           -0.009896,
+                     *           0.009214
+                     *         ]
+                     *       ],
+                     *       "lower": [
+                     *         [
+                     *           -0.018681,
+                     *           -0.000384
+                     *         ]
+                     *       ],
+                     *       "upper": [
+                     *         [
+                     *           -0.00111,
+                     *           0.018812
+                     *         ]
+                     *       ],
+                     *       "certain": [
+                     *         [
+                     *           false,
+                     *           false
+                     *         ]
+                     *       ],
+                     *       "multitask_gain": [
+                     *         -0.010358
+                     *       ],
+                     *       "gain_lower": [
+                     *         -0.027755
+                     *       ],
+                     *       "gain_upper": [
+                     *         0.007039
+                     *       ],
+                     *       "metric": [
+                     *         "AUROC"
+                     *       ],
+                     *       "mean_attention": [
+                     *         [
+                     *           0.003739,
+                     *           0.00527
+                     *         ]
+                     *       ],
+                     *       "halves": {
+                     *         "value": 0.053169321011573505,
+                     *         "lower": 0.006697493282193026,
+                     *         "upper": 0.10265899250316556
+                     *       },
+                     *       "attention_agreement": {
+                     *         "value": -0.034852832157271904,
+                     *         "lower": -0.08472112586145356,
+                     *         "upper": 0.010567907251311057
+                     *       },
+                     *       "coalitions": 512,
+                     *       "patients": 1315,
+                     *       "cohort": "250f10c0dc40db1133fde7986cef336d6e1cf0ed1d26ba35a5ed0848c237934a",
+                     *       "command": "m3h-model tim runs/m3h-open --cohort runs/eicu --work runs/tim"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Tim"];
+                    /**
+                     * @example source,task,metric,tim,lower,upper,certain,bundle
+                     *     hypertension,hyperlipidemia,AUROC,-0.009896,-0.018681,-0.00111,False,
+                     *     hypertension,dementia_or_delirium,AUROC,0.009214,-0.000384,0.018812,False,
+                     */
+                    "text/csv": string;
+                };
+            };
+            /** @description The served bundle does not have it */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-in-bundle",
+                     *       "title": "No TIM",
+                     *       "status": 404,
+                     *       "detail": "the served bundle has no TIM"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request breaks a rule; `errors` lists each location and rule */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1812,6 +2548,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "live"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -1834,17 +2575,30 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "ready"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
                 };
             };
-            /** @description Not ready, or too busy; `Retry-After` says when to try again */
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
             503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -1865,6 +2619,27 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "predictions": 120,
+                     *       "requests": {
+                     *         "200": 118,
+                     *         "422": 2
+                     *       },
+                     *       "modalities": {
+                     *         "tabular": 120,
+                     *         "series": 110,
+                     *         "notes": 80,
+                     *         "image": 15
+                     *       },
+                     *       "variables": {
+                     *         "heart_rate": 108
+                     *       },
+                     *       "ignored": {
+                     *         "unknown_unit": 3
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["Usage"];
                 };
             };
@@ -1884,7 +2659,14 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    /**
+                     * @example # HELP m3h_predictions_total Number of predictions; each item of a batch counts
+                     *     # TYPE m3h_predictions_total counter
+                     *     m3h_predictions_total 120.0
+                     */
+                    "text/plain": string;
+                };
             };
         };
     };

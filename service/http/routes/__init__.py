@@ -1,1 +1,1 @@
-"""Routes of the HTTP interface, and the documents that they return."""
+"""The routes of the HTTP interface."""

@@ -1,21 +1,26 @@
-"""What a bundle can predict and what it reads, for whoever writes a client."""
+"""Metadata of the bundle: `GET /tasks`, `/variables`, `/model` and `/model-card`."""
 
 from typing import Any
 
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from schemas.manifest import Cohort, Manifest, Phenotype, Recalibration, Reduction
 from schemas.response import Modality
 from schemas.tasks import Coding, Kind
 from schemas.variables import Treatment, Variable, load_spellings
+from service.http import openapi, problems
+from service.http.request_parsing import StrictRoute
+from service.http.static_response import MARKDOWN, StaticResponse
+from service.runtime.bundle import Bundle
 
 
-class _Entry(BaseModel):
+class _Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TaskEntry(_Entry):
-    """A task: what its number means, what defines its label, what it learnt from."""
+class TaskEntry(_Metadata):
+    """A task: the meaning of its prediction, the definition of its label, its training data."""
 
     name: str
     display: str
@@ -37,14 +42,14 @@ class TaskEntry(_Entry):
     phenotypes: tuple[Phenotype, ...]
 
 
-class TaskList(_Entry):
+class TaskList(_Metadata):
     tasks: tuple[TaskEntry, ...]
 
 
-class Model(_Entry):
-    """What the model is, in figures: where it comes from, and how it did when it was tested.
+class Model(_Metadata):
+    """The model in figures: its origin, its training cohorts and its evaluation.
 
-    `evaluation`: those of the report that its card is written from; empty if there is none.
+    `evaluation`: the results behind the model card; empty if the bundle has none.
     """
 
     name: str
@@ -60,13 +65,13 @@ class Model(_Entry):
     evaluation: dict[str, Any]
 
 
-class VariableEntry(_Entry):
+class VariableEntry(_Metadata):
     """A variable of `series`.
 
-    `aliases`: other names for it; case, spaces and hyphens of a name do not matter. `moles_only`:
-    codes of `loinc` that count in moles only. `units`: UCUM codes, the canonical one first; any
-    other UCUM unit of the same dimension is accepted too, as is another spelling of one.
-    `typical`: where nearly all patients are, in the canonical unit.
+    `aliases`: other accepted names; case, spaces and hyphens are ignored. `moles_only`: codes of
+    `loinc` whose unit must be molar. `units`: UCUM codes, the canonical unit first; other UCUM
+    units of the same dimension and other spellings are accepted too. `plausible`: a value outside
+    counts as missing. `typical`: the range of nearly all patients, in the canonical unit.
     """
 
     name: str
@@ -81,8 +86,8 @@ class VariableEntry(_Entry):
     aggregate: str
 
 
-class TreatmentEntry(_Entry):
-    """A treatment. `units` of its rate; those in `units_per_weight` need `weight_kg` as well."""
+class TreatmentEntry(_Metadata):
+    """A treatment. `units`: units of its rate; those in `units_per_weight` need `weight_kg`."""
 
     name: str
     display: str
@@ -91,8 +96,8 @@ class TreatmentEntry(_Entry):
     plausible: tuple[float, float] | None = None
 
 
-class VariableList(_Entry):
-    """Everything that the model reads. `unit_spellings`: examples, with the UCUM code they mean."""
+class VariableList(_Metadata):
+    """All inputs of the model. `unit_spellings`: accepted spellings and their UCUM codes."""
 
     variables: tuple[VariableEntry, ...]
     treatments: tuple[TreatmentEntry, ...]
@@ -102,12 +107,72 @@ class VariableList(_Entry):
     trained_hours: tuple[float, float]
 
 
-def tasks(manifest: Manifest) -> TaskList:
-    shared = TaskEntry.model_fields.keys()
+def routes(bundle: Bundle) -> APIRouter:
+    router = APIRouter(tags=["model"], route_class=StrictRoute)
+    all_tasks, all_variables = task_list(bundle.manifest), variable_list(bundle.manifest)
+    facts = model_metadata(bundle.manifest, bundle.digest)
+    tasks, variables, model = map(StaticResponse.from_model, (all_tasks, all_variables, facts))
+    card = None if bundle.model_card is None else StaticResponse(bundle.model_card, MARKDOWN)
+
+    @router.get(
+        "/tasks",
+        summary="The tasks that are predicted",
+        response_model=TaskList,
+        responses=openapi.example(_shortened(all_tasks)),
+    )
+    async def get_tasks(request: Request) -> Response:
+        return tasks.response(request)
+
+    @router.get(
+        "/variables",
+        summary="The inputs that are read",
+        response_model=VariableList,
+        responses=openapi.example(_shortened(all_variables)),
+    )
+    async def get_variables(request: Request) -> Response:
+        return variables.response(request)
+
+    @router.get(
+        "/model",
+        summary="The model in figures",
+        response_model=Model,
+        responses=openapi.example(facts.model_copy(update={"evaluation": {}})),
+    )
+    async def get_model(request: Request) -> Response:
+        return model.response(request)
+
+    @router.get(
+        "/model-card",
+        summary="The model card: intended use, training, evaluation and limitations",
+        response_class=Response,
+        responses=openapi.text(MARKDOWN, f"# {bundle.manifest.name}\n") | openapi.problems(404),
+    )
+    async def get_model_card(request: Request) -> Response:
+        if card is None:
+            raise problems.not_in_bundle("model card")
+        return card.response(request)
+
+    return router
+
+
+def _shortened(metadata: TaskList | VariableList) -> dict[str, Any]:
+    """The document with the first entry of each of its lists and mappings."""
+
+    def first(value: Any) -> Any:
+        if isinstance(value, dict):
+            return dict([*value.items()][:1])
+        return value[:1] if isinstance(value, list) and isinstance(value[0], dict) else value
+
+    document = metadata.model_dump(mode="json", exclude_none=True)
+    return {name: first(value) for name, value in document.items()}
+
+
+def task_list(manifest: Manifest) -> TaskList:
+    fields = TaskEntry.model_fields.keys()
     return TaskList(
         tasks=tuple(
             TaskEntry.model_validate(
-                {k: v for k, v in (*facts.task, *facts) if k in shared}
+                {k: v for k, v in (*facts.task, *facts) if k in fields}
                 | {"phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else ()}
             )
             for facts in manifest.tasks
@@ -115,17 +180,16 @@ def tasks(manifest: Manifest) -> TaskList:
     )
 
 
-def model(manifest: Manifest, digest: str) -> Model:
-    shared = Model.model_fields.keys()
-    fields = {name: value for name, value in manifest if name in shared}
-    return Model.model_validate(fields | {"digest": digest})
+def model_metadata(manifest: Manifest, digest: str) -> Model:
+    values = {name: value for name, value in manifest if name in Model.model_fields}
+    return Model.model_validate(values | {"digest": digest})
 
 
-def variables(manifest: Manifest) -> VariableList:
+def variable_list(manifest: Manifest) -> VariableList:
     spec = manifest.spec
     return VariableList(
-        variables=tuple(map(_variable, spec.known)),
-        treatments=tuple(map(_treatment, spec.treatments)),
+        variables=tuple(map(_variable_entry, spec.known)),
+        treatments=tuple(map(_treatment_entry, spec.treatments)),
         categories=spec.categories,
         unit_spellings=load_spellings() | spec.spellings,
         window_hours=spec.window_hours,
@@ -133,26 +197,26 @@ def variables(manifest: Manifest) -> VariableList:
     )
 
 
-def _variable(known: Variable) -> VariableEntry:
+def _variable_entry(variable: Variable) -> VariableEntry:
     return VariableEntry(
-        name=known.name,
-        display=known.display,
-        aliases=known.aliases,
-        loinc=known.loinc,
-        moles_only=known.moles_only,
-        units=known.accepted,
-        unit_required=not known.dimensionless,
-        plausible=known.plausible,
-        typical=known.typical,
-        aggregate=known.aggregate,
+        name=variable.name,
+        display=variable.display,
+        aliases=variable.aliases,
+        loinc=variable.loinc,
+        moles_only=variable.moles_only,
+        units=variable.accepted,
+        unit_required=not variable.dimensionless,
+        plausible=variable.plausible,
+        typical=variable.typical,
+        aggregate=variable.aggregate,
     )
 
 
-def _treatment(known: Treatment) -> TreatmentEntry:
+def _treatment_entry(treatment: Treatment) -> TreatmentEntry:
     return TreatmentEntry(
-        name=known.name,
-        display=known.display,
-        units=known.accepted,
-        units_per_weight=tuple(known.units_per_weight),
-        plausible=known.plausible,
+        name=treatment.name,
+        display=treatment.display,
+        units=treatment.accepted,
+        units_per_weight=tuple(treatment.units_per_weight),
+        plausible=treatment.plausible,
     )

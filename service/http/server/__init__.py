@@ -1,1 +1,1 @@
-"""The HTTP server of one worker: sockets, connections, limits, draining."""
+"""The HTTP server of a worker: sockets, connections, limits, draining."""

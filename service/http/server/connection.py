@@ -1,48 +1,44 @@
-"""One HTTP/1.1 connection: uvicorn's httptools protocol with limits of size and of time.
+"""One HTTP/1.1 connection: uvicorn's httptools protocol with limits of size and time.
 
-A client that sends too much, too slowly, or does not read its answer costs bounded memory for a
-bounded time. A connection has one request at a time: what is pipelined behind it waits unparsed,
-and nothing more is read. Checks that need a clock are made by `HttpServer`, which calls `check`.
+A client that sends too much, sends too slowly or does not read its response uses bounded memory
+for a bounded time. A connection processes one request at a time: pipelined requests wait unparsed,
+and reading is paused meanwhile. `HttpServer` calls `check` at intervals to enforce time limits.
 """
 
 import asyncio
 import math
 import urllib.parse
-import uuid
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.http import problems
 from service.http.allowed_hosts import AllowedHosts
-from service.http.problems import Refused
-from service.http.server.refused_connections import Reason, Refusals
+from service.http.probe_paths import LIVE, READY
+from service.http.problems import ProblemError
+from service.http.server.cycle import ContinueCycle, Cycle, raw_response
+from service.http.server.refused_connections import Reason, RefusedConnections
+from service.http.server.request_head import HEAD_END, strip_prefix, without_upgrade
 from service.settings import Settings
 
 MAX_TARGET_BYTES = 8 * 2**10
 MAX_HEADERS = 100
-LINGER_SECONDS = 2.0  # in which a client can still read why it was refused
-GRACE_SECONDS = 1.0  # in which a new connection is not closed to make room for another one
-STEP_BYTES = 64 * 2**10  # of an answer that a client must read in each M3H_WRITE_SECONDS
-ALWAYS_ANSWERED = ("/health/live", "/health/ready")  # also beyond M3H_MAX_CONNECTIONS
-_END = b"\r\n\r\n"
-_UNUSED = (b"upgrade", b"http2-settings")  # of an upgrade that is not taken
+LINGER_SECONDS = 2.0  # how long a refused client can still read its response
+GRACE_SECONDS = 1.0  # how long a new connection is not closed in favour of another one
+MIN_READ_BYTES = 64 * 2**10  # that a client must read of a response in each M3H_WRITE_SECONDS
+_ALWAYS_ANSWERED = (LIVE, READY)  # even above M3H_MAX_CONNECTIONS
 
-# silent: nothing was ever sent. idle: between two requests. unread: answered before its body came.
+# silent: nothing has been received yet. idle: between two requests. unread: the response has been
+# sent before the whole body was received.
 State = Literal["silent", "idle", "head", "body", "answering", "unread", "closing"]
 
 
 class Connection(HttpToolsProtocol):
-    """`over_limit`: only health probes are answered."""
+    """One connection. `over_limit`: only health probes are answered."""
 
     def __init__(
         self,
@@ -53,101 +49,101 @@ class Connection(HttpToolsProtocol):
         *,
         settings: Settings,
         hosts: AllowedHosts,
-        refusals: Refusals,
+        refused: RefusedConnections,
         over_limit: bool = False,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._settings, self._hosts, self._refusals = settings, hosts, refusals
+        self._settings, self._hosts, self._refused = settings, hosts, refused
         self._over_limit = over_limit
         self._max_head_bytes = settings.max_header_bytes
         self.state: State = "silent"
-        self._until = self.loop.time() + settings.head_seconds
-        self._waiting = b""  # bytes of the next requests
+        self._deadline = self.loop.time() + settings.head_seconds
+        self._pipelined = b""  # unparsed bytes of the next requests
         self._host: bytes | None = None
         self._head_bytes = 0
-        self._body_left = 0  # by Content-Length
-        self._drained = 0  # bytes of a body that nobody wants any more
-        # Bytes received since a message began or a byte of a body came: of a head that goes on and
-        # on, of chunk extensions, of trailers, of empty lines.
+        self._body_left = 0  # bytes, by Content-Length
+        self._discarded = 0  # bytes of a body received after the response
+        # Bytes received since the start of a message or the last byte of a body: long heads, chunk
+        # extensions, trailers, empty lines.
         self._without_progress = 0
         self._progress = False
-        self._fault: tuple[Reason, Refused] | None = None
-        self._unsent, self._unsent_until = 0, math.inf
+        self._error: tuple[Reason, ProblemError] | None = None
+        self._unsent, self._write_deadline = 0, math.inf
 
-    # ---- what the server asks ------------------------------------------------------------------
+    # ---- called by the server --------------------------------------------------------------------
 
     def is_replaceable(self, now: float) -> bool:
-        """No request is lost if the connection is closed, or none has come for a while."""
+        """Whether closing the connection loses no request, or none has arrived for a while."""
         if self.state in ("silent", "head"):
-            return now - (self._until - self._settings.head_seconds) > GRACE_SECONDS
+            return now - (self._deadline - self._settings.head_seconds) > GRACE_SECONDS
         return self.state in ("idle", "unread", "closing")
 
     @property
-    def ends_at(self) -> float:
-        """When its time is over, by the clock of the event loop."""
-        return self._until
+    def deadline(self) -> float:
+        """The end of its time limit, by the clock of the event loop."""
+        return self._deadline
 
     def drop(self) -> None:
-        """Makes room for another connection."""
+        """Closes the connection to make room for another one."""
         self.connections.discard(self)
         self.transport.abort()
 
     def check(self, now: float) -> None:
-        """Ends what has taken too long. To be called several times a second."""
-        if self._answer_not_read(now):
-            self._refusals.add("answer_not_read")
+        """Enforces the time limits. Call it several times a second."""
+        if self._is_read_too_slowly(now):
+            self._refused.add("answer_not_read")
             self.transport.abort()
-        elif now >= self._until:
-            self._time_is_over()
+        elif now >= self._deadline:
+            self._time_out()
 
-    def _answer_not_read(self, now: float) -> bool:
+    def _is_read_too_slowly(self, now: float) -> bool:
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
-            self._unsent_until = math.inf
-        elif self._unsent_until == math.inf or self._unsent - unsent >= STEP_BYTES:
-            self._unsent, self._unsent_until = unsent, now + self._settings.write_seconds
-        return now >= self._unsent_until
+            self._write_deadline = math.inf
+        elif self._write_deadline == math.inf or self._unsent - unsent >= MIN_READ_BYTES:
+            self._unsent, self._write_deadline = unsent, now + self._settings.write_seconds
+        return now >= self._write_deadline
 
-    def _time_is_over(self) -> None:
+    def _time_out(self) -> None:
         match self.state:
             case "head":
                 self._refuse("head_too_slow", problems.too_slow("head", "M3H_HEAD_SECONDS"))
             case "body":
                 self._refuse("body_too_slow", problems.too_slow("body", "M3H_BODY_SECONDS"))
             case "silent":
-                self._refusals.add("head_too_slow")
+                self._refused.add("head_too_slow")
                 self.transport.abort()
             case "unread":
-                self._refusals.add("body_too_slow")
+                self._refused.add("body_too_slow")
                 self.transport.abort()
             case _:
                 self.transport.abort()
 
-    # ---- bytes come ----------------------------------------------------------------------------
+    # ---- receiving -------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self.state == "closing":
             return
-        if self._waiting or self._is_answering():
-            self._wait(self._waiting + data)
+        if self._pipelined or self._is_answering():
+            self._pause(self._pipelined + data)
         else:
             self._parse(data)
 
     def _is_answering(self) -> bool:
-        """A request has come in full and is not answered yet."""
+        """Whether a request has been received in full and has no complete response yet."""
         cycle = self.cycle
         return cycle is not None and not (cycle.more_body or cycle.response_complete)
 
-    def _wait(self, data: bytes) -> None:
-        self._waiting = data
+    def _pause(self, data: bytes) -> None:
+        self._pipelined = data
         self.flow.pause_reading()
 
     def _parse(self, data: bytes) -> None:
-        """Parses up to the end of the next message, and goes on while nothing is to be answered."""
+        """Parses messages until one is complete and needs a response."""
         start, end = 0, len(data)
         while start < end:
             if self._is_answering():
-                self._wait(data[start:])
+                self._pause(data[start:])
                 return
             stop = self._message_end(data, start)
             part = data if stop - start == end else data[start:stop]
@@ -156,11 +152,11 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
-                # Only a head without its body was parsed, and what follows is the body.
+                # The parser stopped after the head. The body follows.
                 start -= len(part) - upgrade.args[0]
                 self._ignore_upgrade()
             except httptools.HttpParserError as error:
-                self._not_parsed(error)
+                self._refuse_unparsable(error)
             if self.state == "closing" or self.transport.is_closing():
                 return
             self._without_progress = 0 if self._progress else self._without_progress + len(part)
@@ -169,112 +165,102 @@ class Connection(HttpToolsProtocol):
                 return
 
     def _message_end(self, data: bytes, start: int) -> int:
-        """Where a message may end, so that no two are parsed at once: at most at the data's end."""
+        """The earliest possible end of a message, so that no two are parsed at once."""
         if self._body_left:
             return min(start + self._body_left, len(data))
-        found = data.find(_END, start)
-        return len(data) if found < 0 else found + len(_END)
+        end = data.find(HEAD_END, start)
+        return len(data) if end < 0 else end + len(HEAD_END)
 
     def _ignore_upgrade(self) -> None:
-        """Reads the head once more, without the upgrade (RFC 9110, section 7.8).
+        """Parses the head again without the upgrade.
 
-        The parser takes what follows an upgrade for another protocol; here none is ever taken.
+        After an upgrade, the parser treats the body as another protocol. No upgrade is supported.
         """
-        lines = [b"%b %b HTTP/%b" % (self._method(), self.url, self._version())]
-        for name, value in self.headers:
-            if name == b"connection":
-                options = [option.strip() for option in value.split(b",")]
-                kept = b", ".join(option for option in options if option.lower() not in _UNUSED)
-                lines.append(b"connection: " + kept)
-            elif name not in _UNUSED:
-                lines.append(name + b": " + value)
+        version = self.parser.get_http_version()
+        head = without_upgrade(self._method(), self.url, version, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         try:
-            self.parser.feed_data(b"\r\n".join(lines) + _END)
+            self.parser.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._not_parsed(error)
+            self._refuse_unparsable(error)
 
-    def _not_parsed(self, error: Exception) -> None:
-        if self._fault is None and isinstance(error, httptools.HttpParserCallbackError):
-            self.logger.error("error while a request is parsed", exc_info=error.__context__)
-        self._refuse(*(self._fault or ("malformed", problems.malformed())))
+    def _refuse_unparsable(self, error: Exception) -> None:
+        if self._error is None and isinstance(error, httptools.HttpParserCallbackError):
+            self.logger.error("a request parser callback failed", exc_info=error.__context__)
+        self._refuse(*(self._error or ("malformed", problems.malformed())))
 
     def _method(self) -> bytes:
         method: bytes = self.parser.get_method()
         return method
 
-    def _version(self) -> bytes:
-        version: str = self.parser.get_http_version()
-        return version.encode()
-
-    # ---- the parser calls ----------------------------------------------------------------------
+    # ---- parser callbacks ------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._progress = True
         self._host, self._head_bytes, self._body_left = None, 0, 0
-        if self.state != "silent":  # the first head has its time since the connection was made
-            self._until = self.loop.time() + self._settings.head_seconds
+        if self.state != "silent":  # the time limit of the first head starts with the connection
+            self._deadline = self.loop.time() + self._settings.head_seconds
         self.state = "head"
 
     def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > MAX_TARGET_BYTES:
-            raise self._faulty("target_too_long", problems.target_too_long(MAX_TARGET_BYTES))
+            raise self._set_error("target_too_long", problems.target_too_long(MAX_TARGET_BYTES))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.state != "head":  # a trailer, which nobody reads
+        if self.state != "head":  # trailers are ignored
             return
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._max_head_bytes or len(self.headers) == MAX_HEADERS:
             problem = problems.headers_too_large(self._max_head_bytes)
-            raise self._faulty("headers_too_large", problem)
+            raise self._set_error("headers_too_large", problem)
         name = name.lower()
         if name == b"host":
             if self._host is not None:
-                raise self._faulty("host", problems.invalid_host("has more than one value"))
+                raise self._set_error("host", problems.invalid_host("has more than one value"))
             self._host = value
         elif name == b"content-length":
             self._body_left = int(value)
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise self._faulty("malformed", problems.transfer_coding())
+            raise self._set_error("malformed", problems.transfer_coding())
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             if self._method() == b"CONNECT":
-                raise self._faulty("malformed", problems.no_tunnel())
-            return  # it is read once more, without
+                raise self._set_error("malformed", problems.no_tunnel())
+            return  # the head is parsed again without the upgrade
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            raise self._faulty("malformed", problems.http_version())
+            raise self._set_error("malformed", problems.http_version())
         try:
             target = httptools.parse_url(self.url)
             path = (target.path or b"/").decode("ascii")
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise self._faulty("malformed", problems.malformed()) from None
+            raise self._set_error("malformed", problems.malformed()) from None
         self._check_host(target.host, version)
         self.scope["method"] = self._method().decode("ascii")
         self.scope["http_version"] = version
-        path = _without(self._settings.root_path, path)
+        path = strip_prefix(self._settings.root_path, path)
         self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
         self.scope["raw_path"] = path.encode("ascii")
         self.scope["query_string"] = target.query or b""
-        if self._over_limit and self.scope["path"] not in ALWAYS_ANSWERED:
-            raise self._faulty("too_many_connections", problems.too_many_connections())
+        if self._over_limit and self.scope["path"] not in _ALWAYS_ANSWERED:
+            raise self._set_error("too_many_connections", problems.too_many_connections())
         self.state = "body"
-        self._until = self.loop.time() + self._settings.body_seconds
-        self._drained = 0
-        self._begin(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        self._deadline = self.loop.time() + self._settings.body_seconds
+        self._discarded = 0
+        self._start_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
 
     def _check_host(self, target: bytes | None, version: str) -> None:
-        """An absolute target goes before the Host header (RFC 9112, section 3.2.2)."""
+        """The host of an absolute target replaces the Host header (RFC 9112, section 3.2.2)."""
         host = self._host
         if host is None and version != "1.0":
-            raise self._faulty("host", problems.invalid_host("is missing"))
+            raise self._set_error("host", problems.invalid_host("is missing"))
         if target:
             host = b"[%b]" % target if b":" in target else target
         if host is None:
@@ -282,14 +268,14 @@ class Connection(HttpToolsProtocol):
         try:
             allowed = self._hosts.allows(host)
         except ValueError:
-            raise self._faulty("host", problems.invalid_host("is not a host name")) from None
+            raise self._set_error("host", problems.invalid_host("is not a host name")) from None
         if not allowed:
-            raise self._faulty("host", problems.host_not_allowed())
+            raise self._set_error("host", problems.host_not_allowed())
 
-    def _begin(self, *, keep_alive: bool) -> None:
-        last = self.cycle
-        kind = _ExpectingCycle if self.expect_100_continue else _Cycle
-        self.cycle = kind(
+    def _start_cycle(self, *, keep_alive: bool) -> None:
+        previous = self.cycle
+        cycle_class = ContinueCycle if self.expect_100_continue else Cycle
+        self.cycle = cycle_class(
             scope=self.scope,
             transport=self.transport,
             flow=self.flow,
@@ -302,9 +288,9 @@ class Connection(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        if last is None or last.response_complete:
+        if previous is None or previous.response_complete:
             self._start_asgi_task(self.cycle, self.app)
-        else:  # the end of its head and the whole of this one came at once
+        else:  # its end and all of this request arrived together
             self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
@@ -313,9 +299,9 @@ class Connection(HttpToolsProtocol):
             self._body_left -= len(body)
         cycle = self.cycle
         if cycle.response_complete:
-            self._drained += len(body)
-            if self._drained > self._settings.max_body_bytes:
-                self._refusals.add("body_not_read")
+            self._discarded += len(body)
+            if self._discarded > self._settings.max_body_bytes:
+                self._refused.add("body_not_read")
                 self.state = "closing"
                 self.transport.abort()
             return
@@ -329,14 +315,14 @@ class Connection(HttpToolsProtocol):
             return
         cycle = self.cycle
         cycle.more_body = False
-        self._until = math.inf
+        self._deadline = math.inf
         if cycle.response_complete:
-            self._is_idle()
+            self._set_idle()
         else:
             self.state = "answering"
             cycle.message_event.set()
 
-    # ---- an answer goes --------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -348,29 +334,29 @@ class Connection(HttpToolsProtocol):
         if self.cycle.more_body:
             self.state = "unread"
         else:
-            self._is_idle()
+            self._set_idle()
         self.flow.resume_reading()
-        if self._waiting:
-            data, self._waiting = self._waiting, b""
+        if self._pipelined:
+            data, self._pipelined = self._pipelined, b""
             self._parse(data)
 
-    def _is_idle(self) -> None:
+    def _set_idle(self) -> None:
         self.state = "idle"
-        self._until = self.loop.time() + self.timeout_keep_alive
+        self._deadline = self.loop.time() + self.timeout_keep_alive
 
-    def _faulty(self, reason: Reason, refused: Refused) -> Refused:
-        """What is wrong with a head, to be raised through the parser."""
-        self._fault = (reason, refused)
-        return refused
+    def _set_error(self, reason: Reason, error: ProblemError) -> ProblemError:
+        """Records an error in a head. The callback raises it through the parser."""
+        self._error = (reason, error)
+        return error
 
-    def _refuse(self, reason: Reason, refused: Refused) -> None:
-        """Answers by a problem document in place of the app, and closes the connection."""
-        self._refusals.add(reason)
+    def _refuse(self, reason: Reason, error: ProblemError) -> None:
+        """Answers with a problem document instead of the app, and closes the connection."""
+        self._refused.add(reason)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:  # an earlier request, whose answer is still to come
+            if not cycle.more_body:  # an earlier request has no complete response yet
                 cycle.keep_alive = False
-                self.state, self._until = "closing", math.inf
+                self.state, self._deadline = "closing", math.inf
                 return
             if cycle.response_started:
                 self.transport.abort()
@@ -378,44 +364,9 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         self.state = "closing"
-        self._until = self.loop.time() + LINGER_SECONDS
-        self.transport.write(refusal(refused, self.server_state.default_headers, self._method()))
-        # A client that is still sending would lose the answer if the connection were closed now.
+        self._deadline = self.loop.time() + LINGER_SECONDS
+        headers = self.server_state.default_headers
+        self.transport.write(raw_response(error, headers, self._method()))
+        # Closing now would make a client that still sends lose the response.
         self.flow.resume_reading()
         self.transport.write_eof()
-
-
-def refusal(refused: Refused, headers: Iterable[tuple[bytes, bytes]], method: bytes) -> bytes:
-    """The whole answer to a request that the app never sees. `headers`: the server's own."""
-    answer = problems.response(refused.problem, refused.headers)
-    answer.headers["x-request-id"] = str(uuid.uuid4())
-    answer.headers["connection"] = "close"
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in (*headers, *answer.raw_headers))
-    content = b"" if method == b"HEAD" else bytes(answer.body)
-    return STATUS_LINE[answer.status_code] + lines + b"\r\n" + content
-
-
-class _Cycle(RequestResponseCycle):
-    """A request and its answer."""
-
-    async def send_500_response(self) -> None:
-        """A problem document, as of every other error."""
-        answer = problems.response(problems.unexpected(), {"Connection": "close"})
-        await answer(self.scope, self.receive, self.send)  # type: ignore[arg-type]  # ASGI's types
-
-
-class _ExpectingCycle(_Cycle):
-    """Of a client that sends its body only when it is asked to (RFC 9110, section 10.1.1)."""
-
-    async def send(self, message: Any) -> None:
-        if self.waiting_for_100_continue:
-            # It was not asked. Whether the body comes nevertheless, nobody knows.
-            self.keep_alive = False
-        await super().send(message)
-
-
-def _without(prefix: str | None, path: str) -> str:
-    """The path as if the service were at the root; one that does not begin so is left as it is."""
-    if not prefix or not f"{path}/".startswith(f"{prefix}/"):
-        return path
-    return path[len(prefix) :] or "/"

@@ -1,4 +1,4 @@
-"""Connections that the server refused or cut: a counter, and a line in the log now and then."""
+"""Counts and logs the connections that the server refused or closed."""
 
 import time
 from typing import Literal
@@ -19,13 +19,14 @@ Reason = Literal[
     "too_many_connections",
     "too_many_open_files",
 ]
-LOG_SECONDS = 60.0  # from one line in the log to the next, for each reason
+LOG_SECONDS = 60.0  # interval between two log lines with the same reason
 
 
-class Refusals:
-    """Counts by reason. Each reason has a line in the log at once, then one each LOG_SECONDS.
+class RefusedConnections:
+    """Counts refused connections by reason.
 
-    `metrics`: None where nothing is counted.
+    Logs the first one of each reason at once, then their number every LOG_SECONDS. `metrics`: None
+    where nothing is counted.
     """
 
     def __init__(self, log: FilteringBoundLogger, metrics: Metrics | None) -> None:
@@ -35,12 +36,12 @@ class Refusals:
 
     def add(self, reason: Reason) -> None:
         if self._metrics is not None:
-            self._metrics.connection_refused(reason)
+            self._metrics.count_refused_connection(reason)
         self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
-        self.log_waiting()
+        self.log_due()
 
-    def log_waiting(self) -> None:
-        """Writes the lines whose time has come."""
+    def log_due(self) -> None:
+        """Writes the log lines that are due."""
         now = time.monotonic()
         for reason, count in list(self._unlogged.items()):
             if now - self._logged_at.get(reason, -LOG_SECONDS) >= LOG_SECONDS:

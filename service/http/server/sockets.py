@@ -1,4 +1,4 @@
-"""The sockets that the service listens on, and why one of them cannot be opened."""
+"""Opens the sockets that the service listens on."""
 
 import errno
 import os
@@ -12,23 +12,23 @@ _BACKLOG = 2048
 
 
 class ListenError(Exception):
-    """An address or a port that cannot be listened on; its text names the setting to change."""
+    """The service cannot listen on an address or port. The text names the setting to change."""
 
 
 class PortInUseError(ListenError):
-    """Another process listens on the port."""
+    """Another process uses the port."""
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The socket of the service. Raises ListenError."""
+    """Opens the socket of the service. Raises ListenError."""
     return _listen(settings.host, settings.port, "M3H_HOST", "M3H_PORT")
 
 
 def listen_for_admin(settings: Settings, log: FilteringBoundLogger) -> socket.socket:
-    """The socket of /admin. Raises ListenError.
+    """Opens the socket of /admin. Raises ListenError.
 
-    Its default port is taken if another service runs here; then it is a free one, so that a second
-    service needs another `M3H_PORT` only. A port that was set is never replaced.
+    If the default port is in use, a free port replaces it, so that a second service on the same
+    machine needs only another `M3H_PORT`. A port that was set is never replaced.
     """
     names = "M3H_ADMIN_HOST", "M3H_ADMIN_PORT"
     try:
@@ -46,15 +46,15 @@ def _listen(host: str, port: int, host_name: str, port_name: str) -> socket.sock
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
         number = error.errno or 0 if isinstance(error, OSError) else -1
-        if number < 0:  # of the resolver
+        if number < 0:  # an error of the resolver
             raise ListenError(f"{host_name} cannot be resolved to an address") from None
         if number == errno.EADDRINUSE:
             raise PortInUseError(f"port {port} is in use; set {port_name}") from None
         if number == errno.EACCES:
             raise ListenError(
-                f"this process may not listen on port {port}; set {port_name}, to 1024 or above"
+                f"this process may not listen on port {port}; set {port_name} to 1024 or above"
             ) from None
         if number == errno.EADDRNOTAVAIL:
             raise ListenError(f"{host_name} is not an address of this machine") from None
         reason = os.strerror(number)
-        raise ListenError(f"{reason}; see {host_name} and {port_name}") from None
+        raise ListenError(f"cannot listen: {reason}; see {host_name} and {port_name}") from None

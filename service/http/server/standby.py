@@ -1,4 +1,4 @@
-"""Answers 503 while no worker serves: a caller must not wait for ever in the queue of the port."""
+"""Answers 503 while no worker serves, so that clients do not wait for ever."""
 
 import asyncio
 import socket
@@ -6,20 +6,24 @@ from contextlib import suppress
 
 from service.http import problems
 
-_CALLERS = 100  # at once; others wait in the queue of the port
-_PAUSE = 0.1  # seconds, if there are as many
-_READ_SECONDS = 2.0  # for what a caller has sent: unread, it would cost the caller the answer
+_MAX_CLIENTS = 100  # at a time; others wait in the queue of the socket
+_PAUSE_SECONDS = 0.1  # when _MAX_CLIENTS is reached
+# A request is read before its connection is closed. Otherwise the client loses the response.
+_READ_SECONDS = 2.0
 _READ_BYTES = 2**20
 
 
 class Standby:
-    """To be used from one event loop. Answers from `start` to `stop`, after `wait` seconds."""
+    """Accepts connections between `start` and `stop`, beginning `wait` seconds after `start`.
+
+    Use it in one event loop.
+    """
 
     def __init__(self, listening: socket.socket, wait: float) -> None:
         self._listening, self._wait = listening, wait
         self._loop = asyncio.get_running_loop()
-        self._next: asyncio.TimerHandle | None = None  # when callers are accepted again
-        self._callers: set[asyncio.Task[None]] = set()
+        self._next: asyncio.TimerHandle | None = None  # when it accepts again
+        self._clients: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         if self._next is None:
@@ -37,37 +41,37 @@ class Standby:
 
     def _accept(self) -> None:
         try:
-            if len(self._callers) < _CALLERS:
+            if len(self._clients) < _MAX_CLIENTS:
                 connection, _ = self._listening.accept()
-                caller = self._loop.create_task(self._refuse(connection))
-                self._callers.add(caller)
-                caller.add_done_callback(self._callers.discard)
+                client = self._loop.create_task(self._refuse(connection))
+                self._clients.add(client)
+                client.add_done_callback(self._clients.discard)
                 return
-        except BlockingIOError:  # a worker that has begun was faster
+        except BlockingIOError:  # a worker that has just started has accepted it
             return
         except OSError:  # too many open files
             pass
         self._loop.remove_reader(self._listening)
-        self._next = self._loop.call_later(_PAUSE, self._open)
+        self._next = self._loop.call_later(_PAUSE_SECONDS, self._open)
 
     async def _refuse(self, connection: socket.socket) -> None:
         with connection, suppress(OSError, TimeoutError):
             connection.setblocking(False)
             async with asyncio.timeout(_READ_SECONDS):
                 await self._loop.sock_recv(connection, 2**16)
-                await self._loop.sock_sendall(connection, _answer())
+                await self._loop.sock_sendall(connection, _response())
                 connection.shutdown(socket.SHUT_WR)
                 left = _READ_BYTES
                 while left > 0 and (read := await self._loop.sock_recv(connection, 2**16)):
                     left -= len(read)
 
 
-def _answer() -> bytes:
-    refused = problems.not_ready("no worker serves; one is being started")
-    body = refused.problem.json_bytes()
+def _response() -> bytes:
+    error = problems.not_ready("no worker serves yet")
+    body = error.problem.json_bytes()
     fields = {
-        **refused.headers,
-        **problems.UNCACHED,
+        **error.headers,
+        **problems.NO_STORE,
         "Content-Type": problems.MEDIA_TYPE,
         "Content-Length": str(len(body)),
         "Connection": "close",

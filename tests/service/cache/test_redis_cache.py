@@ -21,7 +21,7 @@ from service.prediction.predictor import Predictor
 from service.runtime.engine import Embedding, Engine
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.telemetry.spans import Stage
+from service.telemetry.spans import Span
 from tests.service.cache.cached_answers import CACHED, SECRET, assert_same_answer, counts
 from tests.support.prometheus import scraped
 from tests.support.redis_server import RedisServer
@@ -53,13 +53,13 @@ def test_a_trace_has_the_origin_of_each_embedding(engine, server, payload):
         cache = EmbeddingCache(10**7, redis_cache(engine, server, 0.2), metrics)
         return Predictor(engine, cache, metrics)
 
-    def prepared(by: Predictor) -> Stage:
-        request = Stage("HTTP")
+    def prepared(by: Predictor) -> Span:
+        request = Span("HTTP")
         parsed = by.parse(Job.queued(json.dumps(payload).encode(), Options(), request))
         by.run([by.prepare(parsed, unlimited)])
-        return next(part for part in request.inside if part.name == "prepare")
+        return next(part for part in request.children if part.name == "prepare")
 
-    def origins(prepare: Stage) -> set[Any]:
+    def origins(prepare: Span) -> set[Any]:
         return {prepare.attributes[f"m3h.cache.{modality}"] for modality in CACHED}
 
     assert origins(prepared(predictor())) == {"miss"}
@@ -67,8 +67,8 @@ def test_a_trace_has_the_origin_of_each_embedding(engine, server, payload):
     other = predictor()
     first, again = prepared(other), prepared(other)
     assert (origins(first), origins(again)) == ({"redis"}, {"memory"})
-    assert {part.name for part in first.inside} == {"redis"}
-    assert again.inside == []  # Redis was not asked
+    assert {part.name for part in first.children} == {"redis"}
+    assert again.children == []  # Redis was not asked
 
 
 def test_entries_contain_no_patient_data_and_expire(replica, server, payload):

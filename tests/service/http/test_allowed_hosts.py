@@ -1,4 +1,4 @@
-"""Which names the service answers to."""
+"""Host names that are allowed in the Host header."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from service.settings import Settings
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.0.0.9"])
-def test_on_loopback_it_is_the_names_of_the_machine(address):
+def test_on_loopback_the_default_is_the_names_of_the_machine(address):
     hosts = AllowedHosts(None, address)
     for host in (
         b"localhost",
@@ -22,8 +22,8 @@ def test_on_loopback_it_is_the_names_of_the_machine(address):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.7"])
-def test_elsewhere_it_is_all_names(address):
-    """The kubelet's probes have the address of the pod."""
+def test_on_other_addresses_the_default_is_all_names(address):
+    """The kubelet's probes use the address of the pod."""
     for host in (b"10.1.2.3:8000", b"m3h.hospital.example", b"[fd00::1]:8000", b""):
         assert AllowedHosts(None, address).allows(host)
 
@@ -45,12 +45,12 @@ def test_elsewhere_it_is_all_names(address):
         ("*", b"anything", True),
     ],
 )
-def test_a_name_is_allowed_as_it_is_set(allowed, host, answer):
+def test_the_setting_decides_which_names_are_allowed(allowed, host, answer):
     assert AllowedHosts([allowed], "127.0.0.1").allows(host) is answer
 
 
 @pytest.mark.parametrize("host", [b"a b", b"a,b", b"a@b", b"a/b", b"[::1", b"a:b", b"a\x80"])
-def test_what_is_no_host_is_invalid(host):
+def test_an_invalid_host_raises(host):
     with pytest.raises(ValueError, match="not a host"):
         AllowedHosts(["*"], "0.0.0.0").allows(host)
 
@@ -65,12 +65,12 @@ def test_what_is_no_host_is_invalid(host):
         ("", []),
     ],
 )
-def test_a_list_in_the_environment_has_commas_or_is_json(text, names, monkeypatch):
+def test_a_list_setting_is_json_or_separated_by_commas(text, names, monkeypatch):
     monkeypatch.setenv("M3H_ALLOWED_HOSTS", text)
     assert Settings().allowed_hosts == names
 
 
-def test_an_origin_is_no_url(monkeypatch):
+def test_an_origin_has_no_path(monkeypatch):
     for text in ("ehr.example", "https://ehr.example/", "https://ehr.example/path", "null"):
         monkeypatch.setenv("M3H_CORS_ORIGINS", text)
         with pytest.raises(ValueError, match="cors_origins"):

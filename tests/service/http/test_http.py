@@ -1,4 +1,4 @@
-"""HTTP as RFC 9110 has it: methods, headers that are given twice, compression, other origins."""
+"""HTTP semantics (RFC 9110): methods, repeated headers, compression, CORS, Host."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.mark.parametrize("path", GET)
 def test_head_has_the_headers_of_get_and_no_content(running, path):
-    """Over a socket: what follows the head is the next answer."""
+    """Over a socket, to see that the next response follows the head at once."""
     for encoding in ("identity", "gzip"):
         accept = f"Accept-Encoding: {encoding}"
         with connected(running) as client:
@@ -32,14 +32,14 @@ def test_head_has_the_headers_of_get_and_no_content(running, path):
         assert head.status == got.status == 200
         given = ("x-request-id", "traceparent", "date")
         if path in ("/metrics", "/usage"):
-            given = (*given, "content-length")  # they count themselves
+            given = (*given, "content-length")  # metrics count their own requests
         assert {k: v for k, v in head.headers.items() if k not in given} == {
             k: v for k, v in got.headers.items() if k not in given
         }
         assert int(head.headers["content-length"]) > 0
 
 
-def test_head_of_what_is_not_there_is_404_and_of_what_is_only_posted_405(service):
+def test_head_is_404_for_unknown_paths_and_405_for_post_paths(service):
     for path, status in (("/nowhere", 404), *((path, 405) for path in POST)):
         answer = service.client.head(path)
         assert (answer.status_code, answer.content) == (status, b"")
@@ -50,13 +50,13 @@ def test_head_is_counted_as_its_route(service):
     assert '"route":"/tasks","status":200' in service.log.getvalue()
 
 
-def test_head_knows_what_the_client_has(service):
+def test_head_supports_if_none_match(service):
     tag = service.client.head("/tasks").headers["etag"]
     assert service.client.head("/tasks", headers={"If-None-Match": tag}).status_code == 304
 
 
 @pytest.mark.parametrize("path", [*GET, *POST])
-def test_options_says_which_methods_a_path_has(service, path):
+def test_options_lists_the_methods_of_a_path(service, path):
     answer = service.client.options(path)
     assert (answer.status_code, answer.content) == (204, b"")
     allowed = set(answer.headers["allow"].split(", "))
@@ -64,7 +64,7 @@ def test_options_says_which_methods_a_path_has(service, path):
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_options_of_the_whole_service_and_of_no_path(running, service):
+def test_options_of_the_service_and_of_an_unknown_path(running, service):
     with connected(running) as client:
         answer = client.send(request("OPTIONS *")).receive()
     assert answer.status == 204
@@ -73,14 +73,14 @@ def test_options_of_the_whole_service_and_of_no_path(running, service):
 
 
 @pytest.mark.parametrize("path", GET)
-def test_a_wrong_method_is_told_those_that_are_right(service, path):
+def test_405_lists_the_allowed_methods(service, path):
     answer = service.client.post(path, content=b"{}", headers=JSON)
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD"
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-# ------------------------------------------------------------------------------- every answer
+# ----------------------------------------------------------------------------------- caching
 
 
 @pytest.mark.parametrize(
@@ -90,23 +90,21 @@ def test_a_wrong_method_is_told_those_that_are_right(service, path):
         *((method, path) for path in POST for method in ("GET", "POST", "OPTIONS")),
     ],
 )
-def test_an_answer_says_whether_a_cache_may_keep_it_and_is_taken_for_nothing_else(
-    service, method, path
-):
+def test_responses_have_cache_and_sniffing_headers(service, method, path):
     answer = service.client.request(method, path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     documents = {*GET} - {"/health/live", "/health/ready", "/metrics", "/usage"}
-    kept = "no-cache" if path in documents else "no-store"
-    assert answer.headers.get_list("cache-control") == [kept]
+    expected = "no-cache" if path in documents else "no-store"
+    assert answer.headers.get_list("cache-control") == [expected]
 
 
-def test_a_prediction_is_kept_by_no_cache(service, payload):
+def test_a_prediction_is_not_cached(service, payload):
     answer = service.client.post("/predict", json=payload)
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_an_unexpected_error_is_kept_by_no_cache(serve, bundle, payload, monkeypatch):
+def test_an_internal_error_is_not_cached(serve, bundle, payload, monkeypatch):
     engine = Engine(bundle)
     engine.replay_golden()
     client = serve(engine, cors_origins=["https://ehr.example"]).client
@@ -118,7 +116,7 @@ def test_an_unexpected_error_is_kept_by_no_cache(serve, bundle, payload, monkeyp
     assert answer.headers["access-control-allow-origin"] == "https://ehr.example"
 
 
-# ------------------------------------------------------------------------------ given twice
+# ---------------------------------------------------------------------------------- repeated
 
 
 @pytest.mark.parametrize(
@@ -142,7 +140,7 @@ def test_an_unexpected_error_is_kept_by_no_cache(serve, bundle, payload, monkeyp
         ("/predict?Mrs Quillfeather=1&Mrs Quillfeather=2", ["(name withheld)"]),
     ],
 )
-def test_a_parameter_that_is_given_twice_is_refused(service, payload, path, names):
+def test_a_repeated_parameter_is_refused(service, payload, path, names):
     method = "POST" if "predict" in path else "GET"
     answer = service.client.request(method, path, json=payload if method == "POST" else None)
     assert answer.status_code == 422
@@ -162,7 +160,7 @@ def test_a_parameter_that_is_given_twice_is_refused(service, payload, path, name
     ],
 )
 @pytest.mark.parametrize("path", POST)
-def test_a_header_that_is_given_twice_is_refused(service, path, name, values):
+def test_a_repeated_single_valued_header_is_refused(service, path, name, values):
     headers = [("Content-Type", "application/json"), *((name, value) for value in values)]
     headers = headers[1:] if name == "Content-Type" else headers
     answer = service.client.post(path, content=PATIENT, headers=headers)
@@ -171,7 +169,7 @@ def test_a_header_that_is_given_twice_is_refused(service, path, name, values):
     assert (fault["parameter"].lower(), fault["rule"]) == (name.lower(), "repeated")
 
 
-def test_a_header_that_is_a_list_may_come_in_parts(service):
+def test_a_list_header_may_be_repeated(service):
     headers = [
         ("Accept-Encoding", "br"),
         ("Accept-Encoding", "gzip"),
@@ -210,12 +208,12 @@ def test_a_header_that_is_a_list_may_come_in_parts(service):
         ("", False),
     ],
 )
-def test_json_in_utf_8_is_read_however_it_is_written(content_type, accepted):
+def test_utf_8_json_is_accepted_in_every_spelling(content_type, accepted):
     assert is_json(content_type) is accepted
 
 
 @pytest.mark.parametrize("coding", ["identity", "IDENTITY", "", "identity, identity"])
-def test_a_body_without_a_coding_is_read(service, coding):
+def test_a_body_without_content_coding_is_accepted(service, coding):
     answer = service.client.post(
         "/predict", content=PATIENT, headers=JSON | {"Content-Encoding": coding}
     )
@@ -223,7 +221,7 @@ def test_a_body_without_a_coding_is_read(service, coding):
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "deflate"])
-def test_a_body_with_a_coding_is_refused(service, coding):
+def test_a_body_with_content_coding_is_refused(service, coding):
     answer = service.client.post(
         "/predict", content=gzip.compress(PATIENT), headers=JSON | {"Content-Encoding": coding}
     )
@@ -263,14 +261,14 @@ def test_a_body_with_a_coding_is_refused(service, coding):
         ("identity;q=0.5, *;q=0.8", True),
     ],
 )
-def test_a_client_gets_gzip_if_it_takes_it(header, packed):
+def test_gzip_is_negotiated(header, packed):
     assert accepts_gzip(Headers({} if header is None else {"Accept-Encoding": header})) is packed
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/page/app.js", "/tasks", "/tim", "/model-card", "/openapi.json"]
 )
-def test_a_document_is_packed_for_who_takes_it(service, path):
+def test_static_content_is_compressed_if_accepted(service, path):
     plain = service.client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
     packed = service.client.get(path, headers={"Accept-Encoding": "GZIP"})
     assert "content-encoding" not in plain.headers
@@ -283,10 +281,10 @@ def test_a_document_is_packed_for_who_takes_it(service, path):
 
 
 @pytest.mark.parametrize("path", POST)
-def test_a_prediction_is_packed_for_who_takes_it(service, payload, path):
-    asked = payload if path == "/predict" else {"items": [payload] * 4}
-    packed = service.client.post(path, json=asked, headers={"Accept-Encoding": "gzip"})
-    plain = service.client.post(path, json=asked, headers={"Accept-Encoding": "identity"})
+def test_a_prediction_is_compressed_if_accepted(service, payload, path):
+    body = payload if path == "/predict" else {"items": [payload] * 4}
+    packed = service.client.post(path, json=body, headers={"Accept-Encoding": "gzip"})
+    plain = service.client.post(path, json=body, headers={"Accept-Encoding": "identity"})
     assert packed.headers["content-encoding"] == "gzip"
     assert "content-encoding" not in plain.headers
     assert int(packed.headers["content-length"]) < len(plain.content) / 2
@@ -304,22 +302,22 @@ PREFLIGHT = {
 }
 
 
-def test_a_page_of_another_site_may_not_ask(service):
+def test_another_origin_is_not_allowed_by_default(service):
     answer = service.client.options("/predict", headers=PREFLIGHT)
     assert not [name for name in answer.headers if name.startswith("access-control")]
     answer = service.client.get("/tasks", headers={"Origin": ORIGIN})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_page_of_an_allowed_site_may_ask(serve, engine, payload):
+def test_an_allowed_origin_may_call_the_service(serve, engine, payload):
     client = serve(engine, cors_origins=[ORIGIN]).client
-    asked = client.options("/predict", headers=PREFLIGHT)
-    assert asked.status_code == 200
-    assert asked.headers["access-control-allow-origin"] == ORIGIN
-    assert "POST" in asked.headers["access-control-allow-methods"]
-    assert "M3H-Deadline-Ms" in asked.headers["access-control-allow-headers"]
-    assert "access-control-allow-credentials" not in asked.headers
-    assert asked.headers["x-request-id"]
+    answer = client.options("/predict", headers=PREFLIGHT)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert "M3H-Deadline-Ms" in answer.headers["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["x-request-id"]
     for answer in (
         client.post("/predict", json=payload, headers={"Origin": ORIGIN}),
         client.post("/predict", content=b"{", headers=JSON | {"Origin": ORIGIN}),
@@ -332,7 +330,7 @@ def test_a_page_of_an_allowed_site_may_ask(serve, engine, payload):
 
 
 @pytest.mark.parametrize("origin", ["https://other.example", "http://ehr.example", "null"])
-def test_a_page_of_a_site_that_is_not_listed_may_not_ask(serve, engine, origin):
+def test_an_origin_that_is_not_listed_is_refused(serve, engine, origin):
     client = serve(engine, cors_origins=[ORIGIN]).client
     refused = client.options("/predict", headers=PREFLIGHT | {"Origin": origin})
     assert refused.status_code == 400
@@ -342,11 +340,11 @@ def test_a_page_of_a_site_that_is_not_listed_may_not_ask(serve, engine, origin):
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_all_sites_may_be_allowed_never_with_credentials(serve, engine):
+def test_all_origins_may_be_allowed_without_credentials(serve, engine):
     client = serve(engine, cors_origins=["*"]).client
-    asked = client.options("/predict", headers=PREFLIGHT)
-    assert asked.headers["access-control-allow-origin"] == "*"
-    assert "access-control-allow-credentials" not in asked.headers
+    answer = client.options("/predict", headers=PREFLIGHT)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
 
 
 def test_the_openapi_document_is_json(service):
@@ -359,7 +357,7 @@ def test_the_openapi_document_is_json(service):
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "LOCALHOST."]
 )
-def test_a_service_on_loopback_answers_to_the_names_of_the_machine(running, host):
+def test_on_loopback_the_names_of_the_machine_are_allowed(running, host):
     sent = prediction().replace(b"Host: localhost", f"Host: {host}".encode())
     with connected(running) as client:
         assert client.send(sent).receive().status == 200
@@ -379,7 +377,7 @@ def test_a_service_on_loopback_answers_to_the_names_of_the_machine(running, host
     ],
 )
 @pytest.mark.parametrize("line", ["GET /tasks", "POST /predict", "GET /health/live"])
-def test_a_service_on_loopback_answers_to_no_other_name(running, line, host, status, slug):
+def test_on_loopback_other_names_are_refused(running, line, host, status, slug):
     sent = request(line).replace(b"Host: localhost", f"Host: {host}".encode())
     with connected(running) as client:
         answer = client.send(sent).receive()
@@ -387,7 +385,7 @@ def test_a_service_on_loopback_answers_to_no_other_name(running, line, host, sta
     assert "evil" not in answer.content.decode()
 
 
-def test_a_host_that_is_missing_or_given_twice_is_refused(running):
+def test_a_missing_or_repeated_host_is_refused(running):
     missing = b"GET /tasks HTTP/1.1\r\nAccept: */*\r\n\r\n"
     twice = request("GET /tasks", "Host: localhost")
     for sent in (missing, twice):
@@ -396,13 +394,13 @@ def test_a_host_that_is_missing_or_given_twice_is_refused(running):
         assert (answer.status, answer.json()["type"]) == (400, "urn:m3h:problem:invalid-host")
 
 
-def test_an_absolute_target_goes_before_the_host(running):
+def test_an_absolute_target_takes_precedence_over_host(running):
     for target, status in (("http://localhost/tasks", 200), ("http://evil.example/tasks", 421)):
         with connected(running) as client:
             assert client.send(request(f"GET {target}")).receive().status == status
 
 
-def test_http_1_0_needs_no_host_and_its_connection_ends(running):
+def test_http_1_0_needs_no_host_and_closes_its_connection(running):
     with connected(running) as client:
         answer = client.send(b"GET /health/live HTTP/1.0\r\n\r\n").receive()
         assert (answer.status, answer.headers["connection"]) == (200, "close")

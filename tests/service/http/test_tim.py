@@ -1,4 +1,4 @@
-"""`GET /tim`: which task teaches which, with its uncertainty, from memory."""
+"""`GET /tim`: the task interaction matrix with its intervals, as JSON and CSV."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from service.runtime.engine import Engine
 from tests.support.tim_matrix import made_tim
 
 
-def made(names: list[str]) -> Tim:
+def random_tim(names: list[str]) -> Tim:
     count = len(names)
     values = np.random.default_rng(0).normal(0, 0.01, (count, count)).round(6)
     return made_tim(names, values, half=0.02)
@@ -25,13 +25,13 @@ def made(names: list[str]) -> Tim:
 
 @pytest.fixture(scope="module")
 def with_tim(bundle, changed_bundle):
-    """A bundle with a matrix; `names` of other tasks than its own make it a wrong one."""
+    """A bundle with a matrix. `names` of other tasks make the matrix invalid."""
 
     def make(names: list[str] | None = None, content: str | None = None) -> Path:
         own = [facts.task.name for facts in bundle.manifest.tasks]
 
         def write(manifest: dict[str, Any], path: Path) -> None:
-            text = made(names or own).model_dump_json() if content is None else content
+            text = random_tim(names or own).model_dump_json() if content is None else content
             (path / TIM).write_text(text)
             manifest["files"][TIM] = ""
 
@@ -45,26 +45,26 @@ def client(serve, with_tim):
     return serve(Engine(Bundle.load(with_tim(), "cpu"))).client
 
 
-def test_the_matrix_says_what_it_is_of_which_model_and_how_sure(client, bundle):
-    found = client.get("/tim").json()
+def test_the_matrix_has_its_definition_bundle_and_intervals(client, bundle):
+    tim = client.get("/tim").json()
     tasks = [facts.task.name for facts in bundle.manifest.tasks]
-    assert found["tasks"] == found["sources"] == tasks
+    assert tim["tasks"] == tim["sources"] == tasks
     for name in ("matrix", "lower", "upper", "certain", "mean_attention"):
-        assert np.array(found[name]).shape == (len(tasks), len(tasks))
-    assert all(found["matrix"][i][i] is None for i in range(len(tasks)))
-    assert len(found["bundle"]) == 64
-    assert "Shapley" in found["definition"]
-    assert found["coalitions"] == 512
+        assert np.array(tim[name]).shape == (len(tasks), len(tasks))
+    assert all(tim["matrix"][i][i] is None for i in range(len(tasks)))
+    assert len(tim["bundle"]) == 64
+    assert "Shapley" in tim["definition"]
+    assert tim["coalitions"] == 512
 
 
-def test_a_source_has_its_row_and_top_its_largest_cells(client):
+def test_source_selects_a_row_and_top_its_largest_cells(client):
     whole = client.get("/tim").json()
     row = whole["tasks"].index("sepsis")
-    one = client.get("/tim", params={"source": "sepsis"}).json()
-    assert one["sources"] == ["sepsis"]
-    assert one["tasks"] == whole["tasks"]
-    assert one["matrix"] == [whole["matrix"][row]]
-    assert one["multitask_gain"] == [whole["multitask_gain"][row]]
+    row_only = client.get("/tim", params={"source": "sepsis"}).json()
+    assert row_only["sources"] == ["sepsis"]
+    assert row_only["tasks"] == whole["tasks"]
+    assert row_only["matrix"] == [whole["matrix"][row]]
+    assert row_only["multitask_gain"] == [whole["multitask_gain"][row]]
     top = client.get("/tim", params={"source": "sepsis", "top": 3}).json()
     assert top.keys() == whole.keys()
     largest = sorted(filter(None, whole["matrix"][row]), key=abs, reverse=True)[:3]
@@ -72,7 +72,7 @@ def test_a_source_has_its_row_and_top_its_largest_cells(client):
     assert [whole["matrix"][row][whole["tasks"].index(t)] for t in top["tasks"]] == largest
 
 
-def test_whoever_has_it_is_not_sent_it_again(client):
+def test_tim_supports_if_none_match(client):
     for accept in ("application/json", "text/csv"):
         first = client.get("/tim", headers={"Accept": accept})
         assert first.headers["vary"] == "Accept, Accept-Encoding"
@@ -82,7 +82,7 @@ def test_whoever_has_it_is_not_sent_it_again(client):
     assert other.headers["etag"] != first.headers["etag"] or other.status_code == 304
 
 
-def test_a_spreadsheet_gets_one_line_for_each_cell(client):
+def test_csv_has_one_line_per_cell(client):
     answer = client.get("/tim", params={"source": "sepsis"}, headers={"Accept": "text/csv"})
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     lines = list(csv.DictReader(io.StringIO(answer.text)))
@@ -96,7 +96,7 @@ def test_a_spreadsheet_gets_one_line_for_each_cell(client):
 
 
 @pytest.mark.parametrize(
-    ("accept", "found"),
+    ("accept", "expected"),
     [
         (None, "application/json"),
         ("*/*", "application/json"),
@@ -114,12 +114,12 @@ def test_a_spreadsheet_gets_one_line_for_each_cell(client):
         ("text/html", "application/json"),
     ],
 )
-def test_the_form_is_the_one_that_the_client_prefers(accept, found):
+def test_the_preferred_media_type_is_chosen(accept, expected):
     headers = Headers({} if accept is None else {"Accept": accept})
-    assert preferred(headers, ("application/json", "text/csv")) == found
+    assert preferred(headers, ("application/json", "text/csv")) == expected
 
 
-def test_an_unknown_task_is_told_the_names_near_it_and_not_repeated(client):
+def test_an_unknown_task_gets_similar_names_and_is_not_repeated(client):
     answer = client.get("/tim", params={"source": "septic_schock"})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -130,13 +130,13 @@ def test_an_unknown_task_is_told_the_names_near_it_and_not_repeated(client):
 
 
 @pytest.mark.parametrize("wrong", [{"top": 3}, {"source": "sepsis", "top": 0}, {"sauce": "sepsis"}])
-def test_a_parameter_that_cannot_be_is_refused(client, wrong):
+def test_an_invalid_parameter_is_refused(client, wrong):
     answer = client.get("/tim", params=wrong)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == list(wrong)[-1]
 
 
-def test_a_bundle_with_a_matrix_that_is_none_of_its_own_does_not_start(with_tim):
+def test_a_bundle_with_the_matrix_of_another_is_refused(with_tim):
     with pytest.raises(BundleError, match="other tasks"):
         Bundle.load(with_tim(names=["sepsis", "gout"]), "cpu")
     with pytest.raises(BundleError, match="is no TIM"):

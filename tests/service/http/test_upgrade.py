@@ -1,4 +1,4 @@
-"""An upgrade that is not taken is ignored, and its body is read (RFC 9110, section 7.8)."""
+"""An upgrade is ignored, and the body of its request is read (RFC 9110, section 7.8)."""
 
 import shutil
 import subprocess
@@ -18,11 +18,11 @@ UPGRADES = {
 
 
 @pytest.mark.parametrize("kind", UPGRADES)
-@pytest.mark.parametrize("packets", ["one", "head and body", "bytes"])
-def test_the_body_of_a_request_that_offers_an_upgrade_is_read(running, kind, packets):
+@pytest.mark.parametrize("packets", ["one packet", "head and body", "bytes"])
+def test_the_body_of_an_upgrade_request_is_read(running, kind, packets):
     sent = prediction(*UPGRADES[kind])
     match packets:
-        case "one":
+        case "one packet":
             parts = [sent]
         case "head and body":
             parts = [sent.removesuffix(PATIENT), PATIENT]
@@ -33,7 +33,7 @@ def test_the_body_of_a_request_that_offers_an_upgrade_is_read(running, kind, pac
         assert client.send(request("GET /health/live")).receive().status == 200
 
 
-def test_a_chunked_body_behind_an_upgrade_is_read(running):
+def test_a_chunked_body_of_an_upgrade_request_is_read(running):
     head = request(
         "POST /predict?explain=none",
         "Content-Type: application/json",
@@ -46,7 +46,7 @@ def test_a_chunked_body_behind_an_upgrade_is_read(running):
         assert client.receive().json() == {"status": "live"}
 
 
-def test_a_request_without_a_body_that_offers_an_upgrade_is_answered(running):
+def test_an_upgrade_request_without_a_body_is_answered(running):
     for offered in UPGRADES.values():
         for method in ("GET", "POST"):
             with connected(running) as client:
@@ -55,7 +55,7 @@ def test_a_request_without_a_body_that_offers_an_upgrade_is_answered(running):
                 assert client.send(request("GET /health/live")).receive().status == 200
 
 
-def test_what_is_pipelined_behind_an_upgrade_is_answered_in_order(running):
+def test_requests_after_an_upgrade_request_are_answered_in_order(running):
     with connected(running) as client:
         client.send(prediction(*UPGRADES["h2c"]) + request("GET /nowhere") + prediction())
         assert client.receive().json()["predictions"]
@@ -63,7 +63,7 @@ def test_what_is_pipelined_behind_an_upgrade_is_answered_in_order(running):
         assert client.receive().json()["predictions"]
 
 
-def test_a_client_that_waits_for_100_is_asked_for_its_body_behind_an_upgrade(running):
+def test_100_continue_works_for_an_upgrade_request(running):
     sent = prediction("Expect: 100-continue", *UPGRADES["h2c"])
     with connected(running) as client:
         client.send(sent.removesuffix(PATIENT))
@@ -71,14 +71,14 @@ def test_a_client_that_waits_for_100_is_asked_for_its_body_behind_an_upgrade(run
         assert client.send(PATIENT).receive().json()["predictions"]
 
 
-def test_a_request_that_closes_its_connection_does_so_behind_an_upgrade(running):
+def test_connection_close_works_for_an_upgrade_request(running):
     with connected(running) as client:
         client.send(prediction("Connection: close, Upgrade", "Upgrade: h2c"))
         assert client.receive().headers["connection"] == "close"
         assert client.is_closed()
 
 
-def test_a_tunnel_is_refused_by_a_problem(running):
+def test_connect_is_refused_with_a_problem(running):
     with connected(running) as client:
         answer = client.send(request("CONNECT example.org:443")).receive()
         assert answer.status == 405

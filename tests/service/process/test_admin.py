@@ -1,4 +1,4 @@
-"""The administration port: commands, and what a page in a browser on the same machine may not."""
+"""The admin API: commands, and protection from web pages on the same machine."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ OTHER_PAGE = {"Origin": "http://evil.example"}
 
 
 class Admin:
-    """The administration of a service that serves whatever it is told to."""
+    """The admin app of a service that accepts every bundle."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        self.asked: list[Path | None] = []
+        self.bundles: list[Path | None] = []
         app = create_admin(self._reload, Settings(admin_host=host))
         self.client = TestClient(app, base_url="http://localhost:8001")
 
     async def _reload(self, bundle: Path | None) -> WorkerReply:
-        self.asked.append(bundle)
+        self.bundles.append(bundle)
         return WorkerReply("m3h-open 1.0.0", "0" * 64)
 
 
@@ -30,17 +30,17 @@ class Admin:
     ("body", "bundle"),
     [(b"", None), (b"{}", None), (b'{"bundle": null}', None), (b'{"bundle": "b"}', Path("b"))],
 )
-def test_a_command_in_json_is_obeyed(body, bundle):
+def test_a_json_command_is_executed(body, bundle):
     admin = Admin()
     answer = admin.client.post("/admin/reload", content=body, headers=JSON)
-    assert (answer.status_code, admin.asked) == (200, [bundle])
+    assert (answer.status_code, admin.bundles) == (200, [bundle])
     assert answer.json() == {"model": "m3h-open 1.0.0", "digest": "0" * 64}
 
 
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
-        ({}, b"", 415),  # as a page posts without asking first
+        ({}, b"", 415),  # a page may send this without a CORS preflight
         ({"Content-Type": "text/plain"}, b"{}", 415),
         ({"Content-Type": "application/x-www-form-urlencoded"}, b"", 415),
         ({"Content-Type": "multipart/form-data; boundary=x"}, b"", 415),
@@ -58,10 +58,10 @@ def test_a_command_in_json_is_obeyed(body, bundle):
         (JSON, b"[", 422),
     ],
 )
-def test_anything_else_is_refused_before_a_bundle_is_looked_for(headers, body, status):
+def test_other_requests_are_refused_before_a_bundle_is_loaded(headers, body, status):
     admin = Admin()
     answer = admin.client.post("/admin/reload", content=body, headers=headers)
-    assert (answer.status_code, admin.asked) == (status, [])
+    assert (answer.status_code, admin.bundles) == (status, [])
     assert answer.headers["content-type"] == "application/problem+json"
     assert "evil" not in answer.text
     assert "xxxx" not in answer.text
@@ -70,11 +70,11 @@ def test_anything_else_is_refused_before_a_bundle_is_looked_for(headers, body, s
 def test_a_body_of_unknown_length_is_refused():
     admin = Admin()
     answer = admin.client.post("/admin/reload", content=iter([b"{}"]), headers=JSON)
-    assert (answer.status_code, admin.asked) == (411, [])
+    assert (answer.status_code, admin.bundles) == (411, [])
 
 
 @pytest.mark.parametrize(
-    ("listens", "host"),
+    ("address", "host"),
     [
         ("127.0.0.1", "localhost"),
         ("127.0.0.1", "LOCALHOST:8001"),
@@ -85,8 +85,8 @@ def test_a_body_of_unknown_length_is_refused():
         ("m3h.internal", "M3H.internal:8001"),
     ],
 )
-def test_the_names_of_this_machine_are_accepted(listens, host):
-    admin = Admin(listens)
+def test_the_names_of_this_machine_are_accepted(address, host):
+    admin = Admin(address)
     answer = admin.client.post("/admin/reload", json={}, headers={"Host": host})
     assert answer.status_code == 200
     same_page = {"Host": host, "Origin": f"http://{host}"}

@@ -1,4 +1,4 @@
-"""What a replica owes the proxy before it; `benchmarks/cluster` shows what becomes of several."""
+"""How a replica behaves behind a proxy. `benchmarks/cluster` tests several replicas."""
 
 import http.client
 import signal
@@ -10,14 +10,12 @@ import httpx
 from tests.support import service_process
 
 
-def test_a_replica_that_ends_lets_new_callers_in_until_the_drain_is_over(
-    bundle_dir, tmp_path, payload
-):
+def test_a_draining_replica_accepts_new_connections(bundle_dir, tmp_path, payload):
     process, url = service_process.start(bundle_dir, tmp_path / "log", M3H_DRAIN_SECONDS="6")
     try:
-        process.send_signal(signal.SIGTERM)  # while nobody is in
-        told = time.monotonic()
-        while time.monotonic() < told + 1:
+        process.send_signal(signal.SIGTERM)  # while no connection is open
+        started = time.monotonic()
+        while time.monotonic() < started + 1:
             assert httpx.post(f"{url}/predict", json=payload).status_code == 200
         assert httpx.get(f"{url}/health/ready").status_code == 503
         assert process.wait(60) == 0
@@ -26,8 +24,8 @@ def test_a_replica_that_ends_lets_new_callers_in_until_the_drain_is_over(
         process.communicate()
 
 
-def test_a_connection_stays_while_nothing_is_asked_on_it(bundle_dir, tmp_path):
-    """What closes before the proxy's pool does, loses the request that is on its way by then."""
+def test_an_idle_connection_stays_open(bundle_dir, tmp_path):
+    """Otherwise a request that the proxy sends at that moment would be lost."""
     process, url = service_process.start(bundle_dir, tmp_path / "log")
     try:
         connection = http.client.HTTPConnection(urlsplit(url).netloc)

@@ -72,7 +72,7 @@ def test_a_graph_server_that_hangs_is_replaced_and_requests_are_refused_in_time(
     until(lambda: httpx.post(f"{url}/predict", json=payload, timeout=60).status_code == 200)
     assert graphs not in workers_of(process)
     died = next(line for line in logged(process) if line["event"] == "graph server died")
-    assert died["fault"] == "it gave no sign of life"
+    assert died["fault"] == "it did not reply to a ping"
 
 
 def test_a_graph_server_whose_bundle_is_gone_is_a_503_for_each_request(
@@ -89,7 +89,7 @@ def test_a_graph_server_whose_bundle_is_gone_is_a_503_for_each_request(
         assert answer.status_code == 503
         return "is no bundle" in answer.json()["detail"]
 
-    until(refused)  # not while it is started anew, but by it
+    until(refused)  # refused by the restarted server, not because it restarts
     assert httpx.get(f"{url}/health/ready").status_code == 503
 
 

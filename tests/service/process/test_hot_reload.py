@@ -1,4 +1,4 @@
-"""Another bundle, while the service runs."""
+"""Hot reload: another bundle is served without a restart."""
 
 import os
 import shutil
@@ -16,27 +16,27 @@ from tests.support.processes import Load, admin_url, logged, serving, until, ver
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])
-def test_bundles_are_changed_under_load_without_a_failed_or_a_wrong_answer(
+def test_a_reload_under_load_causes_no_failed_or_wrong_answer(
     started, other_version, payload, graphs
 ):
-    one, other = other_version("2.0.0"), other_version("3.0.0")
-    process, url = started(one, M3H_WORKERS="2", M3H_GRAPHS=graphs)
+    first, second = other_version("2.0.0"), other_version("3.0.0")
+    process, url = started(first, M3H_WORKERS="2", M3H_GRAPHS=graphs)
     admin = admin_url(process)
     load = Load(url, payload)
-    with load.from_callers(4):
-        for bundle, version in ((other, "3.0.0"), (one, "2.0.0")) * 2:
-            told = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
-            assert told.status_code == 200, told.text
-            assert version in told.json()["model"]
+    with load.from_clients(4):
+        for bundle, version in ((second, "3.0.0"), (first, "2.0.0")) * 2:
+            answer = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
+            assert answer.status_code == 200, answer.text
+            assert version in answer.json()["model"]
             assert versions(url, payload) == {version}
     assert load.failed == []
     assert {answer["model"]["version"] for answer in load.answers} == {"2.0.0", "3.0.0"}
-    found = load.probabilities()
-    np.testing.assert_allclose(found, [found[0]] * len(found), atol=1e-5)
+    answers = load.probabilities()
+    np.testing.assert_allclose(answers, [answers[0]] * len(answers), atol=1e-5)
     assert serving(url) == {"2.0.0": 2, "3.0.0": 0}
 
 
-def test_a_bundle_that_fails_is_refused_and_the_old_one_goes_on(
+def test_a_bad_bundle_is_refused_and_the_old_one_is_served(
     started, other_version, payload, changed_bundle
 ):
     def spoil(manifest: dict[str, Any], path: Path) -> None:
@@ -47,15 +47,15 @@ def test_a_bundle_that_fails_is_refused_and_the_old_one_goes_on(
     process, url = started(other_version("2.0.0"), M3H_WORKERS="2")
     admin = admin_url(process)
     for bundle in (changed_bundle(spoil), Path("/nowhere")):
-        told = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
-        assert told.status_code == 422
-        assert told.json()["type"] == "urn:m3h:problem:bundle-refused"
-        assert told.json()["detail"]
+        answer = httpx.post(admin, json={"bundle": str(bundle)}, timeout=60)
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "urn:m3h:problem:bundle-refused"
+        assert answer.json()["detail"]
         assert versions(url, payload) == {"2.0.0"}
-    assert httpx.get(f"{url}/admin/reload").status_code == 404  # not where patients are asked for
+    assert httpx.get(f"{url}/admin/reload").status_code == 404  # not on the port for predictions
 
 
-def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
+def test_a_bundle_that_changes_on_disk_is_served_only_after_a_reload(
     started, other_version, payload
 ):
     bundle, later = other_version("2.0.0"), other_version("3.0.0")
@@ -71,7 +71,7 @@ def test_a_bundle_that_changes_on_disk_is_not_served_before_it_is_reloaded(
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_worker_that_loads_during_a_reload_never_serves_the_bundle_before(
+def test_a_worker_that_starts_during_a_reload_serves_the_new_bundle(
     started, other_version, payload, killed
 ):
     before, after = other_version("2.0.0"), other_version("3.0.0")
@@ -92,9 +92,7 @@ def test_a_worker_that_loads_during_a_reload_never_serves_the_bundle_before(
     assert serving(url).get("2.0.0", 0) == 0
 
 
-def test_a_worker_that_hangs_is_replaced_and_the_others_serve_the_new_bundle(
-    started, other_version, payload
-):
+def test_a_reload_replaces_a_worker_that_hangs(started, other_version, payload):
     before, after = other_version("2.0.0"), other_version("3.0.0")
     process, url = started(before, M3H_WORKERS="2")
     admin = admin_url(process)
@@ -107,9 +105,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_others_serve_the_new_bundle(
     assert versions(url, payload) == {"3.0.0"}
 
 
-def test_a_bundle_that_ends_the_process_which_tries_it_harms_no_worker(
-    started, other_version, payload
-):
+def test_a_bundle_that_kills_the_test_process_harms_no_worker(started, other_version, payload):
     process, url = started(other_version("2.0.0"), M3H_WORKERS="1")
     admin = admin_url(process)
     (worker,) = workers_of(process)
@@ -120,22 +116,22 @@ def test_a_bundle_that_ends_the_process_which_tries_it_harms_no_worker(
         answer = reload.result()
     assert answer.status_code == 422
     assert answer.json()["type"] == "urn:m3h:problem:bundle-refused"
-    assert "was tried, and a process ended (exit -9)" in answer.json()["detail"]
+    assert "failed to load: the process ended (exit -9)" in answer.json()["detail"]
     assert workers_of(process) == [worker]
     assert versions(url, payload) == {"2.0.0"}
 
 
 def test_a_bundle_that_does_not_load_in_time_is_refused(started, changed_bundle, payload):
-    """Its graph computes for ever."""
+    """A graph of the bundle runs for ever."""
 
     def endless(manifest: dict[str, Any], path: Path) -> None:
         file = path / manifest["encoders"]["tabular"]["file"]
         model = onnx.load(file)
         node, tensor = onnx.helper.make_node, onnx.helper.make_tensor
         value, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
-        turn = onnx.helper.make_graph(
+        body = onnx.helper.make_graph(
             [node("Identity", ["on"], ["still_on"]), node("Identity", ["sum"], ["same_sum"])],
-            "turn",
+            "body",
             [
                 value("i", kinds.INT64, []),
                 value("on", kinds.BOOL, []),
@@ -143,14 +139,14 @@ def test_a_bundle_that_does_not_load_in_time_is_refused(started, changed_bundle,
             ],
             [value("still_on", kinds.BOOL, []), value("same_sum", kinds.FLOAT, [])],
         )
-        (last,) = (one for one in model.graph.node if "unusual" in one.output)
+        (last,) = (n for n in model.graph.node if "unusual" in n.output)
         last.output[[*last.output].index("unusual")] = "unusual_alone"
         model.graph.initializer.extend(
             [tensor("true", kinds.BOOL, [], [True]), tensor("zero", kinds.FLOAT, [], [0.0])]
         )
         model.graph.node.extend(
             [
-                node("Loop", ["", "true", "zero"], ["total"], body=turn),
+                node("Loop", ["", "true", "zero"], ["total"], body=body),
                 node("Add", ["unusual_alone", "total"], ["unusual"]),
             ]
         )
@@ -164,7 +160,7 @@ def test_a_bundle_that_does_not_load_in_time_is_refused(started, changed_bundle,
     assert httpx.post(f"{url}/predict", json=payload).status_code == 200
 
 
-def test_whatever_is_wrong_with_a_bundle_no_worker_ends(started, changed_bundle, payload):
+def test_no_bad_bundle_ends_a_worker(started, changed_bundle, payload):
     def not_utf8(_: dict[str, Any], path: Path) -> None:
         (path / "tokenizer.json").write_bytes(b"\xff")
 
@@ -198,7 +194,7 @@ def test_whatever_is_wrong_with_a_bundle_no_worker_ends(started, changed_bundle,
     assert httpx.post(f"{url}/predict", json=payload).status_code == 200
 
 
-def test_a_service_that_ends_does_not_wait_for_a_reload(started, other_version):
+def test_shutdown_does_not_wait_for_a_reload(started, other_version):
     process, _ = started(M3H_WORKERS="1", M3H_DRAIN_SECONDS="0")
     admin = admin_url(process)
     (worker,) = workers_of(process)
@@ -214,14 +210,14 @@ def test_a_service_that_ends_does_not_wait_for_a_reload(started, other_version):
     logged(process)
 
 
-def test_reloads_at_one_time_come_one_after_another(started, other_version, payload):
+def test_simultaneous_reloads_run_one_after_another(started, other_version, payload):
     bundles = [other_version("2.0.0"), other_version("3.0.0")]
     process, url = started(M3H_WORKERS="2")
     admin = admin_url(process)
     with ThreadPoolExecutor(4) as pool:
-        asked = [
+        reloads = [
             pool.submit(httpx.post, admin, json={"bundle": str(bundles[i % 2])}, timeout=240)
             for i in range(4)
         ]
-        assert {one.result().status_code for one in asked} == {200}
+        assert {reload.result().status_code for reload in reloads} == {200}
     assert len(versions(url, payload, 20)) == 1

@@ -1,4 +1,4 @@
-"""Workers that die, hang or cannot start; and signals that end the service or do not."""
+"""Workers that die, hang or cannot start, and signals."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ from tests.support.processes import admin_url, logged, serving, until, workers_o
 from tests.support.prometheus import scraped
 
 
-def test_the_wait_before_a_restart_doubles_up_to_half_a_minute_and_begins_anew():
+def test_the_backoff_doubles_up_to_30_seconds_and_resets():
     backoff = Backoff()
     assert [backoff.next(1.0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     assert [backoff.next(seconds) for seconds in (60.0, 1.0)] == [1, 2]
@@ -28,23 +28,23 @@ def test_the_wait_before_a_restart_doubles_up_to_half_a_minute_and_begins_anew()
     assert backoff.next(1.0) == 1
 
 
-def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(started):
+def test_a_worker_that_dies_repeatedly_is_restarted_with_backoff(started):
     process, url = started(M3H_WORKERS="1")
     waits = []
     for _ in range(3):
         (worker,) = until(lambda: workers_of(process))
-        os.kill(worker, signal.SIGKILL)  # while it serves, or while it loads
+        os.kill(worker, signal.SIGKILL)  # while it serves or loads
         waits += until(lambda: [x["again_in"] for x in logged(process) if "again_in" in x])
     assert waits == [1, 2, 4]
     until(lambda: workers_of(process))
     until(lambda: httpx.get(f"{url}/health/ready", timeout=60).status_code == 200)
 
 
-def test_a_service_without_a_worker_says_so(started, payload, other_version):
+def test_a_service_without_workers_answers_503(started, payload, other_version):
     bundle = other_version("2.0.0")
     process, url = started(bundle, M3H_WORKERS="1", M3H_DEADLINE_MS="1000")
     admin = admin_url(process)
-    shutil.rmtree(bundle)  # no other worker can begin
+    shutil.rmtree(bundle)  # no other worker can start
     (worker,) = workers_of(process)
     os.kill(worker, signal.SIGKILL)
     for answer in (
@@ -53,13 +53,13 @@ def test_a_service_without_a_worker_says_so(started, payload, other_version):
     ):
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:m3h:problem:not-ready")
         assert answer.headers["retry-after"] == "5"
-    found = httpx.post(admin, json={"bundle": str(other_version("3.0.0"))}, timeout=120)
-    assert found.status_code == 200, found.text
+    reloaded = httpx.post(admin, json={"bundle": str(other_version("3.0.0"))}, timeout=120)
+    assert reloaded.status_code == 200, reloaded.text
     until(lambda: httpx.get(f"{url}/health/ready", timeout=60).status_code == 200)
     assert httpx.post(f"{url}/predict", json=payload).json()["model"]["version"] == "3.0.0"
 
 
-def test_there_may_be_more_workers_than_a_pool_of_threads_has(started, other_version, payload):
+def test_more_workers_than_threads_of_a_pool_start(started, other_version, payload):
     count = min(32, (os.cpu_count() or 1) + 4) + 1 if (os.cpu_count() or 1) <= 4 else 8
     process, url = started(other_version("2.0.0"), M3H_WORKERS=str(count))
     admin = admin_url(process)
@@ -72,7 +72,7 @@ def test_there_may_be_more_workers_than_a_pool_of_threads_has(started, other_ver
     assert {line["event"] for line in logged(process)} <= {"bundle served", "request"}
 
 
-def test_counters_go_on_from_one_worker_to_the_next_and_take_no_files(started, payload, tmp_path):
+def test_counters_survive_a_worker_and_use_no_files(started, payload, tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
     process, url = started(M3H_WORKERS="1", TMPDIR=str(folder))
@@ -101,7 +101,7 @@ def test_counters_go_on_from_one_worker_to_the_next_and_take_no_files(started, p
         (signal.SIGHUP, "shared"),
     ],
 )
-def test_a_signal_that_ends_the_service_leaves_nothing_behind(started, tmp_path, number, graphs):
+def test_a_terminating_signal_leaves_no_process_and_no_file(started, tmp_path, number, graphs):
     folder = tmp_path / "temporary"
     folder.mkdir()
     process, url = started(
@@ -111,22 +111,24 @@ def test_a_signal_that_ends_the_service_leaves_nothing_behind(started, tmp_path,
     ignored = {"SIGUSR1", "SIGUSR2"}
     for name in ignored:
         process.send_signal(signal.Signals[name])
-    seen: set[str] = set()
+    signals: set[str] = set()
     until(
-        lambda: seen.update(line.get("signal", "") for line in logged(process)) or ignored <= seen
+        lambda: (
+            signals.update(line.get("signal", "") for line in logged(process)) or ignored <= signals
+        )
     )
     assert httpx.get(f"{url}/health/live").status_code == 200
-    for child in children:  # as a terminal sends it to all of its group
+    for child in children:  # like a terminal, which sends a signal to its process group
         if number != signal.SIGTERM:
             os.kill(child, number)
     process.send_signal(number)
     assert process.wait(60) == 0
     assert [*folder.iterdir()] == []
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    logged(process)  # each line is one of the log
+    logged(process)  # every line is JSON
 
 
-def test_a_request_that_outlasts_the_end_is_refused_in_one_line(started, payload):
+def test_a_request_that_outlasts_the_shutdown_is_503(started, payload):
     process, url = started(M3H_WORKERS="1", M3H_DRAIN_SECONDS="0", M3H_SHUTDOWN_SECONDS="1")
     body = json.dumps(payload).encode()
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
@@ -148,18 +150,18 @@ def test_a_request_that_outlasts_the_end_is_refused_in_one_line(started, payload
     assert not [x for x in lines if "Exception" in x["event"]]
 
 
-def test_a_supervisor_without_file_descriptors_says_so_and_recovers(started):
+def test_a_supervisor_without_file_descriptors_recovers(started):
     process, url = started(M3H_WORKERS="2")
     limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     (first, _) = workers_of(process)
     open_files = [int(file.name) for file in Path(f"/proc/{process.pid}/fd").iterdir()]
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (max(open_files) + 1, limits[1]))
     os.kill(first, signal.SIGKILL)
-    seen: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
 
     def refused() -> bool:
-        seen.extend(logged(process))
-        return any("Too many open files" in line.get("fault", "") for line in seen)
+        lines.extend(logged(process))
+        return any("Too many open files" in line.get("fault", "") for line in lines)
 
     until(refused)
     assert process.poll() is None
@@ -168,7 +170,7 @@ def test_a_supervisor_without_file_descriptors_says_so_and_recovers(started):
     until(lambda: len(workers_of(process)) == 2)
 
 
-def test_what_a_child_does_not_catch_is_one_line_of_its_log():
+def test_an_uncaught_exception_of_a_child_is_logged_in_one_line():
     program = """
 import sys
 from multiprocessing import get_context
@@ -190,7 +192,7 @@ if __name__ == "__main__":
     assert "Jane" not in done.stderr
 
 
-def test_what_no_task_of_a_loop_caught_is_logged_without_its_message():
+def test_an_uncaught_exception_of_a_task_is_logged_without_its_message():
     program = """
 import asyncio, gc, sys
 from service.telemetry.logging import log_uncaught_in, make_log
@@ -211,13 +213,13 @@ asyncio.run(main())
     assert "Jane" not in done.stderr
 
 
-def test_a_log_that_cannot_be_written_fails_no_request(bundle_dir, payload):
-    """Its disk is full."""
+def test_a_full_log_disk_fails_no_request(bundle_dir, payload):
+    """/dev/full behaves like a full disk."""
     command = [sys.executable, "-c", "from service.cli import app; app()"]
-    given = ["--bundle", str(bundle_dir), "--port", "0", "--admin-port", "0", "--workers", "1"]
-    with open("/dev/full", "w") as full:  # noqa: PTH123 - it is no path to look into
+    options = ["--bundle", str(bundle_dir), "--port", "0", "--admin-port", "0", "--workers", "1"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a file
         process = subprocess.Popen(
-            [*command, *given], stdout=subprocess.PIPE, stderr=full, text=True
+            [*command, *options], stdout=subprocess.PIPE, stderr=full, text=True
         )
     try:
         url = process.stdout.readline().rpartition(" at ")[2].strip()

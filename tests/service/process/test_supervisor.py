@@ -1,4 +1,4 @@
-"""The processes of `m3h-serve`: how they begin, live together and end."""
+"""The processes of `m3h-serve`: start, cooperation and shutdown."""
 
 import http.client
 import json
@@ -23,12 +23,12 @@ from tests.support.processes import Load, numbers, until, workers_of
 from tests.support.prometheus import scraped
 
 
-def test_the_first_command_that_it_shows_works(started):
+def test_the_printed_example_commands_work(started):
     process, _ = started()
     lines = [process.stdout.readline().strip() for _ in range(4)]
-    assert lines[0].startswith("Open it in a browser")
+    assert lines[0].startswith("Open this address in a browser")
     if shutil.which("curl") is None:
-        pytest.skip("curl is not there")
+        pytest.skip("curl is not installed")
     root = Path(__file__).parents[3]
     predict, tasks, card = (
         subprocess.run(line, shell=True, cwd=root, capture_output=True, text=True, check=True)
@@ -47,7 +47,7 @@ def test_sigterm_lets_a_running_request_finish(started, payload):
     connection.putheader("Content-Type", "application/json")
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body[:100])
-    # The half request is being read once another connection, made after it, is answered.
+    # Once a later connection is answered, the first half of this request has been read.
     other = http.client.HTTPConnection(urlsplit(url).netloc)
     other.request("GET", "/health/ready")
     assert other.getresponse().read() == b'{"status":"ready"}'
@@ -59,7 +59,7 @@ def test_sigterm_lets_a_running_request_finish(started, payload):
     assert all(json.loads(line)["event"] for line in lines), lines
 
 
-def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
+def test_a_body_above_the_limit_is_refused_while_it_arrives(started):
     _, url = started(M3H_MAX_BODY_BYTES="1000")
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     chunks = (b" " * 400 for _ in range(10))
@@ -67,11 +67,11 @@ def test_a_body_over_the_limit_is_refused_while_it_is_still_coming(started):
     assert connection.getresponse().status == 413
 
 
-def test_no_more_processors_are_used_than_are_there():
+def test_available_cpus_are_at_most_those_of_the_machine():
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
 
 
-def test_a_caller_who_hangs_up_is_counted_and_not_answered(started, payload):
+def test_a_disconnected_client_is_counted_and_its_items_are_dropped(started, payload):
     _, url = started()
     host, _, port = url.removeprefix("http://").partition(":")
     body = json.dumps({"items": [payload] * 64}).encode()
@@ -86,13 +86,13 @@ def test_a_caller_who_hangs_up_is_counted_and_not_answered(started, payload):
             break
         time.sleep(0.05)
     assert scraped(text, name) == 1
-    # Of 64 patients those are answered that were computed before.
+    # Only the items before the disconnection are computed.
     assert scraped(text, 'm3h_stage_seconds_count{stage="respond"}') < 64
 
 
-def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(started, payload):
+def test_a_dead_worker_is_replaced_and_its_counters_remain(started, payload):
     process, url = started(M3H_WORKERS="2")
-    for _ in range(6):  # over connections of their own, so that both workers have some
+    for _ in range(6):  # each over its own connection, so that both workers get some
         assert httpx.post(f"{url}/predict", json=payload).status_code == 200
     counted = 'm3h_requests_total{route="/predict",status="200"}'
     assert scraped(httpx.get(f"{url}/metrics").text, counted) == 6
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(started, paylo
     assert scraped(httpx.get(f"{url}/metrics").text, counted) == 12
 
 
-def test_callers_who_come_at_once_are_shared_by_the_workers(started):
+def test_simultaneous_connections_are_spread_over_the_workers(started):
     process, url = started(M3H_WORKERS="2")
     host, _, port = url.removeprefix("http://").partition(":")
 
@@ -114,12 +114,12 @@ def test_callers_who_come_at_once_are_shared_by_the_workers(started):
         return [sum("socket" in str(f.readlink()) for f in folder.iterdir()) for folder in folders]
 
     before = open_sockets()
-    with ExitStack() as callers:
+    with ExitStack() as clients:
         for _ in range(32):
-            callers.enter_context(socket.create_connection((host, int(port))))
+            clients.enter_context(socket.create_connection((host, int(port))))
         until(lambda: sum(open_sockets()) == sum(before) + 32)
-        taken = [now - then for now, then in zip(open_sockets(), before, strict=True)]
-    assert min(taken) >= 4
+        added = [now - then for now, then in zip(open_sockets(), before, strict=True)]
+    assert min(added) >= 4
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])
@@ -134,11 +134,11 @@ def test_workers_do_not_outlive_their_supervisor(started, graphs):
         httpx.get(f"{url}/health/live")
 
 
-def test_what_nobody_caught_ends_the_process_and_is_logged_without_a_word_of_a_patient():
+def test_an_uncaught_exception_in_a_thread_ends_the_process_and_is_logged_without_its_message():
     program = """
 import sys, threading, time
-from service.telemetry.logging import make_log, quote_nothing_uncaught
-quote_nothing_uncaught(make_log("info", sys.stderr))
+from service.telemetry.logging import make_log, log_uncaught
+log_uncaught(make_log("info", sys.stderr))
 def fail(): raise ValueError("Jane Doe")
 threading.Thread(target=fail, name="m3h-kernel").start()
 time.sleep(600)
@@ -157,14 +157,16 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(("workers", "cache"), [("1", "100000000"), ("4", "0")])
-def test_an_answer_does_not_depend_on_who_else_asks_on_what_is_kept_or_on_the_worker(
+def test_an_answer_does_not_depend_on_other_requests_the_cache_or_the_worker(
     started, serve, engine, payload, workers, cache
 ):
     alone = serve(engine, cache_bytes=0)
-    payloads = [payload] + [{k: v for k, v in payload.items() if k != left} for left in payload]
-    payloads = [one for one in payloads if "as_of" in one]
-    expected = [numbers(alone.predict(one)) for one in payloads]
-    # None is refused, however slow the machine is.
+    payloads = [payload] + [
+        {k: v for k, v in payload.items() if k != omitted} for omitted in payload
+    ]
+    payloads = [p for p in payloads if "as_of" in p]
+    expected = [numbers(alone.predict(p)) for p in payloads]
+    # A long queue, so that a slow machine refuses no request.
     _, url = started(M3H_WORKERS=workers, M3H_CACHE_BYTES=cache, M3H_QUEUE_MS="60000")
 
     def differs(number: int) -> float:
@@ -174,7 +176,7 @@ def test_an_answer_does_not_depend_on_who_else_asks_on_what_is_kept_or_on_the_wo
 
     with ThreadPoolExecutor(16) as pool:
         assert max(pool.map(differs, range(20 * len(payloads)))) < 1e-5
-    if workers == "1":  # several on a busy machine may never have two requests at once
+    if workers == "1":  # several workers may have no batch with two rows
         text = httpx.get(f"{url}/metrics").text
         assert scraped(text, "m3h_batch_rows_count") < scraped(text, "m3h_batch_rows_sum")
 
@@ -183,7 +185,7 @@ def test_an_answer_does_not_depend_on_who_else_asks_on_what_is_kept_or_on_the_wo
 def test_sigterm_under_load_loses_no_request(started, payload, graphs):
     process, url = started(M3H_WORKERS="2", M3H_DRAIN_SECONDS="0.5", M3H_GRAPHS=graphs)
     load = Load(url, payload)
-    with load.from_callers(4):
+    with load.from_clients(4):
         load.ending.set()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

@@ -171,7 +171,7 @@ def test_the_receipt_of_a_film_that_is_known_is_the_same():
         (black_png(6325, 6325, 1), "image/png", "pixel_limit"),
     ],
 )
-def test_an_image_that_cannot_be_read_is_refused(data, media_type, rule):
+def test_an_unreadable_image_is_refused(data, media_type, rule):
     if rule is None:
         assert read(image(data, media_type)).receipt.modalities["image"].unusual == 1.0
     else:

@@ -1,4 +1,4 @@
-"""How the dashboard is served; what it shows is promised in tests/web."""
+"""How the pages are served. tests/web tests what they show."""
 
 import gzip
 
@@ -11,12 +11,16 @@ FILES = {
     "/page/examples/septic_shock.json": "application/json",
     "/page/licenses.txt": "text/plain",
 }
+DOCS_FILES = {
+    "/docs": "text/html",
+    "/page/docs.js": "text/javascript",
+    "/page/swagger-ui-bundle.js": "text/javascript",
+    "/page/swagger-ui.css": "text/css",
+}
 
 
-@pytest.mark.parametrize(("path", "media_type"), FILES.items())
-def test_a_file_is_served_as_what_it_is_and_asked_for_anew_only_if_it_changed(
-    service, path, media_type
-):
+@pytest.mark.parametrize(("path", "media_type"), (FILES | DOCS_FILES).items())
+def test_a_file_has_its_media_type_and_an_etag(service, path, media_type):
     first = service.client.get(path)
     assert first.status_code == 200
     assert first.headers["content-type"].partition(";")[0] == media_type
@@ -24,10 +28,8 @@ def test_a_file_is_served_as_what_it_is_and_asked_for_anew_only_if_it_changed(
     assert service.client.get(path, headers={"If-None-Match": tag}).status_code == 304
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_that_is_written_into_it(
-    service, path
-):
+@pytest.mark.parametrize("path", FILES | DOCS_FILES)
+def test_the_policy_allows_no_external_content_and_no_inline_code(service, path):
     headers = service.client.get(path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
@@ -37,7 +39,7 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_that_is_writte
     assert headers["referrer-policy"] == "no-referrer"
 
 
-def test_it_is_sent_in_less_than_500_kb_and_whole_to_who_cannot_unpack(service):
+def test_the_page_is_less_than_500_kb_compressed(service):
     sent = 0
     for path in FILES:
         packed = service.client.get(path, headers={"Accept-Encoding": "gzip"})
@@ -51,7 +53,7 @@ def test_it_is_sent_in_less_than_500_kb_and_whole_to_who_cannot_unpack(service):
     assert sent < 500_000
 
 
-def test_a_path_that_is_not_there_gets_a_problem(service):
+def test_an_unknown_path_is_a_problem(service):
     for path in ("/page", "/page/", "/page/app.json", "/page/../app.py", "/page/examples"):
         answer = service.client.get(path)
         assert answer.status_code == 404
