@@ -38,7 +38,7 @@ def test_a_model_that_died_is_not_ready_until_it_answers_again(serve, bundle, pa
     engine.replay_golden()
     client = serve(engine).client
     with monkeypatch.context() as broken:
-        broken.setattr(engine, "_inputs", lambda *_: {})
+        broken.setattr(engine, "_fusion_inputs", lambda *_: ({}, {}))
         assert client.post("/predict", json=payload).status_code == 500
         assert client.get("/health/ready").status_code == 503
         assert client.get("/health/live").status_code == 200
