@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from schemas.request_errors import LISTED, FieldError, InvalidPayload
+from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
 from service import errors
 from service.errors import ServiceError
 
@@ -76,14 +76,16 @@ def response(problem: Problem, headers: Mapping[str, str] | None = None) -> Resp
 def problem(
     slug: str, title: str, status: int, detail: str, errors: Sequence[Fault] = ()
 ) -> Problem:
-    if len(errors) > LISTED:
-        detail = f"{detail}; more than {LISTED} faults, of which the first {LISTED} are listed"
+    if len(errors) > MAX_LISTED:
+        detail = (
+            f"{detail}; more than {MAX_LISTED} faults, of which the first {MAX_LISTED} are listed"
+        )
     return Problem(
         type=f"urn:m3h:problem:{slug}",
         title=title,
         status=status,
         detail=detail,
-        errors=tuple(errors[:LISTED]),
+        errors=tuple(errors[:MAX_LISTED]),
     )
 
 
@@ -98,7 +100,7 @@ def invalid_payload(errors: Sequence[FieldError]) -> Problem:
 
 def _input_ignored(error: errors.InputIgnored) -> Refused:
     detail = "strict=true, and part of the input would not be used"
-    faults = _faults(error.faults[:LISTED])
+    faults = _faults(error.faults[:MAX_LISTED])
     if error.count > len(faults):
         detail = f"{detail}; {error.count} faults, of which the first {len(faults)} are listed"
     return Refused(problem("input-ignored", "Input would be ignored", 422, detail, faults))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.bundle_files import BundleError, one_line
+from schemas.bundle_files import BundleError, single_line
 from service.http.app import create_app
 from service.http.server.server import HttpServer
 from service.prediction.golden import check_golden_answers
@@ -107,11 +107,11 @@ class _Worker:
             check_golden_answers(engine, self._counted)
             app = create_app(engine, settings, self._log, self._counted, self._traces)
         except BundleError as error:
-            return WorkerReply(fault=one_line(str(error)))
+            return WorkerReply(fault=single_line(str(error)))
         except Exception as error:  # noqa: BLE001 - no bundle may end the worker
             name = type(error).__name__
             self._log.error("bundle does not load", error=name, at=where(error))
-            return WorkerReply(fault=one_line(f"{command.bundle} does not load: {name}"))
+            return WorkerReply(fault=single_line(f"{command.bundle} does not load: {name}"))
         self._switch.next = app
         facts = bundle.manifest
         model = f"{facts.name} {facts.version} ({len(facts.tasks)} tasks, {bundle.device})"

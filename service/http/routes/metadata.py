@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from schemas.manifest import Cohort, Manifest, Phenotype, Recalibration, Reduction
+from schemas.manifest import Cohort, Manifest, Phenotype, Quantization, Recalibration
 from schemas.response import Modality
 from schemas.tasks import Coding, Kind
 from schemas.variables import Treatment, Variable, load_spellings
@@ -56,7 +56,7 @@ class Model(_Entry):
     trained_hours: tuple[float, float]
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
-    reduction: Reduction | None = None
+    reduction: Quantization | None = None
     evaluation: dict[str, Any]
 
 
@@ -108,7 +108,10 @@ def tasks(manifest: Manifest) -> TaskList:
         tasks=tuple(
             TaskEntry.model_validate(
                 {k: v for k, v in (*facts.task, *facts) if k in shared}
-                | {"phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else ()}
+                | {
+                    "seen": facts.visible_modalities,
+                    "phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else (),
+                }
             )
             for facts in manifest.tasks
         )
@@ -124,7 +127,7 @@ def model(manifest: Manifest, digest: str) -> Model:
 def variables(manifest: Manifest) -> VariableList:
     spec = manifest.spec
     return VariableList(
-        variables=tuple(map(_variable, spec.known)),
+        variables=tuple(map(_variable, spec.extended_variables)),
         treatments=tuple(map(_treatment, spec.treatments)),
         categories=spec.categories,
         unit_spellings=load_spellings() | spec.spellings,
@@ -140,7 +143,7 @@ def _variable(known: Variable) -> VariableEntry:
         aliases=known.aliases,
         loinc=known.loinc,
         moles_only=known.moles_only,
-        units=known.accepted,
+        units=known.accepted_units,
         unit_required=not known.dimensionless,
         plausible=known.plausible,
         typical=known.typical,
@@ -152,7 +155,7 @@ def _treatment(known: Treatment) -> TreatmentEntry:
     return TreatmentEntry(
         name=known.name,
         display=known.display,
-        units=known.accepted,
+        units=known.accepted_units,
         units_per_weight=tuple(known.units_per_weight),
         plausible=known.plausible,
     )

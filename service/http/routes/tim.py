@@ -48,7 +48,9 @@ class TimDocuments:
         return self._document(asked, preferred(request.headers, (JSON, CSV))).response(request)
 
     def _make(self, asked: Asked, media_type: str) -> Document:
-        tim = self._tim if asked.source is None else self._tim.of(asked.source, asked.top)
+        tim = (
+            self._tim if asked.source is None else self._tim.select_source(asked.source, asked.top)
+        )
         text = tim.model_dump_json() if media_type == JSON else table(tim)
         return Document(text.encode(), media_type, {"Vary": "Accept, Accept-Encoding"})
 

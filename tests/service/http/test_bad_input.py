@@ -414,7 +414,7 @@ def test_an_unexpected_error_is_500_and_repeats_nothing(serve, engine, payload, 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"cannot digest {CANARY}")
 
-    monkeypatch.setattr("service.prediction.predictor.features", fail)
+    monkeypatch.setattr("service.prediction.predictor.extract_features", fail)
     answer = post(service, payload | {"patient_id": CANARY})
     refused(service, answer, 500)
     assert '"RuntimeError"' in service.written()
@@ -448,7 +448,7 @@ def test_strict_refuses_what_would_be_ignored(service, payload, change, pointer,
 
 
 def test_strict_refuses_a_modality_that_is_hidden_from_tasks(service, bundle, payload):
-    blind = [f for f in bundle.manifest.tasks if "image" not in f.seen]
+    blind = [f for f in bundle.manifest.tasks if "image" not in f.visible_modalities]
     if not blind:
         pytest.skip("this bundle hides no image")
     refused(service, post(service, payload, strict="true"), 422, ("/images", "hidden_modality"))
