@@ -31,7 +31,7 @@ import payloads
 from reference_model import Model
 
 from model.cohorts import mimic_iv
-from schemas.features import features
+from schemas.features import extract_features
 from schemas.payload import Payload, Tabular
 from service.runtime.bundle import Bundle
 
@@ -102,7 +102,7 @@ class Patients:
 
     def probability(self, payload: Payload, task: str) -> float:
         manifest = self.model.engine.bundle.manifest
-        arrays = features(payload, manifest.spec).arrays
+        arrays = extract_features(payload, manifest.spec).arrays
         facts = next(facts for facts in manifest.tasks if facts.task.name == task)
         return float(self.model.engine.run([arrays])[0].fusion[facts.output][facts.column])
 

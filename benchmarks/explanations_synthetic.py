@@ -55,7 +55,7 @@ from model.cohorts.synthetic import (
 from model.training.config import TrainConfig
 from model.training.preparation import PreparedTraining
 from model.training.trainer import Trainer
-from schemas.features import FeatureSpec, unlimited
+from schemas.features import FeatureSpec, no_time_limit
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
 from service.cache.embedding_cache import EmbeddingCache
@@ -335,7 +335,7 @@ class Explained:
 
     def _explain(self, **options: Any) -> Mapping[str, Any]:
         parsed = self._predictor.parse(Job(self._body, Options(**options)))
-        prepared = self._predictor.prepare(parsed, unlimited)
+        prepared = self._predictor.prepare(parsed, no_time_limit)
         answer = json.loads(self._predictor.run([prepared])[0])
         explanation: Mapping[str, Any] = answer["explanation"]
         return explanation

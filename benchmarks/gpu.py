@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from model.cohorts.synthetic import patients
-from schemas.features import Array, features, stack
+from schemas.features import Array, collate, extract_features
 from schemas.manifest import BundleError
 from schemas.response import MODALITIES
 from service.runtime.bundle import EMBEDDING, PRESENT, Bundle, LocalGraph
@@ -101,7 +101,7 @@ def main() -> None:
     engine = Engine(bundle)
     engine.replay_golden()
     payloads = (record.payload for record in patients(2000, seed=1))
-    every = (features(payload, bundle.manifest.spec).arrays for payload in payloads)
+    every = (extract_features(payload, bundle.manifest.spec).arrays for payload in payloads)
     samples = [sample for sample in every if len(sample) == len(MODALITIES)][: max(options.batches)]
     print("| graph | batch | session.run | IO binding, copied | IO binding, on the device |")
     print("|---|---|---|---|---|")
@@ -110,7 +110,7 @@ def main() -> None:
         fused: dict[str, Array] = {PRESENT: np.ones((count, len(MODALITIES)), dtype=np.bool_)}
         for modality, encoder in bundle.encoders.items():
             assert isinstance(encoder, LocalGraph)
-            inputs = stack([sample[modality] for sample in batch])
+            inputs = collate([sample[modality] for sample in batch])
             table(modality, count, variants(encoder, inputs, options.device))
             fused[modality] = encoder.run(inputs)[EMBEDDING]
         assert isinstance(bundle.fusion, LocalGraph)
@@ -122,7 +122,7 @@ def main() -> None:
         def bare(batch: list = batch) -> None:
             inputs = {PRESENT: np.ones((len(batch), len(MODALITIES)), dtype=np.bool_)}
             for modality, encoder in bundle.encoders.items():
-                made = encoder.run(stack([sample[modality] for sample in batch]))
+                made = encoder.run(collate([sample[modality] for sample in batch]))
                 inputs[modality] = made[EMBEDDING]
             bundle.fusion.run(inputs)
 

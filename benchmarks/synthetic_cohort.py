@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold
 from torch.nn import functional as F
 
 from model.cohorts.synthetic import DISEASES, PATIENTS, SEED, patients
-from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec, features
+from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec, extract_features
 
 FOLDS = 5
 INVERSE_PENALTY = 0.001
@@ -37,7 +37,7 @@ def load() -> tuple[Floats, Floats]:
     }
     inputs, outcomes = [], []
     for record in patients(PATIENTS, SEED):
-        arrays = features(record.payload, spec).arrays
+        arrays = extract_features(record.payload, spec).arrays
         tabular = arrays.get("tabular", {}).get("values", np.full(len(spec.tabular_names), np.nan))
         series = arrays.get("series", {n: np.full(s, np.nan) for n, s in shape.items()})
         inputs.append(np.concatenate([tabular, *(series[name].ravel() for name in shape)]))

@@ -10,7 +10,7 @@ from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from model.errors import UserError
 from model.evaluation.metrics import binary_auroc
-from schemas.manifest import Change, HeldOut, Manifest, TaskFacts
+from schemas.manifest import HeldOutPatients, Manifest, MetricChange, ServedTask
 from schemas.response import MODALITIES
 from service.runtime.bundle import UNUSUAL
 
@@ -37,14 +37,14 @@ class AccuracyLoss:
     `violations`: a text for each exceeded limit; empty if the outputs are accurate enough.
     """
 
-    changes: dict[str, Change]
+    changes: dict[str, MetricChange]
     largest_difference: float
     violations: list[str]
 
 
 def held_out_samples(
     manifest: Manifest, cohorts: Sequence[Cohort]
-) -> tuple[Samples, tuple[HeldOut, ...]]:
+) -> tuple[Samples, tuple[HeldOutPatients, ...]]:
     """The samples of the cohorts, and their description for the manifest.
 
     Outcomes are [n, tasks of the manifest], NaN for a sample without any input of the task. Raises
@@ -52,7 +52,7 @@ def held_out_samples(
     """
     parts = [_samples_for(manifest, cohort) for cohort in cohorts]
     descriptions = (
-        HeldOut(
+        HeldOutPatients(
             cohort=c.name,
             patients=len(np.unique(c.samples.patient)),
             samples=len(c.samples),
@@ -83,7 +83,7 @@ def _samples_for(manifest: Manifest, cohort: Cohort) -> Samples:
             f"the cohort {cohort.name} has no outcome for {', '.join(sorted(missing))}"
         )
     order = [columns[f.task.name] for f in manifest.tasks]
-    visible = np.array([[m in f.seen for m in MODALITIES] for f in manifest.tasks])
+    visible = np.array([[m in f.visible_modalities for m in MODALITIES] for f in manifest.tasks])
     has_input = (cohort.samples.present[:, None] & visible).any(axis=2)
     outcomes = np.where(has_input, cohort.samples.outcomes[:, order], np.nan)
     return replace(cohort.samples, outcomes=outcomes)
@@ -130,8 +130,8 @@ def _max_difference(before: Floats, after: Floats) -> float:
 
 
 def _change(
-    facts: TaskFacts, outcome: npt.NDArray[np.float32], before: Floats, after: Floats
-) -> Change | None:
+    facts: ServedTask, outcome: npt.NDArray[np.float32], before: Floats, after: Floats
+) -> MetricChange | None:
     """The change of a task's metric, as `m3h-model evaluate` computes it; None without outcomes.
 
     A phenotype has no outcome: its metric is the share of patients who stay in their cluster.
@@ -149,7 +149,7 @@ def _change(
         values, cases = _aurocs(facts, y, (before[known], after[known]))
     if not values:
         return None
-    return Change(
+    return MetricChange(
         metric=metric,
         before=float(values[0]),
         after=float(values[1]),
@@ -159,7 +159,7 @@ def _change(
 
 
 def _aurocs(
-    facts: TaskFacts, y: npt.NDArray[np.float32], outputs: Iterable[Floats]
+    facts: ServedTask, y: npt.NDArray[np.float32], outputs: Iterable[Floats]
 ) -> tuple[list[np.floating], int]:
     """The AUROC for each output, and the size of the smallest class; [] if all have one class.
 

@@ -8,7 +8,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from schemas.features import Array, features
+from schemas.features import Array, extract_features
 from schemas.payload import as_payload
 from schemas.response import Modality
 from service.runtime.engine import FUSION, Engine
@@ -25,7 +25,7 @@ def benchmark_graphs(old: Engine, new: Engine, batch: int) -> dict[str, tuple[fl
     """
     lines = map(json.loads, old.bundle.golden.splitlines())
     spec = old.bundle.manifest.spec
-    golden = [features(as_payload(line["request"]), spec).arrays for line in lines]
+    golden = [extract_features(as_payload(line["request"]), spec).arrays for line in lines]
     old_steps, new_steps = (_graph_steps(engine, golden, batch) for engine in (old, new))
     times = {}
     for name in old_steps:

@@ -14,7 +14,7 @@ from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
 from model.network.checkpoint import Checkpoint, Facts
 from model.network.m3h import M3H
-from schemas.manifest import TOKENIZER, Graph, Manifest, TaskFacts
+from schemas.manifest import TOKENIZER, Graph, Manifest, ServedTask
 from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
@@ -81,7 +81,7 @@ def _notice(facts: Facts) -> str:
     )
 
 
-def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
+def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[ServedTask, ...]:
     """The position of each task in the graph's outputs, and its training data."""
     outputs = {tensor.name for tensor in fusion.outputs}
     binary = net.calibrate.names
@@ -93,11 +93,11 @@ def task_facts(net: M3H, facts: Facts, fusion: Graph) -> tuple[TaskFacts, ...]:
         columns = {"regression": 0}
         column = binary.index(task.name) if is_binary else columns.get(task.kind)
         all_facts.append(
-            TaskFacts(
+            ServedTask(
                 task=task,
                 output="binary" if is_binary else task.name,
                 column=column,
-                seen=facts.visible_modalities(task),
+                visible_modalities=facts.visible_modalities(task),
                 labels=facts.labels[task.name],
                 positives=facts.positives.get(task.name),
                 prevalence=facts.prevalence.get(task.name),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.model_card import model_card
-from schemas.features import features
+from schemas.features import extract_features
 from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest
 from schemas.payload import Payload
 from schemas.tim import TIM, Tim
@@ -54,7 +54,7 @@ def _write_golden(bundle: Path, requests: Mapping[str, Payload]) -> None:
     engine = Engine(loaded)
     lines = []
     for name, payload in requests.items():
-        (outputs,) = engine.run([features(payload, loaded.manifest.spec).arrays])
+        (outputs,) = engine.run([extract_features(payload, loaded.manifest.spec).arrays])
         line = {
             "name": name,
             "request": payload.model_dump(mode="json", exclude_unset=True),

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from schemas.manifest import Change, Manifest, Recalibration, Reduction, TaskFacts
+from schemas.manifest import Manifest, MetricChange, Quantization, Recalibration, ServedTask
 from schemas.tim import Agreement, Tim
 from service.prediction.phenotypes import describe_phenotypes
 
@@ -120,7 +120,7 @@ def _recalibration_rows(
     }
 
 
-def _reduction_rows(reduction: Reduction, display: Mapping[str, str]) -> dict[str, Any]:
+def _reduction_rows(reduction: Quantization, display: Mapping[str, str]) -> dict[str, Any]:
     """The precision of each graph, and the tasks that lose most."""
     most = sorted(reduction.tasks.items(), key=lambda item: -_loss_share(item[1], reduction))
     return {
@@ -151,7 +151,7 @@ def _reduction_rows(reduction: Reduction, display: Mapping[str, str]) -> dict[st
     }
 
 
-def _loss_share(change: Change, reduction: Reduction) -> float:
+def _loss_share(change: MetricChange, reduction: Quantization) -> float:
     """A task's loss as a share of its limit; tasks with too few patients come last."""
     return change.loss / reduction.limits[change.metric] if change.judged else -math.inf
 
@@ -237,19 +237,19 @@ def _calibration_rows(results: Results | None) -> Rows:
     ]
 
 
-def _task_row(facts: TaskFacts, results: Results) -> list[Any]:
+def _task_row(facts: ServedTask, results: Results) -> list[Any]:
     return [
         facts.task.display,
         max(facts.labels.values(), default=0),
         "" if facts.positives is None else facts.positives,
         "" if facts.prevalence is None else f"{facts.prevalence:.3f}",
-        ", ".join(facts.seen),
+        ", ".join(facts.visible_modalities),
         *(_task_metric(facts, results.get(inputs, {})) for inputs in _INPUTS),
         _set(facts),
     ]
 
 
-def _task_metric(facts: TaskFacts, results: Results) -> str:
+def _task_metric(facts: ServedTask, results: Results) -> str:
     """A task's AUROC; the mean absolute error of a length of stay."""
     m3h = results.get("models", {}).get("m3h")
     if m3h is None or facts.task.kind == "clustering":
@@ -263,7 +263,7 @@ def _task_metric(facts: TaskFacts, results: Results) -> str:
     return _interval(auroc) if isinstance(auroc, list) else _number(auroc)
 
 
-def _set(facts: TaskFacts) -> str:
+def _set(facts: ServedTask) -> str:
     if facts.abstains is not None:
         return f"no answer: {facts.abstains}"
     if facts.task.kind in ("regression", "clustering"):

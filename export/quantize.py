@@ -41,8 +41,8 @@ from export.outputs import run_samples
 from export.precision import to_half_precision, to_int8
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
-from schemas.features import features
-from schemas.manifest import Graph, Manifest, ReducedGraph, Reduction
+from schemas.features import extract_features
+from schemas.manifest import Graph, Manifest, Quantization, QuantizedGraph
 from schemas.payload import as_payload
 from schemas.response import MODALITIES
 from service.runtime.bundle import Bundle, select_device
@@ -107,7 +107,7 @@ def quantize_bundle(
     version: str | None = None,
     limits: Mapping[str, float] = LOSS_LIMITS,
     max_time: float = MAX_TIME_OF_ONE,
-) -> tuple[str, Reduction]:
+) -> tuple[str, Quantization]:
     """Writes the bundle with this precision to `folder`; returns its digest and the reduction.
 
     `limits`: by metric, the loss that a task may have; `max_time`: the share of the old time that a
@@ -145,7 +145,7 @@ def quantize_bundle(
         loss = candidate.loss({name for name, graph in reduced.items() if graph.reason is None})
         if loss.violations:
             raise ReductionError(f"{precision} would lose too much: {'; '.join(loss.violations)}")
-        reduction = Reduction(
+        reduction = Quantization(
             precision=precision,
             bundle=old.digest,
             held_out=held_out,
@@ -160,14 +160,14 @@ def quantize_bundle(
 
 def _reduce_graphs(
     candidate: _Candidate, graphs: Mapping[str, Graph], precision: Precision
-) -> dict[str, ReducedGraph]:
+) -> dict[str, QuantizedGraph]:
     """The precision of each graph. Raises ReductionError if no graph can be converted."""
-    reduced: dict[str, ReducedGraph] = {}
+    reduced: dict[str, QuantizedGraph] = {}
     for name in graphs:
         times = {batch: shares[name] for batch, shares in candidate.times.items() if name in shares}
         reason = candidate.reject_reason(name, times)
         new_precision: Any = "fp32" if reason else precision
-        reduced[name] = ReducedGraph(precision=new_precision, reason=reason, time=times)
+        reduced[name] = QuantizedGraph(precision=new_precision, reason=reason, time=times)
     if all(graph.reason for graph in reduced.values()):
         reasons = "; ".join(f"{name}: {graph.reason}" for name, graph in reduced.items())
         raise ReductionError(f"no graph can be converted to {precision}: {reasons}")
@@ -175,7 +175,7 @@ def _reduce_graphs(
 
 
 def _new_manifest(
-    partial: Path, old: Manifest, folder: Path, reduction: Reduction, version: str | None
+    partial: Path, old: Manifest, folder: Path, reduction: Quantization, version: str | None
 ) -> Manifest:
     """The manifest of the reduced bundle, with the tolerance of its golden answers by device."""
     write_digests(partial, old)
@@ -234,7 +234,7 @@ def _golden_difference(bundle: Bundle) -> float:
     engine, largest = Engine(bundle), 0.0
     for line in map(json.loads, bundle.golden.splitlines()):
         (outputs,) = engine.run(
-            [features(as_payload(line["request"]), bundle.manifest.spec).arrays]
+            [extract_features(as_payload(line["request"]), bundle.manifest.spec).arrays]
         )
         for name, values in line["outputs"].items():
             expected = np.array(values, dtype=np.float32)

@@ -1,1 +1,1 @@
-"""The contract: what a request, a feature, a task, an answer and a bundle are."""
+"""The data contract: requests, features, tasks, responses and bundles."""

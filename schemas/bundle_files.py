@@ -1,4 +1,7 @@
-"""The files of a bundle, read so that none can keep, fill or end the process that reads it."""
+"""Safe reading of bundle files.
+
+Size limits and file type checks keep a hostile file from blocking or exhausting the process.
+"""
 
 import hashlib
 import os
@@ -8,102 +11,113 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-# What a bundle may be, far beyond what one is: nothing larger is read.
+# Size limits, far above the size of a real bundle. Larger files are refused.
 MANIFEST_BYTES = 32 * 2**20
 TOKENIZER_BYTES = 64 * 2**20
 DOCUMENT_BYTES = 256 * 2**20
-FILE_BYTES = 2**31  # as ONNX has it
-MOST_FILES = 1000
+FILE_BYTES = 2**31  # the limit of ONNX (protobuf)
+MAX_FILES = 1000
 
-_LINE, _LONGEST = 500, 1_000  # characters of a part of a fault, and of a fault
+# Characters of one part of an error message, and of the whole message.
+_MAX_PART, _MAX_MESSAGE = 500, 1_000
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be trusted: what is wrong with it, and where, in one line.
+    """A bundle is invalid. The message names the file and the fault, on one line.
 
-    The line is bounded, because a bundle's own names and paths are part of it.
+    The length of the message is bounded, because it holds names and paths of the bundle.
     """
 
-    def __init__(self, fault: str) -> None:
-        super().__init__(one_line(fault, _LONGEST))
+    def __init__(self, message: str) -> None:
+        super().__init__(single_line(message, _MAX_MESSAGE))
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """A file of at most `limit` bytes. Raises BundleError for anything else."""
-    with _opened(path, limit) as file:
+    """Returns the content of a file.
+
+    Raises BundleError: the file cannot be read, is not a regular file, or exceeds `limit` bytes.
+    """
+    with _open_regular_file(path, limit) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise BundleError(f"{_shown(path)} is larger than {limit} bytes")
+        raise BundleError(f"{_printable(path)} is larger than {limit} bytes")
     return content
 
 
 def read_verified(bundle: Path, name: str, files: Mapping[str, str], limit: int) -> bytes:
-    """A file of a bundle, as its digest in `files` says. Raises BundleError.
+    """Returns the content of a bundle file, verified against its SHA-256 in `files`.
 
-    What is used is what was verified: a file may change from one reading to the next.
+    The file is read once, so the returned bytes are the verified bytes even if the file changes.
+
+    Raises BundleError: `read_file` fails, or the digest differs.
     """
     content = read_file(bundle / name, limit)
     if sha256(content) != files.get(name):
-        raise BundleError(_changed(bundle / name))
+        raise BundleError(_digest_mismatch(bundle / name))
     return content
 
 
-def verify(bundle: Path, name: str, expected: object) -> None:
-    """Raises BundleError for a file that is not in the bundle, or has another digest."""
+def verify_file(bundle: Path, name: str, expected: object) -> None:
+    """Checks that a file lies inside the bundle and has the `expected` SHA-256.
+
+    Raises BundleError: it does not.
+    """
     path = bundle / name
     try:
         inside = path.resolve().is_relative_to(bundle.resolve())
-    except (OSError, RuntimeError, ValueError):  # a loop of links, a name that no file can have
-        raise BundleError(f"{_shown(path)} cannot be read") from None
+    except (OSError, RuntimeError, ValueError):  # a link loop or an invalid file name
+        raise BundleError(f"{_printable(path)} cannot be read") from None
     if not inside:
-        raise BundleError(f"{_shown(Path(name))!r} lies outside the bundle")
-    with _opened(path, FILE_BYTES) as file:
+        raise BundleError(f"{_printable(Path(name))!r} lies outside the bundle")
+    with _open_regular_file(path, FILE_BYTES) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise BundleError(_changed(path))
+        raise BundleError(_digest_mismatch(path))
 
 
 @contextmanager
-def _opened(path: Path, limit: int) -> Iterator[BufferedReader]:
-    """A file that is looked at before it is opened: opening a pipe or a device may wait for ever.
+def _open_regular_file(path: Path, limit: int) -> Iterator[BufferedReader]:
+    """Opens a regular file of at most `limit` bytes.
 
-    Raises BundleError, also for what goes wrong while it is read.
+    The file type is checked before the file is opened: opening a pipe or a device can block
+    forever. Raises BundleError: the file is unsuitable, or an error occurs inside the context.
     """
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise BundleError(f"{_shown(path)} is not a file")
-        if facts.st_size > limit:
-            raise BundleError(f"{_shown(path)} is larger than {limit} bytes")
-        with open(path, "rb", opener=_without_waiting) as file:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{_printable(path)} is not a file")
+        if status.st_size > limit:
+            raise BundleError(f"{_printable(path)} is larger than {limit} bytes")
+        with open(path, "rb", opener=_open_nonblocking) as file:
             yield file
     except FileNotFoundError:
-        raise BundleError(f"{_shown(path)} is missing") from None
+        raise BundleError(f"{_printable(path)} is missing") from None
     except OSError as error:
-        raise BundleError(f"{_shown(path)} cannot be read: {error.strerror}") from None
+        raise BundleError(f"{_printable(path)} cannot be read: {error.strerror}") from None
     except ValueError as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"{_shown(path)} cannot be read: no file has such a name") from None
+        raise BundleError(f"{_printable(path)} cannot be read: the file name is invalid") from None
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _changed(path: Path) -> str:
-    return f"{_shown(path)} was changed: its SHA-256 is not the manifest's"
+def _digest_mismatch(path: Path) -> str:
+    return f"{_printable(path)} was changed: its SHA-256 differs from the manifest"
 
 
-def _shown(path: Path) -> str:
-    return one_line(str(path))
+def _printable(path: Path) -> str:
+    return single_line(str(path))
 
 
-def one_line(text: str, longest: int = _LINE) -> str:
-    """A text as one line of at most `longest` characters, for a log or an answer."""
+def single_line(text: str, max_length: int = _MAX_PART) -> str:
+    """Returns the text as one printable line of at most `max_length` characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+    return line if len(line) <= max_length else f"{line[: max_length - 1]}…"
 
 
 def sha256(content: bytes) -> str:
+    """Returns the SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: its tasks, its inputs, its graphs, its origin, its digests."""
+"""The manifest of a bundle: tasks, input spec, graphs, provenance and file digests."""
 
 from bisect import bisect_left, bisect_right
 from pathlib import Path
@@ -9,21 +9,21 @@ from pydantic_core import from_json
 
 from schemas.bundle_files import (
     MANIFEST_BYTES,
-    MOST_FILES,
+    MAX_FILES,
     TOKENIZER_BYTES,
     BundleError,
-    one_line,
     read_file,
     read_verified,
     sha256,
-    verify,
+    single_line,
+    verify_file,
 )
 from schemas.evaluation import EvaluationFigures
 from schemas.features import FeatureSpec
 from schemas.response import Modality
 from schemas.tasks import Task
 
-__all__ = ["BundleError", "sha256"]  # from below, for those who read a manifest
+__all__ = ["BundleError", "sha256"]  # re-exported for callers of read_manifest
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -33,25 +33,34 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Hours = Annotated[float, Field(ge=0, le=10**6)]
 Years = Annotated[float, Field(ge=0, le=200)]
-Number = Annotated[float, Field(ge=-(10**9), le=10**9)]  # log-odds, log-days, spreads, metrics
+Number = Annotated[
+    float, Field(ge=-(10**9), le=10**9)
+]  # log-odds, log-days, standard deviations, metrics
 Tolerance = Annotated[float, Field(ge=0, le=0.1)]
 Axis = Annotated[int, Field(ge=1, le=10**8)] | Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _ManifestModel(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
 
-class Tensor(_Fact):
-    """An input or output of a graph. Axes are numbers, or names where the length varies."""
+class Tensor(_ManifestModel):
+    """An input or output of a graph. An axis is a fixed length, or a name if its length varies."""
 
     name: str
     dtype: Literal["float32", "int64", "uint8", "bool"]
     axes: tuple[Axis, ...] = Field(max_length=8)
 
 
-class Graph(_Fact):
-    """One ONNX graph: an encoder of a modality, or the fusion of all."""
+class Graph(_ManifestModel):
+    """An ONNX graph: the encoder of one modality, or the fusion of all modalities."""
 
     file: str
     inputs: tuple[Tensor, ...] = Field(min_length=1, max_length=1000)
@@ -61,22 +70,23 @@ class Graph(_Fact):
     @classmethod
     def _names_differ(cls, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if len({tensor.name for tensor in tensors}) < len(tensors):
-            raise ValueError("two have one name")
+            raise ValueError("tensor names must be unique")
         return tensors
 
 
-class Steps(_Fact):
-    """The Venn-Abers interval as a function of the probability, at `scores` from low to high.
+class VennAbersCurve(_ManifestModel):
+    """The Venn-Abers interval as a step function of the probability.
 
-    Between two scores the lower end is that of the left one, the upper end that of the right one.
+    `low` and `high` hold the ends of the interval at each of `scores`, which ascend. Between two
+    scores, the low end is taken from the left score and the high end from the right score.
     """
 
     scores: tuple[Share, ...]
     low: tuple[Share, ...]
     high: tuple[Share, ...]
 
-    def at(self, probability: float) -> tuple[float, float]:
-        """The interval around a probability; the probability itself is always inside."""
+    def interval_at(self, probability: float) -> tuple[float, float]:
+        """Returns the interval at a probability. It always includes the probability."""
         left = bisect_right(self.scores, probability) - 1
         right = bisect_left(self.scores, probability)
         low = self.low[left] if left >= 0 else 0.0
@@ -84,39 +94,46 @@ class Steps(_Fact):
         return min(low, probability), max(high, probability)
 
 
-class Sets(_Fact):
-    """By class the smallest probability that puts it into a set; or why there are no sets."""
+class ConformalSets(_ManifestModel):
+    """Thresholds of label-conditional conformal sets, or the reason why the task has no sets.
+
+    A class belongs to the set if its probability is at least its threshold.
+    """
 
     thresholds: dict[str, Share] = {}
     reason: str | None = None
 
 
-class TaskFacts(_Fact):
+class ServedTask(_ManifestModel):
     """A task as this bundle serves it.
 
-    `output` names a tensor of the fusion graph and `column` the task's place in it (None: the
-    whole row). `seen` are the modalities that the task had labels for; others are hidden from it.
-    `labels` counts the labelled patients of each modality; `positives` those with the disease.
-    `interval` and `sets` were made from patients that the model did not learn from; the classes of
-    a binary task are "no" and "yes". A regression's output has the value and its interval's ends.
+    `output`: name of a tensor of the fusion graph. `column`: index of the task in that tensor; None
+    means the whole row. A regression's row holds the value and the two ends of its interval.
+    `visible_modalities` (JSON: `seen`): modalities for which the task had labels in training. The
+    others are hidden from the task.
+    `labels`: number of labelled patients by modality. `positives`: labelled patients with the
+    disease. `abstains`: the reason why the task gives no prediction.
+    `interval`, `sets`: calibrated on held-out patients. The classes of a binary task are "no" and
+    "yes".
     """
 
     task: Task
     output: str
     column: Count | None = None
-    seen: tuple[Modality, ...]
+    visible_modalities: tuple[Modality, ...] = Field(alias="seen")
     labels: dict[Modality, Count]
     positives: Count | None = None
     prevalence: Share | None = None
     abstains: str | None = None
-    interval: Steps | None = None
-    sets: Sets | None = None
+    interval: VennAbersCurve | None = None
+    sets: ConformalSets | None = None
 
 
-class Cohort(_Fact):
-    """The patients that a model was trained on; digests prove which code and data made it.
+class Cohort(_ManifestModel):
+    """A cohort that the model was trained on.
 
-    `with_notes_and_image`: patients who have both at once.
+    `source` and `digest`: SHA-256 of the code and of the data that the cohort was made from.
+    `with_notes_and_image`: number of patients with both notes and an image.
     """
 
     name: str
@@ -129,11 +146,11 @@ class Cohort(_Fact):
     digest: str
 
 
-class Phenotype(_Fact):
-    """A cluster in words: its share of patients, and what sets it apart.
+class Phenotype(_ManifestModel):
+    """A description of a cluster: its share of patients and its distinguishing features.
 
-    `distinguished_by`: variables, in patients' spreads from the median; `more_often`: tasks, as the
-    ratio of their rate here to that of all patients.
+    `distinguished_by`: by variable, the distance from the median of all patients, in units of their
+    spread. `more_often`: by task, its rate in the cluster divided by its rate in all patients.
     """
 
     cluster: Count
@@ -142,12 +159,12 @@ class Phenotype(_Fact):
     more_often: dict[str, Number] = {}
 
 
-class Recalibration(_Fact):
-    """By whose patients a bundle was corrected, and by how much.
+class Recalibration(_ManifestModel):
+    """A correction of a bundle with the outcomes of a hospital's own patients.
 
-    `bundle`: the digest of the one before. `shift`: of each binary task, in log-odds; `classes`: of
-    each class of a choice of classes, in log-odds against the others; `ends`: of the interval of a
-    regression, outwards, in log-days.
+    `bundle`: digest of the bundle before the correction. `shift`: log-odds added to each binary
+    task. `classes`: log-odds added to each class of a multiclass task. `ends`: by regression task,
+    how far the two ends of its interval moved outwards, in log-days.
     """
 
     cohort: str
@@ -160,8 +177,8 @@ class Recalibration(_Fact):
     ends: dict[str, tuple[Number, Number]] = {}
 
 
-class HeldOut(_Fact):
-    """Patients that a model never learned from, by whom something was measured."""
+class HeldOutPatients(_ManifestModel):
+    """Held-out patients on whom a change of the bundle was measured."""
 
     cohort: str
     patients: Count
@@ -170,11 +187,11 @@ class HeldOut(_Fact):
     digest: str
 
 
-class ReducedGraph(_Fact):
-    """What became of a graph; with a `reason` it stayed as it was.
+class QuantizedGraph(_ManifestModel):
+    """The precision of a graph after quantization.
 
-    `time`: by the number of requests at once, what share of the time before it takes; none if it
-    was not measured on the device that the precision is for.
+    `reason`: why the graph was left unchanged. `time`: by batch size, the run time divided by that
+    of the original graph. Empty if it was not measured on the target device.
     """
 
     precision: Literal["fp32", "fp16", "int8"]
@@ -182,11 +199,11 @@ class ReducedGraph(_Fact):
     time: dict[Count, Annotated[float, Field(ge=0)]] = {}
 
 
-class Change(_Fact):
-    """A task's metric by patients held out, with the graphs before and with those of a bundle.
+class MetricChange(_ManifestModel):
+    """A task's metric on held-out patients, before and after quantization.
 
-    `agreement`: the share of samples that stay in their phenotype. `judged`: there were enough
-    samples to tell a loss from chance.
+    `agreement`: the share of samples that keep their phenotype. `judged`: whether the samples
+    suffice to distinguish a loss from chance.
     """
 
     metric: Literal["auroc", "mae_days", "agreement"]
@@ -197,33 +214,36 @@ class Change(_Fact):
 
     @property
     def loss(self) -> float:
-        """How much worse it is now; below 0 it is better."""
+        """The loss of accuracy. A negative value is a gain."""
         worse = self.before - self.after
         return -worse if self.metric == "mae_days" else worse
 
 
-class Reduction(_Fact):
-    """How a bundle's graphs were reduced in precision, and what that changed.
+class Quantization(_ManifestModel):
+    """The quantization of a bundle's graphs and its effect on accuracy.
 
-    `bundle`: the digest of the one before. `graphs`: by modality, and `fusion`. `limits`: by metric
-    the most that a task was allowed to lose. `largest_difference`: of any probability.
+    `bundle`: digest of the bundle before quantization. `graphs`: by modality, and `fusion`.
+    `limits`: by metric, the maximum loss that was allowed for a task. `largest_difference`: the
+    largest change of any probability.
     """
 
     precision: Literal["fp16", "int8"]
     bundle: str
-    held_out: tuple[HeldOut, ...]
-    graphs: dict[str, ReducedGraph]
-    tasks: dict[str, Change]
+    held_out: tuple[HeldOutPatients, ...]
+    graphs: dict[str, QuantizedGraph]
+    tasks: dict[str, MetricChange]
     limits: dict[str, Number]
     largest_difference: Number
 
 
-class Manifest(_Fact):
-    """`manifest.json`. Its own SHA-256 is the bundle's digest; `files` has those of all others.
+class Manifest(_ManifestModel):
+    """`manifest.json`. Its SHA-256 is the digest of the bundle.
 
-    `network`: what it is made of. `evaluation`: the report's figures, of which the model card is.
-    `golden_tolerance`: how far an answer may be off the golden one; `golden_tolerances`: by device,
-    where it was measured there.
+    `files`: SHA-256 of every other file. `network`: facts about the architecture. `trained_hours`:
+    range of the hours since admission in training. `trained_age`: range of ages in training, in
+    years. `evaluation`: figures of the evaluation report, the source of the model card.
+    `golden_tolerance`: maximum difference between an answer and its golden answer.
+    `golden_tolerances`: the same by device, where it was measured on that device.
     """
 
     schema_version: Literal["1"] = "1"
@@ -232,16 +252,16 @@ class Manifest(_Fact):
     created: str
     command: str
     network: dict[str, Any] = {}
-    tasks: tuple[TaskFacts, ...] = Field(min_length=1, max_length=1000)
+    tasks: tuple[ServedTask, ...] = Field(min_length=1, max_length=1000)
     spec: FeatureSpec
     encoders: dict[Modality, Graph]
     fusion: Graph
     trained_hours: tuple[Hours, Hours]
-    # In years. The cohorts of this project are of adults.
+    # The cohorts of this project hold adults only.
     trained_age: tuple[Years, Years] = (18.0, 120.0)
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
-    reduction: Reduction | None = None
+    reduction: Quantization | None = None
     phenotypes: tuple[Phenotype, ...] = ()
     evaluation: EvaluationFigures = {}
     golden_tolerance: Tolerance
@@ -250,35 +270,35 @@ class Manifest(_Fact):
 
     @field_validator("trained_hours")
     @classmethod
-    def _from_to(cls, hours: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, hours: tuple[float, float]) -> tuple[float, float]:
         if hours[0] > hours[1]:
             raise ValueError("the first hour must not be after the last")
         return hours
 
-    def on(self, device: Literal["cpu", "cuda"]) -> Self:
-        """As it holds on a device: its golden tolerance is that device's."""
+    def for_device(self, device: Literal["cpu", "cuda"]) -> Self:
+        """Returns a copy with the golden tolerance of the device."""
         tolerance = self.golden_tolerances.get(device, self.golden_tolerance)
         return self.model_copy(update={"golden_tolerance": tolerance})
 
 
 def read_manifest(bundle: Path) -> tuple[Manifest, str]:
-    """The manifest of a bundle and the bundle's digest, after every file has been verified.
+    """Verifies every file of a bundle. Returns the manifest and the digest of the bundle.
 
-    Raises BundleError if a file is missing or was changed, or the manifest is not understood.
+    Raises BundleError: a file is missing or was changed, or the manifest is invalid.
     """
     path = bundle / MANIFEST
     try:
         raw = read_file(path, MANIFEST_BYTES)
     except BundleError as error:
-        raise BundleError(f"{bundle} is no bundle: {error}") from None
+        raise BundleError(f"{bundle} is not a bundle: {error}") from None
     fields = _json_object(raw, path)
     files = fields.get("files")
     if not isinstance(files, dict) or TOKENIZER not in files:
         raise BundleError(f"{path}: 'files' must list the digest of each file")
-    if len(files) > MOST_FILES:
-        raise BundleError(f"{path}: 'files' must list at most {MOST_FILES} files")
+    if len(files) > MAX_FILES:
+        raise BundleError(f"{path}: 'files' must list at most {MAX_FILES} files")
     for name, digest in files.items():
-        verify(bundle, name, digest)
+        verify_file(bundle, name, digest)
     tokenizer = read_verified(bundle, TOKENIZER, files, TOKENIZER_BYTES)
     spec = fields.get("spec")
     if not isinstance(spec, dict):
@@ -289,23 +309,23 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
     except UnicodeDecodeError:
         raise BundleError(f"{bundle / TOKENIZER} is not UTF-8") from None
     except ValidationError as error:
-        raise BundleError(f"{path}: {faults_of(error)}") from None
+        raise BundleError(f"{path}: {describe_errors(error)}") from None
     return manifest, sha256(raw)
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> str:
-    """Writes the manifest; returns the bundle's digest."""
+    """Writes the manifest and returns the digest of the bundle."""
     raw = manifest.model_dump_json(indent=1).encode()
     (bundle / MANIFEST).write_bytes(raw)
     return sha256(raw)
 
 
-def faults_of(error: ValidationError) -> str:
-    """What is wrong, by place, without a value: the first three."""
+def describe_errors(error: ValidationError) -> str:
+    """Describes the first three errors by location, without input values."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors[:3]]
-    more = len(errors) - len(said)
-    return one_line("; ".join(said) + (f"; and {more} more" if more else ""))
+    lines = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in errors[:3]]
+    more = len(errors) - len(lines)
+    return single_line("; ".join(lines) + (f"; and {more} more" if more else ""))
 
 
 def _json_object(raw: bytes, path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The request: whatever a hospital knows of one patient at one moment.
+"""The request payload: the data of one patient at one moment.
 
-Every part is optional and at least one must be there. What is wrong is said by pointer and rule
-(`InvalidPayload`), never by echoing a value: a value may be a patient's.
+Every part is optional, but at least one is required. Errors (`InvalidPayload`) name a pointer and a
+rule. They never quote a value, because a value may identify a patient.
 """
 
 import math
@@ -27,8 +27,8 @@ from pydantic_core import PydanticCustomError
 from schemas.parsing.json_body import read_json, refuse_repeated_names
 from schemas.parsing.measured_values import ReadingList, Readings
 from schemas.parsing.times import Time, Times
-from schemas.parsing.validation import count_names, faults
-from schemas.request_errors import LISTED, FieldError, InvalidPayload
+from schemas.parsing.validation import count_names, iter_errors
+from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
 
 __all__ = [
     "FieldError",
@@ -40,12 +40,11 @@ __all__ = [
     "Tabular",
     "TreatmentGiven",
     "as_payload",
-    "check",
     "parse_payload",
 ]
 
 
-class _Part(BaseModel):
+class _PayloadModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -62,7 +61,7 @@ def _from_base64(value: object) -> object:
         raise PydanticCustomError(kind, "must be base64 (RFC 4648, section 4)") from None
 
 
-# Bytes in memory (a cohort reader), base64 in JSON (a hospital).
+# Cohort readers pass bytes in memory. Clients send base64 in JSON.
 Base64 = Annotated[
     bytes,
     BeforeValidator(_from_base64),
@@ -80,8 +79,8 @@ def _not_empty(value: str) -> str:
 Text = Annotated[str, AfterValidator(_not_empty)]
 
 
-class Tabular(_Part):
-    """What is known of the patient and the admission. `admitted_at`: admission to the unit."""
+class Tabular(_PayloadModel):
+    """Facts about the patient and the admission. `admitted_at`: time of admission to the unit."""
 
     age: Number | None = None
     sex: str | None = None
@@ -92,12 +91,11 @@ class Tabular(_Part):
     admitted_at: Time | None = None
 
 
-class Series(_Part):
-    """Measurements of one variable, by name (`heart_rate`) or by LOINC (`loinc:8867-4`).
+class Series(_PayloadModel):
+    """Measurements of one variable, named by its name (`heart_rate`) or LOINC (`loinc:8867-4`).
 
-    `unit` may be left out for variables without one (scores, pH, INR). A null among the values is
-    left out with its time (`nulls` counts them); a bound such as "<0.01" is read as the
-    number in it (`bounds`).
+    `unit` is optional for variables without a unit (scores, pH, INR). A null value is removed
+    together with its time. A bound such as "<0.01" is read as its number.
     """
 
     variable: Text
@@ -107,34 +105,34 @@ class Series(_Part):
 
     @property
     def bounds(self) -> int:
-        """How many of the values were sent as bounds."""
+        """Number of values that were sent as bounds."""
         return self.values.bounds if isinstance(self.values, Readings) else 0
 
     @property
     def nulls(self) -> int:
-        """How many values were sent as null; they are not among the values."""
+        """Number of values that were sent as null. `values` does not include them."""
         return self.values.nulls if isinstance(self.values, Readings) else 0
 
     @model_validator(mode="after")
-    def _usable(self) -> Self:
+    def _check_lengths(self) -> Self:
         times, values = self.times, self.values
         if len(times) != len(values):
             raise PydanticCustomError("same_length", "times and values must have the same length")
         if not times:
             raise PydanticCustomError("empty", "times and values must not be empty")
         if isinstance(values, Readings):
-            there = [not math.isnan(value) for value in values]
-            self.__dict__["times"] = [*compress(times, there)]
-            self.__dict__["values"] = Readings(compress(values, there), values.nulls)
+            present = [not math.isnan(value) for value in values]
+            self.__dict__["times"] = [*compress(times, present)]
+            self.__dict__["values"] = Readings(compress(values, present), values.nulls)
         return self
 
 
-class TreatmentGiven(_Part):
-    """A course of a treatment from `start` to `end`; `end` null: it still runs at `as_of`.
+class TreatmentGiven(_PayloadModel):
+    """A course of a treatment from `start` to `end`. A null `end` means that it runs at `as_of`.
 
-    The rates of all courses of one treatment that run at `as_of` add up: a course whose rate
-    changes ends, and another starts. Courses that are alike in every field are one course that was
-    sent twice. A course without an end does not run at a rate of 0.
+    The rates of all courses of a treatment that run at `as_of` are added. If a rate changes, end
+    the course and start another. Identical courses count once. A course with a null `end` and a
+    rate of 0 does not run.
     """
 
     name: Text
@@ -144,13 +142,13 @@ class TreatmentGiven(_Part):
     unit: Text | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.end is not None and self.end < self.start:
             raise PydanticCustomError("ordered", "end must not be before start")
         return self
 
 
-class Note(_Part):
+class Note(_PayloadModel):
     """A clinical note. `kind`: admission, progress, nursing, radiology and so on."""
 
     kind: Text = "note"
@@ -158,71 +156,74 @@ class Note(_Part):
     text: Text
 
 
-def _media_type(value: object) -> object:
-    """In lower case, without parameters (RFC 9110, section 8.3.1); `jpg` is often sent."""
+def _normalize_media_type(value: object) -> object:
+    """Returns the type in lower case without parameters (RFC 9110, section 8.3.1); maps `jpg`."""
     if not isinstance(value, str):
         return value
     name = value.partition(";")[0].strip().lower()
     return "image/jpeg" if name == "image/jpg" else name
 
 
-class Image(_Part):
-    """A chest X-ray, PNG or JPEG. `data`: base64 in JSON, bytes in memory.
+class Image(_PayloadModel):
+    """A chest X-ray as PNG or JPEG. `data` is base64 in JSON.
 
-    `view`: PA, AP supine, lateral and so on, in any case. Only the latest film of a view that the
-    model reads is used; one without a view counts as such.
+    `view`: for example PA, AP supine or lateral; case does not matter. The model reads only the
+    latest image of a view that it supports. An image without a view counts as supported.
     """
 
     kind: Text = "chest_xray"
     view: str | None = None
     time: Time
-    media_type: Annotated[Literal["image/png", "image/jpeg"], BeforeValidator(_media_type)]
+    media_type: Annotated[
+        Literal["image/png", "image/jpeg"], BeforeValidator(_normalize_media_type)
+    ]
     data: Base64
 
 
-# Each element takes a few microseconds and up to 1.5 KB: measurements of one variable belong
-# together in one series.
+# Each element takes a few microseconds and up to 1.5 KB. Clients should send all measurements of a
+# variable in one series.
 MAX_ITEMS = 100_000
-_AT_MOST = Field(max_length=MAX_ITEMS)
+_ITEM_LIMIT = Field(max_length=MAX_ITEMS)
 MAX_IMAGES = 1000
 
 
-class Payload(_Part):
-    """One patient at `as_of`, the moment that the prediction is for.
+class Payload(_PayloadModel):
+    """The data of one patient at `as_of`, the moment of the prediction.
 
-    `as_of` is never compared with the clock of whoever serves. `patient_id` is opaque and is
-    neither used, logged nor echoed.
+    `as_of` is never compared with the clock of the server. `patient_id` is opaque: it is not used,
+    logged or returned.
     """
 
     patient_id: str | None = None
     as_of: Time
     tabular: Tabular | None = None
-    series: Annotated[list[Series], FailFast(), _AT_MOST] = []
-    treatments: Annotated[list[TreatmentGiven], FailFast(), _AT_MOST] = []
-    notes: Annotated[list[Note], FailFast(), _AT_MOST] = []
+    series: Annotated[list[Series], FailFast(), _ITEM_LIMIT] = []
+    treatments: Annotated[list[TreatmentGiven], FailFast(), _ITEM_LIMIT] = []
+    notes: Annotated[list[Note], FailFast(), _ITEM_LIMIT] = []
     images: Annotated[list[Image], FailFast(), Field(max_length=MAX_IMAGES)] = []
 
 
 def parse_payload(body: bytes | str) -> Payload:
-    """The payload in a JSON document.
+    """Parses the payload in a JSON document.
 
-    Raises InvalidPayload with its faults, and with rule `json` alone if it is no JSON.
+    Raises InvalidPayload: with the errors of the document, or only the rule `json` if the body is
+    not JSON.
     """
     document, names = read_json(body)
-    payload = _validated(document, names, body)
-    check(payload)
+    payload = _validate(document, names, body)
+    _check_consistency(payload)
     return payload
 
 
 def as_payload(value: Mapping[str, Any]) -> Payload:
-    """The payload in a mapping of Python values. Raises InvalidPayload as `parse_payload` does."""
-    payload = _validated(value)
-    check(payload)
+    """Converts a mapping of Python values. Raises InvalidPayload as `parse_payload` does."""
+    payload = _validate(value)
+    _check_consistency(payload)
     return payload
 
 
-def _validated(value: Any, names: int | None = None, body: bytes | str = b"") -> Payload:
-    """`names`: how many the objects of `body` hold, from which the value was read."""
+def _validate(value: Any, names: int | None = None, body: bytes | str = b"") -> Payload:
+    """Validates a document. `names`: number of member names in `body`, its JSON text."""
     known = count_names(Payload, value)
     if known is not None:
         try:
@@ -233,32 +234,33 @@ def _validated(value: Any, names: int | None = None, body: bytes | str = b"") ->
             if names is not None and names != known:
                 refuse_repeated_names(body)
             return payload
-    raise InvalidPayload([*islice(faults(Payload, value), LISTED + 1)])
+    raise InvalidPayload([*islice(iter_errors(Payload, value), MAX_LISTED + 1)])
 
 
-def check(payload: Payload) -> None:
-    """The rules that join fields: something is there, and nothing lies after `as_of`.
+def _check_consistency(payload: Payload) -> None:
+    """Checks that the payload is not empty and that no time is after `as_of`.
 
-    Raises InvalidPayload.
+    Raises InvalidPayload: a check fails.
     """
     t = payload.tabular
     known = t is not None and any(value is not None for _, value in t)
     if not (known or payload.series or payload.treatments or payload.notes or payload.images):
-        detail = "at least one of tabular, series, treatments, notes, images must hold something"
+        detail = "at least one of tabular, series, treatments, notes, images must not be empty"
         raise InvalidPayload([FieldError(pointer="", rule="not_empty", detail=detail)])
 
-    # A pointer is made for a late time alone.
-    after = (p for p in _latest_times(payload) if p[-1] is not None and p[-1] > payload.as_of)
-    late = ["".join(f"/{part}" for part in where) for *where, _ in islice(after, LISTED + 1)]
-    if late:
-        detail = "must not be after as_of; a treatment that still runs has a null end"
+    late = (
+        path for *path, time in _latest_times(payload) if time is not None and time > payload.as_of
+    )
+    pointers = ["".join(f"/{part}" for part in path) for path in islice(late, MAX_LISTED + 1)]
+    if pointers:
+        detail = "must not be after as_of; send a null end for a treatment that still runs"
         raise InvalidPayload(
-            [FieldError(pointer=p, rule="not_after_as_of", detail=detail) for p in late]
+            [FieldError(pointer=p, rule="not_after_as_of", detail=detail) for p in pointers]
         )
 
 
 def _latest_times(payload: Payload) -> Iterator[tuple[Any, ...]]:
-    """Where each time is, and the time; of a series the latest."""
+    """Yields the path of each time, followed by the time. A series yields only its latest time."""
     if payload.tabular is not None:
         yield "tabular", "admitted_at", payload.tabular.admitted_at
     for i, series in enumerate(payload.series):

@@ -1,4 +1,4 @@
-"""The answer: predictions, explanation, and the receipt of what was done with the input."""
+"""The response models: predictions, explanation, and a receipt of how the input was used."""
 
 from typing import Annotated, Literal
 
@@ -12,56 +12,62 @@ Modality = Literal["tabular", "series", "notes", "image"]
 MODALITIES: tuple[Modality, ...] = ("tabular", "series", "notes", "image")
 
 
-class _Answer(BaseModel):
+class _ResponseModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Used(_Answer):
-    """Observations of one variable that the model has read, in its canonical unit."""
+class UsedVariable(_ResponseModel):
+    """The observations of a variable that the model reads, in the canonical unit."""
 
     variable: str
     unit: str
     observations: int
 
 
-class _Entry(_Answer):
-    """An entry of the receipt. Of more than LISTED entries, those that say the same are one."""
+class _Entry(_ResponseModel):
+    """An entry of the receipt. In a list of more than MAX_LISTED entries, equal ones are merged."""
 
     entries: int | None = Field(
-        default=None, description="how many entries this one stands for, if it is more than one"
+        default=None,
+        description="number of merged entries; absent for a single entry",
     )
 
 
-class _AtPointer(_Entry):
-    """`pointers`: the first places of an entry that stands for several."""
+class _EntryWithPointer(_Entry):
+    """`pointers`: the first pointers of a merged entry."""
 
     pointer: str
     pointers: tuple[str, ...] | None = None
 
 
-class Converted(_AtPointer):
-    """A series or a rate that came in another unit."""
+class Converted(_EntryWithPointer):
+    """A series or a rate that was converted from another unit."""
 
     variable: str
     from_unit: str
     to_unit: str
 
 
-class ReadAs(_AtPointer):
-    """Something that was not sent as this interface writes it, and what it was read as."""
+class ReadAs(_EntryWithPointer):
+    """An input with another spelling or notation, and how it was interpreted."""
 
     read_as: str
     detail: str
     observations: int | None = None
 
 
+MergeReason = Literal["unsorted_times", "duplicate_times", "given_more_than_once", "rates_added"]
+
+
 class Merged(_Entry):
-    """What was put in order or together: unsorted or duplicate times, one variable given twice,
-    one course of a treatment sent twice, or the rates of courses that run together.
+    """Inputs that were sorted or merged.
+
+    Reasons: unsorted or duplicate times, a variable or a course that was sent more than once, rates
+    of parallel courses that were added.
     """
 
     variable: str
-    reason: Literal["unsorted_times", "duplicate_times", "given_more_than_once", "rates_added"]
+    reason: MergeReason
     pointers: tuple[str, ...]
     observations: int
 
@@ -85,34 +91,34 @@ Reason = Literal[
 ]
 
 
-class Ignored(_AtPointer):
-    """Something that was understood and yet not used; implausible values count as missing."""
+class Ignored(_EntryWithPointer):
+    """An input that was not used. Implausible values count as missing."""
 
     reason: Reason
     detail: str
     observations: int | None = None
 
 
-class ModalityUse(_Answer):
-    """Whether a modality was there, and the tasks that it is hidden from.
+class ModalityUse(_ResponseModel):
+    """Whether a modality was used, and the tasks from which it was hidden.
 
-    A modality is hidden from the tasks that it never had labels for in training.
+    A modality is hidden from each task that had no labels for this modality in training.
     """
 
     status: Literal["used", "absent", "hidden"]
     hidden_from: tuple[str, ...] = ()
     unusual: float | None = Field(
         default=None,
-        description="of a modality that was used: the share of the training patients whose input "
-        "was more ordinary, 0 to 1; above 0.99 the receipt warns",
+        description="share of the training patients whose input was less unusual, 0 to 1; above "
+        "0.99 the receipt has a warning; absent if the modality was not used",
     )
 
 
-class Receipt(_Answer):
-    """What was used, converted, merged and ignored, and why. Pointers are RFC 6901."""
+class Receipt(_ResponseModel):
+    """The inputs that were used, converted, merged and ignored. Pointers are RFC 6901."""
 
     modalities: dict[Modality, ModalityUse]
-    used: tuple[Used, ...] = ()
+    used: tuple[UsedVariable, ...] = ()
     treatments: tuple[str, ...] = ()
     converted: tuple[Converted, ...] = ()
     read_as: tuple[ReadAs, ...] = ()
@@ -121,23 +127,25 @@ class Receipt(_Answer):
     warnings: tuple[str, ...] = ()
 
 
-class Abstained(_Answer):
+class Abstained(_ResponseModel):
+    """The task gives no prediction."""
+
     reason: str
 
 
-class Interval(_Answer):
-    """Both ends belong to it, and so does the number that it is given with."""
+class Interval(_ResponseModel):
+    """A closed interval that includes the predicted number."""
 
     low: float
     high: float
 
 
-class Prediction(_Answer):
-    """One task's answer. Exactly one of the value fields is there, or `abstained`.
+class Prediction(_ResponseModel):
+    """The prediction of one task. It has exactly one of the value fields, or `abstained`.
 
-    `based_on`: the modalities that this task saw; with none of them the number is the task's
-    prevalence among the patients that the model was trained on, or was recalibrated by. A field
-    that is not there has no value: intervals and sets, too, are left out and never null.
+    `based_on`: the modalities that the task used. If there are none, the number is the prevalence
+    among the patients of the training or of the recalibration. Fields without a value are absent,
+    never null.
     """
 
     task: str
@@ -153,64 +161,68 @@ class Prediction(_Answer):
     unit: str | None = None
     interval: Interval | None = Field(
         default=None,
-        description="How sure the number is. Of a value, in its unit: 90 % of patients like those "
-        "of the training have theirs inside. Of a probability: what it would be if this patient "
-        "were counted, among those that it was calibrated on, as one without the outcome, and as "
-        "one with it (Venn-Abers). One of the two ends is calibrated; the further they are apart, "
-        "the fewer patients were like this one.",
+        description="The uncertainty of the number. For a value: a 90 % prediction interval in its "
+        "unit, valid for patients like those of the training. For a probability: the Venn-Abers "
+        "interval. Its ends are the calibrated probabilities after this patient is added to the "
+        "calibration patients without and with the outcome. One of the two ends is calibrated. A "
+        "wide interval means that few calibration patients were similar.",
     )
     set: tuple[str, ...] | None = Field(
         default=None,
-        description="The outcomes that cannot be ruled out; of a yes-or-no task `no` and `yes`. "
-        "Of the patients of each outcome, the rare one too, 90 % have it in their set "
-        "(label-conditional conformal prediction; for patients like those of the training). Both "
-        "in it means: cannot say. None in it: unlike the patients of either. `yes` alone does not "
-        "mean that it is likely (see `probability`; of a rare outcome, most such patients do not "
-        "have it), but that nine in ten patients without the outcome do not look like this.",
+        description="The outcomes that cannot be excluded (label-conditional conformal prediction)."
+        " A binary task has the outcomes `no` and `yes`. For each outcome, including a rare one, "
+        "the set of 90 % of the patients with this outcome includes it, valid for patients like "
+        "those of the training. A set with both outcomes is inconclusive. An empty set means that "
+        "the patient is unlike the patients of either outcome. `yes` alone does not mean that the "
+        "outcome is likely (see `probability`): if the outcome is rare, most patients with this "
+        "set do not have it. It means that 90 % of the patients without the outcome score lower.",
     )
     no_set: str | None = Field(
         default=None,
-        description="Why there is no `set`: too few patients had one of the outcomes. Each "
-        "yes-or-no task and each choice of classes has `set` or `no_set`, if it does not abstain; "
-        "values and clusters have neither.",
+        description="The reason why there is no `set`: too few patients had one of the outcomes. A "
+        "binary or multiclass task that does not abstain has either `set` or `no_set`. Values and "
+        "clusters have neither.",
     )
     cluster: int | None = None
     description: str | None = Field(
         default=None,
-        description="What sets the patients of the cluster apart: variables that are high or low "
-        "in them, and outcomes that they have more or less often than all patients.",
+        description="The distinguishing features of the cluster: variables that are high or low, "
+        "and outcomes that are more or less frequent than among all patients.",
     )
     abstained: Abstained | None = None
 
 
-class Drawn(_Answer):
+class TaskWeight(_ResponseModel):
+    """The attention weight of another task."""
+
     task: str
     weight: float
 
 
-class TaskAttention(_Answer):
-    """What a task's prediction was drawn from: its own weight, and the largest of the others.
+class TaskAttention(_ResponseModel):
+    """The attention of one task: its own weight and the largest weights of other tasks.
 
-    Weights of one task over all tasks sum to 1.
+    The weights of a task over all tasks sum to 1.
     """
 
     task: str
     own: float
-    drawn_from: tuple[Drawn, ...]
+    drawn_from: tuple[TaskWeight, ...]
 
 
-class AttentionMatrix(_Answer):
-    """Row: the task that draws; column: the task that is drawn from."""
+class AttentionMatrix(_ResponseModel):
+    """The attention of all tasks. Row: the task that attends. Column: the task attended to."""
 
     tasks: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
 
 
-class Contributions(_Answer):
-    """What each modality adds to a number: exact Shapley values, over the sets of modalities.
+class Contributions(_ResponseModel):
+    """The contribution of each modality to a number: exact Shapley values.
 
-    `baseline` is the number with nothing known. The five add up to the number that was predicted,
-    calibration and all, in its unit. What is absent, or hidden from the task, adds exactly 0.
+    `baseline` is the number without any input. The baseline and the four contributions add up to
+    the calibrated number of the prediction, in its unit. The contribution of a modality that is
+    absent, or hidden from the task, is exactly 0.
     """
 
     baseline: float
@@ -220,31 +232,35 @@ class Contributions(_Answer):
     image: float
 
 
-class _Part(_Answer):
-    """Something of the request, and what a number loses without it (`contribution`).
+class _EvidenceModel(_ResponseModel):
+    """A part of the request and its `contribution` to a number.
 
-    A contribution is in the number's own unit; below 0, the number would be higher without. They
-    are no shares: what two parts both tell is lost with neither, and counted for none.
+    The contribution is the decrease of the number if this part is left out, in the number's unit. A
+    negative contribution means that the number would be higher without the part. Contributions do
+    not add up: information that two parts share appears in neither contribution.
     """
 
     name: str
     display: str
     pointers: tuple[str, ...]
     further_pointers: int | None = Field(
-        default=None, description="how many pointers are left out; not there if none is"
+        default=None, description="number of pointers that are not listed; absent if all are listed"
     )
     contribution: float
 
 
-class TabularPart(_Part):
+class TabularEvidence(_EvidenceModel):
+    """A tabular field."""
+
     kind: Literal["tabular"]
     value: float | str
     unit: str | None = None
 
 
-class SeriesPart(_Part):
-    """A variable, in its canonical unit. `time`: of the last value; lowest, highest: of the window
-    that the model reads.
+class SeriesEvidence(_EvidenceModel):
+    """A measured variable, in its canonical unit.
+
+    `time`: time of the last value. `lowest`, `highest`: within the window that the model reads.
     """
 
     kind: Literal["series"]
@@ -255,7 +271,9 @@ class SeriesPart(_Part):
     highest: float
 
 
-class TreatmentPart(_Part):
+class TreatmentEvidence(_EvidenceModel):
+    """A treatment."""
+
     kind: Literal["treatment"]
     running: bool
     since: str
@@ -263,10 +281,11 @@ class TreatmentPart(_Part):
     unit: str | None = None
 
 
-class NotePart(_Part):
-    """A passage of a note: from the character `start` to before `end` of the text.
+class NoteEvidence(_EvidenceModel):
+    """A passage of a note: the characters from `start` up to, but not including, `end`.
 
-    Without `start` and `end`: several whole notes, if there are many; `time` is the latest of them.
+    If `start` and `end` are absent, it covers several whole notes; `time` is the latest of their
+    times.
     """
 
     kind: Literal["note"]
@@ -275,52 +294,55 @@ class NotePart(_Part):
     end: int | None = None
 
 
-class ImagePart(_Part):
+class ImageEvidence(_EvidenceModel):
+    """The chest X-ray."""
+
     kind: Literal["image"]
     time: str
 
 
-Part = Annotated[
-    TabularPart | SeriesPart | TreatmentPart | NotePart | ImagePart, Field(discriminator="kind")
+Evidence = Annotated[
+    TabularEvidence | SeriesEvidence | TreatmentEvidence | NoteEvidence | ImageEvidence,
+    Field(discriminator="kind"),
 ]
 
 
-class TaskVariables(_Answer):
-    """The parts of the request that one task's number rests on most, the largest first."""
+class TaskVariables(_ResponseModel):
+    """The parts of the request with the largest contributions to a task, in descending order."""
 
     task: str
-    because: tuple[Part, ...]
+    because: tuple[Evidence, ...]
 
 
-class Explanation(_Answer):
-    """Where the numbers come from. What each figure means, and does not: docs/explanations.md."""
+class Explanation(_ResponseModel):
+    """The explanation of the predictions. docs/explanations.md defines each figure."""
 
     attention: tuple[TaskAttention, ...] | AttentionMatrix
     modalities: dict[str, Contributions | dict[str, Contributions]] = Field(
-        description="by task; of a choice of classes and of a cluster, by class"
+        description="by task; for a multiclass or clustering task, by class"
     )
     variables: tuple[TaskVariables, ...] = Field(
         default=(),
-        description="explain=full: of the three yes-or-no tasks that stand out most against their "
-        "prevalence, or of the one that was asked for",
+        description="with explain=full: for the three binary tasks that differ most from their "
+        "prevalence, or for the task in `task=`",
     )
 
 
-class ModelReference(_Answer):
-    """Which model answered; `digest` is the SHA-256 of the bundle's manifest."""
+class ModelReference(_ResponseModel):
+    """The model that made the predictions. `digest`: SHA-256 of the bundle's manifest."""
 
     name: str
     version: str
     digest: str
     recalibrated_by: str | None = Field(
         default=None,
-        description="the patients by whose outcomes it was corrected for a hospital that it did "
-        "not learn from; not there if it was not",
+        description="cohort of the hospital whose outcomes recalibrated the model; absent if the "
+        "model was not recalibrated",
     )
 
 
-class Answer(_Answer):
-    """The whole answer for one patient, predictions in the bundle's order."""
+class Answer(_ResponseModel):
+    """The answer for one patient. Predictions are in the order of the bundle's tasks."""
 
     schema_version: str = SCHEMA_VERSION
     id: str
@@ -328,4 +350,4 @@ class Answer(_Answer):
     predictions: tuple[Prediction, ...]
     explanation: Explanation | None = None
     receipt: Receipt
-    timing_ms: dict[str, float] = Field(description="milliseconds by stage")
+    timing_ms: dict[str, float] = Field(description="duration of each stage in milliseconds")

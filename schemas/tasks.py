@@ -1,7 +1,7 @@
-"""The medical tasks: what is predicted, how a label is defined, what the number means.
+"""The medical tasks: name, kind, definition of the label, meaning of the number.
 
-`tasks.csv` declares them once. A bundle carries its own list, so that a hospital can train and
-serve other tasks: whoever serves reads the bundle's, never this file's.
+`tasks.csv` declares them. Every bundle carries its own task list, and the service reads only that
+list, so that a hospital can train and serve other tasks.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Kind = Literal["binary", "regression", "multiclass", "clustering"]
 
 SNOMED_CT = "http://snomed.info/sct"
-# A task and a class of another that say the same: the probabilities of the two agree.
+# The mortality task and the class "died" of the disposition task have the same probability.
 MORTALITY, DISPOSITION, DIED = "in_hospital_mortality", "discharge_disposition", "died"
 
 
@@ -30,10 +30,10 @@ class Coding(BaseModel):
 
 
 class Task(BaseModel):
-    """One of the things that M3H predicts.
+    """A prediction task.
 
-    The ICD prefixes (without dots) and the pattern define the label of a disease; `means` says in
-    plain words what the served number is.
+    The ICD prefixes (without dots) and the eICU pattern define the label of a disease. `means`
+    describes the served number in plain words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,17 +54,18 @@ class Task(BaseModel):
 
     @property
     def is_disease(self) -> bool:
+        """Whether ICD codes define the label."""
         return bool(self.icd10_prefixes)
 
 
 @cache
 def load_tasks() -> tuple[Task, ...]:
-    """The project's own 44 tasks, in the order of `tasks.csv`."""
+    """Loads the 44 tasks of this project, in the order of `tasks.csv`."""
     text = files("schemas").joinpath("tasks.csv").read_text(encoding="utf-8")
-    return tuple(_task(row) for row in csv.DictReader(text.splitlines()))
+    return tuple(_parse_task(row) for row in csv.DictReader(text.splitlines()))
 
 
-def _task(row: dict[str, str]) -> Task:
+def _parse_task(row: dict[str, str]) -> Task:
     coding: tuple[Coding, ...] = ()
     if row["snomed_code"]:
         snomed = Coding(system=SNOMED_CT, code=row["snomed_code"], display=row["snomed_display"])
@@ -88,8 +89,11 @@ def _task(row: dict[str, str]) -> Task:
     )
 
 
-def only(tasks: Sequence[Task], names: Collection[str]) -> tuple[Task, ...]:
-    """Those with these names, none a subset of one that is not there."""
+def select_tasks(tasks: Sequence[Task], names: Collection[str]) -> tuple[Task, ...]:
+    """Selects tasks by name.
+
+    A task's `subset_of` is removed if the superset is not selected.
+    """
     return tuple(
         task if task.subset_of in names else task.model_copy(update={"subset_of": None})
         for task in tasks

@@ -1,4 +1,4 @@
-"""TIM, the task interaction matrix: how learning each task helps each other one."""
+"""TIM, the task interaction matrix: how much learning one task helps another."""
 
 from typing import Self
 
@@ -9,24 +9,25 @@ TIM = "tim.json"
 Row = tuple[float | None, ...]
 
 DEFINITION = (
-    "A cell of the matrix says how much learning the task of its column helps the task of its row "
-    "(the source): the Shapley value of the one in the game whose worth is the other's metric on "
-    "hospitals held out, when both are learned together with any of the remaining tasks "
-    "(arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, "
-    "macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype "
-    "the share of the variance of standardised vital signs and laboratory values that lies between "
-    "the clusters. A row adds up to multitask_gain: what learning all tasks together brings that "
-    "task, over learning it alone, with the models that were trained for this matrix, one network "
-    "each. lower and upper hold the cell, gain_lower and gain_upper the gain, with 95 % "
-    "confidence, by chance in the coalitions that were drawn, in the seeds, and in the patients "
-    "that were tested. certain marks the cells that "
-    "are not 0 at a false discovery rate of 5 %. null: not measured, as on the diagonal. It says "
-    "what networks learned from these data, not which disease causes which."
+    "A cell of the matrix states how much learning the task of its column helps the task of its "
+    "row (the source). It is the Shapley value of the column's task in a game whose players are "
+    "the other tasks. The value of a coalition is the metric of the source on held-out hospitals "
+    "when it is learned together with the coalition (arXiv 2404.18975, our reading). The metric "
+    "is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days "
+    "for the length of stay, and for the phenotype the share of the variance of standardised "
+    "vital signs and laboratory values that lies between the clusters. A row adds up to "
+    "multitask_gain: the gain of learning all tasks together over learning the source alone, with "
+    "one network for each coalition. lower and upper are the 95 % confidence interval of the "
+    "cell, gain_lower and gain_upper that of the gain. The intervals cover chance in the sampled "
+    "coalitions, the seeds and the test patients. certain marks the cells that differ from 0 at a "
+    "false discovery rate of 5 %. null means not measured, as on the diagonal. The matrix "
+    "describes what networks learned from these data. It does not state which disease causes "
+    "which."
 )
 
 
 class Agreement(BaseModel):
-    """A correlation, and its 95 % confidence interval."""
+    """A correlation with its 95 % confidence interval."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,7 +37,7 @@ class Agreement(BaseModel):
 
 
 class Tim(BaseModel):
-    """The matrix and how sure it is. Rows are `sources`, the tasks helped; columns are `tasks`."""
+    """The matrix and its uncertainty. Rows are `sources`, the tasks that are helped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -55,22 +56,23 @@ class Tim(BaseModel):
     mean_attention: tuple[Row, ...]
     halves: Agreement | None = Field(
         None,
-        description="Correlation of the matrices that two halves of the coalitions give, each row "
-        "about its mean; null if half of them are too few for a matrix",
+        description="Split-half reliability: the correlation of the matrices from two halves of "
+        "the coalitions, after subtraction of the row means; null if half of the coalitions are "
+        "too few for a matrix",
     )
     attention_agreement: Agreement | None = Field(
-        None, description="Rank correlation of mean_attention with the matrix, within rows"
+        None, description="Rank correlation of mean_attention and the matrix, within rows"
     )
     coalitions: int = Field(ge=0)
     patients: int = Field(ge=0)
-    cohort: str = Field("", description="Digest of the cohort that was learned from and tested on")
+    cohort: str = Field("", description="Digest of the cohort for training and testing")
     command: str = ""
 
     @model_validator(mode="after")
-    def _shapes(self) -> Self:
+    def _check_shapes(self) -> Self:
         rows, columns = len(self.sources), len(self.tasks)
         if len(set(self.sources)) < rows or len(set(self.tasks)) < columns:
-            raise ValueError("a task stands twice")
+            raise ValueError("sources and tasks must each be unique")
         for name in ("matrix", "lower", "upper", "certain", "mean_attention"):
             table = getattr(self, name)
             if len(table) != rows or any(len(row) != columns for row in table):
@@ -80,23 +82,25 @@ class Tim(BaseModel):
                 raise ValueError(f"{name} must have {rows} entries")
         return self
 
-    def of(self, source: str, top: int | None = None) -> Self:
-        """The row of one source; of its columns the `top` largest by absolute value, in that order.
+    def select_source(self, source: str, top: int | None = None) -> Self:
+        """Returns the row of one source.
 
-        Raises ValueError if there is no such source.
+        With `top`, only its `top` largest cells by absolute value, in descending order.
+
+        Raises ValueError: the source is unknown.
         """
         row = self.sources.index(source)
         columns = list(range(len(self.tasks)))
         if top is not None:
-            told = [c for c in columns if self.matrix[row][c] is not None]
-            columns = sorted(told, key=lambda c: -abs(self.matrix[row][c] or 0.0))[:top]
-        picked = {
+            measured = [c for c in columns if self.matrix[row][c] is not None]
+            columns = sorted(measured, key=lambda c: -abs(self.matrix[row][c] or 0.0))[:top]
+        tables = {
             name: (tuple(getattr(self, name)[row][c] for c in columns),)
             for name in ("matrix", "lower", "upper", "certain", "mean_attention")
         }
         return self.model_copy(
             update={
-                **picked,
+                **tables,
                 "sources": (source,),
                 "tasks": tuple(self.tasks[c] for c in columns),
                 **{

@@ -1,4 +1,4 @@
-"""What the rooms' tests share: the shipped bundle, and the open data if it is there."""
+"""Shared fixtures: the shipped bundle, changed copies of it, and the open data."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import pytest
 
 from schemas.manifest import sha256
 
-# One thread for each process that trains. On a busy machine the threads of OpenMP spin while they
-# wait for each other, which makes small networks many times slower. Read when torch is imported.
+# Each training process uses one thread. On a busy machine, waiting OpenMP threads spin, which makes
+# small networks many times slower. torch reads this variable when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Five seconds, the default of httpx, are too few for a busy machine.
+# The default of httpx, 5 seconds, is too short for a busy machine.
 for _part in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
-# How long an example takes says how busy the machine is, not whether a promise is kept.
+# The duration of an example depends on the load of the machine, so it must not fail a test.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -28,25 +28,25 @@ hypothesis.settings.load_profile("any machine")
 
 OpenData = Callable[..., Path]
 
-_BESIDE_THE_CHECKOUT = Path(__file__).parents[2] / "shared" / "data"
+_SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def open_data() -> OpenData:
-    """`open_data("nih-cxr")`: the data folder, once each named set is known to be in it.
+    """Returns a function: `open_data("nih-cxr")` is the data folder if it holds each named set.
 
-    The folder is what `M3H_DATA` names, else `../shared/data` beside the checkout. A test whose
-    set is not there is skipped by the set's name.
+    The folder is `M3H_DATA`, otherwise `../shared/data` beside the checkout. The test is skipped if
+    a set is missing.
     """
-    data = Path(os.environ.get("M3H_DATA") or _BESIDE_THE_CHECKOUT)
+    data = Path(os.environ.get("M3H_DATA") or _SHARED_DATA)
 
-    def folder_with(*sets: str) -> Path:
+    def data_folder(*sets: str) -> Path:
         missing = [name for name in sets if not (data / name).is_dir()]
         if missing:
-            pytest.skip(f"open data not there: {', '.join(missing)} (sought in {data})")
+            pytest.skip(f"open data are missing in {data}: {', '.join(missing)}")
         return data
 
-    return folder_with
+    return data_folder
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def bundle_dir() -> Path:
 def changed_bundle(
     bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """A copy of the bundle with another manifest, valid or not, whose digests hold."""
+    """Returns a function that copies the bundle and edits its manifest; the digests are updated."""
 
     def change(edit: Callable[[dict[str, Any], Path], None]) -> Path:
         path = tmp_path_factory.mktemp("bundles") / "changed"

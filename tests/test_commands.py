@@ -1,4 +1,4 @@
-"""The command line tools: `--version`, and a `--help` that does not wait for torch."""
+"""Command line tools: `--version`, and `--help` without slow imports."""
 
 import subprocess
 import sys
@@ -26,23 +26,23 @@ print("LOADED", sorted(slow & sys.modules.keys()))
         ("export.cli", ["--version"]),
     ],
 )
-def test_help_and_version_import_no_library_that_is_slow(package, arguments):
+def test_help_and_version_import_no_slow_library(package, arguments):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(package=package, arguments=arguments)],
         capture_output=True,
         text=True,
         check=True,
     )
-    *said, loaded = done.stdout.splitlines()
+    *lines, loaded = done.stdout.splitlines()
     assert loaded == "LOADED []"
     if arguments == ["--version"]:
         command = f"m3h-{package.partition('.')[0]}"
-        assert said == [f"{command} {version('m3h')}"]
+        assert lines == [f"{command} {version('m3h')}"]
     else:
         assert "--version" in done.stdout or "train" in arguments
 
 
-def test_version_with_a_value_is_that_of_the_bundle(tmp_path):
+def test_version_with_a_value_sets_the_version_of_the_bundle(tmp_path):
     from typer.testing import CliRunner
 
     from export.cli import app
@@ -52,8 +52,8 @@ def test_version_with_a_value_is_that_of_the_bundle(tmp_path):
     assert done.stderr == f"m3h-export: {tmp_path} is not a checkpoint: it has no checkpoint.json\n"
 
 
-def test_the_landmark_of_a_score_is_that_of_the_report():
-    pytest.importorskip("torch", reason="it is of the extra 'train'")
+def test_the_score_command_uses_the_landmark_of_the_report():
+    pytest.importorskip("torch", reason="requires the extra 'train'")
     from model.cli.main import app
     from model.evaluation.folds import HEADLINE_HOURS
 

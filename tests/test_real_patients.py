@@ -1,4 +1,4 @@
-"""Real MIMIC-IV patients, posted to the shipped bundle: 44 predictions from any subset."""
+"""Real MIMIC-IV patients: any subset of modalities gives 44 predictions."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ def client():
 
 @pytest.fixture(scope="module")
 def patient(open_data):
-    """A MIMIC-IV stay at 24 h; a note and an X-ray of others, since the demo holds none."""
+    """A MIMIC-IV stay at 24 h, with a note and an X-ray of others, which the demo lacks."""
     data = open_data("mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1", "nih-cxr")
     record = next(r for r in mimic_iv.read(data) if r.landmark_hours == 24)
     request = json.loads(record.payload.model_dump_json(exclude_unset=True))
@@ -51,17 +51,17 @@ def test_every_subset_of_the_modalities_gets_44_predictions(client, patient, sub
     request = {"as_of": patient["as_of"]} | {n: patient[n] for n in names if n in patient}
     answer = client.post("/predict", json=request)
     assert answer.status_code == 200, answer.text
-    found = answer.json()
-    assert len(found["predictions"]) == 44
-    used = {m for m, use in found["receipt"]["modalities"].items() if use["status"] == "used"}
+    body = answer.json()
+    assert len(body["predictions"]) == 44
+    used = {m for m, use in body["receipt"]["modalities"].items() if use["status"] == "used"}
     assert used == {"image" if name == "images" else name for name in subset}
-    values = {p["task"]: p for p in found["predictions"]}
+    values = {p["task"]: p for p in body["predictions"]}
     assert values["septic_shock"]["probability"] <= values["sepsis"]["probability"]
     died = values["discharge_disposition"]["probabilities"]["died"]
     assert died == pytest.approx(values["in_hospital_mortality"]["probability"], abs=1e-6)
 
 
-def test_real_patients_are_answered_with_nothing_unknown(client, open_data):
+def test_real_patients_have_no_unknown_inputs(client, open_data):
     data = open_data("mimic-iv-demo-2.2", "mimic-iv-demo-meds-0.0.1")
     for record in islice(mimic_iv.read(data), 8):
         body = record.payload.model_dump_json(exclude_unset=True)
@@ -71,7 +71,7 @@ def test_real_patients_are_answered_with_nothing_unknown(client, open_data):
         assert not reasons & {"unknown_variable", "unknown_treatment", "unknown_category"}
 
 
-def test_an_xray_moves_the_tasks_that_it_had_labels_for_and_no_other(client, patient):
+def test_an_xray_changes_only_tasks_with_image_labels(client, patient):
     with_image = client.post("/predict", json=patient).json()
     without = {name: part for name, part in patient.items() if name != "images"}
     without_image = client.post("/predict", json=without).json()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from schemas.features import unlimited
+from schemas.features import no_time_limit
 from service.cache.embedding_cache import EmbeddingCache
 from service.prediction.jobs import Job, Options, PreparedJob
 from service.prediction.predictor import Predictor
@@ -29,7 +29,7 @@ class Model:
     def prepare(self, content: bytes | dict[str, Any], explain: Any = "default") -> PreparedJob:
         """Returns the features of a body: bytes, or the object that a framework parsed."""
         parsed = self.predictor.parse(Job(content, Options(explain=explain)))
-        return self.predictor.prepare(parsed, unlimited)
+        return self.predictor.prepare(parsed, no_time_limit)
 
     def answer(self, content: bytes | dict[str, Any], explain: Any = "default") -> bytes:
         """Returns the response to a body. Raises ServiceError: if the prediction fails."""

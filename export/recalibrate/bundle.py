@@ -26,7 +26,7 @@ from export.recalibrate.shifts import (
 )
 from model.calibration.calibrate import conformal_sets
 from model.cohorts.store import Cohort
-from schemas.manifest import Manifest, Recalibration, Sets
+from schemas.manifest import ConformalSets, Manifest, Recalibration
 from schemas.payload import Payload, as_payload
 from service.runtime.bundle import NOTICE, YES_NO, Bundle
 
@@ -39,7 +39,7 @@ class _Corrections:
 
     classes: dict[str, dict[str, float]] = field(default_factory=dict)
     ends: dict[str, tuple[float, float]] = field(default_factory=dict)
-    sets: dict[str, Sets] = field(default_factory=dict)
+    sets: dict[str, ConformalSets] = field(default_factory=dict)
 
 
 def recalibrate(

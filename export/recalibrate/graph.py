@@ -24,7 +24,7 @@ def shift_prior(graph: onnx.ModelProto, shifts: BinaryShifts, manifest: Manifest
     local patients is biased (as it is where a modality is always absent).
     """
     start = read_initializer(graph, PRIOR) + shifts.shift
-    visible = [[m in f.seen for f in binary_facts(manifest)] for m in MODALITIES]
+    visible = [[m in f.visible_modalities for f in binary_facts(manifest)] for m in MODALITIES]
     for node in graph.graph.node:
         for k, name in enumerate(node.input):
             if name == PRIOR:

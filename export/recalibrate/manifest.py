@@ -8,18 +8,18 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from export.recalibrate.shifts import MIN_PROBABILITY, BinaryShifts, mortality_class
-from schemas.manifest import Sets, Steps, TaskFacts
+from schemas.manifest import ConformalSets, ServedTask, VennAbersCurve
 from schemas.tasks import MORTALITY
 
 AT_THE_BOUND = 1e-3  # log-odds: the distance within which a threshold counts as at the bound
 
 
 def shift_facts(
-    facts: TaskFacts,
+    facts: ServedTask,
     binary: BinaryShifts,
     classes: dict[str, float] | None = None,
-    local: Sets | None = None,
-) -> TaskFacts:
+    local: ConformalSets | None = None,
+) -> ServedTask:
     """The facts of a task with shifted probabilities; `local`: the sets of the local patients.
 
     If only the prevalence differs, the inputs of patients with the disease, and of those without,
@@ -36,8 +36,10 @@ def shift_facts(
         update["prevalence"] = float(expit(binary.prior[i]))
         if facts.interval is not None:
             shift = float(binary.shift[i])
-            steps = {k: _shift(getattr(facts.interval, k), shift) for k in Steps.model_fields}
-            update["interval"] = Steps(**steps)
+            steps = {
+                k: _shift(getattr(facts.interval, k), shift) for k in VennAbersCurve.model_fields
+            }
+            update["interval"] = VennAbersCurve(**steps)
     if local is not None and local.thresholds:
         update["sets"] = local
     elif facts.sets is not None and facts.sets.thresholds:
@@ -46,15 +48,15 @@ def shift_facts(
             old, bound = facts.sets.thresholds, float(binary.bound[i])
             yes = _shift_threshold(old["yes"], low, bound)
             no = _shift_threshold(old["no"], -high, bound)
-            update["sets"] = Sets(thresholds={"no": no, "yes": yes})
+            update["sets"] = ConformalSets(thresholds={"no": no, "yes": yes})
         elif classes is not None:
             update["sets"] = _shift_sets(facts, facts.sets, binary, classes)
     return facts.model_copy(update=update)
 
 
 def _shift_sets(
-    facts: TaskFacts, sets: Sets, binary: BinaryShifts, shifts: dict[str, float]
-) -> Sets:
+    facts: ServedTask, sets: ConformalSets, binary: BinaryShifts, shifts: dict[str, float]
+) -> ConformalSets:
     died = mortality_class(facts, binary)
     i = 0 if died is None else binary.names.index(MORTALITY)
     mortality_shift = None if died is None else float(binary.shift[i])
@@ -66,7 +68,7 @@ def _shift_sets(
             others = [shift for other, shift in shifts.items() if other not in (name, died)]
             gap = max(others, default=-np.inf) - shifts[name]
             thresholds[name] = _min_shifted_probability(threshold, gap, mortality_shift)
-    return Sets(thresholds=thresholds)
+    return ConformalSets(thresholds=thresholds)
 
 
 def _min_shifted_probability(p: float, gap: float, mortality_shift: float | None) -> float:

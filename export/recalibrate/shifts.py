@@ -11,7 +11,7 @@ from model.calibration.calibrate import class_shift, local_margin, prior_shift
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from model.evaluation.metrics import SHORTEST_DAYS, log_odds
-from schemas.manifest import Manifest, TaskFacts
+from schemas.manifest import Manifest, ServedTask
 from schemas.response import MODALITIES
 from schemas.tasks import DIED, DISPOSITION, MORTALITY
 
@@ -84,7 +84,7 @@ def fit_binary_shifts(
 
 
 def fit_class_shifts(
-    facts: TaskFacts, p: Floats, outcome: Floats, weight: Floats, binary: BinaryShifts
+    facts: ServedTask, p: Floats, outcome: Floats, weight: Floats, binary: BinaryShifts
 ) -> dict[str, float]:
     """The shift of each class, in log-odds against the others.
 
@@ -101,7 +101,7 @@ def fit_class_shifts(
 
 
 def shift_classes(
-    facts: TaskFacts,
+    facts: ServedTask,
     p: Floats,
     shifts: dict[str, float],
     binary: BinaryShifts,
@@ -142,22 +142,24 @@ def patient_weights(samples: Samples) -> Floats:
     return weight
 
 
-def labels(cohort: Cohort, facts: TaskFacts) -> Floats:
+def labels(cohort: Cohort, facts: ServedTask) -> Floats:
     """[n] the outcomes of a task; NaN without a label, or without any input of the task."""
     column = next(i for i, task in enumerate(cohort.tasks) if task.name == facts.task.name)
-    has_input = cohort.samples.present[:, [m in facts.seen for m in MODALITIES]].any(axis=1)
+    has_input = cohort.samples.present[:, [m in facts.visible_modalities for m in MODALITIES]].any(
+        axis=1
+    )
     outcome: Floats = np.where(has_input, cohort.samples.outcomes[:, column], np.nan)
     return outcome
 
 
-def binary_facts(manifest: Manifest) -> list[TaskFacts]:
+def binary_facts(manifest: Manifest) -> list[ServedTask]:
     """The binary tasks in the order of their columns."""
     return sorted(
         (f for f in manifest.tasks if f.task.kind == "binary"), key=lambda f: f.column or 0
     )
 
 
-def mortality_class(facts: TaskFacts, binary: BinaryShifts) -> str | None:
+def mortality_class(facts: ServedTask, binary: BinaryShifts) -> str | None:
     """The class whose probability is that of mortality, if there is one."""
     coherent = facts.task.name == DISPOSITION and MORTALITY in binary.names
     return DIED if coherent and DIED in facts.task.classes else None

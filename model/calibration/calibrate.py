@@ -12,7 +12,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from sklearn.isotonic import IsotonicRegression
 
-from schemas.manifest import Sets, Steps
+from schemas.manifest import ConformalSets, VennAbersCurve
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def log_odds_bound(patients: float) -> float:
     return math.log(2 * patients + 1)
 
 
-def venn_abers(probability: Floats, outcome: Floats, weight: Floats) -> Steps:
+def venn_abers(probability: Floats, outcome: Floats, weight: Floats) -> VennAbersCurve:
     """The interval of each probability, as a step function of the score.
 
     Inductive Venn-Abers prediction (Vovk, Petej & Fedorova 2015): isotonic regression with the
@@ -64,12 +64,12 @@ def venn_abers(probability: Floats, outcome: Floats, weight: Floats) -> Steps:
             values.append(float(fitted.predict([score])[0]))
         return values
 
-    return Steps(scores=tuple(grid.tolist()), low=tuple(end(0.0)), high=tuple(end(1.0)))
+    return VennAbersCurve(scores=tuple(grid.tolist()), low=tuple(end(0.0)), high=tuple(end(1.0)))
 
 
 def conformal_sets(
     probabilities: Floats, outcome: Floats, weight: Floats, classes: Sequence[str]
-) -> Sets:
+) -> ConformalSets:
     """For each class, the smallest probability with which it is in a patient's set.
 
     Label-conditional split conformal prediction (Vovk 2012): among the patients of each class, at
@@ -83,11 +83,11 @@ def conformal_sets(
         if patients < MIN_CLASS_PATIENTS:
             few = math.floor(patients + 0.5)
             needed = f"a set needs {MIN_CLASS_PATIENTS}"
-            return Sets(reason=f"only {few} patients have the outcome {name!r}; {needed}")
+            return ConformalSets(reason=f"only {few} patients have the outcome {name!r}; {needed}")
         thresholds[name] = weighted_quantile(
             probabilities[in_class, k], weight[in_class], MISS_RATE - (1 - MISS_RATE) / patients
         )
-    return Sets(thresholds=thresholds)
+    return ConformalSets(thresholds=thresholds)
 
 
 def weighted_quantile(values: Floats, weight: Floats, share: float) -> float:

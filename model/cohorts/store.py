@@ -27,12 +27,12 @@ from schemas.features import (
     TREATMENT_FEATURES,
     Features,
     FeatureSpec,
-    features,
+    extract_features,
 )
 from schemas.manifest import TOKENIZER, sha256
 from schemas.payload import InvalidPayload
 from schemas.response import MODALITIES
-from schemas.tasks import Task, load_tasks, only
+from schemas.tasks import Task, load_tasks, select_tasks
 
 COHORT = "cohort.json"
 SHARD_RECORDS = 1000
@@ -101,7 +101,7 @@ class Cohort:
         outcomes, charted = self.samples.outcomes[:, rows], self.samples.charted[:, rows]
         return replace(
             self,
-            tasks=only(self.tasks, names),
+            tasks=select_tasks(self.tasks, names),
             samples=replace(self.samples, outcomes=outcomes, charted=charted),
         )
 
@@ -190,7 +190,7 @@ def _next_chunk(records: Iterator[Record], name: str, written: int) -> list[Reco
 
 def _features(record: Record, spec: FeatureSpec, position: str) -> Features:
     try:
-        return features(record.payload, spec)
+        return extract_features(record.payload, spec)
     except InvalidPayload as error:
         raise CohortError(f"{record.file or position}: {_first_error(error)}") from None
 

@@ -17,7 +17,7 @@ from model.network.m3h import M3H
 from model.representations.modalities import build_representations
 from model.representations.pretrained import Pretrained, build_encoder
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
-from schemas.manifest import TOKENIZER, Cohort, Phenotype, Sets, Steps
+from schemas.manifest import TOKENIZER, Cohort, ConformalSets, Phenotype, VennAbersCurve
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 from schemas.tim import TIM, Tim
@@ -68,8 +68,8 @@ class Facts(BaseModel):
     prevalence: dict[str, float]
     cohorts: tuple[Cohort, ...]
     phenotypes: tuple[Phenotype, ...] = ()
-    intervals: dict[str, Steps] = {}
-    sets: dict[str, Sets] = {}
+    intervals: dict[str, VennAbersCurve] = {}
+    sets: dict[str, ConformalSets] = {}
     signatures: FailureSignatures | None = None
     trained_hours: tuple[float, float]
     command: str

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.network.checkpoint import build_net
 from model.network.losses import Losses
 from model.training.preparation import PreparedTraining
-from schemas.tasks import only
+from schemas.tasks import select_tasks
 
 
 class TaskNetwork:
@@ -23,7 +23,7 @@ class TaskNetwork:
         all_tasks = prepared.facts.tasks
         names = [t.name for t in all_tasks] if tasks is None else tasks
         self.columns = [i for i, t in enumerate(all_tasks) if t.name in names]
-        own_tasks = only(all_tasks, names)
+        own_tasks = select_tasks(all_tasks, names)
         self.facts = prepared.facts.model_copy(update={"tasks": own_tasks})
         torch.manual_seed(self.config.seed)
         self.net = build_net(self.facts)

@@ -18,7 +18,7 @@ from model.training.phenotypes import describe
 from model.training.preparation import PreparedTraining
 from model.training.task_network import TaskNetwork
 from model.training.training_log import Epoch, TrainingLog
-from schemas.manifest import Phenotype, Sets, Steps
+from schemas.manifest import ConformalSets, Phenotype, VennAbersCurve
 
 STATE = "member-{}.safetensors"
 
@@ -118,7 +118,7 @@ class Trainer(TaskNetwork):
                 for end, miss in enumerate((low - log_days, log_days - high)):
                     fitted.margin[end] = calibrate.weighted_quantile(miss, weight, INTERVAL[1])
 
-    def _intervals_and_sets(self) -> tuple[dict[str, Steps], dict[str, Sets]]:
+    def _intervals_and_sets(self) -> tuple[dict[str, VennAbersCurve], dict[str, ConformalSets]]:
         with torch.no_grad():
             served = self.net.calibrate(self.held_out)
         intervals, sets = {}, {}

@@ -1,7 +1,7 @@
-"""From a payload to arrays: the only way, in training and in serving.
+"""Feature extraction: from a payload to arrays, in training and in serving.
 
-`features(payload, spec)` is pure. The spec comes from the bundle (or, in training, from the
-cohort), so that a model is always fed as it was taught.
+`extract_features(payload, spec)` is a pure function. The spec comes from the bundle in serving and
+from the cohort in training, so that both compute the same features.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy as np
 
-from schemas.features.images.image_features import CHEST_XRAY, film_read, image_features
-from schemas.features.input_report import Ledger
-from schemas.features.notes.encoding import NoteTokens, note_tokens, phrases_of, unlimited
+from schemas.features.images.image_features import CHEST_XRAY, image_features, select_film
+from schemas.features.input_report import InputReport
+from schemas.features.notes.encoding import EncodedNote, encode_note, no_time_limit, split_phrases
 from schemas.features.notes.note_features import note_features, notes_in_window
-from schemas.features.notes.plain_text import NoteText, note_text
-from schemas.features.receipt import receipt_of
+from schemas.features.notes.plain_text import PlainText, to_plain_text
+from schemas.features.receipt import build_receipt
 from schemas.features.series import series_features
 from schemas.features.spec import (
     NUMERIC_TABULAR,
@@ -35,51 +35,51 @@ __all__ = [
     "STATISTICS",
     "TREATMENT_FEATURES",
     "Array",
+    "EncodedNote",
     "FeatureSpec",
     "Features",
     "Floats",
-    "NoteText",
-    "NoteTokens",
-    "features",
-    "film_read",
-    "note_text",
-    "note_tokens",
+    "PlainText",
+    "collate",
+    "encode_note",
+    "extract_features",
+    "no_time_limit",
     "notes_in_window",
-    "phrases_of",
-    "stack",
-    "unlimited",
+    "select_film",
+    "split_phrases",
+    "to_plain_text",
 ]
 
 
 @dataclass(frozen=True)
 class Features:
-    """The arrays of each modality that is there, by the names of its graph's inputs."""
+    """The arrays of each present modality, by input name of its graph, and the receipt."""
 
     arrays: dict[Modality, dict[str, Array]]
     receipt: Receipt
 
 
-def features(
+def extract_features(
     payload: Payload,
     spec: FeatureSpec,
     known: Container[Modality] = (),
     *,
-    check: Callable[[], None] = unlimited,
-    encode: Callable[[str], NoteTokens] | None = None,
+    check: Callable[[], None] = no_time_limit,
+    encode: Callable[[str], EncodedNote] | None = None,
 ) -> Features:
-    """Arrays and receipt of a payload.
+    """Computes the arrays and the receipt of a payload.
 
-    `known`: notes or images whose very content was read before. They are not read again: they have
-    no arrays, and the same receipt. `check` is called now and then; what it raises ends the
-    reading. `encode`: for who keeps what `note_tokens` says of a text.
+    `known`: modalities (notes, image) whose embeddings the caller has cached. They have no arrays,
+    but the receipt is the same. `check` is called between steps; an exception that it raises ends
+    the extraction. `encode` replaces `encode_note`, for callers that cache its results.
 
-    Raises InvalidPayload for a unit that cannot be converted, a rate or a series without the unit
-    that it needs, and an image that cannot be read or is too large.
+    Raises InvalidPayload: an image cannot be decoded, an image is too large, or the notes are too
+    long.
     """
-    encode = encode or partial(note_tokens, spec=spec, check=check)
-    ledger = Ledger({}, {}, [], [], [], [], [])
+    encode = encode or partial(encode_note, spec=spec, check=check)
+    report = InputReport()
     arrays: dict[Modality, dict[str, Array]] = {}
-    readers: dict[Modality, Callable[..., dict[str, Array] | None]] = {
+    extractors: dict[Modality, Callable[..., dict[str, Array] | None]] = {
         "tabular": tabular_features,
         "series": series_features,
         "notes": partial(note_features, read="notes" not in known, encode=encode),
@@ -87,20 +87,20 @@ def features(
     }
     for modality in MODALITIES:
         check()
-        found = readers[modality](payload, spec, ledger)
-        if found is not None:
-            arrays[modality] = found
-    if ledger.errors:
-        raise InvalidPayload(ledger.errors)
+        extracted = extractors[modality](payload, spec, report)
+        if extracted is not None:
+            arrays[modality] = extracted
+    if report.errors:
+        raise InvalidPayload(report.errors)
     uses = {m: ModalityUse(status="used" if m in arrays else "absent") for m in MODALITIES}
-    unlike = {m: warning for m, warning in ledger.unlike.items() if m in arrays}
-    uses |= {m: ModalityUse(status="used", unusual=1.0) for m in unlike}
-    ledger.warnings += unlike.values()
-    return Features(arrays, receipt_of(ledger, uses))
+    unusual = {m: warning for m, warning in report.out_of_distribution.items() if m in arrays}
+    uses |= {m: ModalityUse(status="used", unusual=1.0) for m in unusual}
+    report.warnings += unusual.values()
+    return Features(arrays, build_receipt(report, uses))
 
 
-def stack(samples: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """One batch of one modality: [batch, ...]. Token lists are padded with 0 at the end."""
+def collate(samples: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """Stacks the arrays of one modality to [batch, ...]. Tokens are padded with 0 at the end."""
     batch: dict[str, Array] = {}
     for name in samples[0]:
         rows = [sample[name] for sample in samples]

@@ -1,4 +1,4 @@
-"""The series of a request as arrays: variables found, units converted."""
+"""The series of a request as arrays, with known variables and canonical units."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,30 +9,31 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from schemas.features.input_report import Ledger
+from schemas.features.input_report import InputReport
 from schemas.features.spec import FeatureSpec
 from schemas.payload import Payload, Series
-from schemas.response import Converted, Reason
 from schemas.terminology.units import Conversion
-from schemas.variables import load_not_read, name_key
+from schemas.variables import Variable, load_rejected_names, normalize_name
 
 Indices = npt.NDArray[np.intp]
 Numbers = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# Pairs of a name and a unit that are read in one request: reading one may take a millisecond.
-MOST_SPELLINGS = 300
-MOST_POINTERS = 100  # in one entry of the receipt
-_RUN = 50_000  # times that are converted at once, in about 10 ms
-_UNKNOWN = "the model knows no such variable; see GET /variables"
+# Distinct pairs of name and unit that are looked up in one request; one may take a millisecond.
+MAX_SPELLINGS = 300
+MAX_POINTERS = 100  # of one entry of the receipt
+_RUN = 50_000  # times converted in one call, which takes about 10 ms
+_UNKNOWN = "the model does not know this variable; see GET /variables"
 
 
 @dataclass(frozen=True)
 class Observations:
-    """The series whose variable and unit are known, and what was observed.
+    """The series whose variable and unit are known, and their observations.
 
-    [series] `number` in the payload, `index` of the variable, `conversions`, `length`;
-    [observations] `row` of these, `variable` index, `hours` before `as_of`, canonical `value`.
+    Arrays [series]: `number` is the index in the payload, `index` that of the variable, `length`
+    the number of observations. Arrays [observations]: `row` is the index into the arrays [series],
+    `variable` the index of the variable, `hours` the time before `as_of`, `value` the canonical
+    value.
     """
 
     number: Indices
@@ -45,22 +46,25 @@ class Observations:
     value: Numbers
 
     def pointer(self, row: int) -> str:
+        """Returns the JSON Pointer to the series with index `row` in the arrays [series]."""
         return f"/series/{self.number[row]}"
 
     @cached_property
     def pointers(self) -> dict[int, tuple[str, ...]]:
-        """By variable index, where its series are; the first MOST_POINTERS if they are many."""
-        found: dict[int, list[str]] = {}
+        """By variable index, the pointers to its first MAX_POINTERS series."""
+        by_variable: dict[int, list[str]] = {}
         for index, number in zip(self.index.tolist(), self.number.tolist(), strict=True):
-            of_variable = found.setdefault(index, [])
-            if len(of_variable) < MOST_POINTERS:
-                of_variable.append(f"/series/{number}")
-        return {index: tuple(pointers) for index, pointers in found.items()}
+            pointers = by_variable.setdefault(index, [])
+            if len(pointers) < MAX_POINTERS:
+                pointers.append(f"/series/{number}")
+        return {index: tuple(pointers) for index, pointers in by_variable.items()}
 
 
-def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Observations | None:
-    """None if no series has a known variable and a unit that converts to its canonical one."""
-    number, index, conversions = _read_series(payload.series, spec, ledger)
+def read_observations(
+    payload: Payload, spec: FeatureSpec, report: InputReport
+) -> Observations | None:
+    """Reads all series. Returns None if no series has a known variable and a convertible unit."""
+    number, index, conversions = _read_series(payload.series, spec, report)
     if not number:
         return None
     given = [payload.series[i] for i in number]
@@ -84,7 +88,7 @@ def read_observations(payload: Payload, spec: FeatureSpec, ledger: Ledger) -> Ob
 
 
 def _seconds(times: Iterator[datetime], count: int) -> Numbers:
-    """[count] Unix time of each. Converted in runs, between which other threads can run."""
+    """Returns the Unix times [count]. Other threads can run between the converted runs."""
     seconds = np.empty(count)
     timestamps = map(datetime.timestamp, times)
     for start in range(0, count, _RUN):
@@ -94,58 +98,63 @@ def _seconds(times: Iterator[datetime], count: int) -> Numbers:
 
 
 def _read_series(
-    given: Sequence[Series], spec: FeatureSpec, ledger: Ledger
+    given: Sequence[Series], spec: FeatureSpec, report: InputReport
 ) -> tuple[list[int], list[int], list[Conversion]]:
-    """Place, variable index and conversion of each series that can be read."""
+    """Returns payload index, variable index and conversion of each usable series."""
     number: list[int] = []
     index: list[int] = []
     conversions: list[Conversion] = []
-    read: dict[tuple[str, str | None], tuple[int | None, Conversion | None]] = {}
+    lookups: dict[tuple[str, str | None], tuple[int | None, Conversion | None]] = {}
     for i, series in enumerate(given):
         spelled = (series.variable, series.unit)
-        found = read.get(spelled)
-        if found is None:
-            found = read[spelled] = _look_up(*spelled, spec, many=len(read) >= MOST_SPELLINGS)
-        variable, conversion = found
+        if spelled not in lookups:
+            is_limited = len(lookups) >= MAX_SPELLINGS
+            lookups[spelled] = _look_up(*spelled, spec, is_limited=is_limited)
+        variable, conversion = lookups[spelled]
         if variable is None:
-            detail = load_not_read().get(name_key(series.variable), _UNKNOWN)
-            if detail != _UNKNOWN and detail not in ledger.warnings:
-                ledger.warnings.append(detail)
-            ledger.ignore(f"/series/{i}", "unknown_variable", detail, len(series.values))
+            _report_unknown_variable(i, series, report)
             continue
-        known = spec.known[variable]
+        known = spec.extended_variables[variable]
         if conversion is None:
-            reason: Reason = "unit_required" if series.unit is None else "unknown_unit"
-            verb = "needs a unit" if series.unit is None else "cannot be converted"
-            detail = f"{verb}; accepted for {known.name}: {', '.join(known.accepted)}"
-            ledger.ignore(f"/series/{i}/unit", reason, detail, len(series.values))
+            _report_unknown_unit(i, series, known, report)
             continue
         if conversion.unit != known.unit:
-            ledger.converted.append(
-                Converted(
-                    pointer=f"/series/{i}",
-                    variable=known.name,
-                    from_unit=conversion.unit,
-                    to_unit=known.unit,
-                )
-            )
+            report.add_converted(f"/series/{i}", known.name, conversion.unit, known.unit)
         if series.nulls:
-            ledger.ignore(f"/series/{i}/values", "no_value", "null", series.nulls)
+            report.add_ignored(f"/series/{i}/values", "no_value", "null", series.nulls)
         if series.bounds:
-            detail = "a bound that a laboratory reports, such as <0.01; used as that number"
-            ledger.read(f"/series/{i}/values", "the bound", detail, series.bounds)
+            detail = "a bound such as <0.01; its number was used"
+            report.add_read_as(f"/series/{i}/values", "the bound", detail, series.bounds)
         number.append(i)
         index.append(variable)
         conversions.append(conversion)
     return number, index, conversions
 
 
+def _report_unknown_variable(i: int, series: Series, report: InputReport) -> None:
+    detail = load_rejected_names().get(normalize_name(series.variable), _UNKNOWN)
+    if detail != _UNKNOWN and detail not in report.warnings:
+        report.warnings.append(detail)
+    report.add_ignored(f"/series/{i}", "unknown_variable", detail, len(series.values))
+
+
+def _report_unknown_unit(i: int, series: Series, known: Variable, report: InputReport) -> None:
+    fault = "needs a unit" if series.unit is None else "cannot be converted"
+    detail = f"{fault}; accepted for {known.name}: {', '.join(known.accepted_units)}"
+    report.add_ignored(
+        f"/series/{i}/unit",
+        "unit_required" if series.unit is None else "unknown_unit",
+        detail,
+        len(series.values),
+    )
+
+
 def _look_up(
-    name: str, unit: str | None, spec: FeatureSpec, *, many: bool
+    name: str, unit: str | None, spec: FeatureSpec, *, is_limited: bool
 ) -> tuple[int | None, Conversion | None]:
-    """Index of a variable and conversion of its unit; of `many`, plain units alone are read."""
-    if not many:
+    """Returns variable index and conversion. If `is_limited`, only accepted units are converted."""
+    if not is_limited:
         return spec.look_up(name, unit)
     index = spec.find_variable(name)
-    plain = index is not None and unit in spec.known[index].accepted
-    return spec.look_up(name, unit) if plain else (index, None)
+    is_accepted = index is not None and unit in spec.extended_variables[index].accepted_units
+    return spec.look_up(name, unit) if is_accepted else (index, None)

@@ -1,60 +1,60 @@
-"""The receipt of a request: bounded, whatever the request holds."""
+"""The receipt of a request. Its size is bounded for every request."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from schemas.features.input_report import Ledger
-from schemas.request_errors import LISTED
+from schemas.features.input_report import InputReport
+from schemas.request_errors import MAX_LISTED
 from schemas.response import Converted, Ignored, Merged, Modality, ModalityUse, ReadAs, Receipt
 
-_E = TypeVar("_E", Converted, Ignored, Merged, ReadAs)
-_APART = frozenset({"pointer", "pointers", "observations"})
+_Entry = TypeVar("_Entry", Converted, Ignored, Merged, ReadAs)
+_MERGED_FIELDS = frozenset({"pointer", "pointers", "observations"})
 
 
-def receipt_of(ledger: Ledger, modalities: dict[Modality, ModalityUse]) -> Receipt:
-    """What the ledger holds. Of more than LISTED entries, those that say the same are one."""
-    warnings = list(ledger.warnings)
+def build_receipt(report: InputReport, modalities: dict[Modality, ModalityUse]) -> Receipt:
+    """Builds the receipt. In a list of more than MAX_LISTED entries, equal entries are merged."""
+    warnings = list(report.warnings)
 
-    def bounded(name: str, entries: Sequence[_E]) -> tuple[_E, ...]:
-        if len(entries) <= LISTED:
+    def bounded(name: str, entries: Sequence[_Entry]) -> tuple[_Entry, ...]:
+        if len(entries) <= MAX_LISTED:
             return tuple(entries)
-        groups = _together(entries)
-        if len(groups) > LISTED:
-            left = sum(one.entries or 1 for one in groups[LISTED:])
-            warnings.append(f"{left} more entries of {name} are not listed")
-        return tuple(groups[:LISTED])
+        merged = _merge_equal(entries)
+        if len(merged) > MAX_LISTED:
+            omitted = sum(entry.entries or 1 for entry in merged[MAX_LISTED:])
+            warnings.append(f"{omitted} more entries of {name} are not listed")
+        return tuple(merged[:MAX_LISTED])
 
     return Receipt(
         modalities=modalities,
-        used=tuple(ledger.used.values()),
-        treatments=tuple(ledger.treatments),
-        converted=bounded("converted", ledger.converted),
-        read_as=bounded("read_as", ledger.read_as),
-        merged=bounded("merged", ledger.merged),
-        ignored=bounded("ignored", ledger.ignored),
+        used=tuple(report.used.values()),
+        treatments=tuple(report.treatments),
+        converted=bounded("converted", report.converted),
+        read_as=bounded("read_as", report.read_as),
+        merged=bounded("merged", report.merged),
+        ignored=bounded("ignored", report.ignored),
         warnings=tuple(warnings),
     )
 
 
-def _together(entries: Sequence[_E]) -> list[_E]:
-    """Entries that differ in no more than their place and their number of observations, as one."""
-    groups: dict[tuple[Any, ...], list[_E]] = {}
+def _merge_equal(entries: Sequence[_Entry]) -> list[_Entry]:
+    """Merges entries that differ only in their pointers and their number of observations."""
+    groups: dict[tuple[Any, ...], list[_Entry]] = {}
     for entry in entries:
-        key = tuple(value for name, value in entry if name not in _APART)
+        key = tuple(value for name, value in entry if name not in _MERGED_FIELDS)
         groups.setdefault(key, []).append(entry)
-    return [_one(group) for group in groups.values()]
+    return [_merge_group(group) for group in groups.values()]
 
 
-def _one(group: list[_E]) -> _E:
+def _merge_group(group: list[_Entry]) -> _Entry:
     first = group[0]
     if len(group) == 1:
         return first
-    places = [
-        place
-        for entry in group[:LISTED]
-        for place in (entry.pointers if isinstance(entry, Merged) else (entry.pointer,))
+    pointers = [
+        pointer
+        for entry in group[:MAX_LISTED]
+        for pointer in (entry.pointers if isinstance(entry, Merged) else (entry.pointer,))
     ]
-    changed: dict[str, Any] = {"entries": len(group), "pointers": tuple(places[:LISTED])}
+    update: dict[str, Any] = {"entries": len(group), "pointers": tuple(pointers[:MAX_LISTED])}
     if not isinstance(first, Converted) and first.observations is not None:
-        changed["observations"] = sum(getattr(entry, "observations", 0) or 0 for entry in group)
-    return first.model_copy(update=changed)
+        update["observations"] = sum(getattr(entry, "observations", 0) or 0 for entry in group)
+    return first.model_copy(update=update)

@@ -1,1 +1,1 @@
-"""Parsing and validation of a request: JSON text, times, measured values."""
+"""Parsing and validation of requests: JSON text, times, measured values."""

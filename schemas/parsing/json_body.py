@@ -1,4 +1,4 @@
-"""The JSON text of a request: read within bounds of memory, every name of an object once."""
+"""JSON parsing of a request body with bounded memory and without repeated member names."""
 
 import json
 import re
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from schemas.parsing import json_pieces
-from schemas.request_errors import LISTED, FieldError, InvalidPayload, shown_name
+from schemas.parsing import chunked_json
+from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload, safe_name
 
-# Of one body. A value takes up to 100 bytes of memory however short its text is; an array, an
-# object or a name takes 300. 32 MiB of measurements hold 3,000,000 values.
+# Limits of one body. However short its text, a value takes up to 100 bytes of memory, and an
+# array, an object or a name takes 300. 32 MiB of measurements hold 3,000,000 values.
 MAX_VALUES, MAX_CONTAINERS, MAX_NAMES = 3_000_000, 1_000_000, 1_000_000
 
-_SHORT = 64 * 2**10  # bytes; a body that is no longer cannot hold too much
+_SHORT = 64 * 2**10  # bytes; a body up to this length cannot exceed the limits
 _NAME = re.compile(rb'"[ \t\r\n]*:')
 _COMMA, _COLON, _OPEN = b",:{"
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -23,94 +23,108 @@ _UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|\x00|.\x00", re.DOTALL)
 
 
 def read_json(body: bytes | str) -> tuple[Any, int]:
-    """The document, and how many names its objects hold, a repeated one as often as it stands.
+    """Parses a body. Returns the document and the number of member names in its objects.
 
-    The number may be too high, never too low. A byte order mark of UTF-8 is passed over (RFC 8259,
-    section 8.1).
+    Repeated names count each time. The number may be too high, but never too low. A UTF-8 byte
+    order mark is ignored (RFC 8259, section 8.1).
 
-    Raises InvalidPayload: rule `json` if the body is no JSON in UTF-8, `too_many_values` if it
-    holds more than the limits allow.
+    Raises InvalidPayload: with rule `json` if the body is not JSON in UTF-8, with rule
+    `too_many_values` if it exceeds a limit.
     """
     text = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     text = text.removeprefix(_UTF8_MARK)
-    names = len(_NAME.findall(text)) if len(text) <= _SHORT else _bounded_names(text)
+    names = len(_NAME.findall(text)) if len(text) <= _SHORT else _count_names(text)
     try:
-        return (json_pieces.parse if len(text) > json_pieces.PIECE else from_json)(text), names
+        parse = chunked_json.parse if len(text) > chunked_json.CHUNK_BYTES else from_json
+        return parse(text), names
     except ValueError:
         detail = "the body is not a JSON document in UTF-8"
         if _UTF16.match(text):
-            detail = "the body looks like UTF-16 or UTF-32; JSON is sent in UTF-8"
+            detail = "the body looks like UTF-16 or UTF-32; send JSON in UTF-8"
         raise InvalidPayload([FieldError(pointer="", rule="json", detail=detail)]) from None
 
 
-def _bounded_names(body: bytes) -> int:
-    """How many names the objects of a large body hold, once all its limits are seen to be kept."""
+def _count_names(body: bytes) -> int:
+    """Counts the member names of a large body.
+
+    Raises InvalidPayload: the body exceeds a limit.
+    """
     names = commas = containers = 0
-    for _, chunk, outside in json_pieces.chunks(body):
+    for _, chunk, outside in chunked_json.chunks(body):
         names += int(np.count_nonzero((chunk == _COLON) & outside))
         commas += int(np.count_nonzero((chunk == _COMMA) & outside))
-        # "[" and "{" differ in this bit alone.
+        # "[" and "{" differ only in this bit.
         containers += int(np.count_nonzero(((chunk | 0x20) == _OPEN) & outside))
         if commas > MAX_VALUES or containers > MAX_CONTAINERS or names > MAX_NAMES:
             detail = (
                 f"holds more than {MAX_VALUES} values, {MAX_CONTAINERS} arrays and objects or "
-                f"{MAX_NAMES} names; send fewer patients, or fewer measurements, at once"
+                f"{MAX_NAMES} names; send fewer patients or fewer measurements in one request"
             )
             raise InvalidPayload([FieldError(pointer="", rule="too_many_values", detail=detail)])
     return names
 
 
-class _Repeated(dict[str, Any]):
-    """An object that holds a name twice."""
+class _ObjectWithRepeatedName(dict[str, Any]):
+    """A parsed object that has a member name more than once."""
 
 
 def refuse_repeated_names(body: bytes | str) -> None:
-    """Refuses a valid JSON document in which an object holds a name twice.
+    """Checks that no object of a valid JSON document has a member name more than once.
 
-    Readers differ in which one counts (RFC 8259, section 4): half of a record would be lost in
-    silence. Raises InvalidPayload.
+    Parsers differ in which value they keep (RFC 8259, section 4), so that part of a record could
+    be lost silently.
+
+    Raises InvalidPayload: a name is repeated, or the document is nested too deeply.
     """
-    found = False
+    is_repeated = False
 
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal found
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal is_repeated
         fields = dict(pairs)
         if len(fields) == len(pairs):
             return fields
-        found = True
-        return _Repeated(fields)
+        is_repeated = True
+        return _ObjectWithRepeatedName(fields)
 
     text = body.removeprefix(_UTF8_MARK) if isinstance(body, bytes) else body
-    # Numbers are not looked at here.
     try:
         document = json.loads(
-            text, object_pairs_hook=keep, parse_int=_nothing, parse_float=_nothing
+            text,
+            object_pairs_hook=build_object,
+            # Skip the conversion of numbers, which are not needed here.
+            parse_int=_discard_number,
+            parse_float=_discard_number,
         )
     except RecursionError:
         detail = "arrays and objects are nested too deeply"
         raise InvalidPayload([FieldError(pointer="", rule="json", detail=detail)]) from None
-    if found:
-        detail = "this object holds a name twice"
+    if is_repeated:
+        detail = "this object has a name more than once"
         raise InvalidPayload(
             [
                 FieldError(pointer=pointer, rule="repeated_name", detail=detail)
-                for _, pointer in zip(range(LISTED + 1), _repeated("", document), strict=False)
+                for _, pointer in zip(
+                    range(MAX_LISTED + 1), _repeated_name_pointers("", document), strict=False
+                )
             ]
         )
 
 
-def _nothing(_: str) -> None:
+def _discard_number(_: str) -> None:
     return None
 
 
-def _repeated(pointer: str, value: Any) -> Iterable[str]:
-    """Pointers to objects that hold a name twice. Names that a patient's might be are withheld."""
-    if isinstance(value, _Repeated):
+def _repeated_name_pointers(pointer: str, value: Any) -> Iterable[str]:
+    """Yields pointers to objects with a repeated name.
+
+    Names that could be a patient's name are withheld.
+    """
+    if isinstance(value, _ObjectWithRepeatedName):
         yield pointer
     if isinstance(value, dict):
         for name, part in value.items():
-            yield from _repeated(f"{pointer}/{shown_name(name)}", part)
+            yield from _repeated_name_pointers(f"{pointer}/{safe_name(name)}", part)
     elif isinstance(value, list):
         for i, part in enumerate(value):
             if isinstance(part, dict | list):
-                yield from _repeated(f"{pointer}/{i}", part)
+                yield from _repeated_name_pointers(f"{pointer}/{i}", part)

@@ -1,4 +1,4 @@
-"""Values of a series: numbers, bounds that a laboratory reports as text, and null."""
+"""Values of a series: numbers, null, and bounds of censored values as text, such as "<0.01"."""
 
 import math
 import re
@@ -16,14 +16,14 @@ _BOUND = re.compile(
 
 
 class Bound(float):
-    """The bound of a censored value: 0.01 of "<0.01"."""
+    """The bound of a censored value: 0.01 for "<0.01"."""
 
 
 class Readings(list[float]):
-    """The values of a series in which not all were numbers.
+    """The values of a series that held bounds or nulls.
 
-    `bounds` of them were sent as bounds; `nulls` of them as null: those are NaN, until they are
-    left out.
+    `bounds`: number of values sent as bounds. `nulls`: number of values sent as null, which are NaN
+    until they are removed.
     """
 
     def __init__(self, values: Iterable[float], nulls: int = 0) -> None:
@@ -33,9 +33,9 @@ class Readings(list[float]):
 
 
 def _read_values(value: object) -> list[float]:
-    """Finite numbers, or Readings.
+    """Returns finite numbers; as Readings if there are bounds or nulls.
 
-    Raises PydanticCustomError without an index; `schemas.parsing.validation` looks for that.
+    Raises PydanticCustomError without an index, which `schemas.parsing.validation` determines.
     """
     if not isinstance(value, list | tuple):
         raise PydanticCustomError("list_type", "must be an array")
@@ -55,7 +55,10 @@ def _read_values(value: object) -> list[float]:
 
 
 def _read_value(value: object) -> float:
-    """Raises PydanticCustomError for anything but a finite number, a bound and null."""
+    """Returns a finite number, a Bound, or NaN for null.
+
+    Raises PydanticCustomError: the value is none of these.
+    """
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -68,7 +71,7 @@ def _read_value(value: object) -> float:
         return math.nan
     if isinstance(value, str) and (bound := _BOUND.fullmatch(value)):
         return Bound(bound[1])
-    raise PydanticCustomError("number", "no number")
+    raise PydanticCustomError("number", "must be a number")
 
 
 _SCHEMA = {
@@ -76,7 +79,7 @@ _SCHEMA = {
         {"type": "number"},
         {
             "type": "string",
-            "description": "a bound that a laboratory reports; it is read as the number in it",
+            "description": "a bound that a laboratory reports, which is read as its number",
             "examples": ["<0.01", ">200"],
         },
         {"type": "null"},
@@ -85,7 +88,7 @@ _SCHEMA = {
 
 
 class _Reading:
-    """How pydantic reads a Reading, and how OpenAPI describes it."""
+    """Validation of a Reading by pydantic, and its description in OpenAPI."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
@@ -99,7 +102,7 @@ class _Reading:
 
 
 class _ReadingList:
-    """The same for a list: a call from pydantic for each value would take ten times as long."""
+    """The same for a list. Validation of each value by pydantic would take ten times as long."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:

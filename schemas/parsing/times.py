@@ -1,4 +1,4 @@
-"""Times of a request: RFC 3339 text with a time zone, read as Python's aware datetimes."""
+"""Times of a request: RFC 3339 text with a time zone, parsed to aware datetimes."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-_USUAL = re.compile(
+_RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?[0-5]\d)", re.ASCII
 )
 _PARTS = re.compile(
@@ -17,69 +17,73 @@ _PARTS = re.compile(
 _ZONE = re.compile(r"[Zz]|[+-]\d\d:?[0-5]\d", re.ASCII)
 _DATE_ALONE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _ENDS_IN_ZONE = re.compile(r".*\d(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII | re.DOTALL)
-_LONGEST = 100  # characters
+_MAX_LENGTH = 100  # characters
 _EXAMPLE = "2031-05-04T12:00:00Z"
 
 
 def read_time(value: object) -> datetime:
-    """An aware datetime from text or from an aware datetime.
+    """Returns an aware datetime from text or from an aware datetime.
 
-    RFC 3339, and what programs write in its place: a space for `T`, `+0000`, no seconds,
-    24:00:00, a leap second, a fraction of any length (cut to microseconds). A number is not taken
-    for a time, since its unit is unknown.
+    Accepts RFC 3339 and common deviations: a space for `T`, `+0000`, no seconds, 24:00:00, a leap
+    second, a fraction of any length (truncated to microseconds). Numbers are refused because their
+    unit is unknown.
 
-    Raises PydanticCustomError; its type is a rule and its message says what is wrong.
+    Raises PydanticCustomError: its type is the violated rule, its message the detail.
     """
     if isinstance(value, str):
-        if _is_usual(value):
+        if _is_rfc_3339(value):
             try:
                 return datetime.fromisoformat(value)
             except ValueError:
-                pass  # 24:00, a leap second, or no such date
-        return _unusual(value)
+                pass  # 24:00, a leap second, or an invalid date
+        return _parse_deviation(value)
     if not isinstance(value, datetime):
         raise PydanticCustomError("string_type", "must be a string")
     if value.tzinfo is None:
-        _refuse("time_zone", f"has no time zone; RFC 3339 has it at the end, as in {_EXAMPLE}")
+        _refuse("time_zone", f"has no time zone; append one, as in {_EXAMPLE}")
     return value
 
 
-def _is_usual(text: str) -> bool:
-    """Whether a text is of RFC 3339's form. The commonest ones are seen without the pattern."""
+def _is_rfc_3339(text: str) -> bool:
+    """Whether the text has the form of RFC 3339. The fast paths cover the most common lengths."""
     signs = text[7:23:3]
     if len(text) == 20 and signs == "-T::Z":
         return True
     if len(text) == 25 and signs in ("-T::+:", "-T::-:") and text[23] < "6":
         return True
-    return _USUAL.fullmatch(text) is not None
+    return _RFC_3339.fullmatch(text) is not None
 
 
-def _unusual(text: str) -> datetime:
-    parts = _PARTS.fullmatch(text) if len(text) <= _LONGEST else None
+def _parse_deviation(text: str) -> datetime:
+    """Parses a time that `datetime.fromisoformat` does not accept."""
+    parts = _PARTS.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if parts is None:
         if _DATE_ALONE.fullmatch(text):
-            _refuse("time_zone", f"is a date without a time and a time zone, as in {_EXAMPLE}")
-        rule = "date_time" if _ENDS_IN_ZONE.fullmatch(text[-_LONGEST:]) else "time_zone"
+            _refuse(
+                "time_zone",
+                f"is a date without a time and a time zone; send both, as in {_EXAMPLE}",
+            )
+        rule = "date_time" if _ENDS_IN_ZONE.fullmatch(text[-_MAX_LENGTH:]) else "time_zone"
         _refuse(rule, f"must be an RFC 3339 time with a time zone, as in {_EXAMPLE}")
     date, minute, second, fraction, zone = parts.groups()
     if not zone:
-        _refuse("time_zone", f"has no time zone; RFC 3339 has it at the end, as in {_EXAMPLE}")
+        _refuse("time_zone", f"has no time zone; append one, as in {_EXAMPLE}")
     if not _ZONE.fullmatch(zone) or zone[1:3] > "23":
-        _refuse("time_zone", "the time zone must be Z, or hours and minutes as in +01:00")
-    later = timedelta()
+        _refuse("time_zone", "the time zone must be Z, or hours and minutes such as +01:00")
+    shift = timedelta()
     if minute == "24:00" and not f"{second or ''}{fraction or ''}".strip("0.,"):
-        minute, later = "00:00", timedelta(days=1)
-    if leaps := second == "60":
-        second, fraction, later = "59", "", timedelta(seconds=1)
+        minute, shift = "00:00", timedelta(days=1)
+    if is_leap_second := second == "60":
+        second, fraction, shift = "59", "", timedelta(seconds=1)
     try:
         time = datetime.fromisoformat(
             f"{date}T{minute}:{second or '00'}{fraction or ''}{zone.upper()}"
         )
-        if leaps and time.astimezone(UTC).strftime("%H:%M") != "23:59":
-            raise ValueError  # noqa: TRY301 - the same refusal as for 25:00
-        return time + later
+        if is_leap_second and time.astimezone(UTC).strftime("%H:%M") != "23:59":
+            raise ValueError  # noqa: TRY301 - refused in the same way as 25:00
+        return time + shift
     except (ValueError, OverflowError):
-        _refuse("date_time", "there is no such date, time of day or offset from UTC")
+        _refuse("date_time", "is no valid date, time of day or offset from UTC")
 
 
 def _refuse(rule: str, detail: str) -> NoReturn:
@@ -89,11 +93,11 @@ def _refuse(rule: str, detail: str) -> NoReturn:
 def _read_times(value: object) -> list[datetime]:
     if not isinstance(value, list | tuple):
         raise PydanticCustomError("list_type", "must be an array")
-    return [read_time(one) for one in value]
+    return [read_time(time) for time in value]
 
 
 class _Rfc3339:
-    """How pydantic reads a Time, and how OpenAPI describes it."""
+    """Validation of a Time by pydantic, and its description in OpenAPI."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
@@ -107,9 +111,9 @@ class _Rfc3339:
 
 
 class _Rfc3339List:
-    """The same for a list: a call from pydantic for each time would take as long again.
+    """The same for a list. Validation of each time by pydantic would take twice as long.
 
-    What it refuses has no index; `schemas.parsing.validation` looks for that.
+    Its errors have no index, which `schemas.parsing.validation` determines.
     """
 
     @classmethod

@@ -1,1 +1,1 @@
-"""Names that hospitals write, mapped to ours: units of measurement, categories, treatments."""
+"""Mapping of hospital spellings to declared units, categories and treatments."""

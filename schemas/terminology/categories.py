@@ -1,4 +1,4 @@
-"""Categories of the tabular data by the names that hospitals write: `F`, `ED`, `Med-Surg ICU`."""
+"""Mapping of hospital spellings (`F`, `ED`, `Med-Surg ICU`) to tabular categories."""
 
 import re
 import tomllib
@@ -7,15 +7,15 @@ from importlib.resources import files
 from unicodedata import normalize
 
 NOT_KNOWN = "(not known)"
-_LONGEST = 80  # characters
-_SIGNS = re.compile(r"[\W_]+")
+_MAX_LENGTH = 80  # characters
+_PUNCTUATION = re.compile(r"[\W_]+")
 
 
-def read_category(field: str, text: str) -> str | None:
-    """The declared category, NOT_KNOWN if the text says that there is none, else None."""
-    if len(text) > _LONGEST:
+def find_category(field: str, text: str) -> str | None:
+    """Returns the declared category, NOT_KNOWN for a text such as "unknown", or None."""
+    if len(text) > _MAX_LENGTH:
         return None
-    key = _SIGNS.sub(" ", normalize("NFKC", text).casefold()).strip()
+    key = _PUNCTUATION.sub(" ", normalize("NFKC", text).casefold()).strip()
     return _spellings(field).get(key)
 
 
@@ -23,7 +23,7 @@ def read_category(field: str, text: str) -> str | None:
 def _spellings(field: str) -> dict[str, str]:
     text = files("schemas").joinpath("categories.toml").read_text(encoding="utf-8")
     declared = tomllib.loads(text)
-    found = dict.fromkeys(declared["not_known"], NOT_KNOWN)
+    categories = dict.fromkeys(declared["not_known"], NOT_KNOWN)
     for category, spellings in declared.get(field, {}).items():
-        found |= dict.fromkeys((category.replace("_", " "), *spellings), category)
-    return found
+        categories |= dict.fromkeys((category.replace("_", " "), *spellings), category)
+    return categories

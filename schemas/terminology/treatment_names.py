@@ -1,18 +1,18 @@
-"""Treatments by the names that hospitals write: `Levophed`, `noradrenaline`, `ASPIRIN 81 MG TAB`.
+"""Mapping of hospital names (`Levophed`, `ASPIRIN 81 MG TAB`) to declared treatments.
 
-The patterns are those by which cohorts are made, and a few more names that are no drug of an open
-database (`treatments.toml`).
+Uses the patterns that cohorts are made with, plus a few names that the open databases lack
+(`treatments.toml`).
 """
 
 import re
 from functools import cache, lru_cache
 from unicodedata import normalize
 
-from schemas.variables import load_treatment_names, load_treatments, name_key
+from schemas.variables import load_treatment_names, load_treatments, normalize_name
 
 AMBIGUOUS = "(ambiguous)"
-_LONGEST = 200  # characters; a longer name is that of no treatment
-# What is not given, and what is measured or known of a drug.
+_MAX_LENGTH = 200  # characters; no treatment has a longer name
+# Words for a drug that is not given, only measured, or part of the history.
 _NOT_GIVEN = re.compile(
     r"\b(?:no|not|without|never|hold|held|holding|stop|stopped|discontinued?|d/c|allerg\w*|refused"
     r"|declined|contraindicat\w*|avoid|levels?|trough|assay|screen|antibod\w*|flush|lock"
@@ -22,51 +22,51 @@ _NOT_GIVEN = re.compile(
 
 
 def find_treatment(name: str, known: frozenset[str]) -> str | None:
-    """The declared treatment of this name, however it is written; AMBIGUOUS if several are.
+    """Returns the declared treatment of a name, AMBIGUOUS if several match, or None.
 
-    `known`: the treatments of the spec; no other is found.
+    `known`: the treatments of the spec. Other treatments are ignored.
     """
-    if len(name) > _LONGEST:
+    if len(name) > _MAX_LENGTH:
         return None
     text = normalize("NFKC", name).strip()
-    key = name_key(text)
+    key = normalize_name(text)
     if key in known:
         return key
-    found = [one for one in _found(text) if one in known]
-    return AMBIGUOUS if len(found) > 1 else next(iter(found), None)
+    matches = [treatment for treatment in _matches(text) if treatment in known]
+    return AMBIGUOUS if len(matches) > 1 else next(iter(matches), None)
 
 
 @lru_cache(1024)
-def _found(text: str) -> tuple[str, ...]:
+def _matches(text: str) -> tuple[str, ...]:
     if _NOT_GIVEN.search(text):
         return ()
     spaced = text.replace("_", " ")
-    key = name_key(text)
-    found = []
+    key = normalize_name(text)
+    matches = []
     for name, display, patterns, excluded in _patterns():
         if key == display:
             return (name,)
         if any(pattern.search(spaced) for pattern in patterns) and not (
             excluded and excluded.search(spaced)
         ):
-            found.append(name)
-    return tuple(found)
+            matches.append(name)
+    return tuple(matches)
 
 
 @cache
 def _patterns() -> list[tuple[str, str, tuple[re.Pattern[str], ...], re.Pattern[str] | None]]:
-    """Name, key of the display, patterns of names, and one of names that are not its."""
+    """Returns name, normalized display name, name patterns and exclusion pattern."""
     also, never = load_treatment_names()
     return [
         (
-            one.name,
-            name_key(one.display),
+            treatment.name,
+            normalize_name(treatment.display),
             tuple(
                 re.compile(pattern, re.IGNORECASE)
-                for pattern in (one.pattern, also.get(one.name))
+                for pattern in (treatment.pattern, also.get(treatment.name))
                 if pattern is not None
             ),
-            re.compile(never[one.name], re.IGNORECASE) if one.name in never else None,
+            re.compile(never[treatment.name], re.IGNORECASE) if treatment.name in never else None,
         )
-        for one in load_treatments()
+        for treatment in load_treatments()
     ]

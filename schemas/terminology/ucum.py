@@ -1,6 +1,6 @@
-"""Conversions that UCUM gives (unitsofmeasure.org), parsed and computed by ucumvert and pint.
+"""Unit conversion by UCUM (unitsofmeasure.org), with ucumvert and pint.
 
-Loaded at the first unit that no table knows, or by `preload`.
+The libraries are loaded at the first unit that the tables lack, or by `preload`.
 """
 
 import re
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
     from pint import Quantity
 
-_LONGEST = 32
+_MAX_LENGTH = 32  # characters
 _READABLE = re.compile(r"[A-Za-z0-9_\[\]*^./()+-]+")
 _EXPONENT = re.compile(r"(?<=[A-Za-z\]*^+-])\d+")
 _FACTOR = re.compile(r"(?<![A-Za-z\]*^+\d-])\d+")
-# Of a hormone, U are international units; of an enzyme, international units are U.
+# For a hormone, U means international units. For an enzyme, international units mean U.
 _UNITS = re.compile(r"(?<![A-Za-z\[])([munk]?)U(?![A-Za-z\]])")
 _INTERNATIONAL = re.compile(r"\[[iI]U\]")
 
-_loading = threading.Lock()
+_load_lock = threading.Lock()
 
 
-def factor(variable: Variable, code: str) -> float | None:
-    """What a value in this UCUM unit is multiplied by to be in the variable's canonical unit.
+def conversion_factor(variable: Variable, code: str) -> float | None:
+    """Returns the factor from a UCUM unit to the canonical unit of a variable.
 
-    None if the dimensions differ. Mass and amount of substance are converted by the variable's
-    molar mass, equivalents by its valence.
+    Mass and amount of substance are converted by the variable's molar mass, equivalents by its
+    valence. Returns None if the dimensions differ or the code is not UCUM.
     """
     if "[IU]" in variable.unit:
         code = _UNITS.sub(r"\1[IU]", code)
@@ -42,19 +42,19 @@ def factor(variable: Variable, code: str) -> float | None:
         return None
     try:
         ratio = (given / canonical).to_base_units()
-    except ArithmeticError:  # an exponent that leaves no number
+    except ArithmeticError:  # the exponent overflows
         return None
-    by = _scales(variable).get(frozenset(ratio.dimensionality.items()))
-    return float(ratio.magnitude) * by if by else None
+    scale = _scales(variable).get(frozenset(ratio.dimensionality.items()))
+    return float(ratio.magnitude) * scale if scale else None
 
 
 def preload() -> None:
-    """Loads the libraries now: a server does so before a request needs them."""
-    _reader()
+    """Loads the libraries, so that no request waits for them."""
+    _parser()
 
 
 def _scales(variable: Variable) -> dict[frozenset[tuple[str, int]], float | None]:
-    """By the dimensions of a unit in canonical units: what brings it to the canonical dimension."""
+    """By dimension of the ratio of a unit to the canonical unit: the factor that cancels it."""
     mass, valence = variable.molar_mass, variable.valence
     per_charge = valence and 1 / valence
     return {
@@ -68,28 +68,28 @@ def _scales(variable: Variable) -> dict[frozenset[tuple[str, int]], float | None
 
 @lru_cache(maxsize=1024)
 def _quantity(code: str) -> "Quantity[float] | None":
-    """One of a unit; None if it is no UCUM, or of nothing that is measured in a patient.
+    """Returns one unit as a quantity; None if the code is not a UCUM code for a measurement.
 
-    Numbers are powers of ten ("109/L" has lost a superscript, and is not 109 of something), and
-    exponents have two digits: more would take long to compute.
+    Numbers must be powers of ten: "109/L" has lost a superscript. Exponents must have at most two
+    digits, because longer ones take long to compute.
     """
-    if len(code) > _LONGEST or not _READABLE.fullmatch(code) or code.count("(") > 2:
+    if len(code) > _MAX_LENGTH or not _READABLE.fullmatch(code) or code.count("(") > 2:
         return None
     if any(len(digits) > 2 for digits in _EXPONENT.findall(code)):
         return None
     if any(len(d) > 9 or d.strip("0") != "1" or d[0] == "0" for d in _FACTOR.findall(code)):
         return None
-    return _reader()(code)
+    return _parser()(code)
 
 
-def _reader() -> "Callable[[str], Quantity[float] | None]":
-    with _loading:  # once, whoever asks first
-        return _loaded()
+def _parser() -> "Callable[[str], Quantity[float] | None]":
+    with _load_lock:  # load once, even if several threads call
+        return _load_parser()
 
 
 @cache
-def _loaded() -> "Callable[[str], Quantity[float] | None]":
-    # A quarter second and 18 MB, for those who need them.
+def _load_parser() -> "Callable[[str], Quantity[float] | None]":
+    # Loading takes a quarter of a second and 18 MB.
     from lark.exceptions import LarkError  # noqa: PLC0415 - slow to import
     from pint import PintError, UnitRegistry  # noqa: PLC0415 - slow
     from ucumvert import InvalidUcumError, UcumToPintTransformer, get_ucum_parser  # noqa: PLC0415
@@ -100,11 +100,11 @@ def _loaded() -> "Callable[[str], Quantity[float] | None]":
             registry.define(line)
     parser, transformer = get_ucum_parser(), UcumToPintTransformer(ureg=registry)
 
-    def read(code: str) -> "Quantity[float] | None":
+    def parse(code: str) -> "Quantity[float] | None":
         try:
             quantity: Quantity[float] = registry.Quantity(transformer.transform(parser.parse(code)))
         except (LarkError, PintError, InvalidUcumError, ArithmeticError, TypeError):
             return None
         return quantity
 
-    return read
+    return parse

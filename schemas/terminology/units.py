@@ -1,8 +1,9 @@
-"""Units of measurement: from the way that a feed spells a unit to a conversion, or to none.
+"""Units of measurement: from a feed's spelling of a unit to a conversion.
 
-A spelling is normalised and read as UCUM codes (`readings`). A reading counts if it converts to the
-variable's canonical unit; if two do and disagree, the unit is unknown. Conversions are declared in
-`variables.toml`, or given by UCUM (`schemas.terminology.ucum`). Nothing is guessed.
+A spelling is normalised and interpreted as candidate UCUM codes (`candidate_codes`). A candidate
+counts if it converts to the variable's canonical unit. If two candidates convert differently, the
+unit is unknown. Conversions come from `variables.toml` or from UCUM (`schemas.terminology.ucum`).
+Nothing is guessed.
 """
 
 import re
@@ -27,20 +28,20 @@ _PRODUCT = re.compile(r"[.*]")
 _POWER = re.compile(r"[x*]?(?:10(?:\*\*?|\^|e|exp|x|')\+?|1?e\+?)0?(\d{1,2})(?!\d)")
 _POWERS = {"3": "10*3", "6": "10*6", "9": "10*9", "12": "10*12"}
 _EXPONENT = re.compile(r"(.*?[^\d^*+-])(?:\^|\*\*)?([+-]?[1-9])")
-_MOST_PARTS = 4
+_MAX_PARTS = 4
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Canonical value = `factor` * value + `offset`. `unit`: the UCUM code that was understood."""
+    """Canonical value = `factor` * value + `offset`. `unit`: the UCUM code of the value."""
 
     unit: str
     factor: float
     offset: float = 0.0
 
 
-def conversion(variable: Variable, spelled: str) -> Conversion | None:
-    """How a value in the unit that is `spelled` becomes canonical; None if that is not known."""
+def find_conversion(variable: Variable, spelled: str) -> Conversion | None:
+    """Returns the conversion from a unit spelling to the canonical unit; None if it is unknown."""
     declared = variable.conversion(spelled)
     if declared is not None:
         return Conversion(spelled, *declared)
@@ -53,103 +54,104 @@ def conversion(variable: Variable, spelled: str) -> Conversion | None:
         known = folded in words["any"] or folded in words[variable.unit]
         return Conversion(variable.unit, 1.0) if known else None
     own = variable.spellings.get(folded)
-    codes = (own,) if own is not None else _readings(folded)
-    found = [
+    codes = (own,) if own is not None else _candidates(folded)
+    conversions = [
         Conversion(code, *converted)
         for code in codes
         if (converted := variable.conversion(code)) is not None
     ]
-    if not found and variable.unit != "%":  # parts of a whole are not told apart by dimension
-        found = [
+    if not conversions and variable.unit != "%":  # UCUM cannot distinguish dimensionless units
+        conversions = [
             Conversion(code, factor)
             for code in codes or (text,)
-            if (factor := ucum.factor(variable, code)) is not None
+            if (factor := ucum.conversion_factor(variable, code)) is not None
         ]
-    agree = len({(round(one.factor, 12), one.offset) for one in found}) == 1
-    return found[0] if agree else None
+    distinct = {(round(found.factor, 12), found.offset) for found in conversions}
+    return conversions[0] if len(distinct) == 1 else None
 
 
-def readings(spelled: str) -> tuple[str, ...]:
-    """Every UCUM code that a spelling may stand for, whatever it measures."""
+def candidate_codes(spelled: str) -> tuple[str, ...]:
+    """Returns every UCUM code that a spelling may stand for, whatever it measures."""
     text = _clean(spelled)
-    return () if text is None else _readings(_fold(text))
+    return () if text is None else _candidates(_fold(text))
 
 
 def _clean(spelled: str) -> str | None:
-    """The spelling in plain characters and without annotations; None if it is not to be read.
+    """Returns the spelling in plain characters without annotations; None if it is unusable.
 
-    An annotation has no meaning in UCUM, but a denominator of nothing else has: "/{HPF}" is not
-    "per one". Of a unit that is nothing else, the annotation is read.
+    UCUM gives annotations no meaning. But a denominator that is only an annotation is not 1:
+    "/{HPF}" is not "per one". If the whole unit is an annotation, its text is returned.
     """
-    longest = _tables().longest
-    if len(spelled) > longest:
+    max_length = _tables().longest
+    if len(spelled) > max_length:
         return None
     text = "".join(c for c in spelled if unicodedata.category(c) != "Cf").translate(_tables().signs)
-    text = _SUPERSCRIPT.sub(lambda run: "^" + run[0].translate(_SUPERSCRIPTS), text)
+    text = _SUPERSCRIPT.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPTS), text)
     text = unicodedata.normalize("NFKC", text).translate(_tables().signs).strip()
     alone = _ANNOTATION.fullmatch(text)
     if alone is not None:
         return alone[1].strip()
     without = _ANNOTATION.sub("", text)
-    if len(text) > longest or (without != text and _NO_DENOMINATOR.search(without)):
+    if len(text) > max_length or (without != text and _NO_DENOMINATOR.search(without)):
         return None
     return without
 
 
 def _fold(text: str) -> str:
-    """In lower case, without spaces, and with phrases rewritten ("per minute": "/minute")."""
+    """Converts to lower case, rewrites phrases ("per minute": "/minute") and removes spaces."""
     folded = " ".join(text.lower().split())
     for pattern, replacement in _tables().phrases:
         folded = pattern.sub(replacement, folded)
     return _HYPHEN.sub("", folded).replace(" ", "").rstrip(".")
 
 
-def _readings(folded: str) -> tuple[str, ...]:
+def _candidates(folded: str) -> tuple[str, ...]:
     whole = _tables().whole.get(folded, ())
-    return tuple(dict.fromkeys((*whole, *_composed(folded))))
+    return tuple(dict.fromkeys((*whole, *_product_codes(folded))))
 
 
-def _composed(folded: str) -> Iterator[str]:
-    """Codes of a product of parts: `x10^3 cells/ul`, `umol/l`, `l/(min*m2)`, `mg.dl-1`."""
+def _product_codes(folded: str) -> Iterator[str]:
+    """Yields codes of a product of units: `x10^3 cells/ul`, `umol/l`, `l/(min*m2)`, `mg.dl-1`."""
     if folded.count("(") != folded.count(")"):
         return
     flat = _GROUP.sub(lambda m: "/" + _PRODUCT.sub("/", m[1]), folded)
     numerator, *denominators = re.sub(r"[()]", "", flat).split("/")
     below = [(part, -1) for group in denominators for part in _PRODUCT.split(group)]
-    for power, rest in _heads(numerator, counts=bool(denominators)):
+    for power, rest in _split_power(numerator, has_denominator=bool(denominators)):
         parts = [(part, 1) for part in _PRODUCT.split(rest) if part] + below
-        if len(parts) <= _MOST_PARTS:
-            yield from _products(power, parts)
+        if len(parts) <= _MAX_PARTS:
+            yield from _combine(power, parts)
 
 
-def _products(power: str, parts: list[tuple[str, int]]) -> Iterator[str]:
-    over: list[tuple[str, ...]] = []
-    under: list[tuple[str, ...]] = []
+def _combine(power: str, parts: list[tuple[str, int]]) -> Iterator[str]:
+    """Yields every combination of the codes of (part, sign of its exponent)."""
+    numerators: list[tuple[str, ...]] = []
+    denominators: list[tuple[str, ...]] = []
     for part, sign in parts:
         if sign > 0 and part in _tables().counted:
             continue
-        codes, exponent = _part(part)
-        (over if exponent * sign > 0 else under).append(codes)
-    for tops in product(*over):
-        for bottoms in product(*under):
-            top = ".".join(filter(None, (power, *tops)))
-            yield top + "".join(f"/{code}" for code in bottoms)
+        codes, exponent = _part_codes(part)
+        (numerators if exponent * sign > 0 else denominators).append(codes)
+    for above in product(*numerators):
+        for below in product(*denominators):
+            numerator = ".".join(filter(None, (power, *above)))
+            yield numerator + "".join(f"/{code}" for code in below)
 
 
-def _heads(numerator: str, *, counts: bool) -> Iterator[tuple[str, str]]:
-    """The power of ten at the head of a numerator, and what remains of it.
+def _split_power(numerator: str, *, has_denominator: bool) -> Iterator[tuple[str, str]]:
+    """Yields each possible leading power of ten of a numerator, and the rest of it.
 
-    `counts`: there is a denominator, so that a word may be a power or what is counted.
+    `has_denominator`: a word may also be a power ("thousand") or a counted thing ("cells").
     """
     counted = _tables().counted
-    found = _POWER.search(numerator)
-    if found is not None:
-        before = numerator[: found.start()].rstrip("x.*")
-        after = numerator[found.end() :].lstrip("x.*")
-        if before in counted and found[1] in _POWERS:
-            yield _POWERS[found[1]], "" if after in counted else after
+    match = _POWER.search(numerator)
+    if match is not None:
+        before = numerator[: match.start()].rstrip("x.*")
+        after = numerator[match.end() :].lstrip("x.*")
+        if before in counted and match[1] in _POWERS:
+            yield _POWERS[match[1]], "" if after in counted else after
         return
-    if counts:
+    if has_denominator:
         if numerator == "1":
             yield "", ""
         bare = numerator.lstrip("x*")
@@ -159,21 +161,21 @@ def _heads(numerator: str, *, counts: bool) -> Iterator[tuple[str, str]]:
     yield "", "" if numerator in counted else numerator
 
 
-def _part(part: str) -> tuple[tuple[str, ...], int]:
-    """The codes of one part, and its sign: -1 where its exponent is negative."""
+def _part_codes(part: str) -> tuple[tuple[str, ...], int]:
+    """Returns the codes of one part and the sign of its exponent, 1 or -1."""
     parts = _tables().parts
-    found = _EXPONENT.fullmatch(part)
-    if part in parts or found is None:
+    match = _EXPONENT.fullmatch(part)
+    if part in parts or match is None:
         return parts.get(part, ()), 1
-    exponent = int(found[2])
+    exponent = int(match[2])
     power = "" if abs(exponent) == 1 else str(abs(exponent))
-    codes = parts.get(found[1] + power) or tuple(c + power for c in parts.get(found[1], ()))
+    codes = parts.get(match[1] + power) or tuple(c + power for c in parts.get(match[1], ()))
     return codes, 1 if exponent > 0 else -1
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """`units.toml`, turned around: from a spelling to its codes."""
+    """The content of `units.toml`, inverted: from a spelling to its codes."""
 
     longest: int
     signs: dict[int, str]
@@ -188,11 +190,11 @@ class _Tables:
 @cache
 def _tables() -> _Tables:
     declared = tomllib.loads(files("schemas").joinpath("units.toml").read_text(encoding="utf-8"))
-    parts = _turned(declared["parts"])
+    parts = _invert(declared["parts"])
     for code, atom in declared["atoms"].items():
         for prefix in ("", *atom["prefixes"]):
-            heads = declared["prefixes"].get(prefix, ("",))
-            for head, spelling in product(heads, atom["spellings"]):
+            prefix_spellings = declared["prefixes"].get(prefix, ("",))
+            for head, spelling in product(prefix_spellings, atom["spellings"]):
                 codes = parts.get(head + spelling, ())
                 parts[head + spelling] = tuple(dict.fromkeys((*codes, prefix + code)))
     return _Tables(
@@ -202,14 +204,14 @@ def _tables() -> _Tables:
         counted=frozenset(("", *declared["counted"])),
         powers={power: tuple(words) for power, words in declared["powers"].items()},
         parts=parts,
-        whole=_turned(declared["whole"]),
+        whole=_invert(declared["whole"]),
         no_unit={unit: frozenset(words) for unit, words in declared["no_unit"].items()},
     )
 
 
-def _turned(table: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    turned: dict[str, tuple[str, ...]] = {}
+def _invert(table: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    inverted: dict[str, tuple[str, ...]] = {}
     for code, spellings in table.items():
         for spelling in spellings:
-            turned[spelling] = (*turned.get(spelling, ()), code)
-    return turned
+            inverted[spelling] = (*inverted.get(spelling, ()), code)
+    return inverted

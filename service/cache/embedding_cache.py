@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from schemas.features import Array, FeatureSpec, film_read, notes_in_window
+from schemas.features import Array, FeatureSpec, notes_in_window, select_film
 from schemas.payload import Payload
 from schemas.response import Modality
 from service.runtime.engine import Embedding
@@ -91,7 +91,7 @@ class CacheKeys:
         keys: dict[Modality, CacheKey] = {}
         if notes := notes_in_window(payload, self._spec):
             keys["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
-        film = film_read(payload, self._spec)
+        film = select_film(payload, self._spec)
         if film is not None:
             image = payload.images[film]
             keys["image"] = self._key("image", (image.media_type.encode(), image.data))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from schemas.request_errors import LISTED, FieldError
+from schemas.request_errors import MAX_LISTED, FieldError
 
 MEDIA_TYPE = "application/problem+json"
 # Sent with every response that may be about a patient.
@@ -69,14 +69,14 @@ def problem(
     slug: str, title: str, status: int, detail: str, errors: Sequence[Fault] = ()
 ) -> Problem:
     """A problem of type `urn:m3h:problem:{slug}`. Lists the first errors only."""
-    if len(errors) > LISTED:
-        detail = f"{detail}; only the first {LISTED} errors are listed"
+    if len(errors) > MAX_LISTED:
+        detail = f"{detail}; only the first {MAX_LISTED} errors are listed"
     return Problem(
         type=f"urn:m3h:problem:{slug}",
         title=title,
         status=status,
         detail=detail,
-        errors=tuple(errors[:LISTED]),
+        errors=tuple(errors[:MAX_LISTED]),
     )
 
 
@@ -99,7 +99,7 @@ def invalid_payload(errors: Sequence[FieldError]) -> Problem:
 def input_ignored(errors: Sequence[FieldError], count: int) -> ProblemError:
     """`count`: the number of all errors, of which `errors` are the first."""
     detail = "part of the input cannot be used, and strict=true is set"
-    listed = faults(errors[:LISTED])
+    listed = faults(errors[:MAX_LISTED])
     if count > len(listed):
         detail = f"{detail}; the first {len(listed)} of {count} errors are listed"
     return ProblemError(problem("input-ignored", "Input would be ignored", 422, detail, listed))

@@ -79,7 +79,7 @@ EvidenceKind = Literal["tabular", "series", "treatment", "note", "image"]
 
 
 class Evidence(TypedDict):
-    """A Part without its `contribution`. Which fields are present depends on `kind`."""
+    """Evidence without its `contribution`. Which fields are present depends on `kind`."""
 
     kind: EvidenceKind
     name: str

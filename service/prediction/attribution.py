@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from schemas.manifest import Manifest, TaskFacts
+from schemas.manifest import Manifest, ServedTask
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import DIED, DISPOSITION, MORTALITY
 from service.prediction.answer_fields import (
@@ -157,7 +157,7 @@ def _shapley_weights(
     return matrix
 
 
-def influencing_modalities(served: TaskFacts, manifest: Manifest) -> frozenset[Modality]:
+def influencing_modalities(served: ServedTask, manifest: Manifest) -> frozenset[Modality]:
     """The modalities that can change a task's number.
 
     They are those that are visible to the task, and those that are visible to the tasks that its
@@ -170,16 +170,16 @@ def influencing_modalities(served: TaskFacts, manifest: Manifest) -> frozenset[M
         modality
         for other in manifest.tasks
         if other.task.name in agrees_with
-        for modality in other.seen
+        for modality in other.visible_modalities
     )
 
 
 # ---------------------------------------------------------------------------- parts of the request
 
 
-def most_deviating_tasks(outputs: Outputs, manifest: Manifest) -> list[TaskFacts]:
+def most_deviating_tasks(outputs: Outputs, manifest: Manifest) -> list[ServedTask]:
     """The binary tasks whose probabilities differ most from their prevalence."""
-    deviations: list[tuple[float, TaskFacts]] = []
+    deviations: list[tuple[float, ServedTask]] = []
     for served in manifest.tasks:
         if (
             served.task.kind == "binary"
@@ -194,7 +194,7 @@ def most_deviating_tasks(outputs: Outputs, manifest: Manifest) -> list[TaskFacts
 
 
 def attribute_to_parts(
-    tasks: Sequence[TaskFacts],
+    tasks: Sequence[ServedTask],
     outputs: Outputs,
     ablations: Sequence[Ablation],
     ablated_outputs: Sequence[Outputs],
@@ -223,10 +223,10 @@ def attribute_to_parts(
     return by_task
 
 
-def has_scalar_output(served: TaskFacts) -> bool:
+def has_scalar_output(served: ServedTask) -> bool:
     """Whether a task is answered with one number, of which contributions can be computed."""
     return served.column is not None and served.abstains is None
 
 
-def _scalar_output(served: TaskFacts, outputs: Outputs) -> float:
+def _scalar_output(served: ServedTask, outputs: Outputs) -> float:
     return float(outputs.fusion[served.output][served.column])

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from schemas.bundle_files import BundleError, one_line
-from schemas.features import unlimited
+from schemas.bundle_files import BundleError, single_line
+from schemas.features import no_time_limit
 from schemas.manifest import GOLDEN
 from schemas.response import Answer, Modality
 from schemas.terminology import ucum
@@ -53,14 +53,14 @@ def check_golden_answers(engine: Engine, metrics: Metrics) -> None:
         except Exception as error:
             fault = f"{type(error).__name__} at {stack_frames(error)[-1]}"
             raise BundleError(
-                one_line(f"{GOLDEN}, line {i + 1}: cannot be answered: {fault}")
+                single_line(f"{GOLDEN}, line {i + 1}: cannot be answered: {fault}")
             ) from error
 
 
 def _answer(predictor: Predictor, line: bytes, options: Options) -> bytes:
     """Answers the request of one line. Raises any exception of the computation."""
     job = Job.queued(to_json(from_json(line)["request"]), options, None)
-    (answer,) = predictor.run([predictor.prepare(predictor.parse(job), unlimited)])
+    (answer,) = predictor.run([predictor.prepare(predictor.parse(job), no_time_limit)])
     if isinstance(answer, Exception):
         raise answer
     return answer

@@ -17,15 +17,15 @@ from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
     Array,
+    EncodedNote,
     FeatureSpec,
     Floats,
-    NoteText,
-    NoteTokens,
-    features,
-    film_read,
-    note_text,
+    PlainText,
+    extract_features,
+    no_time_limit,
     notes_in_window,
-    unlimited,
+    select_film,
+    to_plain_text,
 )
 from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
@@ -68,8 +68,8 @@ def ablations(
     payload: Payload,
     arrays: Mapping[Modality, dict[str, Array]],
     spec: FeatureSpec,
-    encode: Callable[[str], NoteTokens],
-    check: Callable[[], None] = unlimited,
+    encode: Callable[[str], EncodedNote],
+    check: Callable[[], None] = no_time_limit,
 ) -> list[Ablation]:
     """All ablations of a payload with the features `arrays`.
 
@@ -144,7 +144,7 @@ def _tabular_arrays(
     """The arrays of tabular data without other modalities."""
     others: dict[str, Any] = {"series": [], "treatments": [], "notes": [], "images": []}
     alone = payload.model_copy(update=others | {"tabular": tabular})
-    return features(alone, spec).arrays.get("tabular")
+    return extract_features(alone, spec).arrays.get("tabular")
 
 
 # ---------------------------------------------------------------------------- series and treatments
@@ -242,10 +242,10 @@ def _hours_before(as_of: datetime, hours: float) -> str:
 
 
 def _note_ablations(
-    payload: Payload, spec: FeatureSpec, encode: Callable[[str], NoteTokens]
+    payload: Payload, spec: FeatureSpec, encode: Callable[[str], EncodedNote]
 ) -> Iterator[Ablation]:
-    """Ablations of passages. The rest of a note is not encoded again (`NoteTokens.without`)."""
-    texts = {i: note_text(payload.notes[i].text) for i in notes_in_window(payload, spec)}
+    """Ablations of passages. The rest of a note is not encoded again (`EncodedNote.without`)."""
+    texts = {i: to_plain_text(payload.notes[i].text) for i in notes_in_window(payload, spec)}
     texts = {i: text for i, text in texts.items() if text.text.strip()}
     tokens = {i: encode(text.text) for i, text in texts.items()}
     for group in group_passages({i: texts[i].text for i in sorted(texts)}):
@@ -262,7 +262,7 @@ def _note_ablations(
 
 
 def _note_evidence(
-    payload: Payload, group: Sequence[Passage], texts: Mapping[int, NoteText]
+    payload: Payload, group: Sequence[Passage], texts: Mapping[int, PlainText]
 ) -> Evidence:
     notes = [payload.notes[passage.note] for passage in group]
     kinds = {note.kind for note in notes}
@@ -273,7 +273,7 @@ def _note_evidence(
     evidence["time"] = max(note.time for note in notes).isoformat()
     if len(group) == 1:
         (passage,) = group
-        span = texts[passage.note].as_sent(passage.start, passage.stop)
+        span = texts[passage.note].source_span(passage.start, passage.stop)
         evidence["start"], evidence["end"] = span
     return evidence
 
@@ -282,7 +282,7 @@ def _note_evidence(
 
 
 def _image_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
-    film = film_read(payload, spec)
+    film = select_film(payload, spec)
     if film is None:
         return
     evidence = _evidence("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])

@@ -12,7 +12,7 @@ from itertools import islice
 
 import orjson
 
-from schemas.features import Array, NoteTokens, features, note_tokens, unlimited
+from schemas.features import Array, EncodedNote, encode_note, extract_features, no_time_limit
 from schemas.payload import FieldError, Payload, as_payload, parse_payload
 from schemas.response import SCHEMA_VERSION, Modality, ModelReference, Reason, Receipt
 from service.cache.embedding_cache import CacheKey, CacheKeys, EmbeddingCache
@@ -126,16 +126,18 @@ class Predictor:
         notes_seconds = 0.0
 
         @functools.cache
-        def encode(text: str) -> NoteTokens:
+        def encode(text: str) -> EncodedNote:
             nonlocal notes_seconds
             started = time.perf_counter()
-            tokens = note_tokens(text, self._manifest.spec, check)
+            tokens = encode_note(text, self._manifest.spec, check)
             seconds = time.perf_counter() - started
             notes_seconds += seconds
             self._feature_cost.update_notes(len(text), seconds)
             return tokens
 
-        extracted = features(payload, self._manifest.spec, cached, check=check, encode=encode)
+        extracted = extract_features(
+            payload, self._manifest.spec, cached, check=check, encode=encode
+        )
         rest_seconds = time.perf_counter() - began - notes_seconds
         self._feature_cost.update_rest(parsed.size, rest_seconds)
         if extracted.receipt.modalities["image"].unusual is not None:
@@ -185,7 +187,7 @@ class Predictor:
     def run(self, prepared: Sequence[PreparedJob]) -> list[bytes | Exception]:
         """Computes a batch. Returns the body of each answer, or a ServiceError."""
         started = time.perf_counter()
-        check = prepared[0].check if len(prepared) == 1 else unlimited
+        check = prepared[0].check if len(prepared) == 1 else no_time_limit
         with shared_span((job.stage for job in prepared), "batch", len(prepared)) as batch:
             self._embed(prepared, batch, check)
             explained = {i for i, job in enumerate(prepared) if job.options.explain != "none"}

@@ -28,7 +28,9 @@ def complete_receipt(features: Features, manifest: Manifest) -> Receipt:
     receipt = features.receipt
     modalities, ignored = dict(receipt.modalities), list(receipt.ignored)
     for modality in features.arrays:
-        hidden_from = tuple(t.task.name for t in manifest.tasks if modality not in t.seen)
+        hidden_from = tuple(
+            t.task.name for t in manifest.tasks if modality not in t.visible_modalities
+        )
         if not hidden_from:
             continue
         from_all = len(hidden_from) == len(manifest.tasks)
@@ -77,7 +79,11 @@ def _pointer(modality: Modality, features: Features) -> str:
 
 def _no_input_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     """A warning if no input is visible to any task: the numbers are not the patient's."""
-    if any(modality in task.seen for task in manifest.tasks for modality in features.arrays):
+    if any(
+        modality in task.visible_modalities
+        for task in manifest.tasks
+        for modality in features.arrays
+    ):
         return ()
     return ("nothing of the request could be used: each number is that of the average patient",)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from schemas.manifest import Manifest, TaskFacts
+from schemas.manifest import Manifest, ServedTask
 from schemas.response import Modality
 from service.prediction.answer_fields import (
     IntervalFields,
@@ -42,7 +42,7 @@ def build_task_fields(manifest: Manifest, present: Sequence[Modality]) -> list[T
             "department": served.task.department,
             "kind": served.task.kind,
             "means": served.task.means,
-            "based_on": [modality for modality in present if modality in served.seen],
+            "based_on": [modality for modality in present if modality in served.visible_modalities],
         }
         if served.prevalence is not None:
             fields["prevalence"] = served.prevalence
@@ -50,7 +50,7 @@ def build_task_fields(manifest: Manifest, present: Sequence[Modality]) -> list[T
     return all_fields
 
 
-def _outcome(served: TaskFacts, row: list[float], phenotypes: Mapping[int, str]) -> OutcomeFields:
+def _outcome(served: ServedTask, row: list[float], phenotypes: Mapping[int, str]) -> OutcomeFields:
     """The value of one task, from the row of its output, or the reason why it abstains."""
     values = row
     if served.task.kind == "binary" and served.column is not None:
@@ -72,16 +72,16 @@ def _outcome(served: TaskFacts, row: list[float], phenotypes: Mapping[int, str])
             return _cluster(values, phenotypes)
 
 
-def _probability(served: TaskFacts, probability: float) -> OutcomeFields:
+def _probability(served: ServedTask, probability: float) -> OutcomeFields:
     fields: OutcomeFields = {"probability": probability}
     if served.interval is not None:
-        low, high = served.interval.at(probability)
+        low, high = served.interval.interval_at(probability)
         fields["interval"] = {"low": low, "high": high}
     by_class = dict(zip(YES_NO, (1 - probability, probability), strict=True))
     return {**fields, **_conformal_set(served, by_class)}
 
 
-def _value(served: TaskFacts, values: list[float]) -> OutcomeFields:
+def _value(served: ServedTask, values: list[float]) -> OutcomeFields:
     value, low, high = values
     # The ends that the graph computes may be inside the value by the last bit.
     interval: IntervalFields = {"low": min(low, value), "high": max(high, value)}
@@ -100,7 +100,7 @@ def _cluster(probabilities: list[float], phenotypes: Mapping[int, str]) -> Outco
     return fields
 
 
-def _conformal_set(served: TaskFacts, probabilities: dict[str, float]) -> OutcomeFields:
+def _conformal_set(served: ServedTask, probabilities: dict[str, float]) -> OutcomeFields:
     """The classes that cannot be ruled out, or the reason why there is no set."""
     if served.sets is None:
         return {"no_set": "the bundle has none for this task"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from schemas.bundle_files import BundleError, one_line
+from schemas.bundle_files import BundleError, single_line
 from service.http.app import create_app
 from service.http.server.server import HttpServer
 from service.prediction.golden import check_golden_answers
@@ -109,11 +109,11 @@ class _Worker:
             check_golden_answers(engine, self._metrics)
             app = create_app(engine, settings, self._log, self._metrics, self._traces)
         except BundleError as error:
-            return WorkerReply(fault=one_line(str(error)))
+            return WorkerReply(fault=single_line(str(error)))
         except Exception as error:  # noqa: BLE001 - no bundle may end the worker
             name = type(error).__name__
             self._log.error("bundle does not load", error=name, at=stack_frames(error))
-            return WorkerReply(fault=one_line(f"{command.bundle} does not load: {name}"))
+            return WorkerReply(fault=single_line(f"{command.bundle} does not load: {name}"))
         self._mounted.next = app
         manifest = bundle.manifest
         tasks = len(manifest.tasks)

@@ -18,11 +18,11 @@ from schemas.bundle_files import (
     DOCUMENT_BYTES,
     FILE_BYTES,
     BundleError,
-    one_line,
     read_verified,
+    single_line,
 )
 from schemas.features import Array, Floats
-from schemas.manifest import GOLDEN, Graph, Manifest, Tensor, faults_of, read_manifest
+from schemas.manifest import GOLDEN, Graph, Manifest, Tensor, describe_errors, read_manifest
 from schemas.response import Modality
 from schemas.tim import TIM, Tim
 from service.runtime.bundle_checks import (
@@ -115,7 +115,7 @@ class Bundle:
             raise
         except Exception as error:
             frame = stack_frames(error)[-1]
-            fault = f"{one_line(str(path))} cannot be loaded: {type(error).__name__} at {frame}"
+            fault = f"{single_line(str(path))} cannot be loaded: {type(error).__name__} at {frame}"
             raise BundleError(fault) from error
 
     @classmethod
@@ -138,7 +138,7 @@ class Bundle:
         else:
             load_graph = remote(path, digest)
         bundle = cls(
-            manifest=manifest.on(available),
+            manifest=manifest.for_device(available),
             digest=digest,
             device=available,
             encoders={m: load_graph(graph) for m, graph in manifest.encoders.items()},
@@ -172,7 +172,7 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
     try:
         return Tim.model_validate_json(content)
     except ValidationError as error:
-        raise BundleError(f"{path / TIM} is no TIM: {faults_of(error)}") from None
+        raise BundleError(f"{path / TIM} is no TIM: {describe_errors(error)}") from None
 
 
 def select_device(requested: Device) -> Literal["cpu", "cuda"]:
@@ -222,7 +222,7 @@ def _load_graph(
         # The fallback would print to standard output and use another provider.
         session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
     except Exception as error:  # noqa: BLE001 - its errors have no common base
-        raise BundleError(f"{path / graph.file} does not load: {one_line(str(error))}") from None
+        raise BundleError(f"{path / graph.file} does not load: {single_line(str(error))}") from None
     if device == "cuda" and _CUDA not in session.get_providers():
         raise BundleError(
             "ONNX Runtime cannot use the CUDA device: "

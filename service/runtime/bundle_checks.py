@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from schemas.bundle_files import BundleError
 from schemas.features import STATISTICS, TREATMENT_FEATURES
-from schemas.manifest import TOKENIZER, Manifest, TaskFacts
+from schemas.manifest import TOKENIZER, Manifest, ServedTask
 from schemas.response import MODALITIES, Modality
 
 ATTENTION = "attention"
@@ -113,7 +113,7 @@ def _check_fusion(manifest: Manifest) -> None:
         raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
 
 
-def _check_task(served: TaskFacts, manifest: Manifest) -> None:
+def _check_task(served: ServedTask, manifest: Manifest) -> None:
     name = served.task.name
     outputs = {tensor.name: tensor.axes for tensor in manifest.fusion.outputs}
     axes = outputs.get(served.output)
@@ -132,12 +132,12 @@ def _check_task(served: TaskFacts, manifest: Manifest) -> None:
         )
     if served.task.kind == "multiclass" and width != len(served.task.classes):
         raise BundleError(f"task {name}: {served.output} is not as wide as its classes are many")
-    missing = set(served.seen) - set(manifest.encoders)
+    missing = set(served.visible_modalities) - set(manifest.encoders)
     if missing:
         raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")
 
 
-def _check_uncertainty(served: TaskFacts) -> None:
+def _check_uncertainty(served: ServedTask) -> None:
     name, interval, sets = served.task.name, served.interval, served.sets
     if interval is not None and (
         not len(interval.scores) == len(interval.low) == len(interval.high)

@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from schemas.bundle_files import BundleError, one_line
-from schemas.features import Array, Floats, stack, unlimited
+from schemas.bundle_files import BundleError, single_line
+from schemas.features import Array, Floats, collate, no_time_limit
 from schemas.manifest import GOLDEN
 from schemas.response import MODALITIES, Modality
 from service.errors import DeadlineExceeded
@@ -86,7 +86,7 @@ class Engine:
         samples: Sequence[Sample],
         explained: Container[int] = (),
         batch: Span | None = None,
-        check: Callable[[], None] = unlimited,
+        check: Callable[[], None] = no_time_limit,
     ) -> list[Outputs]:
         """Computes the outputs of each sample, in order.
 
@@ -144,7 +144,7 @@ class Engine:
         self,
         samples: Sequence[Sample],
         batch: Span | None = None,
-        check: Callable[[], None] = unlimited,
+        check: Callable[[], None] = no_time_limit,
     ) -> tuple[dict[str, Array], list[dict[Modality, float]]]:
         """The inputs of the fusion graph, and the unusual scores of each sample.
 
@@ -186,7 +186,7 @@ class Engine:
         modality: Modality,
         rows: Sequence[dict[str, Array]],
         batch: Span | None = None,
-        check: Callable[[], None] = unlimited,
+        check: Callable[[], None] = no_time_limit,
     ) -> list[Embedding]:
         """Computes the embedding of each row, in order. `batch` and `check`: as for `run`."""
         embeddings: dict[int, Embedding] = {}
@@ -194,7 +194,7 @@ class Engine:
         with self._track_failure():
             for chunk in _chunk_by_tokens(rows) if modality == "notes" else [range(len(rows))]:
                 check()
-                inputs = stack([rows[i] for i in chunk])
+                inputs = collate([rows[i] for i in chunk])
                 count = inputs["tokens"].size if modality == "notes" else len(chunk)
                 with self._timed(modality, count, batch, len(chunk)):
                     outputs = encoder.run(inputs)
@@ -271,7 +271,7 @@ class Engine:
         try:
             outputs = self.run([golden.arrays])[0].fusion
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base
-            raise BundleError(f"{golden.where}: does not run: {one_line(str(error))}") from None
+            raise BundleError(f"{golden.where}: does not run: {single_line(str(error))}") from None
         try:
             name, difference = golden.worst_output(outputs)
         except BundleError:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic_core import from_json, to_json
 
 from schemas.bundle_files import BundleError
-from schemas.features import Array, FeatureSpec, Floats, features
+from schemas.features import Array, FeatureSpec, Floats, extract_features
 from schemas.manifest import GOLDEN
 from schemas.payload import parse_payload
 from schemas.response import Modality
@@ -36,7 +36,7 @@ class GoldenAnswer:
                 for name, values in golden["outputs"].items()
             }
             payload = parse_payload(to_json(golden["request"]))
-            return cls(where, features(payload, spec).arrays, outputs)
+            return cls(where, extract_features(payload, spec).arrays, outputs)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             raise BundleError(f"{where}: not a request with its outputs") from None
 

@@ -15,7 +15,7 @@ from export.parity import ParityError, check_parity
 from export.trace import export_fusion
 from model.cohorts import synthetic
 from model.network.checkpoint import build_net
-from schemas.features import features
+from schemas.features import extract_features
 from schemas.manifest import GOLDEN, BundleError, read_manifest
 from schemas.response import MODALITIES
 from service.runtime.bundle import Bundle
@@ -72,7 +72,7 @@ def test_the_engine_gives_the_outputs_of_the_network(checkpoint, exported):
     engine = Engine(Bundle.load(exported[0]))
     net = checkpoint.net()
     for record in synthetic.patients(6, seed=9):
-        arrays = features(record.payload, checkpoint.facts.spec).arrays
+        arrays = extract_features(record.payload, checkpoint.facts.spec).arrays
         (outputs,) = engine.run([arrays])
         present = torch.tensor([[m in arrays for m in MODALITIES]])
         embeddings = torch.zeros(1, len(MODALITIES), net.width)

@@ -15,7 +15,7 @@ from model.evaluation.folds import hospital_folds
 from model.evaluation.report import write_report
 from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL, Job
-from schemas.manifest import Sets, read_manifest
+from schemas.manifest import ConformalSets, read_manifest
 from schemas.tim import Agreement
 from tests.support.cohorts import make_cohort
 from tests.support.tim_matrix import made_tim
@@ -180,8 +180,8 @@ def test_small_groups_and_too_few_positives_are_marked(manifest):
 
 
 def test_a_card_gives_the_reason_for_a_task_without_sets(manifest):
-    few = Sets(reason="only 7 patients with the outcome 'yes' to make one from")
-    some = Sets(thresholds={"no": 0.7, "yes": 0.1})
+    few = ConformalSets(reason="only 7 patients with the outcome 'yes' to make one from")
+    some = ConformalSets(thresholds={"no": 0.7, "yes": 0.1})
     sets = {"sepsis": few, "diabetes": some}
     tasks = tuple(
         f.model_copy(update={"sets": sets[f.task.name], "abstains": None})

@@ -20,7 +20,7 @@ from model.cli import main as model_cli
 from model.cohorts.store import Cohort
 from model.cohorts.synthetic import generator
 from model.network.checkpoint import Checkpoint
-from schemas.features import features
+from schemas.features import extract_features
 from schemas.manifest import read_manifest
 from schemas.payload import as_payload
 from service.http.app import create_app
@@ -124,7 +124,7 @@ def test_the_service_answers_a_request_with_a_note_and_an_x_ray(engine, exported
 
 def fusion_of(engine, *requests):
     spec = engine.bundle.manifest.spec
-    samples = [features(as_payload(r), spec).arrays for r in requests]
+    samples = [extract_features(as_payload(r), spec).arrays for r in requests]
     return [outputs.fusion["binary"] for outputs in engine.run(samples)]
 
 
@@ -140,7 +140,9 @@ def test_the_last_word_of_a_long_note_and_the_x_ray_change_the_answer(engine):
 def test_an_answer_does_not_depend_on_the_other_requests_of_a_batch(engine):
     requests = [request("Fever. " * n, shade=10 * i) for i, n in enumerate((1, 9000, 3, 200, 8000))]
     spec = engine.bundle.manifest.spec
-    lengths = [len(features(as_payload(r), spec).arrays["notes"]["tokens"]) for r in requests]
+    lengths = [
+        len(extract_features(as_payload(r), spec).arrays["notes"]["tokens"]) for r in requests
+    ]
     assert sum(lengths) > 2 * MAX_BATCH_TOKENS, "the batch must exceed the limit of one run"
     alone = [fusion_of(engine, r)[0] for r in requests]
     np.testing.assert_allclose(fusion_of(engine, *requests), alone, atol=1e-5)

@@ -119,8 +119,8 @@ def test_each_device_has_its_own_tolerance(both):
     manifest = both[0][1].manifest.model_copy(
         update={"golden_tolerance": 3.0, "golden_tolerances": {"cpu": 2.0}}
     )
-    assert manifest.on("cpu").golden_tolerance == 2.0
-    assert manifest.on("cuda").golden_tolerance == 3.0
+    assert manifest.for_device("cpu").golden_tolerance == 2.0
+    assert manifest.for_device("cuda").golden_tolerance == 3.0
 
 
 def test_a_reduced_bundle_is_served(both, reduced):

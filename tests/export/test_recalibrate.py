@@ -22,7 +22,7 @@ from model.calibration.calibrate import conformal_sets
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
 from schemas.features import FeatureSpec
-from schemas.manifest import BundleError, TaskFacts, read_manifest
+from schemas.manifest import BundleError, ServedTask, read_manifest
 from schemas.tasks import load_tasks
 from service.http.app import create_app
 from service.runtime.bundle import Bundle
@@ -120,7 +120,10 @@ def test_a_modality_that_is_hidden_from_a_task_counts_as_no_input(exported):
     manifest, _ = read_manifest(exported[0])
     graph = onnx.load(exported[0] / "fusion.onnx")
     tasks = [f for f in manifest.tasks if f.task.kind == "binary"]
-    blind = [f.model_copy(update={"seen": ("tabular",) if i else ()}) for i, f in enumerate(tasks)]
+    blind = [
+        f.model_copy(update={"visible_modalities": ("tabular",) if i else ()})
+        for i, f in enumerate(tasks)
+    ]
     prior, shift = np.full(len(tasks), -1.0), np.full(len(tasks), 20.0)
     names = tuple(f.task.name for f in tasks)
     binary = BinaryShifts(names, prior, shift, np.full(len(tasks), 6.0), tuple(range(len(tasks))))
@@ -255,7 +258,9 @@ def ill(p, count, seed):
 
 def facts(name, p, outcome, classes):
     sets = conformal_sets(p, outcome, np.ones(len(p)), classes)
-    return TaskFacts(task=TASKS[name], output="x", seen=(), labels={}, prevalence=0.1, sets=sets)
+    return ServedTask(
+        task=TASKS[name], output="x", visible_modalities=(), labels={}, prevalence=0.1, sets=sets
+    )
 
 
 def one_task(shift, bound=6.5):

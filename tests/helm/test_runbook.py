@@ -122,7 +122,7 @@ def test_the_reload_and_log_commands_work(bundle_dir, tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert refused["detail"] == f"{tmp_path} is no bundle: {tmp_path}/manifest.json is missing"
+    assert refused["detail"] == f"{tmp_path} is not a bundle: {tmp_path}/manifest.json is missing"
     assert done.keys() == {"model", "digest"}
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events[:3] == ["admin", "bundle refused", "bundle served"]

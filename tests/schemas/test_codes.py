@@ -1,35 +1,31 @@
-"""A variable is found by its names and its codes, however they are written."""
+"""Variables are recognized by every notation of their names and codes."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from schemas.features import STATISTICS, FeatureSpec, features
+from schemas.features import FeatureSpec
 from schemas.manifest import read_manifest
-from schemas.payload import as_payload
-from schemas.variables import load_not_read, load_variables, name_key
-from tests.schemas.features.test_features import AS_OF, series
+from schemas.variables import load_rejected_names, load_variables, normalize_name
 from tests.schemas.test_variables import has_check_digit
-
-OWN = FeatureSpec.default()
+from tests.support.feature_requests import SPEC, extract, series, statistic
 
 
 @pytest.fixture(scope="module")
 def specs(bundle_dir):
-    """The software's own dictionary, and that of a bundle from before it."""
-    return [OWN, read_manifest(bundle_dir)[0].spec]
+    """The spec of this release and the spec of an older bundle."""
+    return [SPEC, read_manifest(bundle_dir)[0].spec]
 
 
 def read(spec, *given):
-    return features(as_payload({"as_of": AS_OF, "tabular": {"age": 50}, "series": given}), spec)
+    return extract(spec, tabular={"age": 50}, series=given)
 
 
-def last(found, variable):
-    """The last value of a variable, if it is the only one that was read."""
-    assert [used.variable for used in found.receipt.used] == [variable]
-    rows = found.arrays["series"]["statistics"]
-    return float(rows[OWN.variable_index[variable], STATISTICS.index("last")])
+def last(features, variable):
+    """Returns the last value of a variable, which must be the only one used."""
+    assert [used.variable for used in features.receipt.used] == [variable]
+    return statistic(features, variable, "last")
 
 
 @pytest.mark.parametrize(
@@ -81,12 +77,12 @@ def last(found, variable):
         ("46418-0", "{INR}", 2.1, "inr", 2.1),
     ],
 )
-def test_a_code_of_another_unit_method_or_site_is_read(
+def test_loinc_codes_of_other_units_methods_and_sites_are_recognized(
     specs, code, unit, value, variable, canonical
 ):
     for spec in specs:
-        found = read(spec, series(f"loinc:{code}", unit, (1, value)))
-        assert last(found, variable) == pytest.approx(canonical, rel=2e-3)
+        features = read(spec, series(f"loinc:{code}", unit, (1, value)))
+        assert last(features, variable) == pytest.approx(canonical, rel=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +94,7 @@ def test_a_code_of_another_unit_method_or_site_is_read(
         *("creatinine", "Creatinine", "CREATININE", " creatinine ", "Creat", "serum creatinine"),
     ],
 )
-def test_a_name_or_code_is_read_however_it_is_written(specs, name):
+def test_every_notation_of_a_name_or_code_is_recognized(specs, name):
     for spec in specs:
         assert last(read(spec, series(name, "mg/dL", (1, 2.0))), "creatinine") == 2.0
 
@@ -123,57 +119,59 @@ def test_a_name_or_code_is_read_however_it_is_written(specs, name):
         ("creatinine " * 30, "mg/dL", None),
     ],
 )
-def test_only_a_name_that_has_one_meaning_is_read(name, unit, variable):
-    found = read(OWN, series(name, unit, (1, 4.0)), series("ph", None, (1, 7.4)))
-    used = [entry.variable for entry in found.receipt.used]
-    ignored = [(entry.pointer, entry.reason) for entry in found.receipt.ignored]
+def test_only_unambiguous_names_are_recognized(name, unit, variable):
+    features = read(SPEC, series(name, unit, (1, 4.0)), series("ph", None, (1, 7.4)))
+    used = [entry.variable for entry in features.receipt.used]
+    ignored = [(entry.pointer, entry.reason) for entry in features.receipt.ignored]
     if variable is None:
         assert (used, ignored) == (["ph"], [("/series/0", "unknown_variable")])
     else:
-        assert variable in [*used, OWN.variables[OWN.find_variable(name)].name]
+        assert variable in [*used, SPEC.variables[SPEC.find_variable(name)].name]
 
 
-def test_no_name_has_two_meanings():
+def test_no_name_is_ambiguous():
     names = [
         key
         for v in load_variables()
-        for key in {name_key(n) for n in (v.name, v.display, *v.aliases)}
+        for key in {normalize_name(n) for n in (v.name, v.display, *v.aliases)}
         | {f"loinc:{code}" for code in v.loinc}
     ]
     assert [name for name, count in Counter(names).items() if count > 1] == []
-    assert load_not_read().keys() & set(names) == set()
+    assert load_rejected_names().keys() & set(names) == set()
 
 
 @pytest.mark.parametrize("code", ["14682-9", "14749-6", "22664-7", "59260-0", "2601-3", "2160-0"])
-def test_a_code_does_not_stand_in_for_a_missing_unit(code):
-    found = read(OWN, series(f"loinc:{code}", None, (1, 5.0)))
-    assert [entry.reason for entry in found.receipt.ignored] == ["unit_required"]
-    assert "series" not in found.arrays
+def test_a_loinc_does_not_replace_a_missing_unit(code):
+    features = read(SPEC, series(f"loinc:{code}", None, (1, 5.0)))
+    assert [entry.reason for entry in features.receipt.ignored] == ["unit_required"]
+    assert "series" not in features.arrays
 
 
 @pytest.mark.parametrize(
     ("code", "unit"), [("22664-7", "mg/dL"), ("72903-8", "mg/dL"), ("59261-8", "%")]
 )
-def test_a_code_of_another_substance_in_mass_units_counts_in_moles_only(code, unit):
-    """Urea is not its nitrogen, and an IFCC fraction is not NGSP's."""
-    found = read(OWN, series(f"loinc:{code}", unit, (1, 20.0)))
-    assert [entry.reason for entry in found.receipt.ignored] == ["unknown_unit"]
+def test_a_moles_only_code_is_refused_in_mass_units(code, unit):
+    """The mass of urea differs from that of its nitrogen, and IFCC fractions from NGSP ones."""
+    features = read(SPEC, series(f"loinc:{code}", unit, (1, 20.0)))
+    assert [entry.reason for entry in features.receipt.ignored] == ["unknown_unit"]
 
 
 @pytest.mark.parametrize("name", ["loinc:9269-2", "9269-2", "GCS", "GCS total", "LOINC:3091-6"])
-def test_what_looks_like_a_variable_and_is_none_gets_a_warning(name):
-    found = read(OWN, series(name, "mg/dL", (2, 8.0)), series(name, "mg/dL", (1, 9.0)))
-    assert [entry.reason for entry in found.receipt.ignored] == ["unknown_variable"] * 2
-    (warning,) = found.receipt.warnings
-    assert warning == found.receipt.ignored[0].detail == load_not_read()[name_key(name)]
+def test_a_rejected_name_gives_a_warning(name):
+    features = read(SPEC, series(name, "mg/dL", (2, 8.0)), series(name, "mg/dL", (1, 9.0)))
+    assert [entry.reason for entry in features.receipt.ignored] == ["unknown_variable"] * 2
+    (warning,) = features.receipt.warnings
+    assert (
+        warning == features.receipt.ignored[0].detail == load_rejected_names()[normalize_name(name)]
+    )
 
 
-@pytest.mark.parametrize("name", [n for n in load_not_read() if n.startswith("loinc:")])
-def test_a_code_that_is_not_read_has_its_check_digit(name):
+@pytest.mark.parametrize("name", [n for n in load_rejected_names() if n.startswith("loinc:")])
+def test_rejected_codes_have_a_valid_check_digit(name):
     assert has_check_digit(name.removeprefix("loinc:"))
 
 
-def test_what_a_bundle_says_itself_goes_first(bundle_dir):
+def test_declarations_of_the_bundle_take_precedence(bundle_dir):
     spec = read_manifest(bundle_dir)[0].spec
     creatinine = spec.variables[spec.variable_index["creatinine"]]
     own = creatinine.model_copy(
@@ -188,4 +186,4 @@ def test_what_a_bundle_says_itself_goes_first(bundle_dir):
     assert np.array_equal(changed.plausible[index], (0, 9))
     other_unit = own.model_copy(update={"unit": "umol/L", "units": {}})
     foreign = FeatureSpec(**fields | {"variables": (other_unit,)})
-    assert foreign.known == (other_unit,)
+    assert foreign.extended_variables == (other_unit,)

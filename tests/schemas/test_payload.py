@@ -1,4 +1,4 @@
-"""A request is understood whole, or refused by pointer and rule, and no value is ever echoed."""
+"""A request is parsed or refused by pointer and rule. No value is ever echoed."""
 
 import json
 
@@ -10,7 +10,7 @@ from schemas.payload import InvalidPayload, as_payload, parse_payload
 
 CANARY = "zebra-7391"
 LATER = "2026-11-24T00:00:00Z"
-GOOD = {
+VALID = {
     "patient_id": "opaque",
     "as_of": "2026-11-23T10:00:00Z",
     "tabular": {"age": 71, "sex": "female", "admitted_at": "2026-11-22T09:00:00Z"},
@@ -29,16 +29,16 @@ GOOD = {
 
 
 def changed(path, value):
-    """A copy of GOOD with one thing changed; `...` removes it."""
-    copy = json.loads(json.dumps(GOOD))
+    """Returns a copy of VALID with one value changed; `...` removes it."""
+    copy = json.loads(json.dumps(VALID))
     *parents, last = path
-    place = copy
+    parent = copy
     for key in parents:
-        place = place[key]
+        parent = parent[key]
     if value is ...:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
+        parent[last] = value
     return copy
 
 
@@ -51,19 +51,19 @@ def faults(document):
     return {(error.pointer, error.rule) for error in caught.value.errors}
 
 
-def test_the_whole_of_a_good_request_is_understood():
-    payload = parse_payload(json.dumps(GOOD))
+def test_a_valid_request_is_parsed():
+    payload = parse_payload(json.dumps(VALID))
     assert payload.series[0].values == [92.0]
     assert payload.images[0].data == b"hello"
 
 
 @pytest.mark.parametrize("part", ["tabular", "series", "treatments", "notes", "images"])
-def test_any_one_part_alone_is_enough(part):
-    parse_payload(json.dumps({"as_of": GOOD["as_of"], part: GOOD[part]}))
+def test_one_part_is_enough(part):
+    parse_payload(json.dumps({"as_of": VALID["as_of"], part: VALID[part]}))
 
 
-def test_a_payload_in_json_and_one_in_memory_are_the_same():
-    payload = parse_payload(json.dumps(GOOD))
+def test_json_and_python_values_give_the_same_payload():
+    payload = parse_payload(json.dumps(VALID))
     assert parse_payload(payload.model_dump_json()) == payload
     assert as_payload(payload.model_dump()) == payload
 
@@ -110,42 +110,42 @@ def test_a_payload_in_json_and_one_in_memory_are_the_same():
         (["tabular"], CANARY, "/tabular", "object"),
     ],
 )
-def test_what_is_wrong_is_said_by_pointer_and_rule(path, value, pointer, rule):
+def test_errors_name_pointer_and_rule(path, value, pointer, rule):
     assert (pointer, rule) in faults(changed(path, value))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_a_number_that_is_none_is_refused(number):
-    found = faults(json.dumps(GOOD).replace("92", number))
-    assert found in ({("/series/0/values/0", "finite_number")}, {("", "json")})
+def test_nan_and_infinity_are_refused(number):
+    errors = faults(json.dumps(VALID).replace("92", number))
+    assert errors in ({("/series/0/values/0", "finite_number")}, {("", "json")})
 
 
 @pytest.mark.parametrize("body", ["", "{", CANARY, b"\xff\xfe", '{"as_of": }', "[" * 100_000])
-def test_what_is_no_json_is_said_to_be_none(body):
+def test_a_body_that_is_not_json_is_refused(body):
     assert faults(body) == {("", "json")}
 
 
 @pytest.mark.parametrize("body", ["[]", "null", "7", f'"{CANARY}"'])
-def test_json_that_is_no_object_is_refused(body):
+def test_json_that_is_not_an_object_is_refused(body):
     assert faults(body) == {("", "object")}
 
 
 @pytest.mark.parametrize("part", [{}, {"tabular": {}}, {"series": []}, {"tabular": {"age": None}}])
-def test_a_request_that_holds_nothing_is_refused(part):
-    assert faults({"as_of": GOOD["as_of"], **part}) == {("", "not_empty")}
+def test_an_empty_request_is_refused(part):
+    assert faults({"as_of": VALID["as_of"], **part}) == {("", "not_empty")}
 
 
-def test_a_field_name_that_might_be_a_persons_is_withheld():
+def test_a_field_name_that_could_be_a_persons_name_is_withheld():
     assert faults(changed([f"{CANARY} Smith"], 1)) == {("/(name withheld)", "unknown_field")}
 
 
-def test_every_fault_is_named_not_only_the_first():
+def test_all_errors_are_listed():
     wrong = changed(["tabular", "age"], "x")
     del wrong["as_of"]
     assert len(faults(wrong)) == 2
 
 
-def test_as_of_may_lie_anywhere_in_time():
+def test_as_of_may_be_in_the_past_or_future():
     for year in (1999, 2150):
         document = {"as_of": f"{year}-01-01T00:00:00+05:30", "tabular": {"age": 3}}
         parse_payload(json.dumps(document))
@@ -174,7 +174,7 @@ paths = st.sampled_from(
 
 
 @given(path=paths, value=json_values)
-def test_whatever_is_sent_is_understood_or_refused_without_an_echo(path, value):
+def test_any_value_is_parsed_or_refused_without_an_echo(path, value):
     document = changed(path, value)
     try:
         parse_payload(json.dumps(document))
@@ -187,7 +187,7 @@ def test_whatever_is_sent_is_understood_or_refused_without_an_echo(path, value):
     time=st.datetimes(timezones=st.timezones()),
     written=st.sampled_from([str, str.lower, lambda text: text.replace("+00:00", "Z")]),
 )
-def test_any_time_with_a_zone_is_the_same_moment_once_it_is_read(time, written):
+def test_a_time_with_a_zone_keeps_its_moment(time, written):
     offset = time.utcoffset()
     assume(offset is not None and offset.total_seconds() % 60 == 0)  # RFC 3339 has no seconds in it
     body = json.dumps({"as_of": written(time.isoformat()), "tabular": {"age": 60}})
@@ -195,7 +195,7 @@ def test_any_time_with_a_zone_is_the_same_moment_once_it_is_read(time, written):
 
 
 @pytest.mark.parametrize("zone", ["", "+05", "+24:00", " Z", "UTC"])
-def test_a_time_without_a_zone_of_rfc_3339_is_refused(zone):
+def test_a_time_with_an_invalid_zone_is_refused(zone):
     with pytest.raises(InvalidPayload) as refused:
         parse_payload(json.dumps({"as_of": f"2031-05-04T12:00:00{zone}", "tabular": {"age": 60}}))
     assert [error.rule for error in refused.value.errors] == ["time_zone"]

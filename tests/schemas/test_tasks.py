@@ -1,4 +1,4 @@
-"""44 tasks, declared once."""
+"""The declarations of the 44 tasks."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from schemas.tasks import load_tasks
 TASKS = load_tasks()
 
 
-def test_there_are_forty_diseases_of_sixteen_departments_and_four_others():
+def test_there_are_40_diseases_and_4_other_tasks():
     assert Counter(task.kind for task in TASKS) == {
         "binary": 41,
         "regression": 1,
@@ -24,14 +24,14 @@ def test_there_are_forty_diseases_of_sixteen_departments_and_four_others():
     assert {t.department for t in TASKS if not t.is_disease} == others
 
 
-def test_every_task_says_what_its_number_means():
+def test_every_task_describes_its_number():
     for task in TASKS:
         assert task.means.endswith(".")
         if task.is_disease:
             assert "coded at any time" in task.means
 
 
-def test_a_subset_names_a_task():
+def test_subset_of_names_a_task():
     names = {task.name for task in TASKS}
     assert {t.name: t.subset_of for t in TASKS if t.subset_of} == {
         "septic_shock": "sepsis",
@@ -40,7 +40,7 @@ def test_a_subset_names_a_task():
     assert {t.subset_of for t in TASKS if t.subset_of} <= names
 
 
-def test_the_definitions_are_those_that_the_project_was_given():
+def test_the_task_definitions_match_the_given_file():
     given = Path(__file__).parents[3] / "shared" / "tasks.csv"
     if not given.is_file():
         pytest.skip("shared/tasks.csv is not beside this checkout")

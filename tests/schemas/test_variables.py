@@ -1,4 +1,4 @@
-"""The declared units are true: re-derived by a UCUM library, not by the hand that wrote them."""
+"""The declarations of variables, checked against a UCUM library."""
 
 import re
 
@@ -59,7 +59,7 @@ GRID = {
     "wbc",
 }
 
-# Equal by convention of the field, which no unit library can know.
+# Units that are equal by convention in medicine. Unit libraries do not know this.
 BY_CONVENTION = {
     ("U/L", "[IU]/L"),
     ("u[IU]/mL", "mU/L"),
@@ -83,9 +83,9 @@ def ucum():
 
 
 def in_canonical(ucum, variable, unit, amount):
-    """`amount` of `unit` in the variable's canonical unit, by way of the molar mass if need be.
+    """Converts an amount to the variable's canonical unit, with the molar mass if required.
 
-    To the library an equivalent is a mole; how many charges an ion has is the variable's to say.
+    The library treats an equivalent as a mole. The variable declares the charges of an ion.
     """
     if "eq" in unit:
         amount /= variable.valence or 1
@@ -94,24 +94,24 @@ def in_canonical(ucum, variable, unit, amount):
     if not given.is_compatible_with(target):
         molar_mass = ucum.Quantity(variable.molar_mass, "g/mol")
         by_mass = (given * molar_mass, given / molar_mass)
-        given = next(one for one in by_mass if one.is_compatible_with(target))
+        given = next(quantity for quantity in by_mass if quantity.is_compatible_with(target))
     return given.to(target).magnitude
 
 
 @pytest.mark.parametrize(("variable", "unit", "factor", "offset"), CONVERSIONS)
-def test_a_declared_conversion_is_the_one_that_ucum_gives(ucum, variable, unit, factor, offset):
+def test_declared_conversions_agree_with_ucum(ucum, variable, unit, factor, offset):
     for amount in (1.0, 40.0):
         expected = in_canonical(ucum, variable, unit, amount)
         assert amount * factor + offset == pytest.approx(expected, rel=2e-4)
 
 
-def test_every_column_of_the_hourly_grid_is_mapped_once():
+def test_every_column_of_the_hourly_grid_belongs_to_one_variable():
     columns = [column for variable in VARIABLES for column in variable.eicu]
     assert set(columns) >= GRID
     assert len(columns) == len(set(columns))
 
 
-def test_a_loinc_and_an_item_id_mean_one_variable_only():
+def test_each_loinc_and_item_id_belongs_to_one_variable():
     for codes in (
         [code for variable in VARIABLES for code in variable.loinc],
         [item for variable in VARIABLES for item in variable.mimic_iv]
@@ -130,7 +130,7 @@ def has_check_digit(code):
 
 
 @pytest.mark.parametrize("code", [c for v in VARIABLES for c in v.loinc])
-def test_a_loinc_has_its_check_digit(code):
+def test_every_loinc_has_a_valid_check_digit(code):
     assert has_check_digit(code)
 
 
@@ -141,13 +141,13 @@ def test_every_source_unit_can_be_converted():
             assert variable.conversion(spellings.get(unit, unit)) is not None, variable.name
 
 
-def test_a_spelling_stands_for_a_unit_that_something_accepts():
-    accepted = {unit for v in VARIABLES for unit in v.accepted}
-    accepted |= {unit for t in load_treatments() for unit in t.accepted}
-    assert {code for code in load_spellings().values() if code not in accepted} == set()
+def test_every_spelling_maps_to_an_accepted_unit():
+    accepted_units = {unit for v in VARIABLES for unit in v.accepted_units}
+    accepted_units |= {unit for t in load_treatments() for unit in t.accepted_units}
+    assert {code for code in load_spellings().values() if code not in accepted_units} == set()
 
 
-def test_only_scores_and_ratios_come_without_a_unit():
+def test_only_scores_and_ratios_need_no_unit():
     without = {v.name for v in VARIABLES if v.conversion(None) is not None}
     assert without == {
         "gcs_eye",
@@ -160,7 +160,7 @@ def test_only_scores_and_ratios_come_without_a_unit():
     }
 
 
-def test_norepinephrine_is_not_epinephrine():
+def test_the_epinephrine_pattern_does_not_match_norepinephrine():
     by_name = {t.name: re.compile(t.pattern, re.IGNORECASE) for t in load_treatments()}
     assert by_name["norepinephrine"].search("Norepinephrine (mcg/min)")
     assert not by_name["epinephrine"].search("Norepinephrine (mcg/min)")

@@ -41,7 +41,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
     ("environment", "message"),
     [
         ({"M3H_PORT": "tcp://10.0.0.1:8000"}, "M3H_PORT"),
-        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is no bundle"),
+        ({"M3H_BUNDLE": "/nowhere"}, "/nowhere is not a bundle"),
         ({"M3H_DEVICE": "abacus"}, "M3H_DEVICE"),
         ({"M3H_OTLP_ENDPOINT": "collector:4318"}, "M3H_OTLP_ENDPOINT"),
         ({"M3H_TRACE_RATIO": "2"}, "M3H_TRACE_RATIO"),

@@ -216,14 +216,17 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** Abstained */
+        /**
+         * Abstained
+         * @description The task gives no prediction.
+         */
         Abstained: {
             /** Reason */
             reason: string;
         };
         /**
          * Agreement
-         * @description A correlation, and its 95 % confidence interval.
+         * @description A correlation with its 95 % confidence interval.
          */
         Agreement: {
             /** Value */
@@ -235,7 +238,7 @@ export interface components {
         };
         /**
          * Answer
-         * @description The whole answer for one patient, predictions in the bundle's order.
+         * @description The answer for one patient. Predictions are in the order of the bundle's tasks.
          */
         Answer: {
             /**
@@ -252,7 +255,7 @@ export interface components {
             receipt: components["schemas"]["Receipt"];
             /**
              * Timing Ms
-             * @description milliseconds by stage
+             * @description duration of each stage in milliseconds
              */
             timing_ms: {
                 [key: string]: number;
@@ -260,7 +263,7 @@ export interface components {
         };
         /**
          * AttentionMatrix
-         * @description Row: the task that draws; column: the task that is drawn from.
+         * @description The attention of all tasks. Row: the task that attends. Column: the task attended to.
          */
         AttentionMatrix: {
             /** Tasks */
@@ -277,28 +280,6 @@ export interface components {
             items: (components["schemas"]["Answer"] | components["schemas"]["Problem"])[];
         };
         /**
-         * Change
-         * @description A task's metric by patients held out, with the graphs before and with those of a bundle.
-         *
-         *     `agreement`: the share of samples that stay in their phenotype. `judged`: there were enough
-         *     samples to tell a loss from chance.
-         */
-        Change: {
-            /**
-             * Metric
-             * @enum {string}
-             */
-            metric: "auroc" | "mae_days" | "agreement";
-            /** Before */
-            before: number;
-            /** After */
-            after: number;
-            /** Samples */
-            samples: number;
-            /** Judged */
-            judged: boolean;
-        };
-        /**
          * Coding
          * @description A FHIR R4 `Coding`: one concept of a code system.
          */
@@ -312,9 +293,10 @@ export interface components {
         };
         /**
          * Cohort
-         * @description The patients that a model was trained on; digests prove which code and data made it.
+         * @description A cohort that the model was trained on.
          *
-         *     `with_notes_and_image`: patients who have both at once.
+         *     `source` and `digest`: SHA-256 of the code and of the data that the cohort was made from.
+         *     `with_notes_and_image`: number of patients with both notes and an image.
          */
         Cohort: {
             /** Name */
@@ -344,10 +326,11 @@ export interface components {
         };
         /**
          * Contributions
-         * @description What each modality adds to a number: exact Shapley values, over the sets of modalities.
+         * @description The contribution of each modality to a number: exact Shapley values.
          *
-         *     `baseline` is the number with nothing known. The five add up to the number that was predicted,
-         *     calibration and all, in its unit. What is absent, or hidden from the task, adds exactly 0.
+         *     `baseline` is the number without any input. The baseline and the four contributions add up to
+         *     the calibrated number of the prediction, in its unit. The contribution of a modality that is
+         *     absent, or hidden from the task, is exactly 0.
          */
         Contributions: {
             /** Baseline */
@@ -363,12 +346,12 @@ export interface components {
         };
         /**
          * Converted
-         * @description A series or a rate that came in another unit.
+         * @description A series or a rate that was converted from another unit.
          */
         Converted: {
             /**
              * Entries
-             * @description how many entries this one stands for, if it is more than one
+             * @description number of merged entries; absent for a single entry
              */
             entries?: number | null;
             /** Pointer */
@@ -382,23 +365,16 @@ export interface components {
             /** To Unit */
             to_unit: string;
         };
-        /** Drawn */
-        Drawn: {
-            /** Task */
-            task: string;
-            /** Weight */
-            weight: number;
-        };
         /**
          * Explanation
-         * @description Where the numbers come from. What each figure means, and does not: docs/explanations.md.
+         * @description The explanation of the predictions. docs/explanations.md defines each figure.
          */
         Explanation: {
             /** Attention */
             attention: components["schemas"]["TaskAttention"][] | components["schemas"]["AttentionMatrix"];
             /**
              * Modalities
-             * @description by task; of a choice of classes and of a cluster, by class
+             * @description by task; for a multiclass or clustering task, by class
              */
             modalities: {
                 [key: string]: components["schemas"]["Contributions"] | {
@@ -407,7 +383,7 @@ export interface components {
             };
             /**
              * Variables
-             * @description explain=full: of the three yes-or-no tasks that stand out most against their prevalence, or of the one that was asked for
+             * @description with explain=full: for the three binary tasks that differ most from their prevalence, or for the task in `task=`
              * @default []
              */
             variables?: components["schemas"]["TaskVariables"][];
@@ -433,10 +409,10 @@ export interface components {
             detail: string;
         };
         /**
-         * HeldOut
-         * @description Patients that a model never learned from, by whom something was measured.
+         * HeldOutPatients
+         * @description Held-out patients on whom a change of the bundle was measured.
          */
-        HeldOut: {
+        HeldOutPatients: {
             /** Cohort */
             cohort: string;
             /** Patients */
@@ -450,12 +426,12 @@ export interface components {
         };
         /**
          * Ignored
-         * @description Something that was understood and yet not used; implausible values count as missing.
+         * @description An input that was not used. Implausible values count as missing.
          */
         Ignored: {
             /**
              * Entries
-             * @description how many entries this one stands for, if it is more than one
+             * @description number of merged entries; absent for a single entry
              */
             entries?: number | null;
             /** Pointer */
@@ -472,8 +448,11 @@ export interface components {
             /** Observations */
             observations?: number | null;
         };
-        /** ImagePart */
-        ImagePart: {
+        /**
+         * ImageEvidence
+         * @description The chest X-ray.
+         */
+        ImageEvidence: {
             /** Name */
             name: string;
             /** Display */
@@ -482,7 +461,7 @@ export interface components {
             pointers: string[];
             /**
              * Further Pointers
-             * @description how many pointers are left out; not there if none is
+             * @description number of pointers that are not listed; absent if all are listed
              */
             further_pointers?: number | null;
             /** Contribution */
@@ -497,7 +476,7 @@ export interface components {
         };
         /**
          * Interval
-         * @description Both ends belong to it, and so does the number that it is given with.
+         * @description A closed interval that includes the predicted number.
          */
         Interval: {
             /** Low */
@@ -507,13 +486,15 @@ export interface components {
         };
         /**
          * Merged
-         * @description What was put in order or together: unsorted or duplicate times, one variable given twice,
-         *     one course of a treatment sent twice, or the rates of courses that run together.
+         * @description Inputs that were sorted or merged.
+         *
+         *     Reasons: unsorted or duplicate times, a variable or a course that was sent more than once, rates
+         *     of parallel courses that were added.
          */
         Merged: {
             /**
              * Entries
-             * @description how many entries this one stands for, if it is more than one
+             * @description number of merged entries; absent for a single entry
              */
             entries?: number | null;
             /** Variable */
@@ -529,10 +510,32 @@ export interface components {
             observations: number;
         };
         /**
-         * ModalityUse
-         * @description Whether a modality was there, and the tasks that it is hidden from.
+         * MetricChange
+         * @description A task's metric on held-out patients, before and after quantization.
          *
-         *     A modality is hidden from the tasks that it never had labels for in training.
+         *     `agreement`: the share of samples that keep their phenotype. `judged`: whether the samples
+         *     suffice to distinguish a loss from chance.
+         */
+        MetricChange: {
+            /**
+             * Metric
+             * @enum {string}
+             */
+            metric: "auroc" | "mae_days" | "agreement";
+            /** Before */
+            before: number;
+            /** After */
+            after: number;
+            /** Samples */
+            samples: number;
+            /** Judged */
+            judged: boolean;
+        };
+        /**
+         * ModalityUse
+         * @description Whether a modality was used, and the tasks from which it was hidden.
+         *
+         *     A modality is hidden from each task that had no labels for this modality in training.
          */
         ModalityUse: {
             /**
@@ -547,7 +550,7 @@ export interface components {
             hidden_from?: string[];
             /**
              * Unusual
-             * @description of a modality that was used: the share of the training patients whose input was more ordinary, 0 to 1; above 0.99 the receipt warns
+             * @description share of the training patients whose input was less unusual, 0 to 1; above 0.99 the receipt has a warning; absent if the modality was not used
              */
             unusual?: number | null;
         };
@@ -580,7 +583,7 @@ export interface components {
             /** Cohorts */
             cohorts: components["schemas"]["Cohort"][];
             recalibration?: components["schemas"]["Recalibration"] | null;
-            reduction?: components["schemas"]["Reduction"] | null;
+            reduction?: components["schemas"]["Quantization"] | null;
             /** Evaluation */
             evaluation: {
                 [key: string]: unknown;
@@ -588,7 +591,7 @@ export interface components {
         };
         /**
          * ModelReference
-         * @description Which model answered; `digest` is the SHA-256 of the bundle's manifest.
+         * @description The model that made the predictions. `digest`: SHA-256 of the bundle's manifest.
          */
         ModelReference: {
             /** Name */
@@ -599,17 +602,18 @@ export interface components {
             digest: string;
             /**
              * Recalibrated By
-             * @description the patients by whose outcomes it was corrected for a hospital that it did not learn from; not there if it was not
+             * @description cohort of the hospital whose outcomes recalibrated the model; absent if the model was not recalibrated
              */
             recalibrated_by?: string | null;
         };
         /**
-         * NotePart
-         * @description A passage of a note: from the character `start` to before `end` of the text.
+         * NoteEvidence
+         * @description A passage of a note: the characters from `start` up to, but not including, `end`.
          *
-         *     Without `start` and `end`: several whole notes, if there are many; `time` is the latest of them.
+         *     If `start` and `end` are absent, it covers several whole notes; `time` is the latest of their
+         *     times.
          */
-        NotePart: {
+        NoteEvidence: {
             /** Name */
             name: string;
             /** Display */
@@ -618,7 +622,7 @@ export interface components {
             pointers: string[];
             /**
              * Further Pointers
-             * @description how many pointers are left out; not there if none is
+             * @description number of pointers that are not listed; absent if all are listed
              */
             further_pointers?: number | null;
             /** Contribution */
@@ -637,10 +641,10 @@ export interface components {
         };
         /**
          * Phenotype
-         * @description A cluster in words: its share of patients, and what sets it apart.
+         * @description A description of a cluster: its share of patients and its distinguishing features.
          *
-         *     `distinguished_by`: variables, in patients' spreads from the median; `more_often`: tasks, as the
-         *     ratio of their rate here to that of all patients.
+         *     `distinguished_by`: by variable, the distance from the median of all patients, in units of their
+         *     spread. `more_often`: by task, its rate in the cluster divided by its rate in all patients.
          */
         Phenotype: {
             /** Cluster */
@@ -661,11 +665,11 @@ export interface components {
         };
         /**
          * Prediction
-         * @description One task's answer. Exactly one of the value fields is there, or `abstained`.
+         * @description The prediction of one task. It has exactly one of the value fields, or `abstained`.
          *
-         *     `based_on`: the modalities that this task saw; with none of them the number is the task's
-         *     prevalence among the patients that the model was trained on, or was recalibrated by. A field
-         *     that is not there has no value: intervals and sets, too, are left out and never null.
+         *     `based_on`: the modalities that the task used. If there are none, the number is the prevalence
+         *     among the patients of the training or of the recalibration. Fields without a value are absent,
+         *     never null.
          */
         Prediction: {
             /** Task */
@@ -695,23 +699,23 @@ export interface components {
             value?: number | null;
             /** Unit */
             unit?: string | null;
-            /** @description How sure the number is. Of a value, in its unit: 90 % of patients like those of the training have theirs inside. Of a probability: what it would be if this patient were counted, among those that it was calibrated on, as one without the outcome, and as one with it (Venn-Abers). One of the two ends is calibrated; the further they are apart, the fewer patients were like this one. */
+            /** @description The uncertainty of the number. For a value: a 90 % prediction interval in its unit, valid for patients like those of the training. For a probability: the Venn-Abers interval. Its ends are the calibrated probabilities after this patient is added to the calibration patients without and with the outcome. One of the two ends is calibrated. A wide interval means that few calibration patients were similar. */
             interval?: components["schemas"]["Interval"] | null;
             /**
              * Set
-             * @description The outcomes that cannot be ruled out; of a yes-or-no task `no` and `yes`. Of the patients of each outcome, the rare one too, 90 % have it in their set (label-conditional conformal prediction; for patients like those of the training). Both in it means: cannot say. None in it: unlike the patients of either. `yes` alone does not mean that it is likely (see `probability`; of a rare outcome, most such patients do not have it), but that nine in ten patients without the outcome do not look like this.
+             * @description The outcomes that cannot be excluded (label-conditional conformal prediction). A binary task has the outcomes `no` and `yes`. For each outcome, including a rare one, the set of 90 % of the patients with this outcome includes it, valid for patients like those of the training. A set with both outcomes is inconclusive. An empty set means that the patient is unlike the patients of either outcome. `yes` alone does not mean that the outcome is likely (see `probability`): if the outcome is rare, most patients with this set do not have it. It means that 90 % of the patients without the outcome score lower.
              */
             set?: string[] | null;
             /**
              * No Set
-             * @description Why there is no `set`: too few patients had one of the outcomes. Each yes-or-no task and each choice of classes has `set` or `no_set`, if it does not abstain; values and clusters have neither.
+             * @description The reason why there is no `set`: too few patients had one of the outcomes. A binary or multiclass task that does not abstain has either `set` or `no_set`. Values and clusters have neither.
              */
             no_set?: string | null;
             /** Cluster */
             cluster?: number | null;
             /**
              * Description
-             * @description What sets the patients of the cluster apart: variables that are high or low in them, and outcomes that they have more or less often than all patients.
+             * @description The distinguishing features of the cluster: variables that are high or low, and outcomes that are more or less frequent than among all patients.
              */
             description?: string | null;
             abstained?: components["schemas"]["Abstained"] | null;
@@ -736,13 +740,69 @@ export interface components {
             errors?: components["schemas"]["Fault"][];
         };
         /**
+         * Quantization
+         * @description The quantization of a bundle's graphs and its effect on accuracy.
+         *
+         *     `bundle`: digest of the bundle before quantization. `graphs`: by modality, and `fusion`.
+         *     `limits`: by metric, the maximum loss that was allowed for a task. `largest_difference`: the
+         *     largest change of any probability.
+         */
+        Quantization: {
+            /**
+             * Precision
+             * @enum {string}
+             */
+            precision: "fp16" | "int8";
+            /** Bundle */
+            bundle: string;
+            /** Held Out */
+            held_out: components["schemas"]["HeldOutPatients"][];
+            /** Graphs */
+            graphs: {
+                [key: string]: components["schemas"]["QuantizedGraph"];
+            };
+            /** Tasks */
+            tasks: {
+                [key: string]: components["schemas"]["MetricChange"];
+            };
+            /** Limits */
+            limits: {
+                [key: string]: number;
+            };
+            /** Largest Difference */
+            largest_difference: number;
+        };
+        /**
+         * QuantizedGraph
+         * @description The precision of a graph after quantization.
+         *
+         *     `reason`: why the graph was left unchanged. `time`: by batch size, the run time divided by that
+         *     of the original graph. Empty if it was not measured on the target device.
+         */
+        QuantizedGraph: {
+            /**
+             * Precision
+             * @enum {string}
+             */
+            precision: "fp32" | "fp16" | "int8";
+            /** Reason */
+            reason?: string | null;
+            /**
+             * Time
+             * @default {}
+             */
+            time?: {
+                [key: string]: number;
+            };
+        };
+        /**
          * ReadAs
-         * @description Something that was not sent as this interface writes it, and what it was read as.
+         * @description An input with another spelling or notation, and how it was interpreted.
          */
         ReadAs: {
             /**
              * Entries
-             * @description how many entries this one stands for, if it is more than one
+             * @description number of merged entries; absent for a single entry
              */
             entries?: number | null;
             /** Pointer */
@@ -758,11 +818,11 @@ export interface components {
         };
         /**
          * Recalibration
-         * @description By whose patients a bundle was corrected, and by how much.
+         * @description A correction of a bundle with the outcomes of a hospital's own patients.
          *
-         *     `bundle`: the digest of the one before. `shift`: of each binary task, in log-odds; `classes`: of
-         *     each class of a choice of classes, in log-odds against the others; `ends`: of the interval of a
-         *     regression, outwards, in log-days.
+         *     `bundle`: digest of the bundle before the correction. `shift`: log-odds added to each binary
+         *     task. `classes`: log-odds added to each class of a multiclass task. `ends`: by regression task,
+         *     how far the two ends of its interval moved outwards, in log-days.
          */
         Recalibration: {
             /** Cohort */
@@ -801,7 +861,7 @@ export interface components {
         };
         /**
          * Receipt
-         * @description What was used, converted, merged and ignored, and why. Pointers are RFC 6901.
+         * @description The inputs that were used, converted, merged and ignored. Pointers are RFC 6901.
          */
         Receipt: {
             /** Modalities */
@@ -812,7 +872,7 @@ export interface components {
              * Used
              * @default []
              */
-            used?: components["schemas"]["Used"][];
+            used?: components["schemas"]["UsedVariable"][];
             /**
              * Treatments
              * @default []
@@ -845,66 +905,12 @@ export interface components {
             warnings?: string[];
         };
         /**
-         * ReducedGraph
-         * @description What became of a graph; with a `reason` it stayed as it was.
+         * SeriesEvidence
+         * @description A measured variable, in its canonical unit.
          *
-         *     `time`: by the number of requests at once, what share of the time before it takes; none if it
-         *     was not measured on the device that the precision is for.
+         *     `time`: time of the last value. `lowest`, `highest`: within the window that the model reads.
          */
-        ReducedGraph: {
-            /**
-             * Precision
-             * @enum {string}
-             */
-            precision: "fp32" | "fp16" | "int8";
-            /** Reason */
-            reason?: string | null;
-            /**
-             * Time
-             * @default {}
-             */
-            time?: {
-                [key: string]: number;
-            };
-        };
-        /**
-         * Reduction
-         * @description How a bundle's graphs were reduced in precision, and what that changed.
-         *
-         *     `bundle`: the digest of the one before. `graphs`: by modality, and `fusion`. `limits`: by metric
-         *     the most that a task was allowed to lose. `largest_difference`: of any probability.
-         */
-        Reduction: {
-            /**
-             * Precision
-             * @enum {string}
-             */
-            precision: "fp16" | "int8";
-            /** Bundle */
-            bundle: string;
-            /** Held Out */
-            held_out: components["schemas"]["HeldOut"][];
-            /** Graphs */
-            graphs: {
-                [key: string]: components["schemas"]["ReducedGraph"];
-            };
-            /** Tasks */
-            tasks: {
-                [key: string]: components["schemas"]["Change"];
-            };
-            /** Limits */
-            limits: {
-                [key: string]: number;
-            };
-            /** Largest Difference */
-            largest_difference: number;
-        };
-        /**
-         * SeriesPart
-         * @description A variable, in its canonical unit. `time`: of the last value; lowest, highest: of the window
-         *     that the model reads.
-         */
-        SeriesPart: {
+        SeriesEvidence: {
             /** Name */
             name: string;
             /** Display */
@@ -913,7 +919,7 @@ export interface components {
             pointers: string[];
             /**
              * Further Pointers
-             * @description how many pointers are left out; not there if none is
+             * @description number of pointers that are not listed; absent if all are listed
              */
             further_pointers?: number | null;
             /** Contribution */
@@ -934,8 +940,11 @@ export interface components {
             /** Highest */
             highest: number;
         };
-        /** TabularPart */
-        TabularPart: {
+        /**
+         * TabularEvidence
+         * @description A tabular field.
+         */
+        TabularEvidence: {
             /** Name */
             name: string;
             /** Display */
@@ -944,7 +953,7 @@ export interface components {
             pointers: string[];
             /**
              * Further Pointers
-             * @description how many pointers are left out; not there if none is
+             * @description number of pointers that are not listed; absent if all are listed
              */
             further_pointers?: number | null;
             /** Contribution */
@@ -961,9 +970,9 @@ export interface components {
         };
         /**
          * TaskAttention
-         * @description What a task's prediction was drawn from: its own weight, and the largest of the others.
+         * @description The attention of one task: its own weight and the largest weights of other tasks.
          *
-         *     Weights of one task over all tasks sum to 1.
+         *     The weights of a task over all tasks sum to 1.
          */
         TaskAttention: {
             /** Task */
@@ -971,7 +980,7 @@ export interface components {
             /** Own */
             own: number;
             /** Drawn From */
-            drawn_from: components["schemas"]["Drawn"][];
+            drawn_from: components["schemas"]["TaskWeight"][];
         };
         /**
          * TaskEntry
@@ -1027,22 +1036,32 @@ export interface components {
         };
         /**
          * TaskVariables
-         * @description The parts of the request that one task's number rests on most, the largest first.
+         * @description The parts of the request with the largest contributions to a task, in descending order.
          */
         TaskVariables: {
             /** Task */
             task: string;
             /** Because */
-            because: (components["schemas"]["TabularPart"] | components["schemas"]["SeriesPart"] | components["schemas"]["TreatmentPart"] | components["schemas"]["NotePart"] | components["schemas"]["ImagePart"])[];
+            because: (components["schemas"]["TabularEvidence"] | components["schemas"]["SeriesEvidence"] | components["schemas"]["TreatmentEvidence"] | components["schemas"]["NoteEvidence"] | components["schemas"]["ImageEvidence"])[];
+        };
+        /**
+         * TaskWeight
+         * @description The attention weight of another task.
+         */
+        TaskWeight: {
+            /** Task */
+            task: string;
+            /** Weight */
+            weight: number;
         };
         /**
          * Tim
-         * @description The matrix and how sure it is. Rows are `sources`, the tasks helped; columns are `tasks`.
+         * @description The matrix and its uncertainty. Rows are `sources`, the tasks that are helped.
          */
         Tim: {
             /**
              * Definition
-             * @default A cell of the matrix says how much learning the task of its column helps the task of its row (the source): the Shapley value of the one in the game whose worth is the other's metric on hospitals held out, when both are learned together with any of the remaining tasks (arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype the share of the variance of standardised vital signs and laboratory values that lies between the clusters. A row adds up to multitask_gain: what learning all tasks together brings that task, over learning it alone, with the models that were trained for this matrix, one network each. lower and upper hold the cell, gain_lower and gain_upper the gain, with 95 % confidence, by chance in the coalitions that were drawn, in the seeds, and in the patients that were tested. certain marks the cells that are not 0 at a false discovery rate of 5 %. null: not measured, as on the diagonal. It says what networks learned from these data, not which disease causes which.
+             * @default A cell of the matrix states how much learning the task of its column helps the task of its row (the source). It is the Shapley value of the column's task in a game whose players are the other tasks. The value of a coalition is the metric of the source on held-out hospitals when it is learned together with the coalition (arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype the share of the variance of standardised vital signs and laboratory values that lies between the clusters. A row adds up to multitask_gain: the gain of learning all tasks together over learning the source alone, with one network for each coalition. lower and upper are the 95 % confidence interval of the cell, gain_lower and gain_upper that of the gain. The intervals cover chance in the sampled coalitions, the seeds and the test patients. certain marks the cells that differ from 0 at a false discovery rate of 5 %. null means not measured, as on the diagonal. The matrix describes what networks learned from these data. It does not state which disease causes which.
              */
             definition?: string;
             /**
@@ -1072,9 +1091,9 @@ export interface components {
             metric: string[];
             /** Mean Attention */
             mean_attention: (number | null)[][];
-            /** @description Correlation of the matrices that two halves of the coalitions give, each row about its mean; null if half of them are too few for a matrix */
+            /** @description Split-half reliability: the correlation of the matrices from two halves of the coalitions, after subtraction of the row means; null if half of the coalitions are too few for a matrix */
             halves?: components["schemas"]["Agreement"] | null;
-            /** @description Rank correlation of mean_attention with the matrix, within rows */
+            /** @description Rank correlation of mean_attention and the matrix, within rows */
             attention_agreement?: components["schemas"]["Agreement"] | null;
             /** Coalitions */
             coalitions: number;
@@ -1082,7 +1101,7 @@ export interface components {
             patients: number;
             /**
              * Cohort
-             * @description Digest of the cohort that was learned from and tested on
+             * @description Digest of the cohort for training and testing
              * @default
              */
             cohort?: string;
@@ -1111,8 +1130,11 @@ export interface components {
                 number
             ] | null;
         };
-        /** TreatmentPart */
-        TreatmentPart: {
+        /**
+         * TreatmentEvidence
+         * @description A treatment.
+         */
+        TreatmentEvidence: {
             /** Name */
             name: string;
             /** Display */
@@ -1121,7 +1143,7 @@ export interface components {
             pointers: string[];
             /**
              * Further Pointers
-             * @description how many pointers are left out; not there if none is
+             * @description number of pointers that are not listed; absent if all are listed
              */
             further_pointers?: number | null;
             /** Contribution */
@@ -1180,10 +1202,10 @@ export interface components {
             };
         };
         /**
-         * Used
-         * @description Observations of one variable that the model has read, in its canonical unit.
+         * UsedVariable
+         * @description The observations of a variable that the model reads, in the canonical unit.
          */
-        Used: {
+        UsedVariable: {
             /** Variable */
             variable: string;
             /** Unit */
@@ -1255,10 +1277,10 @@ export interface components {
         };
         /**
          * Image
-         * @description A chest X-ray, PNG or JPEG. `data`: base64 in JSON, bytes in memory.
+         * @description A chest X-ray as PNG or JPEG. `data` is base64 in JSON.
          *
-         *     `view`: PA, AP supine, lateral and so on, in any case. Only the latest film of a view that the
-         *     model reads is used; one without a view counts as such.
+         *     `view`: for example PA, AP supine or lateral; case does not matter. The model reads only the
+         *     latest image of a view that it supports. An image without a view counts as supported.
          */
         Image: {
             /**
@@ -1304,10 +1326,10 @@ export interface components {
         };
         /**
          * Payload
-         * @description One patient at `as_of`, the moment that the prediction is for.
+         * @description The data of one patient at `as_of`, the moment of the prediction.
          *
-         *     `as_of` is never compared with the clock of whoever serves. `patient_id` is opaque and is
-         *     neither used, logged nor echoed.
+         *     `as_of` is never compared with the clock of the server. `patient_id` is opaque: it is not used,
+         *     logged or returned.
          */
         Payload: {
             /**
@@ -1345,11 +1367,10 @@ export interface components {
         };
         /**
          * Series
-         * @description Measurements of one variable, by name (`heart_rate`) or by LOINC (`loinc:8867-4`).
+         * @description Measurements of one variable, named by its name (`heart_rate`) or LOINC (`loinc:8867-4`).
          *
-         *     `unit` may be left out for variables without one (scores, pH, INR). A null among the values is
-         *     left out with its time (`nulls` counts them); a bound such as "<0.01" is read as the
-         *     number in it (`bounds`).
+         *     `unit` is optional for variables without a unit (scores, pH, INR). A null value is removed
+         *     together with its time. A bound such as "<0.01" is read as its number.
          */
         Series: {
             /** Variable */
@@ -1366,7 +1387,7 @@ export interface components {
         };
         /**
          * Tabular
-         * @description What is known of the patient and the admission. `admitted_at`: admission to the unit.
+         * @description Facts about the patient and the admission. `admitted_at`: time of admission to the unit.
          */
         Tabular: {
             /**
@@ -1407,11 +1428,11 @@ export interface components {
         };
         /**
          * TreatmentGiven
-         * @description A course of a treatment from `start` to `end`; `end` null: it still runs at `as_of`.
+         * @description A course of a treatment from `start` to `end`. A null `end` means that it runs at `as_of`.
          *
-         *     The rates of all courses of one treatment that run at `as_of` add up: a course whose rate
-         *     changes ends, and another starts. Courses that are alike in every field are one course that was
-         *     sent twice. A course without an end does not run at a rate of 0.
+         *     The rates of all courses of a treatment that run at `as_of` are added. If a rate changes, end
+         *     the course and start another. Identical courses count once. A course with a null `end` and a
+         *     rate of 0 does not run.
          */
         TreatmentGiven: {
             /** Name */

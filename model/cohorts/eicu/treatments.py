@@ -81,7 +81,7 @@ def infusions_table(database: Database) -> pl.DataFrame:
 
     `unit` is null where the treatment does not accept the unit; then only the times are used.
     """
-    accepted = {t.name: set(t.accepted) for t in load_treatments()}
+    accepted = {t.name: set(t.accepted_units) for t in load_treatments()}
     spellings = load_spellings()
 
     def unit(row: dict[str, str]) -> str | None:

@@ -65,8 +65,8 @@ def _accepted_units() -> tuple[pl.DataFrame, list[int]]:
     spellings = load_spellings()
     rows = []
     for variable in load_variables():
-        accepted = {s: u for s, u in spellings.items() if u in variable.accepted}
-        accepted |= {unit: unit for unit in variable.accepted}
+        accepted = {s: u for s, u in spellings.items() if u in variable.accepted_units}
+        accepted |= {unit: unit for unit in variable.accepted_units}
         for item, declared in variable.mimic_iv.items():
             unit = spellings.get(declared, declared)
             rows += [(item, spelled, variable.name, u) for spelled, u in accepted.items()]

@@ -47,8 +47,8 @@ def _accepted_rate_units() -> pl.LazyFrame:
     rows = [
         (treatment.name, spelled, unit)
         for treatment in load_treatments()
-        for spelled, unit in (spellings | {u: u for u in treatment.accepted}).items()
-        if unit in treatment.accepted
+        for spelled, unit in (spellings | {u: u for u in treatment.accepted_units}).items()
+        if unit in treatment.accepted_units
     ]
     return pl.LazyFrame(rows, schema={"name": TEXT, "rateuom": TEXT, "unit": TEXT}, orient="row")
 

@@ -1,1 +1,1 @@
-"""Features of chest X-rays: decoding, view, plausibility, pixels."""
+"""Image features of chest X-rays: decoding, view, plausibility, pixels."""

@@ -1,85 +1,89 @@
-"""Image features: the pixels of the chest X-ray that is read, and why others are not."""
+"""Image features: selection of the chest X-ray and its pixels."""
 
 import numpy as np
 import PIL.Image
 
 from schemas.features.images.decoding import ImageError, check_signature, decode
-from schemas.features.images.plausibility import unlike_chest_film
-from schemas.features.images.view import is_stated, preference, view_of
-from schemas.features.input_report import Ledger
+from schemas.features.images.plausibility import check_chest_film
+from schemas.features.images.view import is_view_stated, parse_view, view_rank
+from schemas.features.input_report import InputReport
 from schemas.features.spec import Array, FeatureSpec
 from schemas.payload import Image, Payload
 
 CHEST_XRAY = "chest_xray"
 
 
-def film_read(payload: Payload, spec: FeatureSpec) -> int | None:
-    """Index of the film that the model reads: the latest chest X-ray of a view that it knows.
+def select_film(payload: Payload, spec: FeatureSpec) -> int | None:
+    """Returns the index of the image that the model reads, or None.
 
-    A film whose view is unknown counts as one of them. Of several films of one time it is PA before
-    AP before others before unknown, then the largest file, whatever their order in the payload.
+    It is the latest chest X-ray with a supported view. An unknown view counts as supported. Images
+    of the same time are ranked by view (PA, AP, other, unknown), then by file size. The order in
+    the payload has no influence.
     """
     films = [
-        (film.time, -preference(film.view), len(film.data), film.data, -i)
+        (film.time, -view_rank(film.view), len(film.data), film.data, -i)
         for i, film in enumerate(payload.images)
-        if film.kind == CHEST_XRAY and _is_read(film, spec)
+        if film.kind == CHEST_XRAY and _has_supported_view(film, spec)
     ]
     return -max(films)[-1] if films else None
 
 
-def _is_read(film: Image, spec: FeatureSpec) -> bool:
-    view = view_of(film.view)
+def _has_supported_view(film: Image, spec: FeatureSpec) -> bool:
+    view = parse_view(film.view)
     return view is None or view in spec.views
 
 
 def image_features(
-    payload: Payload, spec: FeatureSpec, ledger: Ledger, *, read: bool
+    payload: Payload, spec: FeatureSpec, report: InputReport, *, read: bool
 ) -> dict[str, Array] | None:
-    """Pixels of the film that is read, centred on a black square: [1, side, side] uint8.
+    """Returns the pixels of the selected image, centred on a black square: [1, side, side] uint8.
 
-    Only that film is decoded. Of the others the first bytes must be those of their media type.
+    Only the selected image is decoded. For the others, only the file signature is checked.
+    `read`: if False, the image is not decoded and the dictionary is empty.
     """
-    chosen = film_read(payload, spec)
+    chosen = select_film(payload, spec)
     valid = True
     for i, film in enumerate(payload.images):
         if film.kind != CHEST_XRAY:
-            detail = f"not one of {CHEST_XRAY}; not used"
-            ledger.ignore(f"/images/{i}/kind", "unknown_category", detail)
+            detail = f"is not {CHEST_XRAY}; the image is not used"
+            report.add_ignored(f"/images/{i}/kind", "unknown_category", detail)
             continue
         try:
             check_signature(film.data, film.media_type)
         except ImageError as error:
-            ledger.fail(f"/images/{i}/data", error.rule, error.detail)
+            report.add_error(f"/images/{i}/data", error.rule, error.detail)
             valid = valid and i != chosen
-        if not _is_read(film, spec):
-            detail = f"the model reads views of these kinds only: {', '.join(spec.views)}"
-            ledger.ignore(f"/images/{i}", "view_not_read", detail)
+        if not _has_supported_view(film, spec):
+            detail = f"the model reads only these views: {', '.join(spec.views)}"
+            report.add_ignored(f"/images/{i}", "view_not_read", detail)
         elif i != chosen:
-            detail = f"the model reads one chest X-ray, the latest: /images/{chosen}"
-            ledger.ignore(f"/images/{i}", "not_the_latest_image", detail)
+            detail = f"the model reads only the latest chest X-ray: /images/{chosen}"
+            report.add_ignored(f"/images/{i}", "not_the_latest_image", detail)
     if chosen is None:
         if any(film.kind == CHEST_XRAY for film in payload.images):
             views = " or ".join(spec.views)
-            ledger.warnings.append(f"no chest X-ray is read: none has a {views} view")
+            report.warnings.append(f"no chest X-ray is read: none has a {views} view")
         return None
     film, pointer = payload.images[chosen], f"/images/{chosen}"
-    if view_of(film.view) is None and is_stated(film.view):
-        detail = f"no view that is known; the film is read as {' or '.join(spec.views)}"
-        ledger.ignore(f"{pointer}/view", "unknown_category", detail)
-    return _pixels(pointer, film, spec, ledger) if read and valid else {}
+    if parse_view(film.view) is None and is_view_stated(film.view):
+        detail = f"is an unknown view; the image is read as {' or '.join(spec.views)}"
+        report.add_ignored(f"{pointer}/view", "unknown_category", detail)
+    return _pixels(pointer, film, spec, report) if read and valid else {}
 
 
-def _pixels(pointer: str, film: Image, spec: FeatureSpec, ledger: Ledger) -> dict[str, Array]:
-    """The film's pixels; none, with an error noted, if it cannot be read or is too large."""
+def _pixels(pointer: str, film: Image, spec: FeatureSpec, report: InputReport) -> dict[str, Array]:
+    """Returns the pixels; reports an error if the image cannot be decoded or is too large."""
     side = spec.image_side
     try:
         picture = decode(film.data, film.media_type, side, spec.max_pixels)
     except ImageError as error:
-        ledger.fail(f"{pointer}/data", error.rule, error.detail)
+        report.add_error(f"{pointer}/data", error.rule, error.detail)
         return {}
-    reason = unlike_chest_film(picture, frontal=spec.views == ("frontal",))
+    reason = check_chest_film(picture, frontal=spec.views == ("frontal",))
     if reason is not None:
-        ledger.unlike["image"] = f"the image is unlike the chest X-rays of the training: {reason}"
+        report.out_of_distribution["image"] = (
+            f"the image is unlike the chest X-rays of the training: {reason}"
+        )
     canvas = PIL.Image.new("L", (side, side))
     width, height = picture.grey.size
     canvas.paste(picture.grey, ((side - width) // 2, (side - height) // 2))

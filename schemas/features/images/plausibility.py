@@ -1,7 +1,7 @@
-"""Whether a picture looks like a frontal chest X-ray: cheap checks that need no model.
+"""Cheap checks, without a model, whether an image looks like a frontal chest X-ray.
 
-The limits were chosen on every second of 976 films of NIH ChestX-ray14, whose mean is
-`frontal_chest.png`, and tried on the others: docs/architecture.md has the figures.
+The thresholds were chosen on every second one of 976 films of NIH ChestX-ray14, whose mean is
+`frontal_chest.png`, and validated on the others. docs/architecture.md has the figures.
 """
 
 import functools
@@ -12,92 +12,92 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from schemas.features.images.decoding import Picture
+from schemas.features.images.decoding import DecodedImage
 
 Grey = npt.NDArray[np.float32]
 
-SHORTEST_SIDE = 64  # pixels
-_MOST_OBLONG = 2.5  # longer side over shorter side
-_MOST_COLOURED = 0.1  # share of pixels
-_MOST_OF_ONE_GREY = 0.6  # share of pixels
-_LEAST_CONTRAST = 16.0  # standard deviation, of 255
-_MOST_ROUGH = 0.45  # root mean square of the difference of neighbours, in standard deviations
-_MOST_BLACK = 0.88  # share of the pixels of each corner, a sixth of a side wide
-_BLACK = 20.0  # grey below
-_BORDER = 0.05  # share of bright pixels of a row or column; fewer make it a border
-_SIDE = 32  # at which a picture is compared with the mean film
-# Correlations with the mean film: the degree of the polynomial that is taken out of both
-# beforehand, and by how many pixels one may be shifted. The first compares whole pictures.
+MIN_SIDE = 64  # pixels
+_MAX_ASPECT_RATIO = 2.5  # longer side over shorter side
+_MAX_COLOURED = 0.1  # share of pixels
+_MAX_SINGLE_GREY = 0.6  # share of pixels
+_MIN_CONTRAST = 16.0  # standard deviation, of 255
+_MAX_ROUGHNESS = 0.45  # root mean square of the difference of neighbours, in standard deviations
+_MAX_BLACK_CORNER = 0.88  # share of pixels; a corner is a sixth of a side wide
+_BLACK = 20.0  # upper limit of the grey level of black pixels
+_MIN_BRIGHT = 0.05  # share of pixels; rows and columns with fewer bright pixels are borders
+_SIDE = 32  # side of the image for the comparison with the mean film
+# Correlations with the mean film: degree of the polynomial background that is subtracted from both
+# images, and maximum shift in pixels. The first correlation compares the whole images.
 _COMPARISONS = ((0, 2), (1, 2), (3, 4))
-_LEAST_ALIKE_WHOLE, _LEAST_ALIKE = 0.27, 0.34  # the first, and the mean of all
-_ALIKE_INVERTED = 0.5
-_LEAST_DETAIL = 0.005  # mean difference from the mean of the neighbours, in standard deviations
+_MIN_WHOLE_CORRELATION, _MIN_MEAN_CORRELATION = 0.27, 0.34  # the first, and the mean of all
+_INVERTED_CORRELATION = 0.5
+_MIN_DETAIL = 0.005  # mean difference from the mean of the neighbours, in standard deviations
 
 
-def unlike_chest_film(picture: Picture, *, frontal: bool) -> str | None:
-    """Why the picture is no chest X-ray as the model knows them; None if it looks like one.
+def check_chest_film(picture: DecodedImage, *, frontal: bool) -> str | None:
+    """Returns the reason why the image does not look like a chest X-ray, or None.
 
-    `frontal`: whether it must show a frontal chest.
+    `frontal`: whether the image must show a frontal chest.
     """
     return (
-        _shape_or_colour(picture)
-        or _texture(np.asarray(picture.preview, dtype=np.float32))
-        or (_content(picture.preview) if frontal else None)
+        _check_shape_and_colour(picture)
+        or _check_texture(np.asarray(picture.preview, dtype=np.float32))
+        or (_check_content(picture.preview) if frontal else None)
     )
 
 
-def _shape_or_colour(picture: Picture) -> str | None:
-    if min(picture.size) < SHORTEST_SIDE:
-        return f"a side has fewer than {SHORTEST_SIDE} pixels"
-    if max(picture.size) > _MOST_OBLONG * min(picture.size):
-        return f"one side is more than {_MOST_OBLONG} times as long as the other"
-    if picture.coloured > _MOST_COLOURED:
+def _check_shape_and_colour(picture: DecodedImage) -> str | None:
+    if min(picture.size) < MIN_SIDE:
+        return f"a side has fewer than {MIN_SIDE} pixels"
+    if max(picture.size) > _MAX_ASPECT_RATIO * min(picture.size):
+        return f"one side is more than {_MAX_ASPECT_RATIO} times as long as the other"
+    if picture.coloured > _MAX_COLOURED:
         return "it is coloured"
-    if max(picture.preview.histogram()) > _MOST_OF_ONE_GREY * math.prod(picture.preview.size):
-        return "most of it is of one grey"
+    if max(picture.preview.histogram()) > _MAX_SINGLE_GREY * math.prod(picture.preview.size):
+        return "most of it has one grey level"
     return None
 
 
-def _texture(grey: Grey) -> str | None:
+def _check_texture(grey: Grey) -> str | None:
     contrast = float(grey.std())
-    if contrast < _LEAST_CONTRAST:
+    if contrast < _MIN_CONTRAST:
         return "it has hardly any contrast"
-    if _roughness(grey) > _MOST_ROUGH * contrast:
-        return "neighbouring pixels hardly agree, as in noise or text"
-    if _detail(grey) < _LEAST_DETAIL * contrast:
+    if _roughness(grey) > _MAX_ROUGHNESS * contrast:
+        return "neighbouring pixels differ strongly, as in noise or text"
+    if _detail(grey) < _MIN_DETAIL * contrast:
         return "it has no fine detail"
-    if _black_corners(grey) > _MOST_BLACK:
+    if _black_corners(grey) > _MAX_BLACK_CORNER:
         return "its four corners are black, as in a slice of CT or MRI"
     return None
 
 
-def _content(preview: PIL.Image.Image) -> str | None:
+def _check_content(preview: PIL.Image.Image) -> str | None:
     small = preview.resize((_SIDE, _SIDE), PIL.Image.Resampling.BOX)
     chest = np.asarray(small, dtype=np.float32)
-    whole, mean = _alike(chest)
-    if whole >= _LEAST_ALIKE_WHOLE and mean >= _LEAST_ALIKE:
+    whole, mean = _correlations(chest)
+    if whole >= _MIN_WHOLE_CORRELATION and mean >= _MIN_MEAN_CORRELATION:
         return None
-    if _alike(255 - chest)[0] >= _ALIKE_INVERTED:
+    if _correlations(255 - chest)[0] >= _INVERTED_CORRELATION:
         return "its brightness is inverted: bone must be white, air black"
     return "it does not show an upright frontal chest"
 
 
 def _roughness(grey: Grey) -> float:
-    """Root mean square of the difference of neighbours, along the axis where it is larger."""
+    """Returns the root mean square difference of neighbours, along the axis where it is larger."""
     return float(max(np.sqrt(np.square(np.diff(grey, axis=axis)).mean()) for axis in (0, 1)))
 
 
 def _detail(grey: Grey) -> float:
-    """Mean difference of a pixel from the mean of the four beside it."""
+    """Returns the mean absolute difference of a pixel from the mean of its four neighbours."""
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     return float(np.abs(grey[1:-1, 1:-1] - around / 4).mean())
 
 
 def _black_corners(grey: Grey) -> float:
-    """The share of black pixels of the least black corner, without black borders."""
+    """Returns the share of black pixels in the brightest corner, after black borders are cut."""
     bright = grey > _BLACK
-    rows = np.flatnonzero(bright.mean(axis=1) > _BORDER)
-    columns = np.flatnonzero(bright.mean(axis=0) > _BORDER)
+    rows = np.flatnonzero(bright.mean(axis=1) > _MIN_BRIGHT)
+    columns = np.flatnonzero(bright.mean(axis=0) > _MIN_BRIGHT)
     if not len(rows) or not len(columns):
         return 1.0
     inner = bright[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -107,25 +107,26 @@ def _black_corners(grey: Grey) -> float:
     return 1 - float(max(corner.mean() for corner in corners))
 
 
-def _alike(chest: Grey) -> tuple[float, float]:
-    """How a picture [32, 32] correlates with the mean film: as a whole, and on the mean."""
-    found = [_most_alike(chest, *comparison) for comparison in _COMPARISONS]
-    return found[0], sum(found) / len(found)
+def _correlations(chest: Grey) -> tuple[float, float]:
+    """Returns the correlation of an image [32, 32] with the mean film: of the whole, and mean."""
+    values = [_max_correlation(chest, *comparison) for comparison in _COMPARISONS]
+    return values[0], sum(values) / len(values)
 
 
-def _most_alike(chest: Grey, degree: int, shift: int) -> float:
-    """The highest correlation of the picture's middle with a piece of the mean film."""
-    surfaces, films = _pieces(degree, shift)
-    middle = chest[shift:-shift, shift:-shift].ravel()
-    rest = middle - surfaces @ (middle @ surfaces)
+def _max_correlation(chest: Grey, degree: int, shift: int) -> float:
+    """Returns the highest correlation of the image's centre with a crop of the mean film."""
+    surfaces, films = _film_crops(degree, shift)
+    centre = chest[shift:-shift, shift:-shift].ravel()
+    rest = centre - surfaces @ (centre @ surfaces)
     return float((films @ rest).max() / max(np.linalg.norm(rest), 1e-6))
 
 
 @functools.cache
-def _pieces(degree: int, shift: int) -> tuple[Grey, Grey]:
-    """Polynomials of the place [pixels, terms], and pieces of the mean film without them.
+def _film_crops(degree: int, shift: int) -> tuple[Grey, Grey]:
+    """Returns polynomials of the position and crops of the mean film.
 
-    Both are orthonormal or of unit length: [shifts, pixels], 5 x 5 shifts.
+    The polynomials [pixels, terms] are orthonormal. The crops [shifts, pixels] (5 x 5 shifts) are
+    orthogonal to the polynomials and have unit length.
     """
     side = _SIDE - 2 * shift
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
@@ -133,9 +134,9 @@ def _pieces(degree: int, shift: int) -> tuple[Grey, Grey]:
     surfaces, _ = np.linalg.qr(np.stack([term.ravel() for term in terms], axis=1))
     with files("schemas").joinpath("frontal_chest.png").open("rb") as file:
         film = np.asarray(PIL.Image.open(file), dtype=np.float64)
-    pieces = np.lib.stride_tricks.sliding_window_view(film, (side, side))
+    crops = np.lib.stride_tricks.sliding_window_view(film, (side, side))
     step = shift // 2
-    films = pieces[::step, ::step].reshape(-1, side * side)
+    films = crops[::step, ::step].reshape(-1, side * side)
     films = films - films @ surfaces @ surfaces.T
     films /= np.linalg.norm(films, axis=1, keepdims=True)
     return surfaces.astype(np.float32), films.astype(np.float32)

@@ -1,1 +1,1 @@
-"""Features of notes: plain text, negation, token ids."""
+"""Note features: plain text, negation, language check, token ids."""

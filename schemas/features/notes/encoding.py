@@ -1,4 +1,4 @@
-"""The ids of one note: its tokens, its denied tokens and its phrases, and where each stands."""
+"""Encoding of a note as ids of its tokens, negated tokens and phrases, with their positions."""
 
 import itertools
 import re
@@ -9,25 +9,26 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from schemas.features.notes.negation import denied
+from schemas.features.notes.negation import negated_spans
 from schemas.features.spec import FeatureSpec
 
 _SENTENCE_END = re.compile(r"[;\n]+|\.(?:\s+|$)")
-_LONGEST_PHRASE, _MOST_HEADINGS = 200, 8  # characters; parts between colons
-_PIECE = 20_000  # characters that the tokenizer gets at once: it takes some 20 ms for them
+_MAX_PHRASE_LENGTH, _MAX_PARTS = 200, 8  # characters; parts between colons
+_CHUNK_LENGTH = 20_000  # characters of one tokenizer call, which takes about 20 ms
 
 Integers = npt.NDArray[np.int64]
 
 
-def unlimited() -> None:
-    """The check of callers that set no limit to the time of reading."""
+def no_time_limit() -> None:
+    """The `check` of callers without a time limit. It never raises."""
 
 
 @dataclass(frozen=True)
-class NoteTokens:
-    """`ids` [L]. `first`, `last` [L]: the characters at which an id's first and last mention begin.
+class EncodedNote:
+    """The ids of a note.
 
-    Both are -1 for the separator, which is not in the text.
+    `ids` [L]. `first`, `last` [L]: start offsets of the first and the last mention of an id, in
+    characters; -1 for the separator, which is not in the text.
     """
 
     ids: Integers
@@ -35,108 +36,112 @@ class NoteTokens:
     last: Integers
 
     def without(self, start: int, stop: int) -> Integers:
-        """The ids if the characters [start, stop) are left out.
+        """Returns the ids without mentions in the characters [start, stop).
 
-        The rest is not read anew: what was denied stays denied.
+        The rest is not encoded again, so negated words stay negated.
         """
         return self.ids[(self.first < start) | (self.last >= stop)]
 
 
-def note_tokens(text: str, spec: FeatureSpec, check: Callable[[], None] = unlimited) -> NoteTokens:
-    """One note: its tokens, a separator, its denied tokens and its phrases.
+def encode_note(
+    text: str, spec: FeatureSpec, check: Callable[[], None] = no_time_limit
+) -> EncodedNote:
+    """Encodes a note: its tokens, a separator, its negated tokens and its phrases.
 
-    `text`: of `note_text`. The tokens of a request are those of its notes, from old to new.
-    `check` is called now and then; what it raises ends the reading.
+    `text`: the result of `to_plain_text`. `check` is called between chunks; an exception that it
+    raises ends the encoding.
     """
-    ids, words, places = _encoded(text, spec, check)
+    ids, words, offsets = _tokenize(text, spec, check)
     separator = spec.tokenizer.token_to_id("[SEP]")
     separators = np.array([] if separator is None else [separator], dtype=np.int64)
-    nowhere = np.full_like(separators, -1)
+    no_offset = np.full_like(separators, -1)
     if not spec.phrases:
-        places = np.concatenate([places, nowhere])
-        return NoteTokens(np.concatenate([ids, separators]), places, places)
-    is_denied = np.zeros(len(text) + 1, dtype=np.bool_)
-    for start, stop in denied(text) if spec.denied_apart else ():
-        is_denied[start:stop] = True
+        offsets = np.concatenate([offsets, no_offset])
+        return EncodedNote(np.concatenate([ids, separators]), offsets, offsets)
+    is_negated = np.zeros(len(text) + 1, dtype=np.bool_)
+    for start, stop in negated_spans(text) if spec.denied_apart else ():
+        is_negated[start:stop] = True
     check()
-    apart = is_denied[places]
-    phrases = _phrases(text, is_denied)
+    token_is_negated = is_negated[offsets]
+    phrases = _phrase_mentions(text, is_negated)
     first_id = spec.vocabulary - spec.phrases
     hashed = [
-        first_id + crc32(said.encode()) % spec.phrases
-        for said in itertools.chain(
-            (f"not {words[i]}" for i in np.flatnonzero(apart).tolist()), phrases
+        first_id + crc32(phrase.encode()) % spec.phrases
+        for phrase in itertools.chain(
+            (f"not {words[i]}" for i in np.flatnonzero(token_is_negated).tolist()), phrases
         )
     ]
     mentions = np.array([*phrases.values()], dtype=np.int64).reshape(-1, 2)
-    tokens_at = [places[~apart], nowhere, places[apart]]
-    return NoteTokens(
-        np.concatenate([ids[~apart], separators, np.array(hashed, dtype=np.int64)]),
-        np.concatenate([*tokens_at, mentions[:, 0]]),
-        np.concatenate([*tokens_at, mentions[:, 1]]),
+    token_offsets = [offsets[~token_is_negated], no_offset, offsets[token_is_negated]]
+    return EncodedNote(
+        np.concatenate([ids[~token_is_negated], separators, np.array(hashed, dtype=np.int64)]),
+        np.concatenate([*token_offsets, mentions[:, 0]]),
+        np.concatenate([*token_offsets, mentions[:, 1]]),
     )
 
 
-def _encoded(
+def _tokenize(
     text: str, spec: FeatureSpec, check: Callable[[], None]
 ) -> tuple[Integers, list[str], Integers]:
-    """Id, word and place of each token."""
+    """Returns id, word and start offset of each token."""
     ids: list[int] = []
     words: list[str] = []
-    places: list[int] = []
-    for start, piece in _pieces(text):
+    offsets: list[int] = []
+    for start, chunk in _split_chunks(text):
         check()
-        # Of a batch, the tokenizer lets other threads go on meanwhile.
-        short = len(piece) <= _PIECE
-        one = spec.tokenizer.encode(piece) if short else spec.tokenizer.encode_batch([piece])[0]
-        ids += one.ids
-        words += one.tokens if spec.phrases else ()
-        places += [start + begins for begins, _ in one.offsets]
-    return np.array(ids, dtype=np.int64), words, np.array(places, dtype=np.int64)
+        # encode_batch releases the interpreter lock, which matters for a long chunk.
+        is_short = len(chunk) <= _CHUNK_LENGTH
+        encode = spec.tokenizer.encode
+        encoding = encode(chunk) if is_short else spec.tokenizer.encode_batch([chunk])[0]
+        ids += encoding.ids
+        words += encoding.tokens if spec.phrases else ()
+        offsets += [start + offset for offset, _ in encoding.offsets]
+    return np.array(ids, dtype=np.int64), words, np.array(offsets, dtype=np.int64)
 
 
-def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """Pieces of about _PIECE characters, and where each begins. No token reaches over a space."""
+def _split_chunks(text: str) -> Iterator[tuple[int, str]]:
+    """Yields offset and text of chunks of about _CHUNK_LENGTH characters, cut at white space."""
     start = 0
-    while len(text) - start > _PIECE:
-        cut = max(text.rfind(space, start + 1, start + _PIECE) for space in " \n\t")
+    while len(text) - start > _CHUNK_LENGTH:
+        cut = max(text.rfind(space, start + 1, start + _CHUNK_LENGTH) for space in " \n\t")
         if cut < 0:
-            later = (text.find(space, start + _PIECE) for space in " \n\t")
-            cut = min((at for at in later if at >= 0), default=len(text))
+            later = (text.find(space, start + _CHUNK_LENGTH) for space in " \n\t")
+            cut = min((position for position in later if position >= 0), default=len(text))
         yield start, text[start:cut]
         start = cut
     if text[start:]:
         yield start, text[start:]
 
 
-def phrases_of(text: str, is_denied: npt.NDArray[np.bool_]) -> list[str]:
-    """What stands between full stops, semicolons and line breaks, in lower case, each once.
+def split_phrases(text: str, is_negated: npt.NDArray[np.bool_]) -> list[str]:
+    """Returns the distinct phrases of a text in lower case.
 
-    Of "history: cardiac: heart failure" each run of its parts, too: what a form calls a thing, and
-    the headings that it stands under, mean more than their single words. A run that begins where
-    the text is denied begins with "not". `is_denied` [characters + 1].
+    A phrase is the text between full stops, semicolons and line breaks. At colons, as in "history:
+    cardiac: heart failure", every run of parts is a phrase, because a form's entry and its headings
+    mean more than their single words. Negated phrases begin with "not". `is_negated`: [characters +
+    1] whether each character is negated.
     """
-    return list(_phrases(text, is_denied))
+    return list(_phrase_mentions(text, is_negated))
 
 
-def _phrases(text: str, is_denied: npt.NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
-    """Each of the phrases, and where its first and its last mention begin."""
-    found: dict[str, tuple[int, int]] = {}
-    at = 0
+def _phrase_mentions(text: str, is_negated: npt.NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
+    """Returns the start offsets of the first and the last mention of each phrase."""
+    mentions: dict[str, tuple[int, int]] = {}
+    position = 0
     for end in (*_SENTENCE_END.finditer(text), None):
-        sentence = text[at : end.start() if end else None]
+        sentence = text[position : end.start() if end else None]
         parts: list[str] = []
-        beginnings: list[int] = []
+        starts: list[int] = []
         for part in sentence.split(":"):
             parts.append(" ".join(part.lower().split()))
-            beginnings.append(at + len(part) - len(part.lstrip()))
-            at += len(part) + 1
-        at = end.end() if end else at
-        if len(sentence) > _LONGEST_PHRASE or len(parts) > _MOST_HEADINGS:
-            continue  # prose, which nobody says twice
-        for start, stop in itertools.combinations(range(len(parts) + 1), 2):
-            run, begins = ": ".join(parts[start:stop]), beginnings[start]
+            starts.append(position + len(part) - len(part.lstrip()))
+            position += len(part) + 1
+        position = end.end() if end else position
+        if len(sentence) > _MAX_PHRASE_LENGTH or len(parts) > _MAX_PARTS:
+            continue  # prose, which rarely recurs word for word
+        for first, stop in itertools.combinations(range(len(parts) + 1), 2):
+            run, start = ": ".join(parts[first:stop]), starts[first]
             if run:
-                said = f"not {run}" if is_denied[begins] else run
-                found[said] = found.get(said, (begins, begins))[0], begins
-    return found
+                phrase = f"not {run}" if is_negated[start] else run
+                mentions[phrase] = mentions.get(phrase, (start, start))[0], start
+    return mentions

@@ -1,19 +1,30 @@
-"""HTML, XHTML and CDA narratives as text.
+"""Text extraction from HTML, XHTML and CDA narratives.
 
-A scanner of its own, because each character must keep its place in the text as it was sent
-(selectolax and beautifulsoup4 do not tell) and the time must be linear in the length (the
-`html.parser` of Python 3.11 is not: CVE-2025-6069). Nothing is run, loaded or followed.
+This module has its own scanner for two reasons. Each character must keep its offset in the source,
+which selectolax and beautifulsoup4 do not report. The time must be linear in the length, which it
+is not in `html.parser` of Python 3.11 (CVE-2025-6069). Scripts and links are ignored.
 """
 
 import html
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-# A piece of text, where it stands in the source, and whether it is copied from there.
-Piece = tuple[str, int, bool]
 
-# What a tag of each name writes; any other writes a space.
-_WRITES = {"inline": "", "cell": "\t", "line": "\n", "block": "\n\n"}
+class TextPiece(NamedTuple):
+    """A piece of extracted text.
+
+    `start`: offset in the source. `is_copy`: whether the text is a copy of the source from `start`,
+    or stands for the single position `start`.
+    """
+
+    text: str
+    start: int
+    is_copy: bool
+
+
+# Text that replaces a tag, by kind of tag. Any other tag becomes a space.
+_REPLACEMENTS = {"inline": "", "cell": "\t", "line": "\n", "block": "\n\n"}
 _NAMES = re.compile(
     r"(?P<inline>a|abbr|acronym|b|bdi|bdo|big|cite|code|content|del|dfn|em|font|i|ins|kbd|label"
     r"|linkhtml|mark|q|s|samp|small|span|strike|strong|sub|sup|tt|u|var|wbr)|(?P<cell>td|th)"
@@ -28,8 +39,8 @@ _NOT_TEXT = {
 }
 _COMMENT_END, _CDATA_END = re.compile("-->"), re.compile(r"\]\]>")
 
-# Tags that no one writes for anything else: "BP <90" and "<name>" stay text.
-_CERTAIN = re.compile(
+# Tags that are certainly markup. "BP <90" and "<name>" stay text.
+_CERTAIN_TAG = re.compile(
     r"<(?=[!?/a-z])(?:!doctype\s|\?xml\s|/?(?:html|body|head|p|br|div|span|table|tbody|tr|td|th|ul|ol|li"
     r"|h[1-6]|b|i|u|em|strong|font|pre|sup|sub|hr|a|img|style|script|meta|blockquote|paragraph)"
     r"(?:\s+[\w:.-]+\s*=[^<>]*+|\s*+)/?>)",
@@ -48,75 +59,79 @@ _ENTITIES = re.compile(_ENTITY)
 
 
 def is_markup(text: str) -> bool:
-    return "<" in text and _CERTAIN.search(text) is not None
+    """Whether the text holds a tag that is certainly markup."""
+    return "<" in text and _CERTAIN_TAG.search(text) is not None
 
 
-def entities(text: str) -> Iterator[Piece]:
-    """A text that has entities and no tags."""
-    at = 0
-    for found in _ENTITIES.finditer(text):
-        if found.start() > at:
-            yield text[at : found.start()], at, True
-        yield html.unescape(found[0]), found.start(), False
-        at = found.end()
-    yield text[at:], at, True
+def decode_entities(text: str) -> Iterator[TextPiece]:
+    """Yields the pieces of a text with entities and without tags."""
+    position = 0
+    for match in _ENTITIES.finditer(text):
+        if match.start() > position:
+            yield TextPiece(text[position : match.start()], position, is_copy=True)
+        yield TextPiece(html.unescape(match[0]), match.start(), is_copy=False)
+        position = match.end()
+    yield TextPiece(text[position:], position, is_copy=True)
 
 
-def markup(text: str) -> Iterator[Piece]:
-    """The text between the tags: lines for `br`, paragraphs for blocks, tabs for cells.
+def parse_markup(text: str) -> Iterator[TextPiece]:
+    """Yields the text between tags. `br` becomes a line break, a cell a tab, a block a paragraph.
 
-    Line breaks of the source are spaces if it is a document, which begins with a tag.
+    In a document, which begins with a tag, line breaks of the source become spaces.
     """
     scanner = _Scanner(text)
-    while found := _MARKUP.search(text, scanner.at):
-        if found.start() > scanner.at:
-            yield text[scanner.at : found.start()], scanner.at, True
-        scanner.at = found.end()
-        yield scanner.read(found)
-    yield text[scanner.at :], scanner.at, True
+    while match := _MARKUP.search(text, scanner.position):
+        if match.start() > scanner.position:
+            yield TextPiece(text[scanner.position : match.start()], scanner.position, is_copy=True)
+        scanner.position = match.end()
+        yield scanner.read(match)
+    yield TextPiece(text[scanner.position :], scanner.position, is_copy=True)
 
 
 class _Scanner:
-    """Reads what is no plain text. `at`: the place in the text up to which all is read."""
+    """Converts matches of _MARKUP. `position`: end of the text that was read."""
 
     def __init__(self, text: str) -> None:
-        self.at = 0
+        self.position = 0
         self._text = text
         self._keeps_lines = not text.lstrip().startswith("<")
         self._preformatted = 0
-        self._endless: set[re.Pattern[str]] = set()
+        self._missing_ends: set[re.Pattern[str]] = set()
 
-    def read(self, found: re.Match[str]) -> Piece:
-        start = found.start()
-        if found["comment"]:
-            self._until(_COMMENT_END, inclusive=True)
-            return "", start, False
-        if found["cdata"]:
-            content, stop = self.at, self._until(_CDATA_END, inclusive=True)
-            return self._text[content:stop], content, True
-        if found["lines"]:
-            keeps = self._keeps_lines or self._preformatted
-            return (found[0], start, True) if keeps else (" ", start, False)
-        if found["entity"]:
-            return html.unescape(found[0]), start, False
-        return self._tag((found["name"] or "").lower(), bool(found["close"])), start, False
+    def read(self, match: re.Match[str]) -> TextPiece:
+        """Returns the text that replaces a match."""
+        start = match.start()
+        if match["comment"]:
+            self._skip_to(_COMMENT_END, inclusive=True)
+            return TextPiece("", start, is_copy=False)
+        if match["cdata"]:
+            content, stop = self.position, self._skip_to(_CDATA_END, inclusive=True)
+            return TextPiece(self._text[content:stop], content, is_copy=True)
+        if match["lines"]:
+            if self._keeps_lines or self._preformatted:
+                return TextPiece(match[0], start, is_copy=True)
+            return TextPiece(" ", start, is_copy=False)
+        if match["entity"]:
+            return TextPiece(html.unescape(match[0]), start, is_copy=False)
+        text = self._read_tag((match["name"] or "").lower(), bool(match["close"]))
+        return TextPiece(text, start, is_copy=False)
 
-    def _tag(self, name: str, closes: bool) -> str:
-        """What a tag writes; a declaration has no name, and writes nothing."""
+    def _read_tag(self, name: str, closes: bool) -> str:
+        """Returns the replacement of a tag. A declaration has an empty name and no replacement."""
         if name in _NOT_TEXT and not closes:
-            self._until(_NOT_TEXT[name], inclusive=False)
+            self._skip_to(_NOT_TEXT[name], inclusive=False)
         elif name == "pre":
             self._preformatted = max(0, self._preformatted + (-1 if closes else 1))
         known = _NAMES.fullmatch(name)
         if known is not None and known.lastgroup is not None:
-            return _WRITES[known.lastgroup]
+            return _REPLACEMENTS[known.lastgroup]
         return " " if name else ""
 
-    def _until(self, end: re.Pattern[str], *, inclusive: bool) -> int:
-        """Goes on at the end of what has begun, if it has one; gives where that begins."""
-        found = None if end in self._endless else end.search(self._text, self.at)
-        if found is None:
-            self._endless.add(end)
-            return self.at
-        self.at = found.end() if inclusive else found.start()
-        return found.start()
+    def _skip_to(self, end: re.Pattern[str], *, inclusive: bool) -> int:
+        """Moves to the next match of `end`, if there is one. Returns the start of the match."""
+        match = None if end in self._missing_ends else end.search(self._text, self.position)
+        if match is None:
+            self._missing_ends.add(end)  # search for it only once, to stay linear
+            return self.position
+        self.position = match.end() if inclusive else match.start()
+        return match.start()

@@ -1,7 +1,7 @@
-"""Whether a note is one that a model could read: in its language and script, and in words at all.
+"""Detection of notes that a model cannot read: other languages or scripts, and encoded files.
 
-A model that counts known words takes a note of which it knows none for an ordinary one. So notes
-in another language, encoded files and such are told by their words, before the model sees them.
+A model that counts known words treats a note without known words as an ordinary one. Such notes are
+therefore detected by their words beforehand.
 """
 
 import re
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 _WORD = re.compile(r"[^\W_]+")
 _LETTERS = re.compile(r"[^\W\d_]")
 _MARKS = re.compile(r'[{}\[\]"<>=\\|@#~^$%]')
-# Small words of other languages that English notes do not have.
+# Function words of other languages that do not occur in English notes.
 _FOREIGN = frozenset(
     re.findall(
         r"\w+",
@@ -30,22 +30,22 @@ _FOREIGN = frozenset(
         """,
     )
 )
-_SAMPLE = 400  # characters, at the beginning, in the middle and at the end of a long note
-_FEWEST_WORDS = 1000  # of a vocabulary that says which words are known
-_MOST_REMEMBERED = 10_000
+_SAMPLE_LENGTH = 400  # characters; a long note is sampled at its start, middle and end
+_MIN_VOCABULARY = 1000  # words; a smaller vocabulary does not define which words are known
+_CACHE_ENTRIES = 10_000
 
 
-class WordCheck:
-    """Tells notes that are unlike those that a tokenizer was made for."""
+class LanguageCheck:
+    """Detects notes that are unlike those that the tokenizer was trained on."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        # By the hashes of notes: they come again and again.
-        self._remembered: dict[tuple[int, int], bool] = {}
+        # By hash and length of the text, because clients send the same notes repeatedly.
+        self._cache: dict[tuple[int, int], bool] = {}
 
     @cached_property
-    def _known(self) -> frozenset[str]:
-        """Words that are one token each."""
+    def _known_words(self) -> frozenset[str]:
+        """Words that are a single token."""
         tokens = self._tokenizer.get_vocab()
         for mark in ("\u2581", "\u0120"):
             if sum(token.startswith(mark) for token in tokens) > len(tokens) / 10:
@@ -57,27 +57,27 @@ class WordCheck:
         tokens = self._tokenizer.get_vocab()
         return frozenset(string.ascii_lowercase).union(*map(str.lower, tokens))
 
-    def unlike(self, text: str) -> bool:
-        """Whether few of a note's words are known, in any of the parts that are looked at."""
+    def is_unreadable(self, text: str) -> bool:
+        """Whether few words are known in any sample of a note."""
         key = (hash(text), len(text))
-        if key not in self._remembered:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = any(map(self._is_unlike, _parts(text)))
-        return self._remembered[key]
+        if key not in self._cache:
+            if len(self._cache) >= _CACHE_ENTRIES:
+                self._cache.clear()
+            self._cache[key] = any(map(self._is_sample_unreadable, _samples(text)))
+        return self._cache[key]
 
-    def _is_unlike(self, text: str) -> bool:
+    def _is_sample_unreadable(self, text: str) -> bool:
         text = text.lower()
         if not text.isascii() and self._is_in_another_script(text):
             return True
-        if len(self._known) < _FEWEST_WORDS:
+        if len(self._known_words) < _MIN_VOCABULARY:
             return False
         known = letters = words = foreign = mixed = 0
         for word in _WORD.findall(text):
             if word.isalpha():
                 words += 1
                 letters += len(word)
-                if word in self._known:
+                if word in self._known_words:
                     known += len(word)
                 foreign += word in _FOREIGN or not word.isascii()
             elif not word.isdigit():
@@ -98,12 +98,14 @@ class WordCheck:
         if sum(not c.isascii() for c in text) > max(8, 0.3 * len(text)):
             return True
         letters = _LETTERS.findall(unicodedata.normalize("NFD", text))
-        strange = sum(letter not in self._alphabet for letter in letters)
-        return strange >= 2 and strange > 0.3 * len(letters)
+        unknown = sum(letter not in self._alphabet for letter in letters)
+        return unknown >= 2 and unknown > 0.3 * len(letters)
 
 
-def _parts(text: str) -> list[str]:
-    if len(text) <= 3 * _SAMPLE:
+def _samples(text: str) -> list[str]:
+    if len(text) <= 3 * _SAMPLE_LENGTH:
         return [text]
-    middle = (len(text) - _SAMPLE) // 2
-    return [text[start : start + _SAMPLE] for start in (0, middle, len(text) - _SAMPLE)]
+    middle = (len(text) - _SAMPLE_LENGTH) // 2
+    return [
+        text[start : start + _SAMPLE_LENGTH] for start in (0, middle, len(text) - _SAMPLE_LENGTH)
+    ]

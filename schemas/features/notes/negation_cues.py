@@ -1,8 +1,8 @@
-"""Cues for `schemas.features.notes.negation`: NegEx, ConText, and spellings found in real notes."""
+"""Cues for `schemas.features.notes.negation`: NegEx, ConText, and spellings in real notes."""
 
 import re
 
-# White space between two words of a cue: at most one line break.
+# White space between two words of a cue, with at most one line break.
 _GAP = r"(?:(?:[ \t]{1,9}+\n?+|\n)[ \t]{0,9}+)"
 
 _SEEN = (
@@ -50,7 +50,7 @@ _MAYBE = (
     "(?:be|been|being|yet|entirely|completely|totally|fully|formally|to|also|definitively|evidence"
     "|reliably|safely|does|do|can|could|still|confidently|reason|absolutely|clinically|used|data)"
 )
-# An item ends here. "." of a number does not end it.
+# The end of an item. A decimal point does not end it.
 _ENDS = r"(?=[ \t]{0,9}(?:[;,)\]\n\t]|\.(?:\s|$)|$|(?:except|but|other than|apart from)\b))"
 _LATER = (
     r"(?=[ \t]{1,9}(?:by|on|with|via|using|per|at|after|given|as|because|today|in|this"
@@ -61,10 +61,10 @@ _DENIED = (
     r"(?:no|none|nil|never|absent|denie[sd]|negative|neg|-ve|false|excluded|ruled out|unlikely)"
 )
 
-# Kinds of cues that are words, in lower case. Of cues that begin at the same place the first that
-# fits is taken. Alternatives begin with a letter, which is faster to tell than a group.
+# Cues that are words, in lower case, by kind. If several cues match at one position, the first one
+# is taken. Alternatives begin with a letter, because it matches faster than a group.
 _WORDS: dict[str, tuple[str, ...]] = {
-    # Says nothing, though parts of it would.
+    # Has no meaning, although parts of it are cues.
     "neutral": (
         r"gram[- ]negative|coagulase[- ]negative|false[- ]negative|triple[- ]negative|rh-negative",
         (
@@ -81,14 +81,14 @@ _WORDS: dict[str, tuple[str, ...]] = {
         r"hx\.(?=[ \t])|pt\.(?=[ \t])|dr\.(?=[ \t])|mrs?\.(?=[ \t])|ms\.(?=[ \t])|vs\.(?=[ \t])",
         r"approx\.(?=[ \t])|sig\.(?=[ \t])|e\.g\.(?=[ \t])|i\.e\.(?=[ \t])|dx\.(?=[ \t])",
     ),
-    # Says that what stands before it is not ruled out.
+    # States that the text before it is not ruled out.
     "open_question": (
         rf"{_NOT} (?:{_MAYBE} ){{0,3}}{_EXCLUDE}(?: for)?",
         rf"no (?:{_MAYBE} ){{0,3}}{_EXCLUDE}(?: for)?|can not (?:{_MAYBE} )?{_EXCLUDE}",
         rf"without (?:{_MAYBE} )?{_EXCLUDE}|be (?:{_MAYBE} )?{_EXCLUDE}(?: for)?|being {_EXCLUDE}",
         rf"to (?:{_MAYBE} ){{0,2}}{_EXCLUDE}(?: for)?",
     ),
-    # Looks like a denial, and is none.
+    # Pseudo-cues: look like a negation but negate nothing.
     "pseudo": (
         rf"no (?:{_DEGREE} ){{0,3}}{_CHANGE}|without (?:{_DEGREE} ){{0,3}}{_CHANGE}",
         rf"w/o(?:ut)? (?:{_DEGREE} ){{0,3}}{_CHANGE}|{_NOT} (?:{_DEGREE} ){{0,3}}{_CHANGE}",
@@ -106,7 +106,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"|matter|one)|without (?:absence of|lack of)"
         ),
     ),
-    # Denies what stands before it.
+    # Negates the text before it.
     "before": (
         rf"not (?:{_ADVERB} ){{0,2}}{_SEEN}(?! (?:to|with|any)\b)(?!\s?:)",
         rf"(?:is|are|was|were){_NT} (?:{_ADVERB} )?{_SEEN}(?! (?:to|with|any)\b)",
@@ -120,7 +120,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             rf"|no{_ENDS}|neg(?:ative)?(?!\. for\b)(?:{_ENDS}|{_LATER})"
         ),
     ),
-    # Denies a list, whether or not something closes it.
+    # Negates a list, with or without a closing "or".
     "list": (
         (
             rf"not {_SEEN}\s?:|ruled out\s?:|excluded\s?:|absent\s?:|denie[sd]\s?:|none\s?:|no\s?:"
@@ -129,11 +129,11 @@ _WORDS: dict[str, tuple[str, ...]] = {
         r"denies|denying|deny|unremarkable for",
         r"neg(?:ative)?\.? (?:(?!except|apart|aside|other|but|and)[\w-]{1,20} ){0,2}for(?:\s?:)?+",
     ),
-    # After "is" denies what stands before it; else, if it can, what follows.
+    # Negates the text before it after "is", and otherwise the text after it if possible.
     "copula": (
         r"ruled[ -]out(?! for\b)|excluded|absent|unlikely(?! to\b)|denied|lacking|nil|negative|neg",
     ),
-    # Denies what follows, and a list of bare nouns.
+    # Negates the text after it, and a list of bare nouns.
     "no": (
         r"no longer|no|neither|nor|absence of|lack of|lacks|devoid of|free of|free from",
         (
@@ -148,14 +148,14 @@ _WORDS: dict[str, tuple[str, ...]] = {
         rf"fail(?:s|ed|ing)? to {_SHOW}|unable to {_SHOW}|inability to {_SHOW}",
         rf"nothing (?:to|that) {_SHOW}s?|ruled[ -]out for|rules out|excludes|r/o'?d(?: for)?",
     ),
-    # Denies what follows, and no list that is not closed by "or".
+    # Negates the text after it, and a list only with a closing "or".
     "not": (
         (
             rf"{_NOT}|can not|without|w/o(?:ut)?|unlikely to (?:be|have|represent|reflect)"
             r"|rather than|instead of|as opposed to"
         ),
     ),
-    # Begins another thought.
+    # Begins another clause.
     "end": (
         (
             r"but|however|nevertheless|yet|though|although|still|whereas|despite|in spite of|given"
@@ -183,7 +183,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"|now|known)\b)"
         ),
     ),
-    # Begins what a later cue may deny.
+    # Begins a subject that a later cue may negate.
     "start": (
         (
             r"that|where|when|while|whom|then|therefore|with|ha(?:s|d|ve)(?! (?:been|not)\b)"
@@ -193,16 +193,16 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "and": (r"and",),
 }
-# Cues and boundaries that begin with a sign.
+# Cues and boundaries that begin with a punctuation mark or symbol.
 _SIGNS = {
-    # Answers what stands before it, as on a form.
+    # An answer in a form: negates the text before it.
     "answer": (
         rf"(?:[:?=\t]|(?<=[ \t])--?|-(?=[ \t])|[\u2013\u2014]|[(\[])[ \t]{{0,9}}"
         rf"(?:(?:{_DENIED}|not {_SEEN}|\(-\)|no (?:known |prior |past |significant )?"
         r"(?:history|hx|evidence))(?: (?:known|reported|noted|found|seen|documented|currently|today"
         rf"|any|use|at this time))?{_ENDS}|n{_ENDS}|{_NEGATIVE}{_LATER})"
     ),
-    # Affirms what stands before it.
+    # Affirms the text before it.
     "yes": rf"[:?=\t][ \t]{{0,9}}(?:yes|y|true|positive|present|\(\+\)){_ENDS}",
     "minus": rf"(?:\(-\)|-ve(?! for\b)){_ENDS}",
     "signed": r"\(-\)|\[-\]|-ve for",
@@ -220,17 +220,17 @@ _FIRST_LETTERS = "abcdefghilmnoprstuvwxy"
 
 def _alternatives(cues: dict[str, tuple[str, ...]]) -> str:
     groups = (f"(?P<{kind}>{'|'.join(patterns)})" for kind, patterns in cues.items())
-    # A space stands for any white space, but within brackets.
+    # Outside brackets, a space matches any white space.
     return re.sub(r"(\[[^\]]*\])| ", lambda m: m[1] or _GAP, "|".join(groups))
 
 
-# For text in lower case.
+# Matches text in lower case.
 CUE = re.compile(
     rf"(?<!\w)(?=[{_FIRST_LETTERS}])(?:{_alternatives(_WORDS)})(?!\w)"
     rf"|(?=[^\w ])(?:{_alternatives({kind: (sign,) for kind, sign in _SIGNS.items()})})"
 )
 
-# What ends a list of denied things, at the beginning of an item, and within it.
+# Words that end a negated list: at the beginning of an item, and within an item.
 AFFIRMED_FIRST = re.compile(
     r"\s*(?:(?:and|but|or)\s+)?(?:\(\+\)|[+?\d]|(?:he|she|it|they|there|we|i|this|these|the patient"
     r"|patient|pt|his|her|has|had|is|was|were|are|reports?|reported|states?|notes|complains"
@@ -249,14 +249,14 @@ AFFIRMED_WITHIN = re.compile(
     r"|status|on (?:home|oxygen|o2|insulin|warfarin|coumadin|dialysis|hd|bipap|cpap)"
     r"|(?:is|are|was|were)(?!\s+(?:found|seen|present|identified|noted|appreciated)))\b"
 )
-# The first words of a denial of which no list is made.
+# The first words of a negation that never extends to a list.
 TITLE = re.compile(
     r"\s*(?:(?:known|any|drug|medication|food|environmental|seasonal|latex|other|acute|current"
     r"|major|apparent|immediate|behavioral|mention of|evidence of)\s+){0,3}(?:allerg|complicat"
     r"|mention|exacerbation|disturbance|septic shock|status migrainosus|aura|m?cc\b|esophagitis"
     r"|loss of consciousness|contrast|angina pectoris|coma\b|intractable)"
 )
-# The verb before a cue that denies what stands before it.
+# The verb before a cue that negates the text before it.
 VERB = re.compile(
     r"(?:^|\b)(is|are|was|were|has been|have been|had been|has|have|had|remains?|appears?|seems?"
     r"|tests|tested|being)\s+(?:(?:clearly|definitely|currently|otherwise|very|highly|also"
@@ -264,9 +264,9 @@ VERB = re.compile(
     r"|quite|considered|felt to be|thought to be|most)\s+){0,2}$"
 )
 HEADING = re.compile(r"(?:[A-Z][\w/&'-]*\s+){0,4}[A-Z][\w/&'-]*\s*$|\S+\s*$")
-# In a list of subjects it begins another sentence: "X was normal and Y and Z were negative".
+# A verb that ends a list of subjects: "X was normal and Y and Z were negative".
 OTHER_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|showed)\b")
-# Those of whom a cue says something: not they are denied.
+# Persons as subjects of a cue. They are not negated.
 PERSON = re.compile(
     r"(?:\b(?:patient|pt|he|she|they|it|this|i|we|mother|father|infant|baby|child|wife|husband|family)|^)$",
     re.IGNORECASE,

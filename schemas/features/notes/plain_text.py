@@ -1,7 +1,7 @@
-"""The text of a note: markup taken away, and each character in its plain form.
+"""Conversion of notes to plain text.
 
-"ﬁbrillation" is "fibrillation" (Unicode NFKC), a soft hyphen is nothing, and a paragraph of HTML or
-RTF reads as the same paragraph without. Most notes have none of this and stay as they are.
+Markup (HTML, RTF) is removed and characters are normalised: the ligature in "ﬁbrillation" becomes
+"fi" (Unicode NFKC) and soft hyphens are dropped. Most notes need no change.
 """
 
 import re
@@ -12,92 +12,93 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from schemas.features.notes.html import Piece, entities, is_markup, markup
-from schemas.features.notes.rtf import is_rtf, rtf
+from schemas.features.notes.html import TextPiece, decode_entities, is_markup, parse_markup
+from schemas.features.notes.rtf import is_rtf, parse_rtf
 
 _PLAIN_TEXT = re.compile(r"[^\n\t\x20-\x7e]|[<&\\]")
-# What NFKC leaves, and a keyboard writes in another way.
-_TYPED = {
+# Characters that NFKC keeps, with their keyboard equivalents.
+_KEYBOARD = {
     **dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032", "'"),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'),
     **dict.fromkeys("\u2010\u2011\u2212\ufe63\uff0d", "-"),
     **dict.fromkeys("\x0b\x0c\x85\u2028\u2029", "\n"),
 }
-_LONGEST_FORM = 4
+_MAX_EXPANSION = 4  # characters
 
 
 @dataclass(frozen=True)
-class NoteText:
-    """A note's text, and where its characters stand in the text as it was sent.
+class PlainText:
+    """The plain text of a note, and the offsets of its characters in the source text.
 
-    `places`: [characters + 1], the last of them the length as sent; None: where they stand here.
+    `offsets`: [characters + 1], ending with the length of the source text. None if the text equals
+    the source text.
     """
 
     text: str
-    places: npt.NDArray[np.intp] | None = None
+    offsets: npt.NDArray[np.intp] | None = None
 
-    def as_sent(self, start: int, stop: int) -> tuple[int, int]:
-        """[start, stop) in the text as it was sent."""
-        if self.places is None:
+    def source_span(self, start: int, stop: int) -> tuple[int, int]:
+        """Converts the span [start, stop) to a span of the source text."""
+        if self.offsets is None:
             return start, stop
-        return int(self.places[start]), int(self.places[stop])
+        return int(self.offsets[start]), int(self.offsets[stop])
 
 
-def note_text(text: str) -> NoteText:
-    """The plain text of a note as it was sent. Takes time in proportion to its length."""
+def to_plain_text(text: str) -> PlainText:
+    """Converts a note to plain text, in linear time."""
     if _PLAIN_TEXT.search(text) is None:
-        return NoteText(text)
-    plain = NoteText(text)
+        return PlainText(text)
+    plain = PlainText(text)
     if is_rtf(text):
-        plain = _joined(plain, rtf(text))
-    # What was escaped twice has tags once it is read.
+        plain = _join(plain, parse_rtf(text))
+    # Text that was escaped twice holds tags after the first pass.
     for _ in range(2):
         if is_markup(plain.text):
-            plain = _joined(plain, markup(plain.text))
+            plain = _join(plain, parse_markup(plain.text))
         elif "&" in plain.text:
-            plain = _joined(plain, entities(plain.text))
+            plain = _join(plain, decode_entities(plain.text))
         else:
             break
-    return _plain_characters(plain)
+    return _normalize_characters(plain)
 
 
-def _joined(before: NoteText, pieces: Iterable[Piece]) -> NoteText:
-    """The pieces as one text, whose places are those of the text that they were taken from."""
-    written = [piece for piece in pieces if piece[0]]
-    texts = [text for text, _, _ in written]
-    joined = "".join(texts)
+def _join(before: PlainText, pieces: Iterable[TextPiece]) -> PlainText:
+    """Joins the pieces, whose offsets refer to `before`."""
+    written = [piece for piece in pieces if piece.text]
+    joined = "".join(piece.text for piece in written)
     if joined == before.text:
         return before
-    lengths = np.fromiter(map(len, texts), np.intp, len(texts))
-    starts = np.fromiter((start for _, start, _ in written), np.intp, len(texts))
-    copied = np.fromiter((copied for _, _, copied in written), np.intp, len(texts))
-    begins = np.cumsum(lengths) - lengths
-    within = np.arange(len(joined)) - np.repeat(begins, lengths)
-    places = np.repeat(starts, lengths) + within * np.repeat(copied, lengths)
-    return _placed(before, joined, places)
+    lengths = np.array([len(piece.text) for piece in written], np.intp)
+    starts = np.array([piece.start for piece in written], np.intp)
+    is_copy = np.array([piece.is_copy for piece in written], np.intp)
+    joined_starts = np.cumsum(lengths) - lengths
+    within = np.arange(len(joined)) - np.repeat(joined_starts, lengths)
+    offsets = np.repeat(starts, lengths) + within * np.repeat(is_copy, lengths)
+    return _with_offsets(before, joined, offsets)
 
 
-def _placed(before: NoteText, text: str, places: npt.NDArray[np.intp]) -> NoteText:
-    places = np.append(places, len(before.text))
-    return NoteText(text, places if before.places is None else before.places[places])
+def _with_offsets(before: PlainText, text: str, offsets: npt.NDArray[np.intp]) -> PlainText:
+    """Combines offsets into `before` with the offsets of `before` into the source text."""
+    offsets = np.append(offsets, len(before.text))
+    return PlainText(text, offsets if before.offsets is None else before.offsets[offsets])
 
 
-def _plain_characters(before: NoteText) -> NoteText:
-    """Each character in its plain form; those that are not seen left out."""
+def _normalize_characters(before: PlainText) -> PlainText:
+    """Normalizes each character and removes invisible ones."""
     text = before.text
-    # Of "\r\n" the second is the line break.
-    typed = _TYPED | {"\r": "" if "\r\n" in text else "\n"}
-    plain = {c: typed[c] if c in typed else _plain_character(c) for c in set(text)}
+    # The line break of "\r\n" is the "\n".
+    keyboard = _KEYBOARD | {"\r": "" if "\r\n" in text else "\n"}
+    plain = {c: keyboard[c] if c in keyboard else _normalize_character(c) for c in set(text)}
     changed = {ord(c): form for c, form in plain.items() if form != c}
     if not changed:
         return before
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     distinct, which = np.unique(codes, return_inverse=True)
     lengths = np.array([len(plain[chr(code)]) for code in distinct.tolist()], np.intp)[which]
-    return _placed(before, text.translate(changed), np.repeat(np.arange(len(text)), lengths))
+    return _with_offsets(before, text.translate(changed), np.repeat(np.arange(len(text)), lengths))
 
 
-def _plain_character(character: str) -> str:
+def _normalize_character(character: str) -> str:
     if character in "\n\t":
         return character
     match unicodedata.category(character):
@@ -106,5 +107,5 @@ def _plain_character(character: str) -> str:
         case "Cs":
             return "\ufffd"
     form = unicodedata.normalize("NFKC", character)
-    # One character stands for 18 others: a text must not grow without bound.
-    return form if len(form) <= _LONGEST_FORM else character
+    # Some characters expand to up to 18. The limit bounds the growth of a text.
+    return form if len(form) <= _MAX_EXPANSION else character

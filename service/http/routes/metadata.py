@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from schemas.manifest import Cohort, Manifest, Phenotype, Recalibration, Reduction
+from schemas.manifest import Cohort, Manifest, Phenotype, Quantization, Recalibration
 from schemas.response import Modality
 from schemas.tasks import Coding, Kind
 from schemas.variables import Treatment, Variable, load_spellings
@@ -61,7 +61,7 @@ class Model(_Metadata):
     trained_hours: tuple[float, float]
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
-    reduction: Reduction | None = None
+    reduction: Quantization | None = None
     evaluation: dict[str, Any]
 
 
@@ -173,7 +173,10 @@ def task_list(manifest: Manifest) -> TaskList:
         tasks=tuple(
             TaskEntry.model_validate(
                 {k: v for k, v in (*facts.task, *facts) if k in fields}
-                | {"phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else ()}
+                | {
+                    "seen": facts.visible_modalities,
+                    "phenotypes": manifest.phenotypes if facts.task.kind == "clustering" else (),
+                }
             )
             for facts in manifest.tasks
         )
@@ -188,7 +191,7 @@ def model_metadata(manifest: Manifest, digest: str) -> Model:
 def variable_list(manifest: Manifest) -> VariableList:
     spec = manifest.spec
     return VariableList(
-        variables=tuple(map(_variable_entry, spec.known)),
+        variables=tuple(map(_variable_entry, spec.extended_variables)),
         treatments=tuple(map(_treatment_entry, spec.treatments)),
         categories=spec.categories,
         unit_spellings=load_spellings() | spec.spellings,
@@ -204,7 +207,7 @@ def _variable_entry(variable: Variable) -> VariableEntry:
         aliases=variable.aliases,
         loinc=variable.loinc,
         moles_only=variable.moles_only,
-        units=variable.accepted,
+        units=variable.accepted_units,
         unit_required=not variable.dimensionless,
         plausible=variable.plausible,
         typical=variable.typical,
@@ -216,7 +219,7 @@ def _treatment_entry(treatment: Treatment) -> TreatmentEntry:
     return TreatmentEntry(
         name=treatment.name,
         display=treatment.display,
-        units=treatment.accepted,
+        units=treatment.accepted_units,
         units_per_weight=tuple(treatment.units_per_weight),
         plausible=treatment.plausible,
     )

@@ -59,7 +59,7 @@ def _examples(tim: Tim | None) -> list[dict[int | str, dict[str, Any]]]:
     """The two largest cells of the first row, in both media types."""
     if tim is None:
         return []
-    part = tim.of(tim.sources[0], 2)
+    part = tim.select_source(tim.sources[0], 2)
     return [openapi.example(part), openapi.text(CSV, to_csv(part))]
 
 
@@ -87,7 +87,9 @@ class TimResponses:
         return self._static_response(query, media_type).response(request)
 
     def _make(self, query: TimQuery, media_type: str) -> StaticResponse:
-        tim = self._tim if query.source is None else self._tim.of(query.source, query.top)
+        tim = (
+            self._tim if query.source is None else self._tim.select_source(query.source, query.top)
+        )
         text = tim.model_dump_json() if media_type == JSON else to_csv(tim)
         return StaticResponse(text.encode(), media_type, {"Vary": "Accept, Accept-Encoding"})
 

@@ -55,7 +55,7 @@ def test_an_interval_contains_the_rate_of_the_disease():
     steps = venn_abers(*calibrated_patients(3000))
     p, y, _ = calibrated_patients(20_000, seed=1)
     near = np.abs(p - 0.3) < 0.05
-    low, high = steps.at(0.3)
+    low, high = steps.interval_at(0.3)
     assert low - 0.05 <= y[near].mean() <= high + 0.05
 
 

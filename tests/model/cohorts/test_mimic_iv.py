@@ -10,7 +10,7 @@ import pytest
 
 from model.cohorts import DataMissing
 from model.cohorts.mimic_iv import read
-from schemas.features import FeatureSpec, features
+from schemas.features import FeatureSpec, extract_features
 from tests.support.mimic_iv import NOON, at, hospital, hour, series, write_gzip
 
 
@@ -74,7 +74,7 @@ def test_a_rate_in_an_unknown_unit_is_dropped(tmp_path):
     [first, *_] = read(hospital(tmp_path, icu__inputevents=rows))
     [drip] = [t for t in first.payload.treatments if t.name == "norepinephrine"]
     assert (drip.rate, drip.unit, drip.end) == (None, None, None)
-    assert features(first.payload, FeatureSpec.default())
+    assert extract_features(first.payload, FeatureSpec.default())
 
 
 def test_a_row_keeps_its_own_unit_or_is_dropped_if_the_unit_is_wrong(tmp_path, caplog):

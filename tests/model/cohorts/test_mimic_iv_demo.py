@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from model.cohorts.mimic_iv import read
-from schemas.features import STATISTICS, FeatureSpec, features
+from schemas.features import STATISTICS, FeatureSpec, extract_features
 from tests.support.mimic_iv import series
 
 
@@ -98,7 +98,7 @@ def test_fahrenheit_is_converted_to_celsius(records):
     temperature, last = spec.variable_index["temperature"], STATISTICS.index("last")
     converted = 0
     for record in (r for r in records if r.landmark_hours == 24):
-        made = features(record.payload, spec)
+        made = extract_features(record.payload, spec)
         if {unit for unit, _, _ in series(record, "temperature")} == {"[degF]"}:
             *_, (_, _, fahrenheit) = series(record, "temperature")
             celsius = made.arrays["series"]["statistics"][temperature, last]
@@ -111,7 +111,7 @@ def test_fahrenheit_is_converted_to_celsius(records):
 def test_every_record_becomes_features(records):
     spec = FeatureSpec.default()
     heart_rate = spec.variable_index["heart_rate"]
-    arrays = [features(r.payload, spec).arrays for r in records]
+    arrays = [extract_features(r.payload, spec).arrays for r in records]
     assert all(set(modalities) == {"tabular", "series"} for modalities in arrays)
     last = np.array([a["series"]["statistics"][heart_rate, 0] for a in arrays])
     assert np.isfinite(last).sum() == len(records) - 1  # one patient arrived late from surgery

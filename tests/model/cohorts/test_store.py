@@ -9,7 +9,7 @@ import pytest
 
 from model.cohorts import eicu, labels, mimic_iv, nih_cxr, synthetic
 from model.cohorts.store import COHORT, Cohort, CohortError, write
-from schemas.features import FeatureSpec, features
+from schemas.features import FeatureSpec, extract_features
 from schemas.manifest import sha256
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES
@@ -36,7 +36,7 @@ def test_training_and_serving_get_the_same_arrays(records, folder):
     samples = Cohort.load(folder).samples
     assert samples.present.any(axis=0).all(), "every modality must occur"
     for row, record in enumerate(records):
-        served = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
+        served = extract_features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
         stored = samples.arrays(row)
         assert stored.keys() == served.keys()
         for modality, arrays in served.items():
@@ -76,7 +76,7 @@ def test_training_and_serving_get_the_same_arrays_of_real_patients(open_data, tm
         pass
     samples = Cohort.load(tmp_path).samples
     for row, record in enumerate(records):
-        served = features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
+        served = extract_features(parse_payload(record.payload.model_dump_json()), SPEC).arrays
         for modality, arrays in served.items():
             for name, array in arrays.items():
                 np.testing.assert_array_equal(samples.arrays(row)[modality][name], array)

@@ -21,7 +21,7 @@ from model.cohorts.synthetic import (
     shared_factors,
     write_examples,
 )
-from schemas.features import FeatureSpec, features
+from schemas.features import FeatureSpec, extract_features
 from schemas.payload import parse_payload
 from schemas.response import MODALITIES
 from schemas.tasks import load_tasks
@@ -122,7 +122,7 @@ def test_patients_with_septic_shock_stay_longer(records):
 def test_features_ignore_nothing_of_a_payload(records):
     present = []
     for record in records[:200]:
-        made = features(record.payload, SPEC)
+        made = extract_features(record.payload, SPEC)
         assert made.receipt.ignored == ()
         present.append([modality in made.arrays for modality in MODALITIES])
     assert all(np.any(present, axis=0))
@@ -226,13 +226,13 @@ def without_images(payload):
 
 def test_examples_cause_no_warning_and_nothing_is_ignored(made_examples):
     for payload in made_examples.values():
-        receipt = features(payload, SPEC).receipt
+        receipt = extract_features(payload, SPEC).receipt
         assert receipt.ignored == ()
         assert receipt.warnings == ()
 
 
 def test_examples_have_one_three_and_four_modalities(made_examples):
-    used = {name: set(features(p, SPEC).arrays) for name, p in made_examples.items()}
+    used = {name: set(extract_features(p, SPEC).arrays) for name, p in made_examples.items()}
     assert used == {
         "septic_shock": {"tabular", "series", "notes", "image"},
         "heart_failure": {"tabular", "series", "notes"},
@@ -244,7 +244,9 @@ def test_examples_have_one_three_and_four_modalities(made_examples):
 
 def test_the_septic_shock_example_mixes_units_and_names(made_examples):
     payload = made_examples["septic_shock"]
-    converted = {conversion.from_unit for conversion in features(payload, SPEC).receipt.converted}
+    converted = {
+        conversion.from_unit for conversion in extract_features(payload, SPEC).receipt.converted
+    }
     assert {"kPa", "[degF]", "umol/L", "mg/dL", "ug/min"} <= converted
     assert any(series.variable.startswith("loinc:") for series in payload.series)
     assert any("loinc" not in series.variable for series in payload.series)

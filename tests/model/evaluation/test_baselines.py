@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model.evaluation.baselines import InputColumns, gradient_boosting, logistic_regression
+from model.training.data import SampleTensors
 from schemas.response import MODALITIES
 from tests.support.cohorts import NAMES, TASKS, make_cohort
 

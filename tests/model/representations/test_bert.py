@@ -12,7 +12,7 @@ from transformers import BertModel
 from model.representations.bert import read_bert
 from model.representations.bert_tokenizer import read_tokenizer
 from model.representations.weight_files import EncoderError
-from schemas.features import features
+from schemas.features import extract_features
 from schemas.payload import as_payload
 from tests.support.pretrained_files import LONGEST, WORDS, old_bert_folder, spec_of
 
@@ -122,25 +122,25 @@ def test_a_frozen_encoder_never_trains(folder):
 # Its tokenizer
 
 
-def note_tokens(texts, spec):
+def encode_note(texts, spec):
     notes = [
         {"kind": "nursing", "time": f"2031-05-04T0{i}:00:00Z", "text": t}
         for i, t in enumerate(texts)
     ]
     payload = as_payload({"as_of": "2031-05-04T12:00:00Z", "notes": notes})
-    return features(payload, spec).arrays["notes"]["tokens"]
+    return extract_features(payload, spec).arrays["notes"]["tokens"]
 
 
 def test_notes_become_the_berts_tokens_with_one_separator_each(folder):
     spec = spec_of(folder)
     text = "Fever and the fever. " * 50
-    found = [WORDS[i] for i in note_tokens([text, "the"], spec)]
+    found = [WORDS[i] for i in encode_note([text, "the"], spec)]
     assert found == ["Fever", "and", "the", "fever", "."] * 50 + ["[SEP]", "the", "[SEP]"]
     assert spec.vocabulary == len(WORDS)
 
 
 def test_the_text_of_a_special_token_does_not_become_one(folder):
-    found = note_tokens(["the [PAD] the [SEP] the [CLS]"], spec_of(folder)).tolist()
+    found = encode_note(["the [PAD] the [SEP] the [CLS]"], spec_of(folder)).tolist()
     assert not {0, CLS} & set(found)
     assert found.count(SEP) == 1
     assert found[-1] == SEP

@@ -1,17 +1,21 @@
-"""A value that was probably measured in another unit is used as it was sent, with a warning."""
+"""Warnings about suspect values, which are used unchanged, and bounds on many series."""
 
 import time
 
 import numpy as np
 import pytest
 
-from schemas.features import FeatureSpec, features
+from schemas.features import FeatureSpec, extract_features
 from schemas.payload import as_payload
 from schemas.variables import load_variables
-from tests.schemas.features.test_features import AS_OF, SPEC, series, statistic
-from tests.schemas.test_codes import last, read
+from tests.support.feature_requests import AS_OF, SPEC, extract, series, statistic
 
-SUSPECT = [
+
+def extract_series(*given):
+    return extract(series=given)
+
+
+SUSPECT_VALUES = [
     ("carbon_dioxide_partial_pressure", "mm[Hg]", 5.3, "kPa"),
     ("oxygen_partial_pressure", "mmHg", 11.0, "kPa"),
     ("glucose", "mg/dL", 5.5, "mmol/L"),
@@ -52,10 +56,10 @@ SUSPECT = [
 ]
 
 
-@pytest.mark.parametrize(("variable", "unit", "value", "looks_like"), SUSPECT)
-def test_a_unit_that_looks_wrong_gets_a_warning(variable, unit, value, looks_like):
-    found = read(SPEC, series(variable, unit, (2, value), (1, value)))
-    (warning,) = found.receipt.warnings
+@pytest.mark.parametrize(("variable", "unit", "value", "looks_like"), SUSPECT_VALUES)
+def test_a_value_that_is_typical_in_another_unit_gives_a_warning(variable, unit, value, looks_like):
+    features = extract_series(series(variable, unit, (2, value), (1, value)))
+    (warning,) = features.receipt.warnings
     assert warning.startswith(f"{variable} (/series/0) is unusual in ")
     assert f"typical in {looks_like};" in warning
     assert f"{value:g} " not in warning
@@ -64,9 +68,9 @@ def test_a_unit_that_looks_wrong_gets_a_warning(variable, unit, value, looks_lik
 @pytest.mark.parametrize(
     ("variable", "value"), [("glucose", 5.5), ("lactate", 18), ("bilirubin_total", 34)]
 )
-def test_a_suspect_value_is_used_as_it_was_sent(variable, value):
+def test_a_suspect_value_is_used_unchanged(variable, value):
     unit = next(v.unit for v in load_variables() if v.name == variable)
-    assert last(read(SPEC, series(variable, unit, (1, value))), variable) == value
+    assert statistic(extract_series(series(variable, unit, (1, value))), variable, "last") == value
 
 
 @pytest.mark.parametrize(
@@ -80,36 +84,38 @@ def test_a_suspect_value_is_used_as_it_was_sent(variable, value):
         ("calcium", "meq/L", (4.6,)),
         ("hemoglobin", "mmol/L", (7.5,)),
         ("carbon_dioxide_partial_pressure", "mmHg", (110,)),
-        ("temperature", "Cel", (98.6, 37.0, 37.1)),  # one value in three is no unit
+        ("temperature", "Cel", (98.6, 37.0, 37.1)),  # a single value does not suggest a unit
         ("lymphocytes", "%", (1.0,)),
         ("eosinophils", "%", (0.1,)),
         ("positive_end_expiratory_pressure", "mbar", (30.5,)),
         ("c_reactive_protein", "mg/L", (0.5,)),
     ],
 )
-def test_an_ill_patient_gets_no_warning(variable, unit, values):
+def test_values_of_ill_patients_give_no_warning(variable, unit, values):
     pairs = [(1 + i, value) for i, value in enumerate(values)]
-    assert read(SPEC, series(variable, unit, *pairs)).receipt.warnings == ()
+    assert extract_series(series(variable, unit, *pairs)).receipt.warnings == ()
 
 
-def test_one_warning_speaks_for_all_series_of_a_variable_and_a_unit():
+def test_one_warning_covers_all_series_of_a_variable_and_unit():
     many = [series("glucose", "mg/dL", (1 + i / 60, 5.5)) for i in range(30)]
-    found = read(SPEC, *many, series("calcium", "mg/dL", (1, 2.3)))
-    assert [w.split(" is ")[0] for w in found.receipt.warnings] == [
+    features = extract_series(*many, series("calcium", "mg/dL", (1, 2.3)))
+    assert [w.split(" is ")[0] for w in features.receipt.warnings] == [
         "glucose (/series/0 and 29 more)",
         "calcium (/series/30)",
     ]
 
 
 @pytest.mark.parametrize("variable", ["heart_rate", "respiratory_rate"])
-def test_a_sensor_that_is_not_attached_gets_a_warning(variable):
-    found = read(SPEC, series(variable, "/min", (3, 0.0), (2, 80.0), (1, 0.0)))
-    (warning,) = found.receipt.warnings
-    assert warning.startswith(f"{variable} is 0 in 2 of its observations, as from a sensor")
-    assert statistic(found, variable, "minimum") == 0
+def test_values_of_a_detached_sensor_give_a_warning(variable):
+    features = extract_series(series(variable, "/min", (3, 0.0), (2, 80.0), (1, 0.0)))
+    (warning,) = features.receipt.warnings
+    assert warning.startswith(
+        f"{variable} is 0 in 2 of its observations, as from a detached sensor"
+    )
+    assert statistic(features, variable, "minimum") == 0
 
 
-def test_what_is_typical_is_plausible():
+def test_typical_ranges_lie_within_plausible_ranges():
     for variable in load_variables():
         if variable.typical is not None:
             low, high = variable.typical
@@ -120,38 +126,38 @@ def test_what_is_typical_is_plausible():
 # --- amounts ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_two_drains_of_one_time_and_amount_add_up(together):
+@pytest.mark.parametrize("in_one_series", [True, False])
+def test_equal_amounts_at_one_time_are_added(in_one_series):
     pairs = [(1, 100.0), (1, 100.0)]
     given = (
         [series("urine_output", "mL", *pairs)]
-        if together
+        if in_one_series
         else [series("urine_output", "mL", pair) for pair in pairs]
     )
-    found = read(SPEC, *given)
-    assert statistic(found, "urine_output", "last") == 200
-    assert "duplicate_times" in {entry.reason for entry in found.receipt.merged}
-    assert found.receipt.warnings == ()
+    features = extract_series(*given)
+    assert statistic(features, "urine_output", "last") == 200
+    assert "duplicate_times" in {entry.reason for entry in features.receipt.merged}
+    assert features.receipt.warnings == ()
 
 
-def test_an_amount_in_two_units_adds_up():
-    found = read(
-        SPEC, series("urine_output", "mL", (1, 100.0)), series("loinc:9187-6", "L", (1, 0.1))
+def test_amounts_in_different_units_are_added():
+    features = extract_series(
+        series("urine_output", "mL", (1, 100.0)), series("loinc:9187-6", "L", (1, 0.1))
     )
-    assert statistic(found, "urine_output", "last") == pytest.approx(200)
+    assert statistic(features, "urine_output", "last") == pytest.approx(200)
 
 
-def test_a_series_of_amounts_that_comes_twice_adds_up_with_a_warning():
-    once = series("urine_output", "mL", (3, 100.0), (2, 50.0), (1, 70.0))
-    found = read(SPEC, once, series("heart_rate", "/min", (1, 80.0)), once)
-    assert statistic(found, "urine_output", "last") == 140
-    (warning,) = found.receipt.warnings
-    assert warning.startswith("urine_output (/series/2) came before")
+def test_identical_series_of_amounts_are_added_with_a_warning():
+    urine = series("urine_output", "mL", (3, 100.0), (2, 50.0), (1, 70.0))
+    features = extract_series(urine, series("heart_rate", "/min", (1, 80.0)), urine)
+    assert statistic(features, "urine_output", "last") == 140
+    (warning,) = features.receipt.warnings
+    assert warning.startswith("urine_output (/series/2) repeats the times and values")
 
 
-def test_a_level_that_is_repeated_counts_once():
+def test_a_repeated_level_counts_once():
     twice = series("heart_rate", "/min", (1, 80.0), (1, 80.0), (1, 90.0))
-    assert statistic(read(SPEC, twice, twice), "heart_rate", "last") == 85
+    assert statistic(extract_series(twice, twice), "heart_rate", "last") == 85
 
 
 # --- many series ------------------------------------------------------------------------------
@@ -167,31 +173,31 @@ def payload_of(count):
     return as_payload({"as_of": AS_OF, "series": many})
 
 
-def test_reading_takes_time_in_proportion_to_the_number_of_series():
+def test_the_time_is_linear_in_the_number_of_series():
     spec = FeatureSpec.default()
     seconds = {}
     for count in (2_000, 20_000):
         payload = payload_of(count)
-        features(payload, spec)
+        extract_features(payload, spec)
         taken = []
         for _ in range(3):
             started = time.process_time()
-            features(payload, spec)
+            extract_features(payload, spec)
             taken.append(time.process_time() - started)
         seconds[count] = min(taken)
     assert seconds[20_000] < 30 * seconds[2_000]
 
 
-def test_entries_of_the_receipt_hold_a_bounded_number_of_pointers():
-    found = features(payload_of(2_000), SPEC)
-    assert max(len(entry.pointers) for entry in found.receipt.merged) == 100
-    (urine,) = (e for e in found.receipt.used if e.variable == "glucose")
-    assert urine.observations == len(np.unique([i % 3000 for i in range(2, 2_000, 4)]))
+def test_an_entry_has_a_bounded_number_of_pointers():
+    features = extract_features(payload_of(2_000), SPEC)
+    assert max(len(entry.pointers) for entry in features.receipt.merged) == 100
+    (glucose,) = (e for e in features.receipt.used if e.variable == "glucose")
+    assert glucose.observations == len(np.unique([i % 3000 for i in range(2, 2_000, 4)]))
 
 
-def test_a_request_with_thousands_of_spellings_is_read_in_bounded_time():
+def test_thousands_of_unit_spellings_take_bounded_time():
     many = [series("creatinine", f"nmol/{'m' * (i % 40)}L{i}", (1, 2.0)) for i in range(3_000)]
     started = time.process_time()
-    found = read(SPEC, *many, series("creatinine", "mg/dL", (1, 2.0)))
+    features = extract_series(*many, series("creatinine", "mg/dL", (1, 2.0)))
     assert time.process_time() - started < 2
-    assert last(found, "creatinine") == 2.0
+    assert statistic(features, "creatinine", "last") == 2.0

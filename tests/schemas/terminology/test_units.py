@@ -1,4 +1,4 @@
-"""How a unit is spelled does not matter; what it means does. Nothing is guessed."""
+"""Spellings of units are converted correctly or refused. Nothing is guessed."""
 
 import csv
 import subprocess
@@ -14,7 +14,7 @@ from ucumvert import PintUcumRegistry
 
 from schemas.features import FeatureSpec
 from schemas.manifest import read_manifest
-from schemas.terminology.units import conversion, readings
+from schemas.terminology.units import candidate_codes, find_conversion
 from schemas.variables import load_treatments, load_variables
 from tests.schemas.test_variables import in_canonical
 
@@ -22,14 +22,14 @@ VARIABLES = {variable.name: variable for variable in load_variables()}
 
 
 def spellings():
-    """By variable: spelling, and factor and offset to the canonical unit, or None."""
-    found = defaultdict(list)
+    """Returns by variable: spelling and its factor and offset, or None if it is unknown."""
+    by_variable = defaultdict(list)
     with Path(__file__).with_name("units.tsv").open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
             known = row["factor"] != "-"
             expected = (float(row["factor"]), float(row["offset"])) if known else None
-            found[row["variable"]].append((row["unit"], expected))
-    return found
+            by_variable[row["variable"]].append((row["unit"], expected))
+    return by_variable
 
 
 SPELLINGS = spellings()
@@ -37,12 +37,12 @@ SPELLINGS = spellings()
 
 @pytest.fixture(scope="module")
 def specs(bundle_dir):
-    """The software's own dictionary, and that of a bundle from before it."""
+    """The spec of this release and the spec of an older bundle."""
     return [FeatureSpec.default(), read_manifest(bundle_dir)[0].spec]
 
 
 @pytest.mark.parametrize("variable", SPELLINGS)
-def test_a_unit_is_read_however_it_is_spelled(specs, variable):
+def test_every_spelling_of_a_unit_converts_as_listed(specs, variable):
     for spec in specs:
         wrong = []
         for unit, expected in SPELLINGS[variable]:
@@ -88,9 +88,9 @@ _PARTS = [
     top=st.lists(st.sampled_from(_PARTS), max_size=2),
     bottom=st.lists(st.sampled_from(_PARTS), max_size=2),
 )
-def test_a_unit_that_is_accepted_means_what_ucum_says(ucum, variable, top, bottom):
+def test_conversions_agree_with_ucum(ucum, variable, top, bottom):
     unit = ".".join(top) + "".join(f"/{part}" for part in bottom)
-    read = conversion(variable, unit) if unit else None
+    read = find_conversion(variable, unit) if unit else None
     if read is not None:
         assert read.offset == 0
         assert read.factor == pytest.approx(in_canonical(ucum, variable, unit, 1.0), rel=2e-4)
@@ -104,10 +104,10 @@ _NOISE = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(_NOISE, st.text(max_size=70)), st.sampled_from(list(VARIABLES.values())))
-def test_no_text_fails_or_takes_long(unit, variable):
-    readings("umol/L.s")  # whatever is loaded once is loaded
+def test_any_text_is_handled_quickly(unit, variable):
+    candidate_codes("umol/L.s")  # load the tables first
     started = time.process_time()
-    conversion(variable, unit)
+    find_conversion(variable, unit)
     assert time.process_time() - started < 0.2
 
 
@@ -129,18 +129,20 @@ def test_no_text_fails_or_takes_long(unit, variable):
         "m" * 64,
     ],
 )
-def test_a_hostile_unit_is_unknown_at_once(unit):
-    conversion(VARIABLES["creatinine"], "nmol/mL")  # loads the library
+def test_hostile_units_are_refused_quickly(unit):
+    find_conversion(VARIABLES["creatinine"], "nmol/mL")  # load the library first
     started = time.process_time()
-    assert conversion(VARIABLES["white_blood_cells"], unit) is None
+    assert find_conversion(VARIABLES["white_blood_cells"], unit) is None
     assert time.process_time() - started < 0.1
 
 
-def test_mega_is_not_guessed():
-    """UCUM tells m from M; feeds in capital letters do not, and mean milli."""
-    assert conversion(VARIABLES["sodium"], "MMOL/L").factor == 1
-    assert conversion(VARIABLES["creatinine"], "Mg/dL").factor == 1
-    assert conversion(VARIABLES["alanine_aminotransferase"], "MU/L").factor == pytest.approx(1e-3)
+def test_mega_is_read_as_milli():
+    """UCUM distinguishes m from M. Feeds in capital letters do not, and mean milli."""
+    assert find_conversion(VARIABLES["sodium"], "MMOL/L").factor == 1
+    assert find_conversion(VARIABLES["creatinine"], "Mg/dL").factor == 1
+    assert find_conversion(VARIABLES["alanine_aminotransferase"], "MU/L").factor == pytest.approx(
+        1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,14 +159,14 @@ def test_mega_is_not_guessed():
         ("mL/hr", "mL/hr"),
     ],
 )
-def test_the_unit_of_a_rate_is_read_however_it_is_spelled(spelled, code):
+def test_every_spelling_of_a_rate_unit_is_recognized(spelled, code):
     spec = FeatureSpec.default()
-    assert spec.ucum(spelled) == code
-    accepted = {unit for treatment in load_treatments() for unit in treatment.accepted}
-    assert (code in accepted) == (code != "mL/hr")
+    assert spec.rate_unit(spelled) == code
+    accepted_units = {unit for treatment in load_treatments() for unit in treatment.accepted_units}
+    assert (code in accepted_units) == (code != "mL/hr")
 
 
-def test_the_library_is_not_loaded_for_what_the_tables_know():
+def test_units_in_the_tables_do_not_load_the_library():
     code = (
         "import sys; from schemas.features import FeatureSpec; s = FeatureSpec.default();"
         "read = [s.look_up(n, u)[1].factor for n, u in"

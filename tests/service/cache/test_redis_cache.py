@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from schemas.features import unlimited
 from schemas.payload import as_payload
 from service.cache.embedding_cache import CacheKeys, EmbeddingCache
 from service.cache.redis_cache import RedisCache, pack_entry, unpack_entry
@@ -56,7 +55,7 @@ def test_a_trace_has_the_origin_of_each_embedding(engine, server, payload):
     def prepared(by: Predictor) -> Span:
         request = Span("HTTP")
         parsed = by.parse(Job.queued(json.dumps(payload).encode(), Options(), request))
-        by.run([by.prepare(parsed, unlimited)])
+        by.run([by.prepare(parsed, no_time_limit)])
         return next(part for part in request.children if part.name == "prepare")
 
     def origins(prepare: Span) -> set[Any]:

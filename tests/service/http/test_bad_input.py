@@ -303,7 +303,7 @@ def test_an_internal_error_is_500_and_repeats_no_input(serve, engine, payload, m
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(f"cannot digest {CANARY}")
 
-    monkeypatch.setattr("service.prediction.predictor.features", fail)
+    monkeypatch.setattr("service.prediction.predictor.extract_features", fail)
     answer = post(service, payload | {"patient_id": CANARY})
     assert_refused(service, answer, 500)
     assert '"RuntimeError"' in service.written()
@@ -337,7 +337,7 @@ def test_strict_refuses_input_that_would_be_ignored(service, payload, change, po
 
 
 def test_strict_refuses_a_modality_that_is_hidden_from_tasks(service, bundle, payload):
-    blind = [f for f in bundle.manifest.tasks if "image" not in f.seen]
+    blind = [f for f in bundle.manifest.tasks if "image" not in f.visible_modalities]
     if not blind:
         pytest.skip("this bundle hides no image")
     assert_refused(

@@ -14,7 +14,7 @@ MODELS = {
     answer_fields.AbstainedFields: response.Abstained,
     answer_fields.ExplanationFields: response.Explanation,
     answer_fields.TaskAttentionFields: response.TaskAttention,
-    answer_fields.DrawnFields: response.Drawn,
+    answer_fields.DrawnFields: response.TaskWeight,
     answer_fields.AttentionMatrixFields: response.AttentionMatrix,
     answer_fields.ContributionsFields: response.Contributions,
     answer_fields.TaskVariablesFields: response.TaskVariables,
@@ -29,7 +29,7 @@ def test_a_type_has_the_fields_of_its_model(fields, model):
 
 
 def test_evidence_has_the_fields_of_all_kinds_of_parts():
-    kinds = get_args(get_args(response.Part)[0])
+    kinds = get_args(get_args(response.Evidence)[0])
     fields = answer_fields.PartFields
     expected = {name for kind in kinds for name in kind.model_fields}
     assert fields.__required_keys__ | fields.__optional_keys__ == expected

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.features import FeatureSpec, NoteTokens, features, note_tokens
+from schemas.features import EncodedNote, FeatureSpec, encode_note, extract_features
 from schemas.payload import as_payload
 from schemas.response import MODALITIES, Answer
 from service.prediction import attribution, occlusion
@@ -48,7 +48,7 @@ def test_contributions_add_up_to_the_number_and_absent_or_hidden_modalities_add_
 ):
     answer = service.predict(without(payload, absent))
     told = answer["explanation"]["modalities"]
-    seen = {facts.task.name: facts.seen for facts in bundle.manifest.tasks}
+    seen = {facts.task.name: facts.visible_modalities for facts in bundle.manifest.tasks}
     assert told.keys() == seen.keys()
     for prediction in answer["predictions"]:
         name = prediction["task"]
@@ -78,7 +78,7 @@ def test_the_baseline_is_the_number_without_any_modality(service, engine, payloa
 def test_contributions_are_shapley_values_over_all_orders(service, engine, payload, absent):
     """Compares with runs of the engine for each order in which modalities can be added."""
     payload = without(payload, absent)
-    arrays = features(as_payload(payload), engine.bundle.manifest.spec).arrays
+    arrays = extract_features(as_payload(payload), engine.bundle.manifest.spec).arrays
     worth = {
         frozenset(some): engine.run([{m: arrays[m] for m in some}])[0].fusion
         for some in chain.from_iterable(combinations(arrays, k) for k in range(len(arrays) + 1))
@@ -102,7 +102,7 @@ def test_a_modality_can_influence_a_task_through_one_it_must_agree_with(bundle):
     manifest = bundle.manifest
     tasks = {facts.task.name: facts for facts in manifest.tasks}
     for name in ("sepsis", "in_hospital_mortality"):
-        tasks[name] = tasks[name].model_copy(update={"seen": MODALITIES})
+        tasks[name] = tasks[name].model_copy(update={"visible_modalities": MODALITIES})
     manifest = manifest.model_copy(update={"tasks": tuple(tasks.values())})
     for name in ("sepsis", "septic_shock", "in_hospital_mortality", "discharge_disposition"):
         assert "image" in attribution.influencing_modalities(tasks[name], manifest)
@@ -126,7 +126,7 @@ def test_coalitions_are_computed_only_if_requested(bundle, payload):
             return bundle.fusion.run(inputs)
 
     engine = Engine(replace(bundle, fusion=Counting()))
-    arrays = features(as_payload(payload), bundle.manifest.spec).arrays
+    arrays = extract_features(as_payload(payload), bundle.manifest.spec).arrays
     engine.run([arrays])
     engine.run([arrays, arrays, {}], {1})
     engine.run([arrays], {0})
@@ -134,7 +134,7 @@ def test_coalitions_are_computed_only_if_requested(bundle, payload):
 
 
 def test_an_explanation_does_not_depend_on_the_batch(engine, payload):
-    whole = features(as_payload(payload), engine.bundle.manifest.spec).arrays
+    whole = extract_features(as_payload(payload), engine.bundle.manifest.spec).arrays
     part = {"series": whole["series"]}
     alone = engine.run([part], {0})[0]
     beside = engine.run([whole, part, {}], {0, 1, 2})[1]
@@ -203,9 +203,9 @@ def test_a_task_that_abstains_is_not_explained(serve, changed_bundle, payload):
 
 def found_parts(payload: dict[str, Any], bundle: Bundle) -> tuple[list[Ablation], Any]:
     read = as_payload(payload)
-    arrays = features(read, bundle.manifest.spec).arrays
+    arrays = extract_features(read, bundle.manifest.spec).arrays
     spec = bundle.manifest.spec
-    return ablations(read, arrays, spec, partial(note_tokens, spec=spec)), arrays
+    return ablations(read, arrays, spec, partial(encode_note, spec=spec)), arrays
 
 
 def cut(payload: dict[str, Any], part: Ablation) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def test_an_ablation_has_the_features_of_a_request_without_the_part(bundle, payl
         "tabular", "series", "treatment", "note", "image",
     }  # fmt: skip
     for part in found:
-        expected = features(as_payload(cut(payload, part)), bundle.manifest.spec).arrays
+        expected = extract_features(as_payload(cut(payload, part)), bundle.manifest.spec).arrays
         assert (part.remaining is None) == (part.modality not in expected)
         if part.remaining is not None:
             for name, array in part.remaining.items():
@@ -311,12 +311,12 @@ def test_each_note_is_encoded_once(bundle, payload):
     spec = bundle.manifest.spec
     texts: list[str] = []
 
-    def encode(text: str) -> NoteTokens:
+    def encode(text: str) -> EncodedNote:
         texts.append(text)
-        return note_tokens(text, spec)
+        return encode_note(text, spec)
 
     encode = cache(encode)
-    arrays = features(read, spec, encode=encode).arrays
+    arrays = extract_features(read, spec, encode=encode).arrays
     assert ablations(read, arrays, spec, encode)
     assert sorted(texts) == sorted(note.text for note in read.notes)
 
@@ -331,16 +331,16 @@ def test_removing_a_passage_equals_encoding_the_note_without_it(said, data):
     stop = data.draw(st.integers(start + 1, len(said)))
     text, rest = "".join(said), "".join(said[:start] + said[stop:])
     at = len("".join(said[:start]))
-    left = note_tokens(text, spec).without(at, at + len("".join(said[start:stop])))
-    np.testing.assert_array_equal(np.sort(left), np.sort(note_tokens(rest, spec).ids))
+    left = encode_note(text, spec).without(at, at + len("".join(said[start:stop])))
+    np.testing.assert_array_equal(np.sort(left), np.sort(encode_note(rest, spec).ids))
 
 
 def test_negated_terms_stay_negated_when_the_negation_is_removed(bundle):
     spec = FeatureSpec.default()
     text = "The following were not found: gout\nand asthma."
-    read = note_tokens(text, spec)
+    read = encode_note(text, spec)
     assert set(read.without(0, 35)) < set(read.ids)
-    assert not set(read.without(0, 35)) & set(note_tokens("and asthma.", spec).ids[:1])
+    assert not set(read.without(0, 35)) & set(encode_note("and asthma.", spec).ids[:1])
 
 
 def test_passages_of_a_note_with_markup_point_into_the_sent_text(bundle, payload):

@@ -66,7 +66,7 @@ def test_an_absolute_count_of_lymphocytes_is_ignored_with_a_reason(service):
         ("magnesium", "mg/dL", 0.8, "typical in mmol/L"),
         ("bilirubin_total", "mg/dL", 34, "typical in umol/L"),
         ("lactate", "mmol/L", 18, "typical in mg/dL"),
-        ("heart_rate", "/min", 0, "not attached"),
+        ("heart_rate", "/min", 0, "detached sensor"),
         ("loinc:9269-2", "{score}", 8, "gcs_motor"),
     ],
 )

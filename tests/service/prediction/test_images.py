@@ -66,7 +66,7 @@ def test_lateral_films_alone_are_not_read(service):
 
 
 def test_a_strict_request_may_have_a_lateral_film_but_no_unknown_view(serve, engine):
-    blind = [f for f in engine.bundle.manifest.tasks if "image" not in f.seen]
+    blind = [f for f in engine.bundle.manifest.tasks if "image" not in f.visible_modalities]
     service = serve(engine)
     body = request(image(film(), view="sunrise"))
     answer = service.client.post("/predict?strict=true", json=body)

@@ -60,7 +60,7 @@ def test_requests_with_hundreds_of_notes_are_explained(large, payload, count, ch
 def pieces(monkeypatch) -> list[int]:
     """The lengths of the pieces of notes that have been tokenized."""
     found: list[int] = []
-    read = encoding._pieces
+    read = encoding._split_chunks
 
     def counted(text: str) -> Any:
         for start, piece in read(text):
@@ -68,7 +68,7 @@ def pieces(monkeypatch) -> list[int]:
             time.sleep(0.005)
             yield start, piece
 
-    monkeypatch.setattr(encoding, "_pieces", counted)
+    monkeypatch.setattr(encoding, "_split_chunks", counted)
     return found
 
 
@@ -139,14 +139,14 @@ def test_a_failed_item_of_a_batch_is_counted(large, payload, monkeypatch):
         text = large.client.get("/metrics").text
         return scraped(text, name) if name in text else 0.0
 
-    features = predictor.features
+    features = predictor.extract_features
 
     def fail(read: Any, *args: Any, **named: Any) -> Any:
         if read.patient_id == "fails":
             raise RuntimeError
         return features(read, *args, **named)
 
-    monkeypatch.setattr(predictor, "features", fail)
+    monkeypatch.setattr(predictor, "extract_features", fail)
     before = failures(500), failures(422)
     items = [payload, payload | {"patient_id": "fails"}, {"as_of": 1}, payload]
     answers = large.client.post("/predict/batch", json={"items": items}).json()["items"]

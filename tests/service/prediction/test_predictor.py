@@ -13,8 +13,8 @@ import numpy as np
 import orjson
 import pytest
 
-from schemas.features import Features, features
-from schemas.manifest import Manifest, Phenotype, Sets, Steps
+from schemas.features import Features, extract_features
+from schemas.manifest import ConformalSets, Manifest, Phenotype, VennAbersCurve
 from schemas.payload import as_payload
 from schemas.response import MODALITIES, Answer, ModalityUse, Prediction, Receipt
 from service.prediction.phenotypes import describe_phenotypes
@@ -64,7 +64,7 @@ def test_each_prediction_has_one_value_of_its_kind_or_abstains(service, bundle, 
 
 
 def test_a_number_is_the_output_of_the_graph_unrounded(service, engine, payload):
-    arrays = features(as_payload(payload), engine.bundle.manifest.spec).arrays
+    arrays = extract_features(as_payload(payload), engine.bundle.manifest.spec).arrays
     outputs = engine.run([arrays])[0].fusion
     predictions = {p["task"]: p for p in service.predict(payload)["predictions"]}
     for facts in engine.bundle.manifest.tasks:
@@ -97,7 +97,7 @@ def test_any_modality_may_be_absent(service, bundle, payload, absent):
     answer = service.predict(without(payload, absent))
     use = answer["receipt"]["modalities"]
     assert {m for m in use if use[m]["status"] == "absent"} == absent
-    seen = {f.task.name: set(f.seen) for f in bundle.manifest.tasks}
+    seen = {f.task.name: set(f.visible_modalities) for f in bundle.manifest.tasks}
     for found in answer["predictions"]:
         assert set(found["based_on"]) == (set(MODALITIES) - absent) & seen[found["task"]]
 
@@ -105,8 +105,8 @@ def test_any_modality_may_be_absent(service, bundle, payload, absent):
 def test_an_absent_modality_does_not_change_a_prediction(engine, payload):
     """Also if other patients of the batch have the modality."""
     spec = engine.bundle.manifest.spec
-    whole = features(as_payload(payload), spec).arrays
-    part = features(as_payload(without(payload, {"notes", "image"})), spec).arrays
+    whole = extract_features(as_payload(payload), spec).arrays
+    part = extract_features(as_payload(without(payload, {"notes", "image"})), spec).arrays
     alone = engine.run([part])[0]
     beside = engine.run([whole, part])[1]
     for name, values in alone.fusion.items():
@@ -168,7 +168,7 @@ class Computed:
 
 @pytest.fixture
 def computed(engine, payload) -> Computed:
-    extracted = features(as_payload(payload), engine.bundle.manifest.spec)
+    extracted = extract_features(as_payload(payload), engine.bundle.manifest.spec)
     outputs = engine.run([extracted.arrays])[0]
     return Computed(extracted, outputs, engine.bundle.manifest)
 
@@ -183,7 +183,7 @@ def test_each_probability_and_value_lies_inside_its_interval(service, payload, a
 
 
 def test_a_probability_has_the_interval_of_the_scores_around_it(computed):
-    steps = Steps(scores=(0.0, 1.0), low=(0.0, 0.7), high=(0.1, 1.0))
+    steps = VennAbersCurve(scores=(0.0, 1.0), low=(0.0, 0.7), high=(0.1, 1.0))
     for found in computed.answer(interval=steps).values():
         if found.kind == "binary" and not found.abstained:
             assert found.interval.low == 0.0
@@ -212,7 +212,7 @@ def test_each_classification_has_a_conformal_set_or_a_reason_for_none(service, b
 )
 def test_a_set_contains_the_classes_that_reach_their_threshold(computed, no, yes, expected):
     classes = (name for facts in computed.manifest.tasks for name in facts.task.classes)
-    sets = Sets(thresholds=dict.fromkeys(classes, 0.0) | {"no": no, "yes": yes})
+    sets = ConformalSets(thresholds=dict.fromkeys(classes, 0.0) | {"no": no, "yes": yes})
     for found in computed.answer(sets=sets).values():
         if found.kind == "binary" and not found.abstained:
             assert found.set == expected
@@ -220,12 +220,12 @@ def test_a_set_contains_the_classes_that_reach_their_threshold(computed, no, yes
 
 def test_a_probability_equal_to_the_threshold_reaches_it(computed):
     before = computed.answer()["discharge_disposition"].probabilities
-    sets = Sets(thresholds=before | {"no": 0.0, "yes": 0.0})
+    sets = ConformalSets(thresholds=before | {"no": 0.0, "yes": 0.0})
     assert computed.answer(sets=sets)["discharge_disposition"].set == tuple(before)
 
 
 def test_the_reason_of_a_missing_set_is_in_the_answer(computed):
-    for found in computed.answer(sets=Sets(reason="only 3 patients")).values():
+    for found in computed.answer(sets=ConformalSets(reason="only 3 patients")).values():
         choice = found.kind in ("binary", "multiclass") and not found.abstained
         assert found.no_set == ("only 3 patients" if choice else None)
         assert found.set is None
@@ -268,7 +268,7 @@ def test_the_receipt_lists_the_tasks_that_a_modality_is_hidden_from(service, bun
     receipt = service.predict(payload)["receipt"]
     pointers = {"tabular": "/tabular", "series": "/series", "notes": "/notes", "image": "/images"}
     for modality in MODALITIES:
-        blind = [f.task.name for f in bundle.manifest.tasks if modality not in f.seen]
+        blind = [f.task.name for f in bundle.manifest.tasks if modality not in f.visible_modalities]
         assert receipt["modalities"][modality]["hidden_from"] == blind
         hidden = [i["pointer"] for i in receipt["ignored"] if i["reason"] == "hidden_modality"]
         assert (pointers[modality] in hidden) == bool(blind)

@@ -87,7 +87,7 @@ def test_a_graph_server_whose_bundle_is_gone_is_a_503_for_each_request(
     def refused() -> bool:
         answer = httpx.post(f"{url}/predict", json=payload)
         assert answer.status_code == 503
-        return "is no bundle" in answer.json()["detail"]
+        return "is not a bundle" in answer.json()["detail"]
 
     until(refused)  # refused by the restarted server, not because it restarts
     assert httpx.get(f"{url}/health/ready").status_code == 503

@@ -33,7 +33,7 @@ def test_the_shipped_bundle_loads_and_is_verified(bundle_dir):
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path):
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         load(tmp_path)
 
 

@@ -134,7 +134,7 @@ def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
         (_folder, "tokenizer.json is not a file"),
         (_device, "golden.jsonl"),
         (_sparse, "golden.jsonl is larger than"),
-        (_output_twice, "fusion.outputs: .*two have one name"),
+        (_output_twice, "fusion.outputs: .*tensor names must be unique"),
         (_deep, "not a request with its outputs"),
         (_huge_number, "not a request with its outputs"),
         (_other_weights, "fusion.onnx does not load"),
@@ -142,7 +142,7 @@ def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
         (_other_opset, "fusion.onnx does not load"),
         (_tim_without_a_row, "tim.json is no TIM: .*matrix must be 44 rows of 44 cells"),
         (_smaller_image, r"pixels must be uint8 \[batch, 1, 64, 64\]"),
-        (_two_variables_of_one_name, "two variables have one name"),
+        (_two_variables_of_one_name, "names of variables must be unique"),
     ],
 )
 def test_a_bundle_with_invalid_files_is_refused(changed_bundle, edit, said):

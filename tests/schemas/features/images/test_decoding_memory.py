@@ -1,4 +1,4 @@
-"""The memory that an image takes, measured in a process of its own."""
+"""Peak memory of image decoding, measured in a separate process."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.chest_films import black_png, encoded
 
-# Prints by how many megabytes the peak of the process exceeds what it had before.
+# Prints the outcome and the growth of the peak memory in megabytes.
 READ = """
 import sys
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ except InvalidPayload as error:
     rule = error.errors[0].rule
 print(rule, (kilobytes("VmHWM") - before) // 1024)
 """
-MOST = 260  # megabytes
+LIMIT = 260  # megabytes
 
 
 def jpeg(mode):
@@ -54,7 +54,7 @@ CASES = {
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("name", CASES)
-def test_no_image_takes_more_than_its_pixels_need(name):
+def test_decoding_takes_bounded_memory(name):
     make, rule = CASES[name]
     data = make()
     media_type = "image/png" if data[1:4] == b"PNG" else "image/jpeg"
@@ -63,4 +63,4 @@ def test_no_image_takes_more_than_its_pixels_need(name):
     )
     outcome, megabytes = done.stdout.split()
     assert outcome.decode() == rule
-    assert int(megabytes) < MOST
+    assert int(megabytes) < LIMIT

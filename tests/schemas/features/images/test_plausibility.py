@@ -1,4 +1,4 @@
-"""Pictures that are no frontal chest X-ray are found, and films are not."""
+"""Plausibility checks reject other pictures and accept frontal chest X-rays."""
 
 import functools
 import io
@@ -13,15 +13,15 @@ import pytest
 
 from model.cohorts.synthetic import chest_xray
 from schemas.features.images.decoding import decode
-from schemas.features.images.plausibility import unlike_chest_film
+from schemas.features.images.plausibility import check_chest_film
 from tests.support.chest_films import encoded, film
 
 SIDE = 256
 Y, X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
 
 
-def unlike(data, media_type="image/png"):
-    return unlike_chest_film(decode(data, media_type, 128, 40_000_000), frontal=True)
+def mismatch(data, media_type="image/png"):
+    return check_chest_film(decode(data, media_type, 128, 40_000_000), frontal=True)
 
 
 def grey(values):
@@ -121,21 +121,21 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_picture_of_something_else_is_unlike_a_chest_film(name):
-    assert unlike(encoded(OTHERS[name]())) is not None
+def test_pictures_of_other_things_are_rejected(name):
+    assert mismatch(encoded(OTHERS[name]())) is not None
 
 
 @pytest.mark.parametrize(
     "kind", ["uniform", "gaussian", "faint", "salt and pepper", "sparse", "large"]
 )
-def test_noise_is_unlike_a_chest_film(kind):
-    assert unlike(encoded(noise(kind))) is not None
+def test_noise_is_rejected(kind):
+    assert mismatch(encoded(noise(kind))) is not None
 
 
-def test_nine_in_ten_pictures_of_blurred_noise_are_found():
+def test_90_percent_of_blurred_noise_is_rejected():
     draw = np.random.default_rng(2)
-    found = [
-        unlike(
+    reasons = [
+        mismatch(
             encoded(
                 PIL.ImageOps.autocontrast(
                     grey(draw.integers(0, 256, (SIDE, SIDE))).filter(
@@ -146,7 +146,7 @@ def test_nine_in_ten_pictures_of_blurred_noise_are_found():
         )
         for _ in range(100)
     ]
-    assert sum(reason is not None for reason in found) >= 90
+    assert sum(reason is not None for reason in reasons) >= 90
 
 
 @pytest.mark.parametrize(
@@ -161,26 +161,26 @@ def test_nine_in_ten_pictures_of_blurred_noise_are_found():
         ("on its side", "upright frontal chest"),
     ],
 )
-def test_the_reason_is_named(name, reason):
-    assert reason in unlike(encoded(OTHERS[name]()))
+def test_a_rejection_names_the_reason(name, reason):
+    assert reason in mismatch(encoded(OTHERS[name]()))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (300, 256), (1000, 1200)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_film_of_any_size_is_none_of_these(size, kind):
-    assert unlike(encoded(film(size), kind), f"image/{kind.lower()}") is None
+def test_a_chest_film_of_any_size_is_accepted(size, kind):
+    assert mismatch(encoded(film(size), kind), f"image/{kind.lower()}") is None
 
 
 @pytest.mark.parametrize("signs", [set(), {"effusion"}, {"emphysema"}, {"cloud", "large_heart"}])
-def test_the_drawn_chests_of_the_synthetic_cohort_are_none_of_these(signs):
+def test_synthetic_chest_films_are_accepted(signs):
     draw = np.random.default_rng(3)
-    assert [unlike(chest_xray(signs, draw)) for _ in range(10)] == [None] * 10
+    assert [mismatch(chest_xray(signs, draw)) for _ in range(10)] == [None] * 10
 
 
-def test_a_lateral_film_of_a_model_that_reads_those_is_not_compared_with_frontal_ones():
+def test_a_model_that_reads_lateral_views_skips_the_frontal_check():
     turned = film().transpose(PIL.Image.Transpose.ROTATE_90)
     picture = decode(encoded(turned), "image/png", 128, 40_000_000)
-    assert unlike_chest_film(picture, frontal=False) is None
+    assert check_chest_film(picture, frontal=False) is None
 
 
 @functools.cache
@@ -188,20 +188,20 @@ def real_films(folder):
     return sorted((*folder.rglob("*.jpg"), *folder.rglob("*.png")))
 
 
-def test_at_most_one_in_two_hundred_real_films_is_taken_for_something_else(open_data):
+def test_at_most_1_in_200_real_films_is_rejected(open_data):
     files = real_films(open_data("nih-cxr") / "nih-cxr")
-    found = [unlike(file.read_bytes(), "image/jpeg") for file in files]
+    reasons = [mismatch(file.read_bytes(), "image/jpeg") for file in files]
     assert len(files) > 900
-    assert sum(reason is not None for reason in found) <= 0.005 * len(files)
+    assert sum(reason is not None for reason in reasons) <= 0.005 * len(files)
 
 
-def test_films_of_other_hospitals_are_rarely_taken_for_something_else(open_data):
+def test_films_of_other_hospitals_are_rarely_rejected(open_data):
     folder = open_data("covid-chestxray") / "covid-chestxray"
-    found = [unlike(file.read_bytes(), "image/jpeg") for file in real_films(folder)]
-    assert sum(reason is not None for reason in found) <= 0.02 * len(found)
+    reasons = [mismatch(file.read_bytes(), "image/jpeg") for file in real_films(folder)]
+    assert sum(reason is not None for reason in reasons) <= 0.02 * len(reasons)
 
 
-def test_real_films_that_are_inverted_or_turned_are_found(open_data):
+def test_inverted_and_rotated_films_are_rejected(open_data):
     files = real_films(open_data("nih-cxr") / "nih-cxr")[::20]
     for change in (
         PIL.ImageOps.invert,
@@ -209,9 +209,9 @@ def test_real_films_that_are_inverted_or_turned_are_found(open_data):
         functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_180),
         functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_270),
     ):
-        found = []
+        rejected = []
         for file in files:
             picture = PIL.Image.open(io.BytesIO(file.read_bytes())).convert("L")
             changed = encoded(change(picture.resize((SIDE, SIDE))), "JPEG")
-            found.append(unlike(changed, "image/jpeg") is not None)
-        assert sum(found) >= 0.9 * len(found)
+            rejected.append(mismatch(changed, "image/jpeg") is not None)
+        assert sum(rejected) >= 0.9 * len(rejected)

@@ -1,8 +1,8 @@
-"""The view of a film, as hospitals spell it."""
+"""Parsing of views of chest X-rays."""
 
 import pytest
 
-from schemas.features.images.view import is_stated, preference, view_of
+from schemas.features.images.view import is_view_stated, parse_view, view_rank
 
 FRONTAL = (
     *("PA", "AP", "pa", "ap", " Pa ", "P.A.", "p.a.", "P-A", "A/P", "A P", "PA ERECT", "AP SUPINE"),
@@ -48,19 +48,19 @@ UNKNOWN = ("PA AND LATERAL", "PA/LAT", "2 VIEWS", "CHEST", "UPRIGHT", "PORTABLE"
     + [(text, "other") for text in OTHER]
     + [(text, None) for text in UNKNOWN],
 )
-def test_a_view_is_read_as_hospitals_spell_it(text, view):
-    assert is_stated(text)
-    assert view_of(text) == view
-    assert view_of(text.lower()) == view
+def test_hospital_spellings_of_views_are_recognized(text, view):
+    assert is_view_stated(text)
+    assert parse_view(text) == view
+    assert parse_view(text.lower()) == view
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", "?", "-", "unknown", "UNK", "N/A", "none"])
-def test_a_view_that_is_not_stated_is_unknown(text):
-    assert not is_stated(text)
-    assert view_of(text) is None
+def test_an_unstated_view_is_unknown(text):
+    assert not is_view_stated(text)
+    assert parse_view(text) is None
 
 
-def test_pa_goes_before_ap_before_other_frontal_views_before_unknown_ones():
-    ranks = [preference(text) for text in ("P.A. erect", "AP supine", "frontal", "XYZ")]
+def test_views_are_ranked_pa_ap_frontal_unknown():
+    ranks = [view_rank(text) for text in ("P.A. erect", "AP supine", "frontal", "XYZ")]
     assert ranks == sorted(set(ranks))
-    assert preference(None) == preference("XYZ")
+    assert view_rank(None) == view_rank("XYZ")

@@ -1,5 +1,5 @@
-"""Notes that a model cannot read are told from those that it can."""
-# ruff: noqa: RUF001 - the notes of other languages have letters that look like Latin ones
+"""Detection of notes that a model cannot read."""
+# ruff: noqa: RUF001 - notes in other languages hold letters that look like Latin ones
 
 import base64
 import codecs
@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from schemas.features import FeatureSpec, note_text
-from schemas.features.notes.language import WordCheck
+from schemas.features import FeatureSpec, to_plain_text
+from schemas.features.notes.language import LanguageCheck
 
 SPEC = FeatureSpec.default()
 ENGLISH = (
@@ -68,8 +68,8 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_note_in_another_language_or_encoding_is_told(text):
-    assert SPEC.word_check.unlike(note_text(text).text)
+def test_notes_in_other_languages_or_encodings_are_unreadable(text):
+    assert SPEC.language_check.is_unreadable(to_plain_text(text).text)
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,26 @@ def test_a_note_in_another_language_or_encoding_is_told(text):
         "pneumonia, temp 39 °C, SpO₂ ≥ 90 %, 5 µg/kg/min • β-blocker",
     ],
 )
-def test_short_and_abbreviated_notes_are_none_of_these(text):
-    assert not SPEC.word_check.unlike(note_text(text).text)
+def test_short_and_abbreviated_notes_are_readable(text):
+    assert not SPEC.language_check.is_unreadable(to_plain_text(text).text)
 
 
-def test_hardly_a_real_note_is_one_of_these(open_data):
+def test_real_notes_are_rarely_unreadable(open_data):
     folder = open_data("notes") / "notes" / "mts-dialog" / "Main-Dataset"
     texts = [
         row["section_text"]
         for path in sorted(folder.glob("*.csv"))
         for row in csv.DictReader(path.open(encoding="utf-8"))
     ]
-    told = [text for text in texts if SPEC.word_check.unlike(note_text(text).text)]
+    unreadable = [
+        text for text in texts if SPEC.language_check.is_unreadable(to_plain_text(text).text)
+    ]
     assert len(texts) > 1000
-    assert len(told) < 0.005 * len(texts)
+    assert len(unreadable) < 0.005 * len(texts)
 
 
-def test_a_tokenizer_with_few_words_tells_the_script_alone():
+def test_a_small_vocabulary_checks_only_the_script():
     words = {"[UNK]": 0, "no": 1, "fever": 2}
-    check = WordCheck(Tokenizer(WordLevel(words, unk_token="[UNK]")))
-    assert not check.unlike(UNREADABLE["German"])
-    assert check.unlike(UNREADABLE["Chinese"])
+    check = LanguageCheck(Tokenizer(WordLevel(words, unk_token="[UNK]")))
+    assert not check.is_unreadable(UNREADABLE["German"])
+    assert check.is_unreadable(UNREADABLE["Chinese"])

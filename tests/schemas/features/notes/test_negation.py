@@ -1,3 +1,5 @@
+"""Negation detection: which parts of a note are negated."""
+
 import time
 from pathlib import Path
 
@@ -5,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.features.notes.negation import denied
+from schemas.features.notes.negation import negated_spans
 
 
-def found(text):
-    return [text[start:stop].strip() for start, stop in denied(text)]
+def negated(text):
+    return [text[start:stop].strip() for start, stop in negated_spans(text)]
 
 
 def cases():
-    r"""A text and its denied parts, from the last tab on, separated by bars."""
-    for line in (Path(__file__).parent / "denials.tsv").read_text("utf-8").splitlines():
+    r"""Yields a text and its negated parts, which follow the last tab and are separated by bars."""
+    for line in (Path(__file__).parent / "negations.tsv").read_text("utf-8").splitlines():
         if not line.startswith("#"):
             text, _, parts = line.replace(r"\n", "\n").rpartition("\t")
             yield pytest.param(
@@ -23,8 +25,8 @@ def cases():
 
 
 @pytest.mark.parametrize(("text", "parts"), list(cases()))
-def test_what_clinicians_deny_is_found_and_nothing_else(text, parts):
-    assert found(text) == parts
+def test_the_listed_negations_are_detected(text, parts):
+    assert negated(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,11 @@ def test_what_clinicians_deny_is_found_and_nothing_else(text, parts):
     ],
 )
 @pytest.mark.parametrize("before", ["", "no ", "(" * 1000])
-def test_the_time_is_in_proportion_to_the_length(before, part):
+def test_the_time_is_linear_in_the_length(before, part):
     text = before + part * (200_000 // len(part))
     started = time.process_time()
-    denied(text)
-    assert time.process_time() - started < 4  # quadratic: minutes
+    negated_spans(text)
+    assert time.process_time() - started < 4  # quadratic time would take minutes
 
 
 @pytest.mark.parametrize(
@@ -67,8 +69,8 @@ def test_the_time_is_in_proportion_to_the_length(before, part):
         ("WITHOUT  evidence OF sepsis", ["evidence OF sepsis"]),
     ],
 )
-def test_a_cue_denies_what_follows_it(text, parts):
-    assert found(text) == parts
+def test_a_cue_negates_the_text_after_it(text, parts):
+    assert negated(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -81,8 +83,8 @@ def test_a_cue_denies_what_follows_it(text, parts):
         ("A fracture is not seen", ["A fracture"]),
     ],
 )
-def test_some_cues_deny_what_stands_before_them(text, parts):
-    assert found(text) == parts
+def test_some_cues_negate_the_text_before_them(text, parts):
+    assert negated(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -98,8 +100,8 @@ def test_some_cues_deny_what_stands_before_them(text, parts):
         ("no pH below 7.2 today", ["pH below 7.2 today"]),
     ],
 )
-def test_a_denial_ends_with_its_sentence_or_where_another_thought_begins(text, parts):
-    assert found(text) == parts
+def test_a_negation_ends_with_its_sentence_or_clause(text, parts):
+    assert negated(text) == parts
 
 
 @pytest.mark.parametrize(
@@ -115,8 +117,8 @@ def test_a_denial_ends_with_its_sentence_or_where_another_thought_begins(text, p
         "",
     ],
 )
-def test_what_only_looks_like_a_denial_is_none(text):
-    assert denied(text) == []
+def test_pseudo_cues_negate_nothing(text):
+    assert negated_spans(text) == []
 
 
 @given(
@@ -124,8 +126,8 @@ def test_what_only_looks_like_a_denial_is_none(text):
         "".join
     )
 )
-def test_parts_are_in_order_within_the_text_and_do_not_overlap(text):
-    spans = denied(text)
+def test_spans_are_ordered_and_do_not_overlap(text):
+    spans = negated_spans(text)
     flat = [at for span in spans for at in span]
     assert flat == sorted(flat)
     assert all(0 <= start < stop <= len(text) for start, stop in spans)

@@ -1,4 +1,4 @@
-"""A note with markup, or in characters of another form, is read as its plain text."""
+"""Conversion of notes to plain text: HTML, RTF, characters, offsets."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.features import FeatureSpec, note_text, note_tokens
+from schemas.features import FeatureSpec, encode_note, to_plain_text
 
 SPEC = FeatureSpec.default()
 PLAIN = (
@@ -17,7 +17,7 @@ ESCAPED = [line.replace("&", "&amp;").replace("<", "&lt;") for line in PLAIN]
 
 
 def words(text):
-    return note_text(text).text.split()
+    return to_plain_text(text).text.split()
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def words(text):
         "&nbsp;{}&#10;{}&#xa0;",
     ],
 )
-def test_html_is_read_as_its_text(text):
+def test_html_becomes_plain_text(text):
     assert words(text.format(*ESCAPED)) == " ".join(PLAIN).split()
 
 
-def test_html_that_was_escaped_twice_is_read_as_its_text():
+def test_double_escaped_html_becomes_plain_text():
     text = "<p>{}</p><p>{}</p>".format(*ESCAPED)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert words(escaped) == " ".join(PLAIN).split()
@@ -60,9 +60,9 @@ def test_html_that_was_escaped_twice_is_read_as_its_text():
         "1. No fever\n2. Cough\n\n- Gout\tsince 1999",
     ],
 )
-def test_text_that_only_resembles_markup_stays_as_it_is(text):
-    assert note_text(text).text == text
-    assert note_text(text).places is None
+def test_text_that_resembles_markup_stays_unchanged(text):
+    assert to_plain_text(text).text == text
+    assert to_plain_text(text).offsets is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_text_that_only_resembles_markup_stays_as_it_is(text):
         ("\u2163 \u339c", "IV mm"),
     ],
 )
-def test_characters_are_read_in_their_plain_form(text, plain):
+def test_characters_are_normalized(text, plain):
     expected = plain or "atrial fibrillation, inflammation, effusion"
     assert words(text) == expected.split()
 
@@ -94,13 +94,13 @@ def test_characters_are_read_in_their_plain_form(text, plain):
         r"{{\rtf1\ansi{{\pict\bin4 }}{{x}}}}{}\cell {}\row}}",
     ],
 )
-def test_rtf_is_read_as_its_text(text):
+def test_rtf_becomes_plain_text(text):
     assert words(text.format(*PLAIN)) == " ".join(PLAIN).split()
 
 
 def test_characters_of_rtf_are_decoded():
     text = r"{\rtf1\ansi\ansicpg1252\uc1 caf\'e9 \u8805? 5 {\uc2\u956 ??g} \u-10179?\u-8704? \{a\}}"
-    assert note_text(text).text == "café ≥ 5 μg \U0001f600 {a}"
+    assert to_plain_text(text).text == "café ≥ 5 μg \U0001f600 {a}"
 
 
 def test_text_around_rtf_is_kept():
@@ -119,24 +119,24 @@ def test_text_around_rtf_is_kept():
         "No fever. Heart failure & COPD",
     ],
 )
-def test_each_passage_has_its_place_in_the_text_as_sent(text):
-    note = note_text(text)
+def test_offsets_lead_back_to_the_source_text(text):
+    note = to_plain_text(text)
     for passage in ("No fever.", "Heart", "COPD"):
         start = note.text.index(passage)
-        begin, end = note.as_sent(start, start + len(passage))
+        begin, end = note.source_span(start, start + len(passage))
         assert text[begin:end].startswith(passage)
-    assert note.as_sent(0, len(note.text))[1] == len(text)
+    assert note.source_span(0, len(note.text))[1] == len(text)
 
 
 @given(st.text(st.sampled_from("<>/&;pbr=\"' \n\\{}u1rtf'ab!-[]\ufb01\u200b"), max_size=80))
-def test_places_are_in_order_within_the_text(text):
-    note = note_text(text)
-    if note.places is not None:
-        assert len(note.places) == len(note.text) + 1
-        assert (note.places[1:] >= note.places[:-1]).all()
-        assert note.places[0] >= 0
-        assert note.places[-1] == len(text)
-    note_tokens(note.text, SPEC)
+def test_offsets_are_ordered_and_within_the_source_text(text):
+    note = to_plain_text(text)
+    if note.offsets is not None:
+        assert len(note.offsets) == len(note.text) + 1
+        assert (note.offsets[1:] >= note.offsets[:-1]).all()
+        assert note.offsets[0] >= 0
+        assert note.offsets[-1] == len(text)
+    encode_note(note.text, SPEC)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_places_are_in_order_within_the_text(text):
     ],
 )
 @pytest.mark.parametrize("before", ["", "<p>", r"{\rtf1"])
-def test_the_time_is_in_proportion_to_the_length(before, part):
+def test_the_time_is_linear_in_the_length(before, part):
     def seconds(length):
         text = before + part * (length // len(part))
         started = time.process_time()
-        note_text(text)
+        to_plain_text(text)
         return time.process_time() - started
 
-    assert seconds(200_000) < 1.0  # quadratic: 20 s and more
+    assert seconds(200_000) < 1.0  # quadratic time would take 20 s and more
