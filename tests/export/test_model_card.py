@@ -239,7 +239,7 @@ def test_a_card_warns_if_no_patient_had_both_notes_and_x_ray(manifest):
     card = model_card(manifest.model_copy(update={"cohorts": apart}))
     assert "no open data join\n  them" in card
     assert manifest.cohorts[0].with_notes_and_image > 0
-    joined = f"it learned from {manifest.cohorts[0].with_notes_and_image} who had both"
+    joined = f"the model learned from {manifest.cohorts[0].with_notes_and_image} who had both"
     assert joined in model_card(manifest)
 
 

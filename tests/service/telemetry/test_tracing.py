@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from schemas.response import MODALITIES
-from service.prediction import batcher
+from service.prediction import batcher, lane
 from service.runtime.engine import Engine
 from service.telemetry.logging import make_log
 from service.telemetry.otlp import TraceExporter
@@ -136,7 +136,7 @@ def test_occlusion_of_a_full_explanation_has_its_own_span(start_traced, payload)
 
 def test_a_batch_is_in_the_trace_of_each_of_its_requests(start_traced, payload, monkeypatch):
     monkeypatch.setattr(batcher, "INLINE_BYTES", 0)  # so that requests queue during inference
-    monkeypatch.setitem(batcher.BATCH_SECONDS, "urgent", 10.0)
+    monkeypatch.setitem(lane.BATCH_SECONDS, "urgent", 10.0)
     traced = start_traced(cache_bytes=0, queue_ms=60_000, deadline_ms=60_000)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: traced.service.predict(payload), range(32)))
