@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from schemas.features import no_time_limit
 from schemas.payload import as_payload
 from service.cache.embedding_cache import CacheKeys, EmbeddingCache
 from service.cache.redis_cache import RedisCache, pack_entry, unpack_entry
