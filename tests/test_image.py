@@ -23,7 +23,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.support import service_process
+from tests.support.servers import service_process
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "image"

@@ -21,9 +21,9 @@ from service.http.middleware import (
 from service.http.openapi import OpenAPIApp
 from service.http.routes import health, metadata, monitoring, openapi, pages, tim
 from service.http.routes.prediction import PredictionRoutes
-from service.prediction.batcher import Batcher
 from service.prediction.canary import run_canary
 from service.prediction.predictor import Predictor
+from service.prediction.scheduling.batcher import Batcher
 from service.runtime.bundle import LocalGraph
 from service.runtime.engine import Engine
 from service.settings import Settings

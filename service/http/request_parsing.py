@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.errors import DeadlineExceeded
 from service.http import problems
 from service.http.negotiation import is_json, is_unencoded
-from service.prediction.batcher import Admission
 from service.prediction.jobs import Options
-from service.prediction.lane import Priority
+from service.prediction.scheduling.batcher import Admission
+from service.prediction.scheduling.lane import Priority
 from service.telemetry.spans import SPAN_KEY, child_span
 
 MAX_DEADLINE_MS = 600_000

@@ -8,8 +8,8 @@ from structlog.typing import FilteringBoundLogger
 
 from schemas.bundle_files import BundleError
 from service.errors import ServiceError
-from service.prediction.batcher import Batcher
 from service.prediction.jobs import Job, ParsedJob, PreparedJob
+from service.prediction.scheduling.batcher import Batcher
 from service.runtime.engine import Engine
 from service.telemetry.logging import stack_frames
 from service.telemetry.metrics import CanaryResult, Metrics

@@ -13,8 +13,8 @@ from schemas.parsing.validation import count_names
 from schemas.payload import FieldError, InvalidPayload, Payload
 from schemas.response import Modality, Receipt
 from service.cache.embedding_cache import CacheKey
-from service.prediction.attribution import Explain
-from service.prediction.occlusion import Ablation
+from service.prediction.explanation.attribution import Explain
+from service.prediction.explanation.occlusion import Ablation
 from service.runtime.cost_estimate import InputSize
 from service.runtime.engine import Embedding
 from service.telemetry.spans import Span

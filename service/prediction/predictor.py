@@ -17,8 +17,9 @@ from schemas.payload import FieldError, Payload, as_payload, parse_payload
 from schemas.response import SCHEMA_VERSION, Modality, ModelReference, Reason, Receipt
 from service.cache.embedding_cache import CacheKey, CacheKeys, EmbeddingCache
 from service.errors import InputIgnored, InvalidOption, ServiceError
-from service.prediction import attribution, occlusion, response
+from service.prediction import response
 from service.prediction.answer_fields import AnswerFields, OptionalExplanation
+from service.prediction.explanation import attribution, occlusion
 from service.prediction.jobs import Job, Options, ParsedJob, PreparedJob
 from service.prediction.phenotypes import describe_phenotypes
 from service.prediction.receipt import complete_receipt, with_unusual_scores

@@ -17,8 +17,8 @@ from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL, Job
 from schemas.manifest import ConformalSets, read_manifest
 from schemas.tim import Agreement
-from tests.support.cohorts import make_cohort
-from tests.support.tim_matrix import made_tim
+from tests.support.inputs.cohorts import make_cohort
+from tests.support.inputs.tim_matrix import made_tim
 
 HEADINGS = [
     "Model details",

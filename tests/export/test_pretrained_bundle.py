@@ -28,7 +28,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import MAX_BATCH_TOKENS, Engine
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.support.pretrained_files import densenet, old_bert_folder
+from tests.support.inputs.pretrained_files import densenet, old_bert_folder
 
 TOML = """
 members = 2

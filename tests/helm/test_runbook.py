@@ -11,7 +11,7 @@ import pytest
 from service.settings import Settings
 from tests.helm.chart import ALL_FEATURES, DEFAULTS, FOLDER, containers, pod_templates, render
 from tests.helm.test_monitoring import ALERTS, PANELS, RUNBOOK
-from tests.support import service_process
+from tests.support.servers import service_process
 
 PROSE = re.sub(r"```.*?```", "", RUNBOOK, flags=re.DOTALL)
 HEADINGS = re.findall(r"^#+ (.+)$", PROSE, re.MULTILINE)

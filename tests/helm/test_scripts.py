@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from tests.helm.chart import ALL_FEATURES, FOLDER, find_object, redis_container, render, server_spec
-from tests.support import service_process
+from tests.support.servers import service_process
 
 PASSWORD = "a" * 16
 

@@ -4,7 +4,7 @@ import pytest
 
 from model.tim.coalition_training import CoalitionTraining, all_jobs
 from model.training.jobs import write_arrays
-from tests.support.cohorts import CHOSEN, SMALL, small_cohort
+from tests.support.inputs.cohorts import CHOSEN, SMALL, small_cohort
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from schemas.features import FeatureSpec
 from schemas.manifest import read_manifest
 from schemas.variables import load_rejected_names, load_variables, normalize_name
 from tests.schemas.test_variables import has_check_digit
-from tests.support.feature_requests import SPEC, extract, series, statistic
+from tests.support.inputs.feature_requests import SPEC, extract, series, statistic
 
 
 @pytest.fixture(scope="module")

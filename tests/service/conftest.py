@@ -18,7 +18,8 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.support import chest_films, service_process
+from tests.support.inputs import chest_films
+from tests.support.servers import service_process
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
 MAX_BODY = 300_000

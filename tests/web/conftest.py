@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support import service_process
+from tests.support.servers import service_process
 
 FLAGS = [
     "--no-sandbox",

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from model.cohorts import mimic_iv
-from tests.support.dashboard import (
+from tests.support.servers.dashboard import (
     ROOT,
     VIEWS,
     choose_example,
@@ -19,7 +19,7 @@ from tests.support.dashboard import (
     wait_for_evidence,
     wait_for_predictions,
 )
-from tests.support.prometheus import scraped
+from tests.support.servers.prometheus import scraped
 
 TABLET_WIDTH = 820
 

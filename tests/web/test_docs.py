@@ -7,7 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support import service_process
+from tests.support.servers import service_process
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import service_process
+from tests.support.servers import service_process
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.dashboard import (
+from tests.support.servers.dashboard import (
     MODALITIES,
     choose_example,
     open_task,

@@ -22,10 +22,10 @@ from service.http.request_parsing import (
     reject_repeated,
 )
 from service.http.static_response import json_response
-from service.prediction.batcher import INLINE_BYTES, Admission, Batcher
-from service.prediction.gc_pause import paused_gc
 from service.prediction.jobs import Job, Options, ParsedJob, PreparedJob, parse_batch
-from service.prediction.lane import Priority
+from service.prediction.scheduling.batcher import INLINE_BYTES, Admission, Batcher
+from service.prediction.scheduling.gc_pause import paused_gc
+from service.prediction.scheduling.lane import Priority
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.logging import stack_frames

@@ -15,8 +15,8 @@ from model.cli.main import app
 from model.cohorts import DataError, DataMissing, eicu, mimic_iv, nih_cxr
 from model.cohorts.store import CohortError, write
 from schemas.features import FeatureSpec
-from tests.support.damaged_files import copied, damage_file
-from tests.support.mimic_iv import TABLES, hospital
+from tests.support.inputs.damaged_files import copied, damage_file
+from tests.support.inputs.mimic_iv import TABLES, hospital
 
 SECRET = "Jane Doe"
 

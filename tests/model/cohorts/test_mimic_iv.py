@@ -11,7 +11,7 @@ import pytest
 from model.cohorts import DataMissing
 from model.cohorts.mimic_iv import read
 from schemas.features import FeatureSpec, extract_features
-from tests.support.mimic_iv import NOON, at, hospital, hour, series, write_gzip
+from tests.support.inputs.mimic_iv import NOON, at, hospital, hour, series, write_gzip
 
 
 def test_the_official_layout_is_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from model.cohorts.mimic_iv import read
 from schemas.features import STATISTICS, FeatureSpec, extract_features
-from tests.support.mimic_iv import series
+from tests.support.inputs.mimic_iv import series
 
 
 @pytest.fixture(scope="module")

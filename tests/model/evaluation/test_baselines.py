@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from model.evaluation.baselines import InputColumns, gradient_boosting, logistic_regression
 from model.training.data import SampleTensors
 from schemas.response import MODALITIES
-from tests.support.cohorts import NAMES, TASKS, make_cohort
+from tests.support.inputs.cohorts import NAMES, TASKS, make_cohort
 
 SETTINGS = {
     "logistic_regression": {"C": 0.1, "words": 1.0},

@@ -8,7 +8,7 @@ from model.cohorts.store import Cohort
 from model.evaluation.evaluate import Score, mean_auroc, score_tasks
 from model.evaluation.folds import hospital_folds
 from model.evaluation.metrics import within_fold_auroc
-from tests.support.cohorts import SPEC, TASKS, make_cohort
+from tests.support.inputs.cohorts import SPEC, TASKS, make_cohort
 
 
 def test_auroc_is_the_positives_weighted_mean_over_folds():

@@ -42,7 +42,7 @@ from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
 from model.evaluation.study.runner import sample_patients, without_treatments
 from model.training.jobs import run_jobs
 from tests.model.tim.test_synthetic_study import write_seeds
-from tests.support.cohorts import CONFIG, TASKS, make_cohort
+from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
 

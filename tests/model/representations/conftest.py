@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.pretrained_files import bert_folder
+from tests.support.inputs.pretrained_files import bert_folder
 
 
 @pytest.fixture(scope="session")

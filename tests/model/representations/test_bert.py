@@ -14,7 +14,7 @@ from model.representations.bert_tokenizer import read_tokenizer
 from model.representations.weight_files import EncoderError
 from schemas.features import extract_features
 from schemas.payload import as_payload
-from tests.support.pretrained_files import LONGEST, WORDS, old_bert_folder, spec_of
+from tests.support.inputs.pretrained_files import LONGEST, WORDS, old_bert_folder, spec_of
 
 CLS, SEP = WORDS.index("[CLS]"), WORDS.index("[SEP]")
 CHUNK = LONGEST - 2

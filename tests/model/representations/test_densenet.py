@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from model.representations.densenet import DenseNet, DenseNetFacts, read_densenet
 from model.representations.weight_files import EncoderError
-from tests.support.pretrained_files import OLD_FORMAT, as_chexnet, densenet
+from tests.support.inputs.pretrained_files import OLD_FORMAT, as_chexnet, densenet
 
 
 def images(count=3, side=64):

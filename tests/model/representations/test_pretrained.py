@@ -8,7 +8,7 @@ import torch
 from model.representations.pretrained import read_encoders
 from model.representations.weight_files import EncoderError
 from schemas.features import FeatureSpec
-from tests.support.pretrained_files import densenet, spec_of
+from tests.support.inputs.pretrained_files import densenet, spec_of
 
 
 def test_a_cohort_made_for_another_encoder_is_refused_with_the_command(folder, tmp_path):

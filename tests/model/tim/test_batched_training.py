@@ -9,7 +9,7 @@ from model.training.data import member_outputs
 from model.training.member_run import MemberRun
 from model.training.preparation import PreparedTraining
 from model.training.task_network import TaskNetwork
-from tests.support.cohorts import CONFIG, NAMES, TASKS, make_cohort
+from tests.support.inputs.cohorts import CONFIG, NAMES, TASKS, make_cohort
 
 COALITIONS = [
     ["diabetes"],

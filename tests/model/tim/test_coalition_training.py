@@ -20,7 +20,7 @@ from model.tim.coalition_training import (
 from model.training.jobs import run_jobs
 from model.training.preparation import PreparedTraining
 from model.training.trainer import Trainer
-from tests.support.cohorts import CHOSEN, SMALL, small_cohort
+from tests.support.inputs.cohorts import CHOSEN, SMALL, small_cohort
 
 
 def test_a_longer_run_has_all_jobs_of_a_shorter_one():

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from model.tim.coalition_value import FoldPatients
 from model.training.phenotypes import explained_variance
-from tests.support.cohorts import TASKS
+from tests.support.inputs.cohorts import TASKS
 
 
 def patients_of(outcomes, statistics=None, site=None):

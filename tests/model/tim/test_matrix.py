@@ -16,7 +16,7 @@ from model.tim.coalition_training import (
     single_task_jobs,
 )
 from model.tim.matrix import CoalitionValues, compute_tim, correlation
-from tests.support.cohorts import CHOSEN, make_cohort, save
+from tests.support.inputs.cohorts import CHOSEN, make_cohort, save
 
 
 def test_a_row_adds_up_to_the_multitask_gain(trained):

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from model.tim.coalition_training import CoalitionTraining, all_jobs, first_coalitions
 from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.task_groups import suggest
-from tests.support.cohorts import CONFIG, make_cohort
+from tests.support.inputs.cohorts import CONFIG, make_cohort
 
 # The first three have one cause, the next three another; the labels of the last are random.
 NAMES = (

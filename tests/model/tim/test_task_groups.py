@@ -6,8 +6,8 @@ import pytest
 from model.errors import RunError
 from model.tim.task_groups import shrink_cells, suggest
 from model.training.preparation import PreparedTraining
-from tests.support.cohorts import CONFIG, NAMES, make_cohort
-from tests.support.tim_matrix import made_tim
+from tests.support.inputs.cohorts import CONFIG, NAMES, make_cohort
+from tests.support.inputs.tim_matrix import made_tim
 
 
 def tim_of(cells, error):

@@ -18,8 +18,8 @@ from model.network.checkpoint import FACTS, WEIGHTS, Checkpoint, CheckpointError
 from model.training.preparation import PreparedTraining
 from model.training.trainer import STATE, Trainer
 from schemas.manifest import TOKENIZER, sha256
-from tests.support.cohorts import CONFIG, make_cohort, save
-from tests.support.damaged_files import copied, damage_file, damage_json
+from tests.support.inputs.cohorts import CONFIG, make_cohort, save
+from tests.support.inputs.damaged_files import copied, damage_file, damage_json
 
 CONFIG_OF_ONE_EPOCH = CONFIG.model_copy(update={"members": 2, "epochs": 1})
 SHARD = "shard.npz"

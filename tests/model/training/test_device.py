@@ -7,7 +7,7 @@ from model.training.device import CPU, Device, DeviceError
 from model.training.distributed import ProcessGroup
 from model.training.preparation import PreparedTraining
 from model.training.trainer import Trainer
-from tests.support.cohorts import CONFIG, make_cohort
+from tests.support.inputs.cohorts import CONFIG, make_cohort
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU here")

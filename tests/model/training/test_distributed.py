@@ -21,7 +21,7 @@ from model.training.preparation import PreparedTraining
 from model.training.trainer import STATE
 from model.training.training_log import EPOCHS as EPOCHS_FILE
 from schemas.features import FeatureSpec
-from tests.support.cohorts import CONFIG, make_cohort
+from tests.support.inputs.cohorts import CONFIG, make_cohort
 
 BIN = Path(sys.executable).parent
 MEMBERS, EPOCHS = 3, 3

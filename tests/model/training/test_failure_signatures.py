@@ -7,7 +7,7 @@ from model.network.checkpoint import Checkpoint
 from model.training import failure_signatures
 from model.training.preparation import PreparedTraining
 from model.training.trainer import Trainer
-from tests.support.cohorts import CONFIG, NAMES, TASKS, make_cohort
+from tests.support.inputs.cohorts import CONFIG, NAMES, TASKS, make_cohort
 
 
 def train(cohort, *modalities, net=None, only=None, **changes):

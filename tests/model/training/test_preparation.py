@@ -5,7 +5,7 @@ import pytest
 
 from model.cohorts.store import Cohort
 from model.training.preparation import PreparedTraining, log_odds_offsets, member_splits
-from tests.support.cohorts import CONFIG, NAMES, SPEC, TASKS, make_cohort
+from tests.support.inputs.cohorts import CONFIG, NAMES, SPEC, TASKS, make_cohort
 
 
 def test_no_member_learns_from_its_held_out_patients_or_hospitals():

@@ -8,7 +8,7 @@ from model.network.checkpoint import Checkpoint
 from model.training.data import RepresentedSamples, ensemble_outputs
 from model.training.preparation import PreparedTraining
 from model.training.trainer import STATE, Trainer
-from tests.support.cohorts import CONFIG, NAMES, make_cohort
+from tests.support.inputs.cohorts import CONFIG, NAMES, make_cohort
 
 
 def run(trainer, folder=None):

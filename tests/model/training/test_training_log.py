@@ -11,7 +11,7 @@ from model.cli.progress import RemainingEpochs
 from model.training.preparation import PreparedTraining
 from model.training.trainer import Trainer
 from model.training.training_log import EPOCHS, TENSORBOARD, Epoch, TrainingLog
-from tests.support.cohorts import CONFIG, make_cohort
+from tests.support.inputs.cohorts import CONFIG, make_cohort
 
 
 def epoch_of(member, number, auroc=0.5):

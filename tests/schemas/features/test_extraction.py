@@ -6,8 +6,8 @@ import numpy as np
 
 from schemas.features import FeatureSpec, collate, extract_features
 from schemas.payload import as_payload, parse_payload
-from tests.support.chest_films import encoded, film
-from tests.support.feature_requests import AS_OF, SPEC, at, course, extract, series
+from tests.support.inputs.chest_films import encoded, film
+from tests.support.inputs.feature_requests import AS_OF, SPEC, at, course, extract, series
 
 
 def test_json_and_python_values_give_the_same_arrays():

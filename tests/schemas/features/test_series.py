@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.feature_requests import SPEC, extract, ignored, series, statistic
+from tests.support.inputs.feature_requests import SPEC, extract, ignored, series, statistic
 
 
 def test_statistics_match_their_names():

@@ -8,7 +8,7 @@ import pytest
 from schemas.features import FeatureSpec, extract_features
 from schemas.payload import as_payload
 from schemas.variables import load_variables
-from tests.support.feature_requests import AS_OF, SPEC, extract, series, statistic
+from tests.support.inputs.feature_requests import AS_OF, SPEC, extract, series, statistic
 
 
 def extract_series(*given):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.support.feature_requests import at, extract, ignored, series, tabular_value
+from tests.support.inputs.feature_requests import at, extract, ignored, series, tabular_value
 
 
 def extract_tabular(**fields):

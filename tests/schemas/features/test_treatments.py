@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from tests.support.feature_requests import at, course, extract, ignored, series, treatment_value
+from tests.support.inputs.feature_requests import (
+    at,
+    course,
+    extract,
+    ignored,
+    series,
+    treatment_value,
+)
 
 
 def test_the_rate_of_a_running_treatment_is_canonical():

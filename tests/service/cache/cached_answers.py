@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from schemas.response import Modality
 from tests.service.conftest import Service
-from tests.support.prometheus import scraped
+from tests.support.servers.prometheus import scraped
 
 CACHED: tuple[Modality, ...] = ("series", "notes", "image")
 SECRET = "of these tests alone"

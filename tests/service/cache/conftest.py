@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from tests.service.cache.cached_answers import REDIS
 from tests.service.conftest import Service
-from tests.support.redis_server import RedisServer
+from tests.support.servers.redis_server import RedisServer
 
 
 @pytest.fixture

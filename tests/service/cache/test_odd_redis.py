@@ -5,8 +5,8 @@ import pytest
 from service.cache.redis_cache import RedisCache
 from service.telemetry.metrics import Metrics
 from tests.service.cache.cached_answers import CACHED, REDIS, SECRET, assert_same_answer, counts
-from tests.support.prometheus import scraped
-from tests.support.redis_server import OddRedis
+from tests.support.servers.prometheus import scraped
+from tests.support.servers.redis_server import OddRedis
 
 REPLIES = {
     "null": b"$-1\r\n",

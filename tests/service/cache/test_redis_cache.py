@@ -23,8 +23,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.spans import Span
 from tests.service.cache.cached_answers import CACHED, SECRET, assert_same_answer, counts
-from tests.support.prometheus import scraped
-from tests.support.redis_server import RedisServer
+from tests.support.servers.prometheus import scraped
+from tests.support.servers.redis_server import RedisServer
 
 
 def redis_cache(engine: Engine, server: RedisServer, timeout_seconds: float = 1) -> RedisCache:

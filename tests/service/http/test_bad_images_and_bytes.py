@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.refusals import CANARY, assert_refused, post
+from tests.support.servers.refusals import CANARY, assert_refused, post
 
 # ----------------------------------------------------------------------------------- the images
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.refusals import CANARY, JSON, NUMBER, assert_refused, post
+from tests.support.servers.refusals import CANARY, JSON, NUMBER, assert_refused, post
 
 # ------------------------------------------------------------------------------------- not JSON
 

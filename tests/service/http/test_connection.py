@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.http_client import PATIENT, chunked, connected, prediction, request
-from tests.support.running_service import Running, assert_problem
+from tests.support.servers.http_client import PATIENT, chunked, connected, prediction, request
+from tests.support.servers.running_service import Running, assert_problem
 
 # ------------------------------------------------------------------------------- limits of size
 

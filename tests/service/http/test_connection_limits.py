@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import service_process
-from tests.support.http_client import PATIENT, Client, connected, prediction, request
-from tests.support.processes import until
-from tests.support.running_service import Running, assert_problem
+from tests.support.servers import service_process
+from tests.support.servers.http_client import PATIENT, Client, connected, prediction, request
+from tests.support.servers.processes import until
+from tests.support.servers.running_service import Running, assert_problem
 
 HEAD_SECONDS, BODY_SECONDS, WRITE_SECONDS, CONNECTIONS = 1.0, 1.5, 1.0, 40
 SHORT = {

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from service.prediction import batcher
+from service.prediction.scheduling import batcher
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
-from tests.support.processes import until
-from tests.support.prometheus import scraped
+from tests.support.servers.processes import until
+from tests.support.servers.prometheus import scraped
 
 # ------------------------------------------------------------------------------------ the model
 

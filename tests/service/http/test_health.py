@@ -10,8 +10,8 @@ from typing import Any
 
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
-from tests.support.processes import until
-from tests.support.prometheus import scraped
+from tests.support.servers.processes import until
+from tests.support.servers.prometheus import scraped
 
 
 def test_it_is_live_at_once_and_ready_after_the_golden_requests(serve, bundle, payload):

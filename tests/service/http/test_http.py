@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 
 from service.http.negotiation import accepts_gzip, is_json
 from service.runtime.engine import Engine
-from tests.support.http_client import PATIENT, connected, prediction, request
+from tests.support.servers.http_client import PATIENT, connected, prediction, request
 
 GET = (
     *("/", "/page/app.js", "/tasks", "/variables", "/model", "/model-card", "/tim"),

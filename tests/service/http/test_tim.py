@@ -14,7 +14,7 @@ from schemas.tim import TIM, Tim
 from service.http.negotiation import preferred
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
-from tests.support.tim_matrix import made_tim
+from tests.support.inputs.tim_matrix import made_tim
 
 
 def random_tim(names: list[str]) -> Tim:

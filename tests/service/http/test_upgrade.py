@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http_client import PATIENT, chunked, connected, prediction, request
+from tests.support.servers.http_client import PATIENT, chunked, connected, prediction, request
 
 UPGRADES = {
     "h2c": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAI"),

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from threading import Event, current_thread
 from typing import Any
 
-from service.prediction.batcher import INLINE_SECONDS, Batcher
-from service.prediction.lane import Priority
+from service.prediction.scheduling.batcher import INLINE_SECONDS, Batcher
+from service.prediction.scheduling.lane import Priority
 from service.telemetry.metrics import Metrics
 
 LONG = 60_000  # ms

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.prediction.batcher import INLINE_BYTES
+from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.telemetry.metrics import Metrics
 from tests.service.prediction.batch_harness import LONG, Harness
 

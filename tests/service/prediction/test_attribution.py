@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from schemas.features import EncodedNote, FeatureSpec, encode_note, extract_features
 from schemas.payload import as_payload
 from schemas.response import MODALITIES, Answer
-from service.prediction import attribution, occlusion
-from service.prediction.note_passages import MAX_PASSAGES
-from service.prediction.occlusion import MAX_POINTERS, Ablation, ablations
+from service.prediction.explanation import attribution, occlusion
+from service.prediction.explanation.note_passages import MAX_PASSAGES
+from service.prediction.explanation.occlusion import MAX_POINTERS, Ablation, ablations
 from service.runtime.bundle import Bundle
 from service.runtime.coalitions import coalitions
 from service.runtime.engine import Engine

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from service.prediction.batcher import INLINE_BYTES, INLINE_SECONDS
-from service.prediction.lane import BATCH_SECONDS, Priority
+from service.prediction.scheduling.batcher import INLINE_BYTES, INLINE_SECONDS
+from service.prediction.scheduling.lane import BATCH_SECONDS, Priority
 from service.telemetry.metrics import Metrics
 from tests.service.prediction.batch_harness import LONG, Harness, Results
 

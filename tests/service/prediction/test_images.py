@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.chest_films import encoded, film
-from tests.support.prometheus import scraped
+from tests.support.inputs.chest_films import encoded, film
+from tests.support.servers.prometheus import scraped
 
 AS_OF = "2031-05-04T12:00:00Z"
 

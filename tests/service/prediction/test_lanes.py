@@ -6,7 +6,7 @@ import time
 import pytest
 
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from service.prediction.batcher import SHORT_BYTES, SHORT_SECONDS
+from service.prediction.scheduling.batcher import SHORT_BYTES, SHORT_SECONDS
 
 
 @pytest.mark.parametrize(

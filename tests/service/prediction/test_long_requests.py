@@ -18,12 +18,13 @@ from starlette.testclient import TestClient
 from schemas.features.notes import encoding
 from service.cache.embedding_cache import EmbeddingCache
 from service.http.app import create_app
-from service.prediction import batcher, predictor
+from service.prediction import predictor
 from service.prediction.jobs import Job, Options
+from service.prediction.scheduling import batcher
 from service.runtime.engine import Engine
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import Service
-from tests.support.prometheus import scraped
+from tests.support.servers.prometheus import scraped
 
 TEXT = "Patient remains febrile; blood pressure is supported. No chest pain. Plan: continue.\n"
 

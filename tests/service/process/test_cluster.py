@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support import service_process
+from tests.support.servers import service_process
 
 
 def test_a_draining_replica_accepts_new_connections(bundle_dir, tmp_path, payload):

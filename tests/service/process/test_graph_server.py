@@ -16,8 +16,8 @@ import numpy as np
 from service.process.graph_supervisor import GraphSupervisor
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.support.processes import logged, until, workers_of
-from tests.support.prometheus import scraped
+from tests.support.servers.processes import logged, until, workers_of
+from tests.support.servers.prometheus import scraped
 
 
 def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process_dies(

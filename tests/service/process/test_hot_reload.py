@@ -12,7 +12,15 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.processes import Load, admin_url, logged, serving, until, versions, workers_of
+from tests.support.servers.processes import (
+    Load,
+    admin_url,
+    logged,
+    serving,
+    until,
+    versions,
+    workers_of,
+)
 
 
 @pytest.mark.parametrize("graphs", ["own", "shared"])

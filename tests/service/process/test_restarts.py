@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from service.process.child_process import Backoff
-from tests.support.processes import admin_url, logged, serving, until, workers_of
-from tests.support.prometheus import scraped
+from tests.support.servers.processes import admin_url, logged, serving, until, workers_of
+from tests.support.servers.prometheus import scraped
 
 
 def test_the_backoff_doubles_up_to_30_seconds_and_resets():

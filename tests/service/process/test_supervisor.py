@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from service.settings import available_cpus
-from tests.support.processes import Load, numbers, until, workers_of
-from tests.support.prometheus import scraped
+from tests.support.servers.processes import Load, numbers, until, workers_of
+from tests.support.servers.prometheus import scraped
 
 
 def test_the_printed_example_commands_work(started):

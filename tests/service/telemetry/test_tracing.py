@@ -19,12 +19,12 @@ import httpx
 import pytest
 
 from schemas.response import MODALITIES
-from service.prediction import batcher, lane
+from service.prediction.scheduling import batcher, lane
 from service.runtime.engine import Engine
 from service.telemetry.logging import make_log
 from service.telemetry.otlp import TraceExporter
 from tests.service.conftest import Service
-from tests.support.trace_collector import Collector, running_collector
+from tests.support.servers.trace_collector import Collector, running_collector
 
 SAMPLED, NOT_SAMPLED = (
     f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}" for flags in ("01", "00")

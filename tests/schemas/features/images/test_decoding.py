@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.features.images.decoding import intensity_window
-from tests.support.chest_films import encoded, film, png_chunk
-from tests.support.feature_requests import SPEC
-from tests.support.image_requests import extract_images, image, pixels
+from tests.support.inputs.chest_films import encoded, film, png_chunk
+from tests.support.inputs.feature_requests import SPEC
+from tests.support.inputs.image_requests import extract_images, image, pixels
 
 EXIF_ORIENTATION = 0x0112
 # By EXIF orientation, how a camera stores an upright picture.

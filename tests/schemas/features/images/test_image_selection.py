@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from schemas.features import extract_features, select_film
 from schemas.features.images.decoding import MAX_SIDE
 from schemas.payload import InvalidPayload, as_payload
-from tests.support.chest_films import black_png, encoded, film
-from tests.support.feature_requests import AS_OF, SPEC, ignored
-from tests.support.image_requests import extract_images, image, image_errors, pixels
+from tests.support.inputs.chest_films import black_png, encoded, film
+from tests.support.inputs.feature_requests import AS_OF, SPEC, ignored
+from tests.support.inputs.image_requests import extract_images, image, image_errors, pixels
 
 
 def test_the_latest_image_is_read_and_the_others_are_reported():

@@ -14,7 +14,7 @@ import pytest
 from model.cohorts.synthetic import chest_xray
 from schemas.features.images.decoding import decode
 from schemas.features.images.plausibility import check_chest_film
-from tests.support.chest_films import encoded, film
+from tests.support.inputs.chest_films import encoded, film
 
 SIDE = 256
 Y, X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]

@@ -13,7 +13,7 @@ from schemas.features import (
     to_plain_text,
 )
 from schemas.payload import as_payload
-from tests.support.feature_requests import AS_OF, SPEC, at, errors, extract
+from tests.support.inputs.feature_requests import AS_OF, SPEC, at, errors, extract
 
 
 def test_a_long_note_is_not_truncated():

@@ -19,7 +19,7 @@ from service.prediction.answer_fields import (
     TaskAttentionFields,
     TaskVariablesFields,
 )
-from service.prediction.occlusion import Ablation
+from service.prediction.explanation.occlusion import Ablation
 from service.runtime.bundle import ATTENTION
 from service.runtime.engine import Outputs
 

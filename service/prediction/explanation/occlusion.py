@@ -31,7 +31,7 @@ from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
 from schemas.response import Modality
 from service.prediction.answer_fields import Evidence, EvidenceKind
-from service.prediction.note_passages import MAX_PASSAGES, Passage, group_passages
+from service.prediction.explanation.note_passages import MAX_PASSAGES, Passage, group_passages
 
 MAX_POINTERS = 100  # of one part: an answer must not grow with a part that is sent a thousand times
 

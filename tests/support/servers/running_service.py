@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.http_client import Received
-from tests.support.prometheus import scraped
+from tests.support.servers.http_client import Received
+from tests.support.servers.prometheus import scraped
 
 
 @dataclass

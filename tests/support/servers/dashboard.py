@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Page, expect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TASKS = 44
 MODALITIES = ("tabular", "series", "notes", "image")
 # The views, each with a selector of its main content.

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Generic, Self
 
 from service.errors import ClientDisconnected, DeadlineExceeded, Overloaded
-from service.prediction.lane import (
+from service.prediction.scheduling.lane import (
     PRIORITIES,
     JobProcessor,
     JobT,

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.features import Features, FeatureSpec
 from schemas.payload import InvalidPayload
-from tests.support.feature_requests import AS_OF, SPEC, extract
+from tests.support.inputs.feature_requests import AS_OF, SPEC, extract
 
 
 def image(

@@ -16,7 +16,7 @@ from threading import Lock, Thread
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from service.errors import DeadlineExceeded
-from service.prediction.gc_pause import paused_gc
+from service.prediction.scheduling.gc_pause import paused_gc
 from service.runtime.cost_estimate import TypicalJobTime
 from service.telemetry.metrics import Metrics
 

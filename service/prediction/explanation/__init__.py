@@ -1,0 +1,1 @@
+"""Explanations: attribution to modalities and tasks, and occlusion of single inputs."""

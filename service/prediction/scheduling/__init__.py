@@ -1,0 +1,1 @@
+"""Scheduling: admission control, lanes, and pauses of the garbage collector."""
