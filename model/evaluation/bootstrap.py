@@ -106,7 +106,7 @@ def interval(replicates: Floats) -> Estimate:
 class Comparison:
     """AUROCs of several models on the same patients, with the same replicates.
 
-    by_task[model][task] and mean[model] (over the tasks) are arrays [1 + REPLICATES].
+    `by_task[model][task]` and `mean[model]` (over the tasks) are arrays [1 + REPLICATES].
     """
 
     def __init__(self, predictions: Mapping[str, Predictions], min_positives: int) -> None:
