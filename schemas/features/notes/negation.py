@@ -35,9 +35,9 @@ _CONJUNCTION = re.compile(r"\b(?:and|or)\b")
 _CUT_TITLE = re.compile(r"\s(?:and|with)\b")
 _TRAILING_WORDS = re.compile(
     r"(?:[\s,]++|(?<!\w)(?:and|or|nor|with|but|very|highly|most|extremely|felt to be"
-    r"|thought to be|felt|considered)(?!\w))++$"
+    r"|thought to be|felt|considered)(?!\w))+$"
 )
-_LEADING_WORDS = re.compile(r"(?:[\s,&*\u2022-]++|(?:and|or|with)\s++)++")
+_LEADING_WORDS = re.compile(r"(?:[\s,&*\u2022-]++|(?:and|or|with)\s++)+")
 # "N" is an answer only as a capital letter: "Diabetes: N".
 _LETTER_N = re.compile(r"\W+n")
 _WORD = re.compile(r"\w")

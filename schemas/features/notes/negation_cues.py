@@ -127,7 +127,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"|(?:pertinent |significant )?negatives?\s?:|none of the following\s?:?|none of"
         ),
         r"denies|denying|deny|unremarkable for",
-        r"neg(?:ative)?\.? (?:(?!except|apart|aside|other|but|and)[\w-]{1,20} ){0,2}for(?:\s?:)?+",
+        r"neg(?:ative)?\.? (?:(?!except|apart|aside|other|but|and)[\w-]{1,20} ){0,2}for(?:\s?:)?",
     ),
     # Negates the text before it after "is", and otherwise the text after it if possible.
     "copula": (

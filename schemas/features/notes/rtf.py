@@ -13,7 +13,7 @@ from schemas.features.notes.html import TextPiece
 
 _START = re.compile(r"\{\s*+\\rtf\d?(?=[\\\s{])")
 _TOKEN = re.compile(
-    r"\\(?:(?P<word>[a-zA-Z]{1,32})(?P<number>-?\d{1,10})?+ ?|'(?P<byte>[0-9a-fA-F]{2})"
+    r"\\(?:(?P<word>[a-zA-Z]{1,32})(?P<number>-?\d{1,10})? ?|'(?P<byte>[0-9a-fA-F]{2})"
     r"|(?P<sign>.))|(?P<begin>\{++)|(?P<end>\}++)|(?P<text>[^\\{}\r\n]++)",
     re.DOTALL,
 )

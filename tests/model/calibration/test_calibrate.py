@@ -44,10 +44,10 @@ def test_the_bound_is_half_a_patient_from_certainty():
 def test_an_interval_contains_the_probability_and_narrows_with_more_patients():
     few, many = (venn_abers(*calibrated_patients(count)) for count in (60, 3000))
     for p in np.linspace(0.001, 0.999, 97):
-        low, high = few.at(p)
+        low, high = few.interval_at(p)
         assert 0 <= low <= p <= high <= 1
-        assert many.at(p)[1] - many.at(p)[0] <= high - low + 0.05
-    widths = [np.ptp(s.at(0.3)) for s in (few, many)]
+        assert many.interval_at(p)[1] - many.interval_at(p)[0] <= high - low + 0.05
+    widths = [np.ptp(s.interval_at(0.3)) for s in (few, many)]
     assert widths[1] < widths[0]
 
 

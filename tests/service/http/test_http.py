@@ -108,7 +108,7 @@ def test_an_internal_error_is_not_cached(serve, bundle, payload, monkeypatch):
     engine = Engine(bundle)
     engine.replay_golden()
     client = serve(engine, cors_origins=["https://ehr.example"]).client
-    monkeypatch.setattr(engine, "_inputs", lambda *_: {})
+    monkeypatch.setattr(engine, "_fusion_inputs", lambda *_: {})
     headers = {"Origin": "https://ehr.example"}
     answer = client.post("/predict", json=payload, headers=headers)
     assert answer.status_code == 500

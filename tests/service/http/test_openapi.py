@@ -151,7 +151,7 @@ def test_openapi_has_the_coverage_of_intervals_and_sets(service):
     fields = schemas["Prediction"]["properties"]
     for name in ("interval", "set"):
         assert "90 %" in fields[name]["description"]
-    assert fields["no_set"]["description"].startswith("Why there is no `set`")
+    assert fields["no_set"]["description"].startswith("The reason why there is no `set`")
 
 
 def test_every_openapi_reference_resolves(service):

@@ -200,5 +200,5 @@ def test_the_size_of_an_answer_is_limited_when_much_is_ignored(serve, engine):
     assert sum(entry.get("entries", 1) for entry in answer.json()["receipt"]["ignored"]) >= 40_000
     strict = service.client.post("/predict", json=sent, params={"strict": "true"})
     assert strict.status_code == 422
-    assert "40000 faults" in strict.json()["detail"]
+    assert "40000 errors" in strict.json()["detail"]
     assert 0 < len(strict.json()["errors"]) <= 100

@@ -109,7 +109,7 @@ def test_a_graph_server_that_cannot_start_is_told_at_once():
         supervisor = GraphSupervisor(Settings(), log, get_context("spawn"))
         with socket.socket(socket.AF_UNIX) as taken:
             taken.bind(supervisor.address)
-            running = asyncio.create_task(supervisor.run())
+            running = asyncio.create_task(supervisor.supervise_graph_server())
             fault = await asyncio.wait_for(supervisor.first_fault, 60)
             await running
         return fault

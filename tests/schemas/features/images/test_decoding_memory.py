@@ -13,7 +13,7 @@ from tests.support.inputs.chest_films import black_png, encoded
 READ = """
 import sys
 from datetime import UTC, datetime
-from schemas.features import FeatureSpec, features
+from schemas.features import FeatureSpec, extract_features
 from schemas.payload import InvalidPayload, as_payload
 
 def kilobytes(name):
@@ -25,7 +25,7 @@ image = {"time": time, "media_type": sys.argv[1], "data": sys.stdin.buffer.read(
 payload = as_payload({"as_of": time, "images": [image]})
 before = kilobytes("VmRSS")
 try:
-    features(payload, spec)
+    extract_features(payload, spec)
     rule = "read"
 except InvalidPayload as error:
     rule = error.errors[0].rule
