@@ -78,7 +78,7 @@ class PreparedJob:
     """A job that is ready for a batch.
 
     `sample`: input of the engine. `ablations`: what the explanation leaves out, one at a time.
-    `seconds`: times by step. `check` raises once nobody waits for the answer. `attention`
+    `seconds`: times by step. `check` raises when no answer is needed. `attention`
     [tasks, tasks]: set with the answer.
     """
 

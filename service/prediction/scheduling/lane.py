@@ -49,7 +49,7 @@ class JobProcessor(Protocol[JobT_contra, ParsedT, PreparedT]):
     def prepare(self, parsed: ParsedT, check: Callable[[], None]) -> PreparedT:
         """Computes what does not need a batch. An exception is the answer to the job.
 
-        `check` is called between steps, also in `run`. It raises once nobody waits for the answer.
+        `check` is called between steps, also in `run`. It raises when no answer is needed.
         """
 
     def run(self, prepared: Sequence[PreparedT]) -> list[Answer]:
@@ -76,7 +76,7 @@ class QueuedJob(Generic[JobT, ParsedT]):
     seconds: float | None = None
 
     def check(self) -> None:
-        """Raises DeadlineExceeded if nobody waits for the answer any more."""
+        """Raises DeadlineExceeded if no answer is needed."""
         if self.answer.done() or time.monotonic() > self.deadline:
             raise DeadlineExceeded
 
