@@ -381,7 +381,7 @@ def test_a_folder_without_a_bundle_is_refused(held_out_cohort, tmp_path):
     [
         (["--precision", "fp16"], "must be used together"),
         (["--cohort", "."], "must be used together"),
-        (["--precision", "fp16", "--cohort", ".", "--evaluation", "x.json"], "keeps its evaluation"),
+        (["--precision", "fp16", "--cohort", ".", "--evaluation", "x.json"], "keeps its"),
         (["--precision", "fp16", "--cohort", ".", "--recalibrate", "."], "exclude each other"),
         (["--precision", "fp16", "--cohort", "nowhere"], "is not a cohort"),
     ],
