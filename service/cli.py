@@ -72,6 +72,10 @@ def serve(context: typer.Context, **options: str | None) -> None:
     fault = asyncio.run(supervisor.run(partial(_print_address, settings.host)))
     if fault is not None:
         _exit(f"m3h-serve: cannot start: {fault}")
+    try:
+        sys.stderr.flush()
+    except OSError:  # a full disk: Python would try again at exit, and end with status 120
+        sys.stderr = None  # type: ignore[assignment]
 
 
 def _print_version(value: bool) -> None:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tarfile
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 
 url, expected, folder = sys.argv[1:]
@@ -20,5 +20,16 @@ with TemporaryFile(dir=folder) as archive:
         sys.exit(f"bundle.url: the file has the SHA-256 {actual}, expected {expected}")
     archive.seek(0)
     with tarfile.open(fileobj=archive, mode="r:gz") as tar:
-        tar.extractall(folder, filter="data")
+        # A bundle is files in a folder. extractall(filter="data") needs Python 3.11.4.
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+                sys.exit("bundle.url: the archive holds a link or a path outside its folder")
+            target = Path(folder, path)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif content := tar.extractfile(member):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content, target.open("wb") as file:
+                    shutil.copyfileobj(content, file)
 print(f"unpacked the bundle with the SHA-256 {expected}")

@@ -79,16 +79,32 @@ def test_a_file_with_another_digest_is_not_unpacked(fetch, archive, tmp_path):
     assert not list((served / "m3h-open").iterdir())
 
 
-def test_an_archive_member_outside_the_target_folder_is_refused(fetch, tmp_path):
-    (tmp_path / "outside").write_text("")
+def _link(name, target, kind):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../outside"),
+        tarfile.TarInfo("/outside"),
+        _link("m3h-open/graph.onnx", "/etc/passwd", tarfile.SYMTYPE),
+        _link("m3h-open/graph.onnx", "../outside", tarfile.LNKTYPE),
+    ],
+    ids=["parent", "absolute", "symbolic link", "hard link"],
+)
+def test_an_archive_with_a_link_or_an_outside_path_is_refused(fetch, member, tmp_path):
     with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as tar:
-        tar.add(tmp_path / "outside", "../outside")
+        tar.addfile(member)
     digest = hashlib.sha256((tmp_path / "bad.tar.gz").read_bytes()).hexdigest()
     (tmp_path / "bundles").mkdir()
     with listening(partial(QuietHandler, directory=tmp_path)) as url:
         done = run(fetch, f"{url}/bad.tar.gz", digest, tmp_path / "bundles")
     assert done.returncode == 1
-    assert "OutsideDestinationError" in done.stderr
+    assert "link or a path outside" in done.stderr
+    assert not list((tmp_path / "bundles").iterdir())
 
 
 def test_the_own_redis_requires_its_password_and_does_not_persist(tmp_path):
