@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers.http_client import JSON
+
 AS_OF = "2026-11-23T10:00:00Z"
-JSON = {"Content-Type": "application/json"}
 
 
 def patient(**changed: Any) -> dict[str, Any]:
