@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.cache.redis_cache import RedisCache
 
 CacheKey = bytes
-_ENTRY_OVERHEAD = 500  # bytes of an entry's key and Python objects, besides its vector
+_ENTRY_OVERHEAD = 500  # bytes of an entry's key and Python objects, without its vector
 
 
 class EmbeddingCache:

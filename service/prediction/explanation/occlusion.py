@@ -1,4 +1,4 @@
-"""Ablations of a request: what can be left out of it, such as a variable or a passage of a note.
+"""Ablations: a request without one of its parts, such as a variable or a passage of a note.
 
 The contribution of a part is what the prediction loses without it (leave one covariate out, Lei
 et al. 2018). Only the modality of the part is encoded again; then the fusion runs.
@@ -33,7 +33,7 @@ from schemas.response import Modality
 from service.prediction.answer_fields import Evidence, EvidenceKind
 from service.prediction.explanation.note_passages import MAX_PASSAGES, Passage, group_passages
 
-MAX_POINTERS = 100  # of one part: an answer must not grow with a part that is sent a thousand times
+MAX_POINTERS = 100  # of one part: an answer stays short if a part was sent a thousand times
 
 _LAST, _MINIMUM, _MAXIMUM, _HOURS_SINCE_LAST = (
     STATISTICS.index(name) for name in ("last", "minimum", "maximum", "hours_since_last")
@@ -130,7 +130,7 @@ def _tabular_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation
             and remaining is not None
             and np.array_equal(remaining["values"], complete["values"], equal_nan=True)
         ):
-            continue  # the model did not use it; the receipt says why
+            continue  # the model did not use it; the receipt states the reason
         evidence = _evidence("tabular", name, display, [f"/tabular/{name}"])
         evidence["value"] = value.isoformat() if isinstance(value, datetime) else value
         if unit is not None:

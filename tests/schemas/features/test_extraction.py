@@ -21,14 +21,14 @@ def test_json_and_python_values_give_the_same_arrays():
             "images": [{"time": at(1), "media_type": "image/png", "data": encoded(film())}],
         }
     )
-    one, other = (
+    features, same = (
         extract_features(payload, SPEC),
         extract_features(parse_payload(payload.model_dump_json()), SPEC),
     )
-    assert one.receipt == other.receipt
-    for modality, arrays in one.arrays.items():
+    assert features.receipt == same.receipt
+    for modality, arrays in features.arrays.items():
         for name, array in arrays.items():
-            np.testing.assert_array_equal(array, other.arrays[modality][name])
+            np.testing.assert_array_equal(array, same.arrays[modality][name])
 
 
 def test_a_spec_survives_serialization():
@@ -37,7 +37,7 @@ def test_a_spec_survives_serialization():
 
 
 def test_a_batch_pads_tokens_with_zeros_at_the_end():
-    found = [extract(notes=[{"time": at(1), "text": t}]).arrays["notes"] for t in ("a", "a b c")]
-    tokens = collate(found)["tokens"]
-    assert (tokens[0, len(found[0]["tokens"]) :] == 0).all()
+    notes = [extract(notes=[{"time": at(1), "text": t}]).arrays["notes"] for t in ("a", "a b c")]
+    tokens = collate(notes)["tokens"]
+    assert (tokens[0, len(notes[0]["tokens"]) :] == 0).all()
     assert (tokens[1] != 0).all()

@@ -1,4 +1,4 @@
-"""Problems name a pointer and a rule for each error, and repeat nothing of the request."""
+"""Problems name a pointer and a rule for each error, and never contain a value of the request."""
 
 import copy
 import json

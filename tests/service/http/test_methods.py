@@ -13,7 +13,7 @@ from tests.support.servers.http_client import (
 
 @pytest.mark.parametrize("path", GET)
 def test_head_has_the_headers_of_get_and_no_content(running, path):
-    """Over a socket, to see that the next response follows the head at once."""
+    """Uses a socket, to check that the next response follows the head directly."""
     for encoding in ("identity", "gzip"):
         accept = f"Accept-Encoding: {encoding}"
         with connected(running) as client:

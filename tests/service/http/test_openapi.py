@@ -15,7 +15,7 @@ from service.settings import Settings
 CURRENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 RELEASED = Path(__file__).with_name("released_openapi.json")
 
-# Keys that describe an interface and do not define it.
+# Keys that describe an interface without defining it.
 DESCRIPTIVE = {"title", "description", "summary", "tags", "operationId", "example", "examples"}
 
 

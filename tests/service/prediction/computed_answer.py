@@ -26,8 +26,8 @@ class Computed:
         tasks = tuple(facts.model_copy(update=changed) for facts in self.manifest.tasks)
         manifest = self.manifest.model_copy(update={"tasks": tasks})
         task_fields = build_task_fields(manifest, list(self.features.arrays))
-        fields = build_predictions(outputs or self.outputs, manifest, task_fields, {})
-        predictions = [Prediction.model_validate_json(orjson.dumps(one)) for one in fields]
+        built = build_predictions(outputs or self.outputs, manifest, task_fields, {})
+        predictions = [Prediction.model_validate_json(orjson.dumps(fields)) for fields in built]
         return {prediction.task: prediction for prediction in predictions}
 
     def unusual(self, **scores: float) -> Receipt:

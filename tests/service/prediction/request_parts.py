@@ -31,8 +31,8 @@ def remove_part(payload: dict[str, Any], part: Ablation) -> dict[str, Any]:
         _, field, name = pointer.split("/")
         if field == "tabular":
             payload["tabular"] = {k: v for k, v in payload["tabular"].items() if k != name}
-    gone = {int(p.split("/")[2]) for p in fields["pointers"] if not p.startswith("/tabular")}
-    if gone:
+    removed = {int(p.split("/")[2]) for p in fields["pointers"] if not p.startswith("/tabular")}
+    if removed:
         field = fields["pointers"][0].split("/")[1]
-        payload[field] = [one for i, one in enumerate(payload[field]) if i not in gone]
+        payload[field] = [entry for i, entry in enumerate(payload[field]) if i not in removed]
     return payload

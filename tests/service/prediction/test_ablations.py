@@ -19,11 +19,11 @@ def test_an_ablation_has_the_features_of_a_request_without_the_part(bundle, payl
         {"kind": "admission", "time": payload["as_of"], "text": "Fever; cough.\nPH 7.2 today. Ill."}
     )
     payload["series"].append({**payload["series"][0], "variable": "loinc:8867-4"})
-    found, arrays = find_parts(payload, bundle)
-    assert {part.evidence["kind"] for part in found} == {
+    parts, arrays = find_parts(payload, bundle)
+    assert {part.evidence["kind"] for part in parts} == {
         "tabular", "series", "treatment", "note", "image",
     }  # fmt: skip
-    for part in found:
+    for part in parts:
         expected = extract_features(
             as_payload(remove_part(payload, part)), bundle.manifest.spec
         ).arrays
@@ -37,9 +37,9 @@ def test_an_ablation_has_the_features_of_a_request_without_the_part(bundle, payl
 def test_an_ablation_of_the_only_part_removes_the_modality(bundle, payload):
     payload["series"], payload["tabular"] = payload["series"][:1], {"age": 61.0}
     payload["treatments"] = []
-    found, _ = find_parts(payload, bundle)
-    assert all(part.remaining is None for part in found)
-    assert [part.evidence["name"] for part in found][:2] == ["age", "heart_rate"]
+    parts, _ = find_parts(payload, bundle)
+    assert all(part.remaining is None for part in parts)
+    assert [part.evidence["name"] for part in parts][:2] == ["age", "heart_rate"]
 
 
 def test_input_that_was_not_used_has_no_ablation(bundle, payload):
@@ -65,8 +65,8 @@ TEXTS = {
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS.keys())
 def test_passages_are_limited_and_cover_all_notes(bundle, payload, texts):
     payload["notes"] = [{**payload["notes"][0], "text": text} for text in texts]
-    found, arrays = find_parts(payload, bundle)
-    notes = [part for part in found if part.modality == "notes"]
+    parts, arrays = find_parts(payload, bundle)
+    notes = [part for part in parts if part.modality == "notes"]
     assert len(notes) <= MAX_PASSAGES
     spans: dict[str, list[tuple[int, int]]] = {}
     for fields in (part.evidence for part in notes):
@@ -77,16 +77,16 @@ def test_passages_are_limited_and_cover_all_notes(bundle, payload, texts):
             spans.setdefault(pointer, []).append(span)
     assert len(spans) == len(texts)
     for number, text in enumerate(texts):
-        told = spans[f"/notes/{number}/text"]
-        assert "".join(text[start:end] for start, end in told) == text
+        passages = spans[f"/notes/{number}/text"]
+        assert "".join(text[start:end] for start, end in passages) == text
     # An ablation only removes tokens.
     whole = np.bincount(arrays["notes"]["tokens"])
-    lost = [
+    removed_tokens = [
         whole - np.bincount(n.remaining["tokens"], minlength=len(whole))
         for n in notes
         if n.remaining
     ]
-    assert all((one >= 0).all() for one in lost)
+    assert all((counts >= 0).all() for counts in removed_tokens)
 
 
 def test_each_note_is_encoded_once(bundle, payload):
@@ -107,17 +107,24 @@ def test_each_note_is_encoded_once(bundle, payload):
     assert sorted(texts) == sorted(note.text for note in read.notes)
 
 
-SAID = [" Fever.", " Gout;", "\nHistory: cardiac: heart failure.", " Cough for days.", "\n\n", "  "]
+PHRASES = [
+    " Fever.",
+    " Gout;",
+    "\nHistory: cardiac: heart failure.",
+    " Cough for days.",
+    "\n\n",
+    "  ",
+]
 
 
-@given(st.lists(st.sampled_from(SAID), min_size=2, max_size=12), st.data())
-def test_removing_a_passage_equals_encoding_the_note_without_it(said, data):
+@given(st.lists(st.sampled_from(PHRASES), min_size=2, max_size=12), st.data())
+def test_removing_a_passage_equals_encoding_the_note_without_it(phrases, data):
     spec = FeatureSpec.default()
-    start = data.draw(st.integers(0, len(said) - 1))
-    stop = data.draw(st.integers(start + 1, len(said)))
-    text, rest = "".join(said), "".join(said[:start] + said[stop:])
-    at = len("".join(said[:start]))
-    left = encode_note(text, spec).without(at, at + len("".join(said[start:stop])))
+    start = data.draw(st.integers(0, len(phrases) - 1))
+    stop = data.draw(st.integers(start + 1, len(phrases)))
+    text, rest = "".join(phrases), "".join(phrases[:start] + phrases[stop:])
+    at = len("".join(phrases[:start]))
+    left = encode_note(text, spec).without(at, at + len("".join(phrases[start:stop])))
     np.testing.assert_array_equal(np.sort(left), np.sort(encode_note(rest, spec).ids))
 
 
@@ -132,9 +139,10 @@ def test_negated_terms_stay_negated_when_the_negation_is_removed(bundle):
 def test_passages_of_a_note_with_markup_point_into_the_sent_text(bundle, payload):
     text = "<p>Fever &amp; cough.</p><p>Septic <b>shock</b>, on pressors.</p>"
     payload["notes"] = [{**payload["notes"][0], "text": text}]
-    notes = [p.evidence for p in find_parts(payload, bundle)[0] if p.modality == "notes"]
-    assert [text[one["start"] : one["end"]].count("shock") for one in notes].count(1) == 1
-    assert len(notes) == 2
+    passages = [p.evidence for p in find_parts(payload, bundle)[0] if p.modality == "notes"]
+    assert len(passages) == 2
+    counts = [text[passage["start"] : passage["end"]].count("shock") for passage in passages]
+    assert counts.count(1) == 1
 
 
 def test_the_pointers_of_a_part_are_limited(bundle, payload):

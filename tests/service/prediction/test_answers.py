@@ -35,15 +35,19 @@ def test_each_prediction_has_one_value_of_its_kind_or_abstains(service, bundle, 
         "multiclass": "probabilities",
         "clustering": "cluster",
     }
-    for found in service.predict(payload)["predictions"]:
-        values = {*fields.values(), "abstained"} & found.keys()
-        own = {"cluster", "probabilities"} if "cluster" in found else {fields[found["kind"]]}
+    for prediction in service.predict(payload)["predictions"]:
+        values = {*fields.values(), "abstained"} & prediction.keys()
+        own = (
+            {"cluster", "probabilities"}
+            if "cluster" in prediction
+            else {fields[prediction["kind"]]}
+        )
         assert values in (own, {"abstained"})
-        assert found["means"]
-        if "probability" in found:
-            assert 0 <= found["probability"] <= 1
-        if "probabilities" in found:
-            assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert prediction["means"]
+        if "probability" in prediction:
+            assert 0 <= prediction["probability"] <= 1
+        if "probabilities" in prediction:
+            assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_number_is_the_output_of_the_graph_unrounded(service, engine, payload):
@@ -81,8 +85,8 @@ def test_any_modality_may_be_absent(service, bundle, payload, absent):
     use = answer["receipt"]["modalities"]
     assert {m for m in use if use[m]["status"] == "absent"} == absent
     seen = {f.task.name: set(f.visible_modalities) for f in bundle.manifest.tasks}
-    for found in answer["predictions"]:
-        assert set(found["based_on"]) == (set(MODALITIES) - absent) & seen[found["task"]]
+    for prediction in answer["predictions"]:
+        assert set(prediction["based_on"]) == (set(MODALITIES) - absent) & seen[prediction["task"]]
 
 
 def test_an_absent_modality_does_not_change_a_prediction(engine, payload):
@@ -97,14 +101,14 @@ def test_an_absent_modality_does_not_change_a_prediction(engine, payload):
 
 
 def test_an_answer_does_not_depend_on_its_batch(service, payload):
-    absent: list[set[str]] = [set(), {"notes"}, {"image", "series"}, {"tabular"}]
-    items = [without(payload, one) for one in absent]
+    subsets: list[set[str]] = [set(), {"notes"}, {"image", "series"}, {"tabular"}]
+    items = [without(payload, absent) for absent in subsets]
     batch = service.client.post("/predict/batch", json={"items": items}).json()["items"]
     for item, together in zip(items, batch, strict=True):
-        for one, many in zip(
+        for alone, batched in zip(
             service.predict(item)["predictions"], together["predictions"], strict=True
         ):
-            assert one.get("probability") == pytest.approx(many.get("probability"), abs=1e-5)
+            assert alone.get("probability") == pytest.approx(batched.get("probability"), abs=1e-5)
         for name, use in service.predict(item)["receipt"]["modalities"].items():
             unusual = together["receipt"]["modalities"][name].get("unusual")
             assert use.get("unusual") == pytest.approx(unusual, abs=1e-3)
@@ -140,10 +144,10 @@ def test_a_slow_prediction_does_not_block_the_event_loop(serve, engine, payload,
     entered, leave = Event(), Event()
     run = engine.run
 
-    def slow(*asked: Any) -> Any:
+    def slow(*arguments: Any) -> Any:
         entered.set()
         leave.wait(60)
-        return run(*asked)
+        return run(*arguments)
 
     monkeypatch.setattr(engine, "run", slow)
     client = serve(engine).client

@@ -45,8 +45,8 @@ def test_noise_gets_a_warning_each_time_it_is_sent(serve, engine):
 
 
 def test_a_chest_film_gets_no_warning(service):
-    found = service.predict(request(image(film())))["receipt"]
-    assert not [warning for warning in found["warnings"] if "image" in warning]
+    receipt = service.predict(request(image(film())))["receipt"]
+    assert not [warning for warning in receipt["warnings"] if "image" in warning]
 
 
 def test_a_later_lateral_film_does_not_replace_a_frontal_one(service):
@@ -60,9 +60,9 @@ def test_a_later_lateral_film_does_not_replace_a_frontal_one(service):
 
 
 def test_lateral_films_alone_are_not_read(service):
-    found = service.predict(request(image(film(), view="LL"), tabular={"age": 70}))
-    assert found["receipt"]["modalities"]["image"] == {"status": "absent", "hidden_from": []}
-    assert any("frontal" in warning for warning in found["receipt"]["warnings"])
+    answer = service.predict(request(image(film(), view="LL"), tabular={"age": 70}))
+    assert answer["receipt"]["modalities"]["image"] == {"status": "absent", "hidden_from": []}
+    assert any("frontal" in warning for warning in answer["receipt"]["warnings"])
 
 
 def test_a_strict_request_may_have_a_lateral_film_but_no_unknown_view(serve, engine):

@@ -25,14 +25,14 @@ SOME = (*MODALITIES, "baseline")
 
 
 def numbers(prediction: dict[str, Any]) -> dict[str, float]:
-    """By class what was predicted; of one number by an empty name."""
+    """The predicted numbers by class. A single number has an empty name."""
     if "probabilities" in prediction:
         return prediction["probabilities"]
     return {"": prediction.get("probability", prediction.get("value"))}
 
 
-def by_class(told: dict[str, Any]) -> dict[str, dict[str, float]]:
-    return {"": told} if "baseline" in told else told
+def by_class(contributions: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {"": contributions} if "baseline" in contributions else contributions
 
 
 @pytest.mark.parametrize("absent", SETS, ids=lambda s: "without " + " ".join(sorted(s)))
@@ -40,31 +40,31 @@ def test_contributions_add_up_to_the_number_and_absent_or_hidden_modalities_add_
     service, bundle, payload, absent
 ):
     answer = service.predict(without(payload, absent))
-    told = answer["explanation"]["modalities"]
-    seen = {facts.task.name: facts.visible_modalities for facts in bundle.manifest.tasks}
-    assert told.keys() == seen.keys()
+    explained = answer["explanation"]["modalities"]
+    visible = {facts.task.name: facts.visible_modalities for facts in bundle.manifest.tasks}
+    assert explained.keys() == visible.keys()
     for prediction in answer["predictions"]:
         name = prediction["task"]
-        found = by_class(told[name])
-        assert found.keys() == numbers(prediction).keys()
+        contributions = by_class(explained[name])
+        assert contributions.keys() == numbers(prediction).keys()
         for label, number in numbers(prediction).items():
-            assert found[label].keys() == set(SOME)
-            assert sum(found[label].values()) == pytest.approx(number, abs=1e-5)
+            assert contributions[label].keys() == set(SOME)
+            assert sum(contributions[label].values()) == pytest.approx(number, abs=1e-5)
             for modality in MODALITIES:
-                if modality in absent or modality not in seen[name]:
-                    assert found[label][modality] == 0
+                if modality in absent or modality not in visible[name]:
+                    assert contributions[label][modality] == 0
 
 
 def test_the_baseline_is_the_number_without_any_modality(service, engine, payload):
-    told = service.predict(payload)["explanation"]["modalities"]
+    explained = service.predict(payload)["explanation"]["modalities"]
     (nothing,) = engine.run([{}])
     for facts in engine.bundle.manifest.tasks:
         rows = np.atleast_1d(nothing.fusion[facts.output])
         expected = rows if facts.column is None else rows[[facts.column]]
-        found = [one["baseline"] for one in by_class(told[facts.task.name]).values()]
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        baselines = [row["baseline"] for row in by_class(explained[facts.task.name]).values()]
+        np.testing.assert_allclose(baselines, expected, atol=1e-6)
         if facts.prevalence is not None:
-            assert found[0] == pytest.approx(facts.prevalence, abs=1e-5)
+            assert baselines[0] == pytest.approx(facts.prevalence, abs=1e-5)
 
 
 @pytest.mark.parametrize("absent", [set(), {"notes"}, {"image", "tabular"}], ids=joined)
@@ -72,23 +72,23 @@ def test_contributions_are_shapley_values_over_all_orders(service, engine, paylo
     """Compares with runs of the engine for each order in which modalities can be added."""
     payload = without(payload, absent)
     arrays = extract_features(as_payload(payload), engine.bundle.manifest.spec).arrays
-    worth = {
+    coalition_values = {
         frozenset(some): engine.run([{m: arrays[m] for m in some}])[0].fusion
         for some in chain.from_iterable(combinations(arrays, k) for k in range(len(arrays) + 1))
     }
-    told = service.predict(payload)["explanation"]["modalities"]
+    explained = service.predict(payload)["explanation"]["modalities"]
     orders = list(permutations(arrays))
     for modality in arrays:
         for facts in engine.bundle.manifest.tasks:
             gains = [
-                worth[frozenset(order[: order.index(modality) + 1])][facts.output]
-                - worth[frozenset(order[: order.index(modality)])][facts.output]
+                coalition_values[frozenset(order[: order.index(modality) + 1])][facts.output]
+                - coalition_values[frozenset(order[: order.index(modality)])][facts.output]
                 for order in orders
             ]
             mean = np.atleast_1d(np.mean(gains, axis=0, dtype=np.float64))
             expected = mean if facts.column is None else mean[[facts.column]]
-            found = [one[modality] for one in by_class(told[facts.task.name]).values()]
-            np.testing.assert_allclose(found, expected, atol=2e-6)
+            contributions = [row[modality] for row in by_class(explained[facts.task.name]).values()]
+            np.testing.assert_allclose(contributions, expected, atol=2e-6)
 
 
 def test_a_modality_can_influence_a_task_through_one_it_must_agree_with(bundle):
@@ -103,11 +103,11 @@ def test_a_modality_can_influence_a_task_through_one_it_must_agree_with(bundle):
 
 
 def test_coalitions_are_all_subsets_of_the_present_modalities():
-    found = coalitions((True, False, True, True))
-    assert len({tuple(row) for row in found.tolist()}) == 8
-    assert not found[0].any()
-    assert found[-1].tolist() == [True, False, True, True]
-    assert not found[:, 1].any()
+    rows = coalitions((True, False, True, True))
+    assert len({tuple(row) for row in rows.tolist()}) == 8
+    assert not rows[0].any()
+    assert rows[-1].tolist() == [True, False, True, True]
+    assert not rows[:, 1].any()
 
 
 def test_coalitions_are_computed_only_if_requested(bundle, payload):
@@ -160,19 +160,19 @@ def test_outputs_that_are_not_finite_have_no_explanation(engine):
     nan = {name: np.full_like(rows, math.nan) for name, rows in outputs.fusion.items()}
     broken = replace(outputs, fusion=nan)
     assert attribution.explain_outputs(broken, engine.bundle.manifest, "full") is None
-    worthless = {name: np.full_like(rows, math.nan) for name, rows in outputs.coalitions.items()}
-    broken = replace(outputs, coalitions=worthless)
-    told = attribution.explain_outputs(broken, engine.bundle.manifest, "default")
-    assert told["modalities"] == {}
+    coalitions = {name: np.full_like(rows, math.nan) for name, rows in outputs.coalitions.items()}
+    broken = replace(outputs, coalitions=coalitions)
+    explanation = attribution.explain_outputs(broken, engine.bundle.manifest, "default")
+    assert explanation["modalities"] == {}
 
 
 def test_predictions_are_the_same_with_and_without_an_explanation(service, payload):
-    found = [
+    answers = [
         service.predict(payload, explain=e)["predictions"] for e in ("none", "default", "full")
     ]
-    for other in found[1:]:
-        for one, same in zip(found[0], other, strict=True):
-            assert numbers(one) == pytest.approx(numbers(same), abs=1e-6)
+    for other in answers[1:]:
+        for prediction, same in zip(answers[0], other, strict=True):
+            assert numbers(prediction) == pytest.approx(numbers(same), abs=1e-6)
 
 
 def test_a_task_that_abstains_is_not_explained(serve, changed_bundle, payload):

@@ -32,17 +32,17 @@ def test_every_time_that_is_accepted_gets_an_answer(service, payload, as_of, tim
     answer = service.client.post("/predict?explain=full", json=payload)
     assert answer.status_code == (422 if late else 200), answer.text
     if not late:
-        for one in answer.json()["explanation"]["variables"]:
-            for part in one["because"]:
-                told = part.get("time") or part.get("since")
-                assert told is None or datetime.fromisoformat(told).tzinfo is not None
+        for explanation in answer.json()["explanation"]["variables"]:
+            for part in explanation["because"]:
+                part_time = part.get("time") or part.get("since")
+                assert part_time is None or datetime.fromisoformat(part_time).tzinfo is not None
 
 
 @pytest.mark.parametrize("hours", [0.0, 5.5, 48.0])
 def test_a_time_before_year_1_is_given_in_another_time_zone(hours):
     as_of = datetime.fromisoformat("0001-01-01T05:00:00-12:00")
-    told = datetime.fromisoformat(occlusion._hours_before(as_of, hours))
-    assert abs((as_of - told).total_seconds() / 3600 - min(hours, 41 - 1 / 60)) < 1 / 60
+    earlier = datetime.fromisoformat(occlusion._hours_before(as_of, hours))
+    assert abs((as_of - earlier).total_seconds() / 3600 - min(hours, 41 - 1 / 60)) < 1 / 60
 
 
 def test_variables_have_the_values_of_the_model_and_their_contributions(
@@ -51,30 +51,32 @@ def test_variables_have_the_values_of_the_model_and_their_contributions(
     answer = service.predict(payload, explain="full")
     Answer.model_validate(answer)
     predictions = {p["task"]: p for p in answer["predictions"]}
-    apart = {
+    distances = {
         name: abs(p["probability"] - p["prevalence"])
         for name, p in predictions.items()
         if "probability" in p
     }
-    told = answer["explanation"]["variables"]
-    assert [one["task"] for one in told] == sorted(apart, key=lambda n: -apart[n])[:3]
-    found, _ = find_parts(payload, bundle)
-    by_pointer = {str(part.evidence["pointers"]): part for part in found}
-    for one in told:
-        assert 1 <= len(one["because"]) <= attribution.MAX_EVIDENCE
-        sizes = [abs(part["contribution"]) for part in one["because"]]
+    explanations = answer["explanation"]["variables"]
+    assert [explanation["task"] for explanation in explanations] == sorted(
+        distances, key=lambda n: -distances[n]
+    )[:3]
+    parts, _ = find_parts(payload, bundle)
+    by_pointer = {str(part.evidence["pointers"]): part for part in parts}
+    for explanation in explanations:
+        assert 1 <= len(explanation["because"]) <= attribution.MAX_EVIDENCE
+        sizes = [abs(part["contribution"]) for part in explanation["because"]]
         assert sizes == sorted(sizes, reverse=True)
-        for part in one["because"]:
-            left = by_pointer[str(part["pointers"])]
-            request = remove_part(payload, left)
+        for part in explanation["because"]:
+            removed = by_pointer[str(part["pointers"])]
+            request = remove_part(payload, removed)
             number = service.predict(request, explain="none")["predictions"]
-            (less,) = [p["probability"] for p in number if p["task"] == one["task"]]
-            lost = predictions[one["task"]]["probability"] - less
-            assert part["contribution"] == pytest.approx(lost, abs=1e-5)
-    heart_rate = next(p.evidence for p in found if p.evidence["name"] == "heart_rate")
+            (less,) = [p["probability"] for p in number if p["task"] == explanation["task"]]
+            decrease = predictions[explanation["task"]]["probability"] - less
+            assert part["contribution"] == pytest.approx(decrease, abs=1e-5)
+    heart_rate = next(p.evidence for p in parts if p.evidence["name"] == "heart_rate")
     assert (heart_rate["last"], heart_rate["lowest"], heart_rate["highest"]) == (121.5, 88, 121.5)
     assert heart_rate["time"] == payload["series"][0]["times"][-1]
-    creatinine = next(p.evidence for p in found if p.evidence["name"] == "creatinine")
+    creatinine = next(p.evidence for p in parts if p.evidence["name"] == "creatinine")
     assert creatinine["unit"] == "mg/dL"
     assert creatinine["last"] == pytest.approx(210 / 88.42, rel=1e-3)
 
@@ -82,10 +84,10 @@ def test_variables_have_the_values_of_the_model_and_their_contributions(
 @pytest.mark.parametrize("name", ["obesity", "length_of_stay"])
 def test_the_variables_of_any_task_can_be_requested(service, payload, name):
     answer = service.predict(payload, explain="full", task=name)
-    (told,) = answer["explanation"]["variables"]
-    assert told["task"] == name
-    assert told["because"]
-    assert all(math.isfinite(part["contribution"]) for part in told["because"])
+    (explanation,) = answer["explanation"]["variables"]
+    assert explanation["task"] == name
+    assert explanation["because"]
+    assert all(math.isfinite(part["contribution"]) for part in explanation["because"])
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_a_terminating_signal_leaves_no_process_and_no_file(started, tmp_path, n
         )
     )
     assert httpx.get(f"{url}/health/live").status_code == 200
-    for child in children:  # like a terminal, which sends a signal to its process group
+    for child in children:  # as a terminal sends a signal to its process group
         if number != signal.SIGTERM:
             os.kill(child, number)
     process.send_signal(number)

@@ -16,7 +16,7 @@ CANARY = "Zz7canary"
 
 
 def test_no_span_holds_input(start_traced, payload):
-    """Neither of valid or invalid payloads nor of any other part of a request."""
+    """Covers valid and invalid payloads, headers, paths and queries."""
     traced = start_traced()
     client = traced.service.client
     payload["patient_id"] = CANARY

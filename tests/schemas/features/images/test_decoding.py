@@ -37,10 +37,10 @@ def test_an_image_of_any_mode_becomes_grey_pixels(mode):
         shown = PIL.Image.fromarray(np.asarray(shown).astype(np.uint16) * 16)
     else:
         shown = shown.convert(mode)
-    found = pixels(image(encoded(shown)))
-    assert found.shape == (1, SPEC.image_side, SPEC.image_side)
-    assert found.dtype == np.uint8
-    assert found.std() > 0
+    read = pixels(image(encoded(shown)))
+    assert read.shape == (1, SPEC.image_side, SPEC.image_side)
+    assert read.dtype == np.uint8
+    assert read.std() > 0
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -50,8 +50,8 @@ def test_an_8_bit_image_is_scaled_without_stretching(kind, mode):
     grey = PIL.Image.open(io.BytesIO(data)).convert("L")
     expected = np.zeros((128, 128), np.uint8)
     expected[21 : 21 + 85] = np.asarray(grey.resize((128, 85), PIL.Image.Resampling.BILINEAR))
-    found = pixels(image(data, f"image/{kind.lower()}"))
-    np.testing.assert_array_equal(found[0], expected)
+    read = pixels(image(data, f"image/{kind.lower()}"))
+    np.testing.assert_array_equal(read[0], expected)
 
 
 def test_a_cmyk_jpeg_is_converted_to_grey():
@@ -71,9 +71,9 @@ def test_the_exif_orientation_is_applied(kind, orientation):
     exif = PIL.Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     data = encoded(stored, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
-    found = pixels(image(data, f"image/{kind.lower()}")).astype(int)
+    read = pixels(image(data, f"image/{kind.lower()}")).astype(int)
     expected = pixels(image(encoded(upright))).astype(int)
-    assert np.abs(found - expected).max() <= (0 if kind == "PNG" else 3)
+    assert np.abs(read - expected).max() <= (0 if kind == "PNG" else 3)
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", bytes(40)])
@@ -104,8 +104,8 @@ INSIDE[30:98, 30:98] = True
     ("scale", "offset"), [(1, 0), (4, 0), (16, 0), (64, 0), (257, 0), (16, 1000), (16, 32768)]
 )
 def test_a_16_bit_image_is_stretched_to_its_range_of_values(scale, offset):
-    found = brightness(deep(BASE * scale + offset))
-    assert np.abs(found - STRETCHED).max() < 3  # of 255: rounded down three times
+    greys = brightness(deep(BASE * scale + offset))
+    assert np.abs(greys - STRETCHED).max() < 3  # of 255: rounded down three times
 
 
 def with_marker(values, level):
@@ -195,4 +195,4 @@ def test_images_of_any_size_and_mode_are_read(width, height, mode, seed):
 def test_the_order_of_images_has_no_influence_on_the_pixels():
     films = [image(encoded(film((s, s), seed=s))) for s in (100, 120, 140)]
     chosen = [pixels(*order) for order in itertools.permutations(films)]
-    assert all(np.array_equal(one, chosen[0]) for one in chosen)
+    assert all(np.array_equal(pixels, chosen[0]) for pixels in chosen)

@@ -88,14 +88,14 @@ def test_the_order_of_images_has_no_influence(data):
     ]
     shuffled = images[:]
     random.Random(data.draw(st.integers())).shuffle(shuffled)
-    one, other = (
+    ordered, reordered = (
         extract_images(*images, tabular={"age": 1}),
         extract_images(*shuffled, tabular={"age": 1}),
     )
-    assert one.receipt.modalities == other.receipt.modalities
-    assert one.receipt.warnings == other.receipt.warnings
-    for name, array in one.arrays.get("image", {}).items():
-        np.testing.assert_array_equal(array, other.arrays["image"][name])
+    assert ordered.receipt.modalities == reordered.receipt.modalities
+    assert ordered.receipt.warnings == reordered.receipt.warnings
+    for name, array in ordered.arrays.get("image", {}).items():
+        np.testing.assert_array_equal(array, reordered.arrays["image"][name])
 
 
 def test_an_image_of_another_kind_is_ignored():
