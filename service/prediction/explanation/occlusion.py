@@ -30,7 +30,7 @@ from schemas.features import (
 from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
 from schemas.response import Modality
-from service.prediction.answer_fields import Evidence, EvidenceKind
+from service.prediction.answer_fields import PartFields, PartKind
 from service.prediction.explanation.note_passages import MAX_PASSAGES, Passage, group_passages
 
 MAX_POINTERS = 100  # of one part: an answer stays short if a part was sent a thousand times
@@ -55,12 +55,12 @@ _TABULAR_FIELDS = {  # display name and unit
 class Ablation:
     """A part of a request, and its modality without it.
 
-    `evidence`: the part as the answer describes it. `remaining`: the arrays of the modality
+    `part`: the part as the answer describes it. `remaining`: the arrays of the modality
     without the part; None if nothing of the modality remains.
     """
 
     modality: Modality
-    evidence: Evidence
+    part: PartFields
     remaining: dict[str, Array] | None
 
 
@@ -102,16 +102,16 @@ def max_ablations(payload: Payload, spec: FeatureSpec) -> dict[Modality, int]:
     }
 
 
-def _evidence(kind: EvidenceKind, name: str, display: str, pointers: Sequence[str]) -> Evidence:
-    evidence: Evidence = {
+def _part_fields(kind: PartKind, name: str, display: str, pointers: Sequence[str]) -> PartFields:
+    part: PartFields = {
         "kind": kind,
         "name": name,
         "display": display,
         "pointers": [*pointers[:MAX_POINTERS]],
     }
     if len(pointers) > MAX_POINTERS:
-        evidence["further_pointers"] = len(pointers) - MAX_POINTERS
-    return evidence
+        part["further_pointers"] = len(pointers) - MAX_POINTERS
+    return part
 
 
 # ----------------------------------------------------------------------------------------- tabular
@@ -131,11 +131,11 @@ def _tabular_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation
             and np.array_equal(remaining["values"], complete["values"], equal_nan=True)
         ):
             continue  # the model did not use it; the receipt states the reason
-        evidence = _evidence("tabular", name, display, [f"/tabular/{name}"])
-        evidence["value"] = value.isoformat() if isinstance(value, datetime) else value
+        part = _part_fields("tabular", name, display, [f"/tabular/{name}"])
+        part["value"] = value.isoformat() if isinstance(value, datetime) else value
         if unit is not None:
-            evidence["unit"] = unit
-        yield Ablation("tabular", evidence, remaining)
+            part["unit"] = unit
+        yield Ablation("tabular", part, remaining)
 
 
 def _tabular_arrays(
@@ -159,47 +159,47 @@ def _series_ablations(
     is_single = len(measured) + len(given) == 1
     series = _pointers("series", [spec.find_variable(s.variable) for s in payload.series])
     for i in measured:
-        evidence = _series_evidence(payload, spec, i, statistics[i], series[i])
+        part = _series_fields(payload, spec, i, statistics[i], series[i])
         remaining = {
             "statistics": _without_row(statistics, i, zeros=[_LOG_COUNT]),
             "treatments": treatments,
         }
-        yield Ablation("series", evidence, None if is_single else remaining)
+        yield Ablation("series", part, None if is_single else remaining)
     courses = _pointers("treatments", treatment_indices(payload.treatments, spec))
     for i in given:
-        evidence = _treatment_evidence(payload, spec, i, treatments[i], courses[i])
+        part = _treatment_fields(payload, spec, i, treatments[i], courses[i])
         remaining = {
             "statistics": statistics,
             "treatments": _without_row(treatments, i, zeros=[_GIVEN, _RUNNING]),
         }
-        yield Ablation("series", evidence, None if is_single else remaining)
+        yield Ablation("series", part, None if is_single else remaining)
 
 
-def _series_evidence(
+def _series_fields(
     payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
-) -> Evidence:
+) -> PartFields:
     variable, values = spec.variables[index], _significant_digits(row)
-    evidence = _evidence("series", variable.name, variable.display, pointers)
-    evidence["unit"] = variable.unit
-    evidence["last"] = values[_LAST]
-    evidence["lowest"] = values[_MINIMUM]
-    evidence["highest"] = values[_MAXIMUM]
-    evidence["time"] = _hours_before(payload.as_of, values[_HOURS_SINCE_LAST])
-    return evidence
+    part = _part_fields("series", variable.name, variable.display, pointers)
+    part["unit"] = variable.unit
+    part["last"] = values[_LAST]
+    part["lowest"] = values[_MINIMUM]
+    part["highest"] = values[_MAXIMUM]
+    part["time"] = _hours_before(payload.as_of, values[_HOURS_SINCE_LAST])
+    return part
 
 
-def _treatment_evidence(
+def _treatment_fields(
     payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
-) -> Evidence:
+) -> PartFields:
     treatment, values = spec.treatments[index], _significant_digits(row)
-    evidence = _evidence("treatment", treatment.name, treatment.display, pointers)
-    evidence["running"] = bool(values[_RUNNING])
-    evidence["since"] = _hours_before(payload.as_of, values[_HOURS_SINCE_START])
+    part = _part_fields("treatment", treatment.name, treatment.display, pointers)
+    part["running"] = bool(values[_RUNNING])
+    part["since"] = _hours_before(payload.as_of, values[_HOURS_SINCE_START])
     if np.isfinite(values[_RATE]):
-        evidence["rate"] = values[_RATE]
+        part["rate"] = values[_RATE]
         if treatment.unit is not None:
-            evidence["unit"] = treatment.unit
-    return evidence
+            part["unit"] = treatment.unit
+    return part
 
 
 def _pointers(field: str, indices: Sequence[int | None]) -> dict[int, list[str]]:
@@ -258,24 +258,24 @@ def _note_ablations(
         arrays: dict[str, Array] | None = None
         if remaining:
             arrays = {"tokens": np.concatenate(remaining)}
-        yield Ablation("notes", _note_evidence(payload, group, texts), arrays)
+        yield Ablation("notes", _note_fields(payload, group, texts), arrays)
 
 
-def _note_evidence(
+def _note_fields(
     payload: Payload, group: Sequence[Passage], texts: Mapping[int, PlainText]
-) -> Evidence:
+) -> PartFields:
     notes = [payload.notes[passage.note] for passage in group]
     kinds = {note.kind for note in notes}
     name = kinds.pop() if len(kinds) == 1 else "note"
     display = f"{len(group)} notes, {name}" if len(group) > 1 else f"Note, {name}"
     pointers = [f"/notes/{passage.note}/text" for passage in group]
-    evidence = _evidence("note", name, display, pointers)
-    evidence["time"] = max(note.time for note in notes).isoformat()
+    part = _part_fields("note", name, display, pointers)
+    part["time"] = max(note.time for note in notes).isoformat()
     if len(group) == 1:
         (passage,) = group
         span = texts[passage.note].source_span(passage.start, passage.stop)
-        evidence["start"], evidence["end"] = span
-    return evidence
+        part["start"], part["end"] = span
+    return part
 
 
 # ------------------------------------------------------------------------------------------- image
@@ -285,6 +285,6 @@ def _image_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
     film = select_film(payload, spec)
     if film is None:
         return
-    evidence = _evidence("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])
-    evidence["time"] = payload.images[film].time.isoformat()
-    yield Ablation("image", evidence, None)
+    part = _part_fields("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])
+    part["time"] = payload.images[film].time.isoformat()
+    yield Ablation("image", part, None)

@@ -19,7 +19,7 @@ def find_parts(payload: dict[str, Any], bundle: Bundle) -> tuple[list[Ablation],
 def remove_part(payload: dict[str, Any], part: Ablation) -> dict[str, Any]:
     """The request without the part."""
     payload = {**payload}
-    fields = part.evidence
+    fields = part.part
     if fields["kind"] == "note":
         number = int(fields["pointers"][0].split("/")[2])
         text = payload["notes"][number]["text"]

@@ -20,7 +20,7 @@ def test_an_ablation_has_the_features_of_a_request_without_the_part(bundle, payl
     )
     payload["series"].append({**payload["series"][0], "variable": "loinc:8867-4"})
     parts, arrays = find_parts(payload, bundle)
-    assert {part.evidence["kind"] for part in parts} == {
+    assert {part.part["kind"] for part in parts} == {
         "tabular", "series", "treatment", "note", "image",
     }  # fmt: skip
     for part in parts:
@@ -39,14 +39,14 @@ def test_an_ablation_of_the_only_part_removes_the_modality(bundle, payload):
     payload["treatments"] = []
     parts, _ = find_parts(payload, bundle)
     assert all(part.remaining is None for part in parts)
-    assert [part.evidence["name"] for part in parts][:2] == ["age", "heart_rate"]
+    assert [part.part["name"] for part in parts][:2] == ["age", "heart_rate"]
 
 
 def test_input_that_was_not_used_has_no_ablation(bundle, payload):
     payload["tabular"] |= {"age": 300.0, "unit_type": "submarine"}
     payload["series"] = [{**payload["series"][0], "variable": "shoe_size"}]
     payload["treatments"] = [{"name": "leeches", "start": payload["as_of"]}]
-    names = {part.evidence["name"] for part in find_parts(payload, bundle)[0]}
+    names = {part.part["name"] for part in find_parts(payload, bundle)[0]}
     assert not names & {"age", "unit_type", "shoe_size", "leeches"}
 
 
@@ -69,7 +69,7 @@ def test_passages_are_limited_and_cover_all_notes(bundle, payload, texts):
     notes = [part for part in parts if part.modality == "notes"]
     assert len(notes) <= MAX_PASSAGES
     spans: dict[str, list[tuple[int, int]]] = {}
-    for fields in (part.evidence for part in notes):
+    for fields in (part.part for part in notes):
         for pointer in fields["pointers"]:
             number = int(pointer.split("/")[2])
             whole = (0, len(texts[number]))
@@ -139,7 +139,7 @@ def test_negated_terms_stay_negated_when_the_negation_is_removed(bundle):
 def test_passages_of_a_note_with_markup_point_into_the_sent_text(bundle, payload):
     text = "<p>Fever &amp; cough.</p><p>Septic <b>shock</b>, on pressors.</p>"
     payload["notes"] = [{**payload["notes"][0], "text": text}]
-    passages = [p.evidence for p in find_parts(payload, bundle)[0] if p.modality == "notes"]
+    passages = [p.part for p in find_parts(payload, bundle)[0] if p.modality == "notes"]
     assert len(passages) == 2
     counts = [text[passage["start"] : passage["end"]].count("shock") for passage in passages]
     assert counts.count(1) == 1
@@ -147,6 +147,6 @@ def test_passages_of_a_note_with_markup_point_into_the_sent_text(bundle, payload
 
 def test_the_pointers_of_a_part_are_limited(bundle, payload):
     payload["series"] = [payload["series"][0]] * 1000
-    (part,) = [p for p in find_parts(payload, bundle)[0] if p.evidence["name"] == "heart_rate"]
-    assert len(part.evidence["pointers"]) == MAX_POINTERS
-    assert part.evidence["further_pointers"] == 1000 - MAX_POINTERS
+    (part,) = [p for p in find_parts(payload, bundle)[0] if p.part["name"] == "heart_rate"]
+    assert len(part.part["pointers"]) == MAX_POINTERS
+    assert part.part["further_pointers"] == 1000 - MAX_POINTERS

@@ -61,7 +61,7 @@ def test_variables_have_the_values_of_the_model_and_their_contributions(
         distances, key=lambda n: -distances[n]
     )[:3]
     parts, _ = find_parts(payload, bundle)
-    by_pointer = {str(part.evidence["pointers"]): part for part in parts}
+    by_pointer = {str(part.part["pointers"]): part for part in parts}
     for explanation in explanations:
         assert 1 <= len(explanation["because"]) <= attribution.MAX_EVIDENCE
         sizes = [abs(part["contribution"]) for part in explanation["because"]]
@@ -73,10 +73,10 @@ def test_variables_have_the_values_of_the_model_and_their_contributions(
             (less,) = [p["probability"] for p in number if p["task"] == explanation["task"]]
             decrease = predictions[explanation["task"]]["probability"] - less
             assert part["contribution"] == pytest.approx(decrease, abs=1e-5)
-    heart_rate = next(p.evidence for p in parts if p.evidence["name"] == "heart_rate")
+    heart_rate = next(p.part for p in parts if p.part["name"] == "heart_rate")
     assert (heart_rate["last"], heart_rate["lowest"], heart_rate["highest"]) == (121.5, 88, 121.5)
     assert heart_rate["time"] == payload["series"][0]["times"][-1]
-    creatinine = next(p.evidence for p in parts if p.evidence["name"] == "creatinine")
+    creatinine = next(p.part for p in parts if p.part["name"] == "creatinine")
     assert creatinine["unit"] == "mg/dL"
     assert creatinine["last"] == pytest.approx(210 / 88.42, rel=1e-3)
 
