@@ -24,7 +24,7 @@ from schemas.features import (
     extract_features,
     no_time_limit,
     notes_in_window,
-    select_film,
+    select_image,
     to_plain_text,
 )
 from schemas.features.treatments import treatment_indices
@@ -282,9 +282,9 @@ def _note_fields(
 
 
 def _image_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
-    film = select_film(payload, spec)
-    if film is None:
+    selected = select_image(payload, spec)
+    if selected is None:
         return
-    part = _part_fields("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])
-    part["time"] = payload.images[film].time.isoformat()
+    part = _part_fields("image", CHEST_XRAY, "Chest X-ray", [f"/images/{selected}"])
+    part["time"] = payload.images[selected].time.isoformat()
     yield Ablation("image", part, None)

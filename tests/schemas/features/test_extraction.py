@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.features import FeatureSpec, collate, extract_features
 from schemas.payload import as_payload, parse_payload
-from tests.support.inputs.chest_films import encoded, film
+from tests.support.inputs.chest_xrays import encoded, xray
 from tests.support.inputs.feature_requests import AS_OF, SPEC, at, course, extract, series
 
 
@@ -18,7 +18,7 @@ def test_json_and_python_values_give_the_same_arrays():
             "series": [series("heart_rate", "/min", (1 / 3, 80.1), (0.7, 1e2))],
             "treatments": [course(rate=0.123, unit="ug/kg/min")],
             "notes": [{"time": at(1), "text": "Fièvre, toux."}],
-            "images": [{"time": at(1), "media_type": "image/png", "data": encoded(film())}],
+            "images": [{"time": at(1), "media_type": "image/png", "data": encoded(xray())}],
         }
     )
     features, same = (

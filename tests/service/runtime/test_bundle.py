@@ -187,7 +187,7 @@ def _unknown_field(manifest: dict[str, Any], _: Path) -> None:
         (_unknown_field, "mood"),
     ],
 )
-def test_what_the_manifest_and_the_graphs_do_not_agree_on_is_named(changed_bundle, edit, message):
+def test_a_contradiction_of_manifest_and_graphs_is_named(changed_bundle, edit, message):
     with pytest.raises(BundleError, match=message):
         load(changed_bundle(edit))
 
@@ -201,7 +201,7 @@ def test_what_the_manifest_and_the_graphs_do_not_agree_on_is_named(changed_bundl
         ('{"request": {"as_of": "today"}, "outputs": {}}', "not a request with its outputs"),
     ],
 )
-def test_golden_answers_must_be_there_and_readable(changed_bundle, line, message):
+def test_golden_answers_must_exist_and_be_readable(changed_bundle, line, message):
     path = changed_bundle(lambda _, path: (path / "golden.jsonl").write_text(line))
     with pytest.raises(BundleError, match=message):
         load(path)
