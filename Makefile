@@ -14,7 +14,7 @@ NPM := PATH="$(CURDIR)/.venv/bin:$$PATH" npm
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test results tune cohorts page docs chart-readme image check prose format coverage system clean
+.PHONY: help run test results tune cohorts page docs chart-docs image check prose format coverage system clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,8 +46,8 @@ page: web/node_modules ## write docs/openapi.json, and build the dashboard from 
 docs: .venv/all ## build the documentation into build/site; fails on any warning
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would also hide warnings from --strict
 
-chart-readme: .venv/all ## write helm/README.md from the values of the chart
-	$(BIN)/python scripts/chart-readme > helm/README.md
+chart-docs: .venv/all ## write helm/README.md, and the descriptions of helm/values.schema.json
+	$(BIN)/python scripts/chart-docs
 
 image: ## build the container image with docker, podman or buildah: TARGET=gpu, cpu or train
 	scripts/image $(TARGET) --build-arg BUNDLE=$(BUNDLE)

@@ -110,7 +110,7 @@ class Patients:
         """Returns the mean change after the removal of named and of random parts, shape [2]."""
         content = to_json(payload)
         prepared = self.model.prepare(content, "full")
-        parts = [ablation.evidence for ablation in prepared.ablations]
+        parts = [ablation.part for ablation in prepared.ablations]
         answer = json.loads(self.model.answer(content, "full"))
         changes = []
         for explained in answer["explanation"]["variables"]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from model.auroc import binary_auroc
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from model.errors import UserError
-from model.evaluation.metrics import binary_auroc
 from schemas.manifest import HeldOutPatients, Manifest, MetricChange, ServedTask
 from schemas.response import MODALITIES
 from service.runtime.bundle import UNUSUAL

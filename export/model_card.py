@@ -41,7 +41,7 @@ _OTHER_MODELS = ("single_task", "lightgbm", "logistic_regression")
 
 
 def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
-    """The model card. `tim`: the task influence matrix of the bundle, if it has one."""
+    """The model card. `tim`: the task interaction matrix of the bundle, if it has one."""
     results = manifest.evaluation
     display = {facts.task.name: facts.task.display for facts in manifest.tasks}
     recalibration, reduction = manifest.recalibration, manifest.reduction

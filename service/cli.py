@@ -171,7 +171,8 @@ def _exit(message: str) -> NoReturn:
 
 def _print_address(host: str, model: str, port: int) -> None:
     """Prints the service's URL and example requests."""
-    name = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104
+    is_local = host in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104 - compares, binds nothing
+    name = "localhost" if is_local else host
     url = f"http://{name}:{port}"
     body = f"@{_EXAMPLE}"
     if not _EXAMPLE.is_file():

@@ -95,7 +95,7 @@ async def kill_replica(cluster: Cluster) -> None:
 
 
 async def kill_worker(cluster: Cluster) -> None:
-    """Kills the worker of a replica, which starts another; requests wait meanwhile."""
+    """Kills the worker of a replica, which starts another. Requests wait, at most for 10 s."""
     replica = cluster.replicas[1]
     workers = replica.workers()
     await cluster.kill(replica, workers)

@@ -194,13 +194,13 @@ def python_api() -> dict[str, str]:
 
 
 def _packages() -> list[str]:
-    found = []
+    packages = []
     for root in PACKAGES:
         for init in sorted((ROOT / root).rglob("__init__.py")):
             folder = init.parent
             if any(path.stem != "__init__" for path in folder.glob("*.py")):
-                found.append(".".join(folder.relative_to(ROOT).parts))
-    return found
+                packages.append(".".join(folder.relative_to(ROOT).parts))
+    return packages
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
-from scipy.stats import rankdata
+
+from model.auroc import binary_auroc
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
@@ -18,19 +19,6 @@ def log_odds(probability: Floats) -> Floats:
     """The log-odds of probabilities, which are first clipped to [1e-6, 1 - 1e-6]."""
     values: Floats = logit(np.clip(probability, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY))
     return values
-
-
-def binary_auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> float:
-    """The AUROC of patients, by the rank sum of Mann and Whitney; NaN if a class is missing.
-
-    positive [n], score [n].
-    """
-    positives = positive.sum()
-    pairs = positives * (~positive).sum()
-    if not pairs:
-        return float("nan")
-    ranks = rankdata(score)[positive].sum()  # ties share their mean rank
-    return float((ranks - positives * (positives + 1) / 2) / pairs)
 
 
 def within_fold_auroc(outcome: Floats, score: Floats, fold: Rows) -> float:

@@ -65,8 +65,7 @@ class Bert(FrozenEncoder):
     batch_size = 16
 
     def __init__(self, facts: BertFacts) -> None:
-        # Slow to import, and needed only for a BERT.
-        from transformers import BertConfig, BertModel  # noqa: PLC0415
+        from transformers import BertConfig, BertModel  # noqa: PLC0415 - slow, only for a BERT
 
         super().__init__(2 * facts.shape.hidden_size)
         self.facts = facts
@@ -102,8 +101,8 @@ class Bert(FrozenEncoder):
         row, start = is_start.nonzero().unbind(dim=1)
         width: Any = chunk_length.max().item()
         # The exporter needs the bounds of this data-dependent size.
-        torch._check(width >= 1)  # noqa: SLF001
-        torch._check(width <= self.max_chunk)  # noqa: SLF001
+        torch._check(width >= 1)  # noqa: SLF001 - no public name
+        torch._check(width <= self.max_chunk)  # noqa: SLF001 - no public name
         step = torch.arange(width, device=tokens.device)
         index = start.unsqueeze(1) + step
         inside = (step < chunk_length[row]) & (index < length[row])

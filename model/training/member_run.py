@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from scipy.stats import rankdata
 from torch import Tensor
 
+from model.auroc import binary_auroc
 from model.errors import RunError, wrap_file_errors
 from model.network.checkpoint import write_tensors
 from model.network.m3h import Member
@@ -229,13 +229,10 @@ def _mean_auroc(outcomes: npt.NDArray[np.float32], scores: npt.NDArray[np.float6
 
     Both arrays [N, tasks]; an unknown outcome is NaN.
     """
-    areas = []
-    for outcome, score in zip(outcomes.T, scores.T, strict=True):
-        known = ~np.isnan(outcome)
-        positive = outcome[known] == 1
-        pairs = positive.sum() * (~positive).sum()
-        if pairs:
-            # The rank sum of Mann and Whitney, with mean ranks for ties.
-            ranks = rankdata(score[known])[positive].sum()
-            areas.append((ranks - positive.sum() * (positive.sum() + 1) / 2) / pairs)
+    known = ~np.isnan(outcomes)
+    areas = [
+        binary_auroc(outcome[rows] == 1, score[rows])
+        for outcome, score, rows in zip(outcomes.T, scores.T, known.T, strict=True)
+    ]
+    areas = [area for area in areas if not math.isnan(area)]
     return float(np.mean(areas)) if areas else float("nan")

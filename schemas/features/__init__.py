@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from schemas.features.images.image_features import CHEST_XRAY, image_features, select_film
+from schemas.features.images.image_features import CHEST_XRAY, image_features, select_image
 from schemas.features.input_report import InputReport
 from schemas.features.notes.encoding import EncodedNote, encode_note, no_time_limit, split_phrases
 from schemas.features.notes.note_features import note_features, notes_in_window
@@ -45,7 +45,7 @@ __all__ = [
     "extract_features",
     "no_time_limit",
     "notes_in_window",
-    "select_film",
+    "select_image",
     "split_phrases",
     "to_plain_text",
 ]

@@ -181,9 +181,14 @@ class FeatureSpec(BaseModel):
         spelled = unit.strip()
         own = self.spellings.get(spelled) or load_spellings().get(spelled, spelled)
         declared = known.conversion(own)
-        found = find_conversion(known, spelled) if declared is None else Conversion(own, *declared)
+        if declared is None:
+            conversion = find_conversion(known, spelled)
+        else:
+            conversion = Conversion(own, *declared)
         other_substance = normalize_name(name).removeprefix("loinc:") in known.moles_only
-        return None if found and other_substance and "mol" not in found.unit else found
+        if conversion and other_substance and "mol" not in conversion.unit:
+            return None
+        return conversion
 
     @cached_property
     def _lookup_cache(self) -> dict[tuple[str, str | None], tuple[int | None, Conversion | None]]:

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
+
+from schemas.parsing.parsed_type import Parsed
 
 _COMPARATOR = r"<=|>=|=<|=>|<|>|\u2264|\u2265|less than|greater than|more than"
 _BOUND = re.compile(
@@ -74,7 +75,7 @@ def _read_value(value: object) -> float:
     raise PydanticCustomError("number", "must be a number")
 
 
-_SCHEMA = {
+_READING_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "number"},
         {
@@ -85,35 +86,8 @@ _SCHEMA = {
         {"type": "null"},
     ]
 }
+_READINGS_SCHEMA = {"type": "array", "items": _READING_SCHEMA, "minItems": 1}
 
-
-class _Reading:
-    """Validation of a Reading by pydantic, and its description in OpenAPI."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_read_value)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _: CoreSchema, __: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return _SCHEMA
-
-
-class _ReadingList:
-    """The same for a list. Validation of each value by pydantic would take ten times as long."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_read_values)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _: CoreSchema, __: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"type": "array", "items": _SCHEMA, "minItems": 1}
-
-
-Reading = Annotated[float, _Reading]
-ReadingList = Annotated[list[Reading], _ReadingList]
+Reading = Annotated[float, Parsed(_read_value, _READING_SCHEMA)]
+# Validation of each value by pydantic would take ten times as long.
+ReadingList = Annotated[list[Reading], Parsed(_read_values, _READINGS_SCHEMA)]

@@ -4,8 +4,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
+
+from schemas.parsing.parsed_type import Parsed
 
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?[0-5]\d)", re.ASCII
@@ -83,7 +84,7 @@ def _parse_deviation(text: str) -> datetime:
             raise ValueError  # noqa: TRY301 - refused in the same way as 25:00
         return time + shift
     except (ValueError, OverflowError):
-        _refuse("date_time", "is no valid date, time of day or offset from UTC")
+        _refuse("date_time", "is not a valid date, time of day or offset from UTC")
 
 
 def _refuse(rule: str, detail: str) -> NoReturn:
@@ -96,37 +97,10 @@ def _read_times(value: object) -> list[datetime]:
     return [read_time(time) for time in value]
 
 
-class _Rfc3339:
-    """Validation of a Time by pydantic, and its description in OpenAPI."""
+_TIME_SCHEMA: dict[str, Any] = {"type": "string", "format": "date-time"}
+_TIMES_SCHEMA: dict[str, Any] = {"type": "array", "items": _TIME_SCHEMA, "minItems": 1}
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(read_time)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _: CoreSchema, __: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"type": "string", "format": "date-time"}
-
-
-class _Rfc3339List:
-    """The same for a list. Validation of each time by pydantic would take twice as long.
-
-    Its errors have no index, which `schemas.parsing.validation` determines.
-    """
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_read_times)
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, _: CoreSchema, __: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        time = {"type": "string", "format": "date-time"}
-        return {"type": "array", "items": time, "minItems": 1}
-
-
-Time = Annotated[datetime, _Rfc3339]
-Times = Annotated[list[Time], _Rfc3339List]
+Time = Annotated[datetime, Parsed(read_time, _TIME_SCHEMA)]
+# Validation of each time by pydantic would take twice as long. Errors have no index, which
+# `schemas.parsing.validation` determines.
+Times = Annotated[list[Time], Parsed(_read_times, _TIMES_SCHEMA)]

@@ -79,7 +79,8 @@ def _quantity(code: str) -> "Quantity[float] | None":
         return None
     if any(len(d) > 9 or d.strip("0") != "1" or d[0] == "0" for d in _FACTOR.findall(code)):
         return None
-    return _parser()(code)
+    # Without the 1, the parser reads /L/U as /(L/U). UCUM divides from left to right.
+    return _parser()(f"1{code}" if code.startswith("/") else code)
 
 
 def _parser() -> "Callable[[str], Quantity[float] | None]":

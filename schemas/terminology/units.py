@@ -66,7 +66,7 @@ def find_conversion(variable: Variable, spelled: str) -> Conversion | None:
             for code in codes or (text,)
             if (factor := ucum.conversion_factor(variable, code)) is not None
         ]
-    distinct = {(round(found.factor, 12), found.offset) for found in conversions}
+    distinct = {(round(each.factor, 12), each.offset) for each in conversions}
     return conversions[0] if len(distinct) == 1 else None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from schemas.features import Array, FeatureSpec, notes_in_window, select_film
+from schemas.features import Array, FeatureSpec, notes_in_window, select_image
 from schemas.payload import Payload
 from schemas.response import Modality
 from service.runtime.engine import Embedding
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from service.cache.redis_cache import RedisCache
 
 CacheKey = bytes
-_ENTRY_OVERHEAD = 500  # bytes of an entry's key and Python objects, besides its vector
+_ENTRY_OVERHEAD = 500  # bytes of an entry's key and Python objects, without its vector
 
 
 class EmbeddingCache:
@@ -87,13 +87,13 @@ class CacheKeys:
             self._prefixes[modality] = hashlib.sha256(f"{bundle_digest} {modality}".encode())
 
     def content_keys(self, payload: Payload) -> dict[Modality, CacheKey]:
-        """The keys of the notes and the film that are read, from their content as it was sent."""
+        """The keys of the notes and the image that are read, from their content as it was sent."""
         keys: dict[Modality, CacheKey] = {}
         if notes := notes_in_window(payload, self._spec):
             keys["notes"] = self._key("notes", (payload.notes[i].text.encode() for i in notes))
-        film = select_film(payload, self._spec)
-        if film is not None:
-            image = payload.images[film]
+        selected = select_image(payload, self._spec)
+        if selected is not None:
+            image = payload.images[selected]
             keys["image"] = self._key("image", (image.media_type.encode(), image.data))
         return keys
 

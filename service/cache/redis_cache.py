@@ -32,7 +32,7 @@ _UNUSUAL = struct.Struct("<f")
 _MAC_BYTES = 32
 _FIRST_PAUSE, _MAX_PAUSE = 1.0, 30.0  # seconds
 _MAX_PENDING_WRITES = 1000  # entries beyond it are not written
-_MAX_REPLY_OVERHEAD = 4096  # bytes of a reply besides its entry, such as an error text
+_MAX_REPLY_OVERHEAD = 4096  # bytes of a reply in addition to its entry, such as an error text
 
 
 class RedisCache:

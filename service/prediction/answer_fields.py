@@ -75,13 +75,13 @@ class ContributionsFields(TypedDict):
     image: float
 
 
-EvidenceKind = Literal["tabular", "series", "treatment", "note", "image"]
+PartKind = Literal["tabular", "series", "treatment", "note", "image"]
 
 
-class Evidence(TypedDict):
-    """Evidence without its `contribution`. Which fields are present depends on `kind`."""
+class PartFields(TypedDict):
+    """The fields that describe a part of the request. Which are present depends on `kind`."""
 
-    kind: EvidenceKind
+    kind: PartKind
     name: str
     display: str
     pointers: list[str]
@@ -99,13 +99,13 @@ class Evidence(TypedDict):
     end: NotRequired[int]
 
 
-class PartFields(Evidence):
+class EvidenceFields(PartFields):
     contribution: float
 
 
 class TaskVariablesFields(TypedDict):
     task: str
-    because: list[PartFields]
+    because: list[EvidenceFields]
 
 
 class ExplanationFields(TypedDict):

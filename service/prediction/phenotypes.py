@@ -2,7 +2,7 @@
 
 from schemas.manifest import Manifest, Phenotype
 
-# Smaller differences are not described: in standard deviations, and from a ratio of 1.
+# Smaller differences are not described: in standard deviations, and of a ratio from 1.
 MIN_DIFFERENCE = 0.2
 
 

@@ -142,7 +142,7 @@ class Predictor:
         rest_seconds = time.perf_counter() - began - notes_seconds
         self._feature_cost.update_rest(parsed.size, rest_seconds)
         if extracted.receipt.modalities["image"].unusual is not None:
-            # Decoding found it; an answer from the cache would lack this finding.
+            # Only decoding can detect this. An answer from the cache would lack the warning.
             keys.pop("image", None)
         if "series" in extracted.arrays and "series" in self._engine.bundle.encoders:
             keys["series"] = self._keys.series_key(extracted.arrays["series"])

@@ -172,7 +172,7 @@ def _tim(path: Path, manifest: Manifest) -> Tim | None:
     try:
         return Tim.model_validate_json(content)
     except ValidationError as error:
-        raise BundleError(f"{path / TIM} is no TIM: {describe_errors(error)}") from None
+        raise BundleError(f"{path / TIM} is not a TIM: {describe_errors(error)}") from None
 
 
 def select_device(requested: Device) -> Literal["cpu", "cuda"]:
@@ -181,7 +181,7 @@ def select_device(requested: Device) -> Literal["cpu", "cuda"]:
         return "cpu"
     has_cuda = _CUDA in onnxruntime.get_available_providers() and _count_cuda_devices() > 0
     if requested == "cuda" and not has_cuda:
-        raise BundleError("M3H_DEVICE=cuda, and no CUDA device is available")
+        raise BundleError("M3H_DEVICE is cuda, but no CUDA device is available")
     return "cuda" if has_cuda else "cpu"
 
 

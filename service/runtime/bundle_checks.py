@@ -44,7 +44,7 @@ def _check_tokenizer(manifest: Manifest) -> None:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # noqa: BLE001 - an Exception, or a Rust panic, which is not one
-        raise BundleError(f"{TOKENIZER} is no tokenizer") from None
+        raise BundleError(f"{TOKENIZER} is not a tokenizer") from None
     if separator is None:
         raise BundleError(f"{TOKENIZER} has no [SEP]")
 
@@ -65,8 +65,8 @@ def _check_features(manifest: Manifest) -> None:
             if tensor.dtype != dtype or not _accepts(tensor.axes[1:], lengths):
                 shape = ", ".join(str(length or "length") for length in lengths)
                 raise BundleError(
-                    f"encoder {modality}: {tensor.name} must be {dtype} [batch, {shape}], as the "
-                    f"spec makes it, not {tensor.dtype} {list(tensor.axes)}"
+                    f"encoder {modality}: {tensor.name} must be {dtype} [batch, {shape}], as in "
+                    f"the spec, not {tensor.dtype} {list(tensor.axes)}"
                 )
 
 
@@ -108,7 +108,7 @@ def _check_fusion(manifest: Manifest) -> None:
             raise BundleError(f"fusion: output {tensor.name} must be float32")
     tasks = len({served.task.name for served in manifest.tasks})
     if tasks != len(manifest.tasks):
-        raise BundleError("two tasks have one name")
+        raise BundleError("two tasks have the same name")
     if ATTENTION not in outputs or outputs[ATTENTION].axes[1:] != (tasks, tasks):
         raise BundleError(f"fusion: it must have an output {ATTENTION} [batch, {tasks}, {tasks}]")
 
@@ -131,10 +131,11 @@ def _check_task(served: ServedTask, manifest: Manifest) -> None:
             "and the column 0"
         )
     if served.task.kind == "multiclass" and width != len(served.task.classes):
-        raise BundleError(f"task {name}: {served.output} is not as wide as its classes are many")
+        raise BundleError(f"task {name}: {served.output} must have one column for each class")
     missing = set(served.visible_modalities) - set(manifest.encoders)
     if missing:
-        raise BundleError(f"task {name}: it sees {', '.join(sorted(missing))}, without an encoder")
+        names = ", ".join(sorted(missing))
+        raise BundleError(f"task {name}: no encoder for its visible {names}")
 
 
 def _check_uncertainty(served: ServedTask) -> None:
@@ -143,7 +144,9 @@ def _check_uncertainty(served: ServedTask) -> None:
         not len(interval.scores) == len(interval.low) == len(interval.high)
         or any(left >= right for left, right in pairwise(interval.scores))
     ):
-        raise BundleError(f"task {name}: its interval needs both ends at each of rising scores")
+        raise BundleError(
+            f"task {name}: its interval needs ascending scores, each with a low and a high end"
+        )
     classes = YES_NO if served.task.kind == "binary" else served.task.classes
     if sets is not None and sets.reason is None and set(sets.thresholds) != set(classes):
         raise BundleError(f"task {name}: its sets need a threshold for each of {list(classes)}")
@@ -158,4 +161,6 @@ def _check_phenotypes(manifest: Manifest) -> None:
         )
         if unknown:
             names = ", ".join(sorted(unknown))
-            raise BundleError(f"phenotype {phenotype.cluster}: nothing is named {names}")
+            raise BundleError(
+                f"phenotype {phenotype.cluster}: no variable or task is named {names}"
+            )

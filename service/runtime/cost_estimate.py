@@ -90,7 +90,7 @@ def _pixels(payload: Payload) -> int:
     """The pixels of all images, from their headers: a few bytes can hold any number of pixels."""
     pixels = 0
     for image in payload.images:
-        with suppress(Exception):  # decoding reports what is wrong
+        with suppress(Exception):  # decoding reports the error
             width, height = PIL.Image.open(io.BytesIO(image.data), formats=("PNG", "JPEG")).size
             pixels += width * height
     return pixels

@@ -47,5 +47,7 @@ def test_listed_paths_exist():
 
 
 def test_all_listed_files_are_clean():
-    found = [line for path in PROSE.listed_files(STYLE) for line in PROSE.violations(path, STYLE)]
-    assert not found, "\n".join(found)
+    violations = [
+        line for path in PROSE.listed_files(STYLE) for line in PROSE.violations(path, STYLE)
+    ]
+    assert not violations, "\n".join(violations)

@@ -14,8 +14,8 @@ BLOCKS = blocks_of("README.md")
 
 def block(language: str) -> str:
     """Return the only block of the language."""
-    (found,) = [block for block in BLOCKS if block.language == language]
-    return found
+    (block,) = [block for block in BLOCKS if block.language == language]
+    return block
 
 
 def test_the_readme_is_at_most_150_lines_and_states_its_limits_early():

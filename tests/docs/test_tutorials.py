@@ -85,8 +85,8 @@ def run(block: Block, urls: dict[str, str], folder: Path) -> str:
 def test_the_shown_problem_is_the_answer(urls, tmp_path):
     blocks = blocks_of("docs/getting-started.md")
     (shown,) = [json.loads(b.body) for b in blocks if b.language == "json"]
-    (asked,) = [b for b in blocks if "tabular" in b.body and b.language == "sh"]
-    answer = json.loads(run(asked, urls, tmp_path))
+    (command,) = [b for b in blocks if "tabular" in b.body and b.language == "sh"]
+    answer = json.loads(run(command, urls, tmp_path))
     assert answer.items() >= shown.items()
 
 

@@ -29,7 +29,7 @@ HEADINGS = [
     "Training data",
     "Quantitative analyses",
     "Phenotypes",
-    "Task influence",
+    "Task interactions",
     "Ethical considerations",
     "Caveats and recommendations",
 ]
@@ -211,8 +211,8 @@ def test_phenotypes_are_described(manifest):
     )
 
 
-def test_a_card_lists_the_certain_cells_of_the_task_influence_matrix(manifest):
-    title = "Task influence"
+def test_a_card_lists_the_certain_cells_of_the_task_interaction_matrix(manifest):
+    title = "Task interactions"
     assert section(model_card(manifest), title).strip() == "Not measured."
     names = [facts.task.name for facts in manifest.tasks]
     count = len(names)

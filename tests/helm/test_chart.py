@@ -2,10 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from functools import cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 
 import helm_python
 import kubernetes_validate
@@ -27,6 +27,10 @@ from tests.helm.chart import (
     render,
     render_notes,
 )
+
+LOADER = SourceFileLoader("chart_docs", str(FOLDER.parent / "scripts" / "chart-docs"))
+CHART_DOCS = module_from_spec(spec_from_loader("chart_docs", LOADER))
+LOADER.exec_module(CHART_DOCS)
 
 VERSIONS = ("1.28", "1.30", "1.33", kubernetes_validate.latest_version())
 OPERATOR_KINDS = {"ServiceMonitor", "PrometheusRule"}  # Kubernetes has no schema of these
@@ -182,10 +186,29 @@ def test_the_packaged_chart_renders_the_same(tmp_path):
     assert yaml.safe_load(packed["m3h/templates/deployment.yaml"])
 
 
-def test_the_readme_of_the_chart_is_current():
-    script = FOLDER.parent / "scripts" / "chart-readme"
-    printed = subprocess.check_output([sys.executable, script], text=True)
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == printed, "run make chart-readme"
+def test_the_readme_and_the_schema_have_the_comments_of_the_values():
+    text = (FOLDER / "values.yaml").read_text(encoding="utf-8")
+    readme, schema = CHART_DOCS.readme(text), CHART_DOCS.described_schema(text)
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == readme, "run make chart-docs"
+    assert (FOLDER / "values.schema.json").read_text(encoding="utf-8") == schema
+    changed = text.replace("# interval in seconds", "# seconds between probes")
+    assert '"description": "seconds between probes"' in CHART_DOCS.described_schema(changed)
+
+
+def test_every_property_of_the_schema_has_a_description():
+    schema = json.loads((FOLDER / "values.schema.json").read_text(encoding="utf-8"))
+
+    def undescribed(node):
+        """Yields the names of properties without a description, at any depth."""
+        properties, definitions = node.get("properties", {}), node.get("definitions", {})
+        yield from (name for name, part in properties.items() if not part.get("description"))
+        items = [node["items"]] if "items" in node else []
+        for part in (*properties.values(), *definitions.values(), *items):
+            yield from undescribed(part)
+
+    assert list(undescribed(schema)) == []
+    del schema["definitions"]["probe"]["properties"]["periodSeconds"]["description"]
+    assert list(undescribed(schema)) == ["periodSeconds"]
 
 
 def test_the_readme_of_the_chart_describes_every_value():

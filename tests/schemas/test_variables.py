@@ -89,7 +89,9 @@ def in_canonical(ucum, variable, unit, amount):
     """
     if "eq" in unit:
         amount /= variable.valence or 1
-    given = ucum.Quantity(amount, ucum.from_ucum(unit).units)
+    # The library reads /L/U as /(L/U). UCUM divides from left to right.
+    code = f"1{unit}" if unit.startswith("/") else unit
+    given = ucum.Quantity(amount, ucum.from_ucum(code).units)
     target = ucum.from_ucum(variable.unit).units
     if not given.is_compatible_with(target):
         molar_mass = ucum.Quantity(variable.molar_mass, "g/mol")

@@ -18,7 +18,7 @@ from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.support.inputs import chest_films
+from tests.support.inputs import chest_xrays
 from tests.support.servers import service_process
 
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
@@ -174,4 +174,4 @@ def full_payload() -> dict[str, Any]:
 
 
 def png(width: int, height: int) -> str:
-    return base64.b64encode(chest_films.encoded(chest_films.film((width, height)))).decode()
+    return base64.b64encode(chest_xrays.encoded(chest_xrays.xray((width, height)))).decode()

@@ -667,7 +667,7 @@ export interface components {
          * Prediction
          * @description The prediction of one task. It has exactly one of the value fields, or `abstained`.
          *
-         *     `based_on`: the modalities that the task used. If there are none, the number is the prevalence
+         *     `based_on`: the modalities that the task used. If it is empty, the number is the prevalence
          *     among the patients of the training or of the recalibration. Fields without a value are absent,
          *     never null.
          */

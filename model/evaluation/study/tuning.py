@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model.auroc import binary_auroc
 from model.cohorts.store import Cohort
 from model.errors import RunError
 from model.evaluation.baselines import Settings
 from model.evaluation.folds import HEADLINE_HOURS
-from model.evaluation.metrics import binary_auroc
 from model.evaluation.study.jobs import EXTERNAL, FOLDS, SINGLE_TASK, Job
 from model.training.config import TrainConfig
 

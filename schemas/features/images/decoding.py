@@ -135,7 +135,7 @@ def _coloured_share(image: PIL.Image.Image) -> float:
 
 
 def _to_grey(image: PIL.Image.Image, *, is_16_bit: bool) -> PIL.Image.Image:
-    """Converts to mode L. `is_16_bit`: 16 bits per channel, of which films often use only 12."""
+    """Converts to mode L. `is_16_bit`: 16 bits per channel, of which X-rays often use only 12."""
     if not is_16_bit and image.mode != "CMYK":
         return image.convert("L")
     grey = PIL.Image.new("L", image.size)

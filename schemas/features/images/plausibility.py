@@ -1,6 +1,6 @@
 """Cheap checks, without a model, whether an image looks like a frontal chest X-ray.
 
-The thresholds were chosen on every second one of 976 films of NIH ChestX-ray14, whose mean is
+The thresholds were chosen on every second one of 976 images of NIH ChestX-ray14, whose mean is
 `frontal_chest.png`, and validated on the others. docs/architecture.md has the figures.
 """
 
@@ -25,8 +25,8 @@ _MAX_ROUGHNESS = 0.45  # root mean square of the difference of neighbours, in st
 _MAX_BLACK_CORNER = 0.88  # share of pixels; a corner is a sixth of a side wide
 _BLACK = 20.0  # upper limit of the grey level of black pixels
 _MIN_BRIGHT = 0.05  # share of pixels; rows and columns with fewer bright pixels are borders
-_SIDE = 32  # side of the image for the comparison with the mean film
-# Correlations with the mean film: degree of the polynomial background that is subtracted from both
+_SIDE = 32  # side of the image for the comparison with the mean image
+# Correlations with the mean image: degree of the polynomial background that is subtracted from both
 # images, and maximum shift in pixels. The first correlation compares the whole images.
 _COMPARISONS = ((0, 2), (1, 2), (3, 4))
 _MIN_WHOLE_CORRELATION, _MIN_MEAN_CORRELATION = 0.27, 0.34  # the first, and the mean of all
@@ -34,7 +34,7 @@ _INVERTED_CORRELATION = 0.5
 _MIN_DETAIL = 0.005  # mean difference from the mean of the neighbours, in standard deviations
 
 
-def check_chest_film(picture: DecodedImage, *, frontal: bool) -> str | None:
+def check_chest_xray(picture: DecodedImage, *, frontal: bool) -> str | None:
     """Returns the reason why the image does not look like a chest X-ray, or None.
 
     `frontal`: whether the image must show a frontal chest.
@@ -108,22 +108,22 @@ def _black_corners(grey: Grey) -> float:
 
 
 def _correlations(chest: Grey) -> tuple[float, float]:
-    """Returns the correlation of an image [32, 32] with the mean film: of the whole, and mean."""
+    """Returns the correlation of an image [32, 32] with the mean image: of the whole, and mean."""
     values = [_max_correlation(chest, *comparison) for comparison in _COMPARISONS]
     return values[0], sum(values) / len(values)
 
 
 def _max_correlation(chest: Grey, degree: int, shift: int) -> float:
-    """Returns the highest correlation of the image's centre with a crop of the mean film."""
-    surfaces, films = _film_crops(degree, shift)
+    """Returns the highest correlation of the image's centre with a crop of the mean image."""
+    surfaces, crops = _mean_crops(degree, shift)
     centre = chest[shift:-shift, shift:-shift].ravel()
     rest = centre - surfaces @ (centre @ surfaces)
-    return float((films @ rest).max() / max(np.linalg.norm(rest), 1e-6))
+    return float((crops @ rest).max() / max(np.linalg.norm(rest), 1e-6))
 
 
 @functools.cache
-def _film_crops(degree: int, shift: int) -> tuple[Grey, Grey]:
-    """Returns polynomials of the position and crops of the mean film.
+def _mean_crops(degree: int, shift: int) -> tuple[Grey, Grey]:
+    """Returns polynomials of the position and crops of the mean image.
 
     The polynomials [pixels, terms] are orthonormal. The crops [shifts, pixels] (5 x 5 shifts) are
     orthogonal to the polynomials and have unit length.
@@ -133,10 +133,10 @@ def _film_crops(degree: int, shift: int) -> tuple[Grey, Grey]:
     terms = [x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)]
     surfaces, _ = np.linalg.qr(np.stack([term.ravel() for term in terms], axis=1))
     with files("schemas").joinpath("frontal_chest.png").open("rb") as file:
-        film = np.asarray(PIL.Image.open(file), dtype=np.float64)
-    crops = np.lib.stride_tricks.sliding_window_view(film, (side, side))
+        mean_image = np.asarray(PIL.Image.open(file), dtype=np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(mean_image, (side, side))
     step = shift // 2
-    films = crops[::step, ::step].reshape(-1, side * side)
-    films = films - films @ surfaces @ surfaces.T
-    films /= np.linalg.norm(films, axis=1, keepdims=True)
-    return surfaces.astype(np.float32), films.astype(np.float32)
+    crops = windows[::step, ::step].reshape(-1, side * side)
+    crops = crops - crops @ surfaces @ surfaces.T
+    crops /= np.linalg.norm(crops, axis=1, keepdims=True)
+    return surfaces.astype(np.float32), crops.astype(np.float32)

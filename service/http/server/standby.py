@@ -1,4 +1,4 @@
-"""Answers 503 while no worker serves, so that clients do not wait for ever."""
+"""Answers 503 once no worker has served for some time, so that clients do not wait for ever."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ _READ_BYTES = 2**20
 class Standby:
     """Accepts connections between `start` and `stop`, beginning `wait` seconds after `start`.
 
-    Use it in one event loop.
+    Until then, connections wait in the queue of the socket for a worker. Use it in one event loop.
     """
 
     def __init__(self, listening: socket.socket, wait: float) -> None:

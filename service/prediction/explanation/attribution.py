@@ -216,7 +216,7 @@ def attribute_to_parts(
             {
                 "task": served.task.name,
                 "because": [
-                    {**ablations[i].evidence, "contribution": contributions[i]} for i in largest
+                    {**ablations[i].part, "contribution": contributions[i]} for i in largest
                 ],
             }
         )

@@ -1,4 +1,4 @@
-"""Ablations of a request: what can be left out of it, such as a variable or a passage of a note.
+"""Ablations: a request without one of its parts, such as a variable or a passage of a note.
 
 The contribution of a part is what the prediction loses without it (leave one covariate out, Lei
 et al. 2018). Only the modality of the part is encoded again; then the fusion runs.
@@ -24,16 +24,16 @@ from schemas.features import (
     extract_features,
     no_time_limit,
     notes_in_window,
-    select_film,
+    select_image,
     to_plain_text,
 )
 from schemas.features.treatments import treatment_indices
 from schemas.payload import Payload, Tabular
 from schemas.response import Modality
-from service.prediction.answer_fields import Evidence, EvidenceKind
+from service.prediction.answer_fields import PartFields, PartKind
 from service.prediction.explanation.note_passages import MAX_PASSAGES, Passage, group_passages
 
-MAX_POINTERS = 100  # of one part: an answer must not grow with a part that is sent a thousand times
+MAX_POINTERS = 100  # of one part: an answer stays short if a part was sent a thousand times
 
 _LAST, _MINIMUM, _MAXIMUM, _HOURS_SINCE_LAST = (
     STATISTICS.index(name) for name in ("last", "minimum", "maximum", "hours_since_last")
@@ -55,12 +55,12 @@ _TABULAR_FIELDS = {  # display name and unit
 class Ablation:
     """A part of a request, and its modality without it.
 
-    `evidence`: the part as the answer describes it. `remaining`: the arrays of the modality
+    `part`: the part as the answer describes it. `remaining`: the arrays of the modality
     without the part; None if nothing of the modality remains.
     """
 
     modality: Modality
-    evidence: Evidence
+    part: PartFields
     remaining: dict[str, Array] | None
 
 
@@ -102,16 +102,16 @@ def max_ablations(payload: Payload, spec: FeatureSpec) -> dict[Modality, int]:
     }
 
 
-def _evidence(kind: EvidenceKind, name: str, display: str, pointers: Sequence[str]) -> Evidence:
-    evidence: Evidence = {
+def _part_fields(kind: PartKind, name: str, display: str, pointers: Sequence[str]) -> PartFields:
+    part: PartFields = {
         "kind": kind,
         "name": name,
         "display": display,
         "pointers": [*pointers[:MAX_POINTERS]],
     }
     if len(pointers) > MAX_POINTERS:
-        evidence["further_pointers"] = len(pointers) - MAX_POINTERS
-    return evidence
+        part["further_pointers"] = len(pointers) - MAX_POINTERS
+    return part
 
 
 # ----------------------------------------------------------------------------------------- tabular
@@ -130,12 +130,12 @@ def _tabular_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation
             and remaining is not None
             and np.array_equal(remaining["values"], complete["values"], equal_nan=True)
         ):
-            continue  # the model did not use it; the receipt says why
-        evidence = _evidence("tabular", name, display, [f"/tabular/{name}"])
-        evidence["value"] = value.isoformat() if isinstance(value, datetime) else value
+            continue  # the model did not use it; the receipt states the reason
+        part = _part_fields("tabular", name, display, [f"/tabular/{name}"])
+        part["value"] = value.isoformat() if isinstance(value, datetime) else value
         if unit is not None:
-            evidence["unit"] = unit
-        yield Ablation("tabular", evidence, remaining)
+            part["unit"] = unit
+        yield Ablation("tabular", part, remaining)
 
 
 def _tabular_arrays(
@@ -159,47 +159,47 @@ def _series_ablations(
     is_single = len(measured) + len(given) == 1
     series = _pointers("series", [spec.find_variable(s.variable) for s in payload.series])
     for i in measured:
-        evidence = _series_evidence(payload, spec, i, statistics[i], series[i])
+        part = _series_fields(payload, spec, i, statistics[i], series[i])
         remaining = {
             "statistics": _without_row(statistics, i, zeros=[_LOG_COUNT]),
             "treatments": treatments,
         }
-        yield Ablation("series", evidence, None if is_single else remaining)
+        yield Ablation("series", part, None if is_single else remaining)
     courses = _pointers("treatments", treatment_indices(payload.treatments, spec))
     for i in given:
-        evidence = _treatment_evidence(payload, spec, i, treatments[i], courses[i])
+        part = _treatment_fields(payload, spec, i, treatments[i], courses[i])
         remaining = {
             "statistics": statistics,
             "treatments": _without_row(treatments, i, zeros=[_GIVEN, _RUNNING]),
         }
-        yield Ablation("series", evidence, None if is_single else remaining)
+        yield Ablation("series", part, None if is_single else remaining)
 
 
-def _series_evidence(
+def _series_fields(
     payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
-) -> Evidence:
+) -> PartFields:
     variable, values = spec.variables[index], _significant_digits(row)
-    evidence = _evidence("series", variable.name, variable.display, pointers)
-    evidence["unit"] = variable.unit
-    evidence["last"] = values[_LAST]
-    evidence["lowest"] = values[_MINIMUM]
-    evidence["highest"] = values[_MAXIMUM]
-    evidence["time"] = _hours_before(payload.as_of, values[_HOURS_SINCE_LAST])
-    return evidence
+    part = _part_fields("series", variable.name, variable.display, pointers)
+    part["unit"] = variable.unit
+    part["last"] = values[_LAST]
+    part["lowest"] = values[_MINIMUM]
+    part["highest"] = values[_MAXIMUM]
+    part["time"] = _hours_before(payload.as_of, values[_HOURS_SINCE_LAST])
+    return part
 
 
-def _treatment_evidence(
+def _treatment_fields(
     payload: Payload, spec: FeatureSpec, index: int, row: Array, pointers: list[str]
-) -> Evidence:
+) -> PartFields:
     treatment, values = spec.treatments[index], _significant_digits(row)
-    evidence = _evidence("treatment", treatment.name, treatment.display, pointers)
-    evidence["running"] = bool(values[_RUNNING])
-    evidence["since"] = _hours_before(payload.as_of, values[_HOURS_SINCE_START])
+    part = _part_fields("treatment", treatment.name, treatment.display, pointers)
+    part["running"] = bool(values[_RUNNING])
+    part["since"] = _hours_before(payload.as_of, values[_HOURS_SINCE_START])
     if np.isfinite(values[_RATE]):
-        evidence["rate"] = values[_RATE]
+        part["rate"] = values[_RATE]
         if treatment.unit is not None:
-            evidence["unit"] = treatment.unit
-    return evidence
+            part["unit"] = treatment.unit
+    return part
 
 
 def _pointers(field: str, indices: Sequence[int | None]) -> dict[int, list[str]]:
@@ -258,33 +258,33 @@ def _note_ablations(
         arrays: dict[str, Array] | None = None
         if remaining:
             arrays = {"tokens": np.concatenate(remaining)}
-        yield Ablation("notes", _note_evidence(payload, group, texts), arrays)
+        yield Ablation("notes", _note_fields(payload, group, texts), arrays)
 
 
-def _note_evidence(
+def _note_fields(
     payload: Payload, group: Sequence[Passage], texts: Mapping[int, PlainText]
-) -> Evidence:
+) -> PartFields:
     notes = [payload.notes[passage.note] for passage in group]
     kinds = {note.kind for note in notes}
     name = kinds.pop() if len(kinds) == 1 else "note"
     display = f"{len(group)} notes, {name}" if len(group) > 1 else f"Note, {name}"
     pointers = [f"/notes/{passage.note}/text" for passage in group]
-    evidence = _evidence("note", name, display, pointers)
-    evidence["time"] = max(note.time for note in notes).isoformat()
+    part = _part_fields("note", name, display, pointers)
+    part["time"] = max(note.time for note in notes).isoformat()
     if len(group) == 1:
         (passage,) = group
         span = texts[passage.note].source_span(passage.start, passage.stop)
-        evidence["start"], evidence["end"] = span
-    return evidence
+        part["start"], part["end"] = span
+    return part
 
 
 # ------------------------------------------------------------------------------------------- image
 
 
 def _image_ablations(payload: Payload, spec: FeatureSpec) -> Iterator[Ablation]:
-    film = select_film(payload, spec)
-    if film is None:
+    selected = select_image(payload, spec)
+    if selected is None:
         return
-    evidence = _evidence("image", CHEST_XRAY, "Chest X-ray", [f"/images/{film}"])
-    evidence["time"] = payload.images[film].time.isoformat()
-    yield Ablation("image", evidence, None)
+    part = _part_fields("image", CHEST_XRAY, "Chest X-ray", [f"/images/{selected}"])
+    part["time"] = payload.images[selected].time.isoformat()
+    yield Ablation("image", part, None)

@@ -95,7 +95,7 @@ Batch = list[tuple[QueuedJob[JobT, ParsedT], PreparedT]]
 class Lane(Generic[JobT, ParsedT, PreparedT]):
     """A queue and its thread. To be used from one event loop.
 
-    Jobs with an estimated time above `max_seconds` are given to `pass_on` after they are parsed.
+    After parsing, `move_long_job` moves jobs with an estimate above `max_seconds` to another lane.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Lane(Generic[JobT, ParsedT, PreparedT]):
         processor: JobProcessor[JobT, ParsedT, PreparedT],
         metrics: Metrics,
         max_seconds: float = float("inf"),
-        pass_on: Callable[[QueuedJob[JobT, ParsedT]], None] | None = None,
+        move_long_job: Callable[[QueuedJob[JobT, ParsedT]], None] | None = None,
     ) -> None:
         self._processor, self._metrics = processor, metrics
-        self._max_seconds, self._pass_on = max_seconds, pass_on
+        self._max_seconds, self._move_long_job = max_seconds, move_long_job
         self._queues: dict[Priority, deque[QueuedJob[JobT, ParsedT]]] = {
             priority: deque() for priority in PRIORITIES
         }
@@ -187,7 +187,7 @@ class Lane(Generic[JobT, ParsedT, PreparedT]):
             self._compute_batch()
 
     def _compute_batch(self) -> None:
-        is_long_lane = self._pass_on is None
+        is_long_lane = self._move_long_job is None
         with self._computing, paused_gc() if is_long_lane else nullcontext():
             began = time.monotonic()
             batch = self._gather(began)
@@ -226,7 +226,7 @@ class Lane(Generic[JobT, ParsedT, PreparedT]):
     ) -> bool:
         """Prepares a job and adds it to the batch, whose estimated time is `batch_seconds`.
 
-        Returns False for a job that is dropped or passed on, and for a task.
+        Returns False for a job that is dropped or moved to the other lane, and for a task.
         """
         if queued.answer.done():
             return False
@@ -236,8 +236,8 @@ class Lane(Generic[JobT, ParsedT, PreparedT]):
             return False
         seconds = self._parse(queued)
         queued.check()
-        if seconds > self._max_seconds and self._pass_on is not None:
-            self._pass_on(queued)
+        if seconds > self._max_seconds and self._move_long_job is not None:
+            self._move_long_job(queued)
             return False
         self._batch_ends = min(time.monotonic() + batch_seconds + seconds, queued.deadline)
         batch.append((queued, self._prepare(queued)))

@@ -202,7 +202,9 @@ def test_repeated_member_names_are_refused(text, pointer, padding):
 
 @pytest.mark.parametrize("padding", ["", " " * 100_000], ids=["short", "long"])
 def test_text_that_looks_like_a_member_name_is_not_counted(padding):
-    notes = json.dumps([{"time": "2026-11-23T09:00:00Z", "text": 'he said ": no" and "age": 3'}])
+    notes = json.dumps(
+        [{"time": "2026-11-23T09:00:00Z", "text": 'the form lists ": no" and "age": 3'}]
+    )
     payload = parse_payload(f'{{{AS_OF},"patient_id":":","notes":{notes}}}{padding}')
     assert payload.patient_id == ":"
 

@@ -1,4 +1,4 @@
-"""What the tests of the caches share: answers compared, and origins of embeddings counted."""
+"""Compares answers and counts the origins of embeddings, for the tests of both caches."""
 
 from typing import Any
 
@@ -23,18 +23,18 @@ def counts(service: Service, origin: str) -> dict[str, int]:
 
 
 def numbers(answer: dict[str, Any]) -> list[float]:
-    found: list[float] = []
-    for one in answer["predictions"]:
-        found += [one[name] for name in ("probability", "value") if name in one]
-        found += one.get("probabilities", {}).values()
-    return found
+    values: list[float] = []
+    for prediction in answer["predictions"]:
+        values += [prediction[name] for name in ("probability", "value") if name in prediction]
+        values += prediction.get("probabilities", {}).values()
+    return values
 
 
-def assert_same_answer(one: dict[str, Any], other: dict[str, Any]) -> None:
-    np.testing.assert_allclose(numbers(one), numbers(other), atol=1e-5)
-    for modality, use in one["receipt"]["modalities"].items():
-        also = other["receipt"]["modalities"][modality]
-        assert use | {"unusual": None} == also | {"unusual": None}
-        assert use.get("unusual") == pytest.approx(also.get("unusual"), abs=1e-5)
+def assert_same_answer(first: dict[str, Any], second: dict[str, Any]) -> None:
+    np.testing.assert_allclose(numbers(first), numbers(second), atol=1e-5)
+    for modality, use in first["receipt"]["modalities"].items():
+        other_use = second["receipt"]["modalities"][modality]
+        assert use | {"unusual": None} == other_use | {"unusual": None}
+        assert use.get("unusual") == pytest.approx(other_use.get("unusual"), abs=1e-5)
     for field in ("used", "ignored", "converted", "merged", "treatments"):
-        assert one["receipt"][field] == other["receipt"][field]
+        assert first["receipt"][field] == second["receipt"][field]

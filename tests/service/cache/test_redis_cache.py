@@ -119,7 +119,7 @@ def test_an_entry_with_another_secret_changes_no_prediction(replica, server, pay
     other = replica(redis_secret=SecretStr("another secret, of a stranger"))
     assert_same_answer(first, other.predict(payload))
     assert counts(other, "redis") == dict.fromkeys(CACHED, 0)
-    # It has stored entries of its own: keys depend on the secret, too.
+    # Its entries do not replace the others: keys depend on the secret, too.
     assert len(server.entries(6)) == 6
 
 
@@ -218,6 +218,6 @@ def test_all_reads_use_one_connection(engine, server):
     before = server.client.info("stats")["total_connections_received"]
     for number in range(5):
         shared.get({"notes": bytes([number]) * 32})
-    # One of the cache, one of `info`.
+    # A connection of the cache, and that of `info`.
     assert server.client.info("stats")["total_connections_received"] - before == 2
     shared.close()

@@ -1,4 +1,4 @@
-"""Broken images, mutated requests and broken bytes are answered, and never repeated."""
+"""Damaged images, mutated requests and random bytes are refused without an echo of their values."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""Problems name a pointer and a rule for each error, and repeat nothing of the request."""
+"""Problems name a pointer and a rule for each error, and never contain a value of the request."""
 
 import copy
 import json
@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.servers.refusals import CANARY, JSON, NUMBER, assert_refused, post
+from tests.support.servers.http_client import JSON
+from tests.support.servers.refusals import CANARY, NUMBER, assert_refused, post
 
 # ------------------------------------------------------------------------------------- not JSON
 

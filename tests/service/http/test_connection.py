@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.support.servers.http_client import PATIENT, chunked, connected, prediction, request
-from tests.support.servers.running_service import Running, assert_problem
+from tests.support.servers.running_service import ServiceProcess, assert_problem
 
 # ------------------------------------------------------------------------------- limits of size
 
@@ -84,7 +84,7 @@ ENDLESS = {
 def test_endless_input_uses_little_memory(running_process, case):
     """Sends up to 100 MB."""
     process, url = running_process
-    memory = Running(process, url, Path()).memory
+    memory = ServiceProcess(process, url, Path()).memory
     first, more = ENDLESS[case]
     before, most = memory(), 0
     with connected(url) as client:

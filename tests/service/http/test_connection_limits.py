@@ -11,7 +11,7 @@ import pytest
 from tests.support.servers import service_process
 from tests.support.servers.http_client import PATIENT, Client, connected, prediction, request
 from tests.support.servers.processes import until
-from tests.support.servers.running_service import Running, assert_problem
+from tests.support.servers.running_service import ServiceProcess, assert_problem
 
 HEAD_SECONDS, BODY_SECONDS, WRITE_SECONDS, CONNECTIONS = 1.0, 1.5, 1.0, 40
 SHORT = {
@@ -25,10 +25,10 @@ SHORT = {
 
 
 @pytest.fixture(scope="module")
-def limited(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def limited(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     log = tmp_path_factory.mktemp("limited") / "log.jsonl"
     process, url = service_process.start(bundle_dir, log, **SHORT)
-    yield Running(process, url, log)
+    yield ServiceProcess(process, url, log)
     process.terminate()
     process.communicate()
 

@@ -15,7 +15,7 @@ from service.settings import Settings
 CURRENT = Path(__file__).parents[3] / "docs" / "openapi.json"
 RELEASED = Path(__file__).with_name("released_openapi.json")
 
-# Keys that describe an interface and do not define it.
+# Keys that describe an interface without defining it.
 DESCRIPTIVE = {"title", "description", "summary", "tags", "operationId", "example", "examples"}
 
 
@@ -159,3 +159,7 @@ def test_every_openapi_reference_resolves(service):
     references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
     assert {"Payload", "Series", "Answer", "Problem", "Batch"} <= references
     assert references <= document["components"]["schemas"].keys()
+
+
+def test_the_openapi_document_is_json(service):
+    assert json.loads(service.client.get("/openapi.json").content)["openapi"].startswith("3.")

@@ -1,4 +1,4 @@
-"""How the pages are served. tests/web tests what they show."""
+"""How the pages are served. tests/web tests their content."""
 
 import gzip
 

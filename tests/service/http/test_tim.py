@@ -139,5 +139,5 @@ def test_an_invalid_parameter_is_refused(client, wrong):
 def test_a_bundle_with_the_matrix_of_another_is_refused(with_tim):
     with pytest.raises(BundleError, match="other tasks"):
         Bundle.load(with_tim(names=["sepsis", "gout"]), "cpu")
-    with pytest.raises(BundleError, match="is no TIM"):
+    with pytest.raises(BundleError, match="is not a TIM"):
         Bundle.load(with_tim(content='{"matrix": 3}'), "cpu")

@@ -1,4 +1,4 @@
-"""The harness of the batcher's tests."""
+"""Fixtures: the harness of the batcher's tests, and the computed answer of a patient."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from schemas.features import extract_features
+from schemas.payload import as_payload
 from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.telemetry.metrics import Metrics
 from tests.service.prediction.batch_harness import LONG, Harness
+from tests.service.prediction.computed_answer import Computed
 
 
 @pytest.fixture
@@ -27,3 +30,10 @@ def harness(bundle) -> Callable[..., Any]:
             await asyncio.to_thread(started.batcher.close)
 
     return start
+
+
+@pytest.fixture
+def computed(engine, payload) -> Computed:
+    extracted = extract_features(as_payload(payload), engine.bundle.manifest.spec)
+    outputs = engine.run([extracted.arrays])[0]
+    return Computed(extracted, outputs, engine.bundle.manifest)

@@ -30,7 +30,7 @@ def test_a_type_has_the_fields_of_its_model(fields, model):
 
 def test_evidence_has_the_fields_of_all_kinds_of_parts():
     kinds = get_args(get_args(response.Evidence)[0])
-    fields = answer_fields.PartFields
+    fields = answer_fields.EvidenceFields
     expected = {name for kind in kinds for name in kind.model_fields}
     assert fields.__required_keys__ | fields.__optional_keys__ == expected
     required = [

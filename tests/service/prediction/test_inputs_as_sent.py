@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers.http_client import JSON
+
 AS_OF = "2026-11-23T10:00:00Z"
-JSON = {"Content-Type": "application/json"}
 
 
 def patient(**changed: Any) -> dict[str, Any]:
@@ -44,12 +45,12 @@ def course(name: str = "norepinephrine", **fields: Any) -> dict[str, Any]:
 def numbers(answer: dict[str, Any]) -> list[Any]:
     """The predicted numbers, without their explanation."""
     values = ("probability", "value", "probabilities", "cluster")
-    return [{name: one.get(name) for name in values} for one in answer["predictions"]]
+    return [{name: prediction.get(name) for name in values} for prediction in answer["predictions"]]
 
 
-def alike(service: Any, first: Any, second: Any) -> None:
-    one, other = service.predict(first), service.predict(second)
-    for a, b in zip(numbers(one), numbers(other), strict=True):
+def alike(service: Any, request: Any, same_request: Any) -> None:
+    answer, other = service.predict(request), service.predict(same_request)
+    for a, b in zip(numbers(answer), numbers(other), strict=True):
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-6)
         assert a["value"] == pytest.approx(b["value"], abs=1e-5)
 
@@ -179,10 +180,10 @@ def test_a_byte_order_mark_is_ignored(service, path):
 
 def test_a_time_that_is_not_text_has_the_same_fault_on_both_routes(service):
     wrong = patient(as_of=1_700_000_000)
-    one = service.client.post("/predict", json=wrong).json()
-    (other,) = service.client.post("/predict/batch", json={"items": [wrong]}).json()["items"]
-    assert one == other
-    assert [(f["pointer"], f["rule"]) for f in one["errors"]] == [("/as_of", "string")]
+    single = service.client.post("/predict", json=wrong).json()
+    (item,) = service.client.post("/predict/batch", json={"items": [wrong]}).json()["items"]
+    assert single == item
+    assert [(f["pointer"], f["rule"]) for f in single["errors"]] == [("/as_of", "string")]
 
 
 def test_the_size_of_an_answer_is_limited_when_much_is_ignored(serve, engine):

@@ -60,23 +60,23 @@ def test_requests_with_hundreds_of_notes_are_explained(large, payload, count, ch
 @pytest.fixture
 def pieces(monkeypatch) -> list[int]:
     """The lengths of the pieces of notes that have been tokenized."""
-    found: list[int] = []
+    lengths: list[int] = []
     read = encoding._split_chunks
 
     def counted(text: str) -> Any:
         for start, piece in read(text):
-            found.append(len(piece))
+            lengths.append(len(piece))
             time.sleep(0.005)
             yield start, piece
 
     monkeypatch.setattr(encoding, "_split_chunks", counted)
-    return found
+    return lengths
 
 
 def test_the_computation_of_a_request_ends_at_its_deadline(large, payload, pieces):
-    asked = noted(copy.deepcopy(payload), 500, 1000)
+    long_payload = noted(copy.deepcopy(payload), 500, 1000)
     headers = {"M3H-Deadline-Ms": "300"}
-    answer = large.client.post("/predict?explain=full", json=asked, headers=headers)
+    answer = large.client.post("/predict?explain=full", json=long_payload, headers=headers)
     assert answer.status_code == 504
     # The long lane is free: it computes the next request, and no more notes of the first one.
     large.predict(noted(copy.deepcopy(payload), 40, 4000), explain="full")
@@ -84,23 +84,23 @@ def test_the_computation_of_a_request_ends_at_its_deadline(large, payload, piece
 
 
 def test_the_computation_of_a_batch_ends_at_its_deadline(large, payload, pieces):
-    item = noted(payload, 30, 1000)
-    items = [{**item, "patient_id": str(i), "notes": item["notes"][i:]} for i in range(4)]
+    long_item = noted(payload, 30, 1000)
+    items = [{**long_item, "patient_id": str(i), "notes": long_item["notes"][i:]} for i in range(4)]
     headers = {"M3H-Deadline-Ms": "100"}
     answer = large.client.post("/predict/batch", json={"items": items}, headers=headers)
-    assert {one.get("status") for one in answer.json().get("items", [answer.json()])} == {504}
+    assert {item.get("status") for item in answer.json().get("items", [answer.json()])} == {504}
     large.predict(copy.deepcopy(payload) | {"notes": []})
     assert sum(pieces) < 60 * 1000
 
 
 def test_a_short_request_is_answered_while_a_long_one_is_computed(large, payload, pieces):
-    asked = noted(copy.deepcopy(payload), 500, 1000)
+    long_payload = noted(copy.deepcopy(payload), 500, 1000)
     answers: list[int] = []
 
     def ask() -> None:
         headers = {"M3H-Deadline-Ms": "60000"}
         url = "/predict?explain=full"
-        answers.append(large.client.post(url, json=asked, headers=headers).status_code)
+        answers.append(large.client.post(url, json=long_payload, headers=headers).status_code)
 
     long = Thread(target=ask)
     long.start()
@@ -151,7 +151,7 @@ def test_a_failed_item_of_a_batch_is_counted(large, payload, monkeypatch):
     before = failures(500), failures(422)
     items = [payload, payload | {"patient_id": "fails"}, {"as_of": 1}, payload]
     answers = large.client.post("/predict/batch", json={"items": items}).json()["items"]
-    assert [one.get("status", 200) for one in answers] == [200, 500, 422, 200]
+    assert [answer.get("status", 200) for answer in answers] == [200, 500, 422, 200]
     assert (failures(500), failures(422)) == (before[0] + 1, before[1] + 1)
 
 

@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 from service.process.admin import create_admin
 from service.process.messages import WorkerReply
 from service.settings import Settings
+from tests.support.servers.http_client import JSON
 
-JSON = {"Content-Type": "application/json"}
 OTHER_PAGE = {"Origin": "http://evil.example"}
 
 

@@ -20,7 +20,7 @@ from tests.support.servers.processes import logged, until, workers_of
 from tests.support.servers.prometheus import scraped
 
 
-def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process_dies(
+def test_shared_graphs_give_the_answers_of_own_graphs_and_are_replaced_after_a_crash(
     started, service, payload
 ):
     def probabilities() -> list[float] | None:
@@ -34,8 +34,8 @@ def test_shared_graphs_say_what_own_ones_say_and_are_replaced_when_their_process
     process, url = started(M3H_WORKERS="2", M3H_GRAPHS="shared")
     graphs, *workers = sorted(workers_of(process))
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: probabilities(), range(24)):
-            np.testing.assert_allclose(found[:40], expected, atol=1e-5)
+        for values in pool.map(lambda _: probabilities(), range(24)):
+            np.testing.assert_allclose(values[:40], expected, atol=1e-5)
     os.kill(graphs, signal.SIGKILL)
     until(lambda: all(probabilities() for _ in range(8)))
     assert set(workers) < set(workers_of(process))
@@ -63,19 +63,19 @@ def test_a_graph_server_that_hangs_is_replaced_and_requests_are_refused_in_time(
     os.kill(graphs, signal.SIGSTOP)
     began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(httpx.post, f"{url}/predict", json=payload, timeout=60)
-        while not asked.done():
+        waiting = pool.submit(httpx.post, f"{url}/predict", json=payload, timeout=60)
+        while not waiting.done():
             live = httpx.get(f"{url}/health/live", timeout=60)
-            assert live.elapsed.total_seconds() < 5  # nothing else waits for the graphs
-    assert asked.result().status_code in (503, 504)
-    assert time.monotonic() - began < 30  # the deadline is 10 s; without one it would be for ever
+            assert live.elapsed.total_seconds() < 5  # probes do not wait for the graphs
+    assert waiting.result().status_code in (503, 504)
+    assert time.monotonic() - began < 30  # the request has a deadline of 10 s
     until(lambda: httpx.post(f"{url}/predict", json=payload, timeout=60).status_code == 200)
     assert graphs not in workers_of(process)
     died = next(line for line in logged(process) if line["event"] == "graph server died")
     assert died["fault"] == "it did not reply to a ping"
 
 
-def test_a_graph_server_whose_bundle_is_gone_is_a_503_for_each_request(
+def test_requests_get_503_if_the_bundle_of_the_graph_server_was_removed(
     started, other_version, payload
 ):
     bundle = other_version("2.0.0")
@@ -93,7 +93,7 @@ def test_a_graph_server_whose_bundle_is_gone_is_a_503_for_each_request(
     assert httpx.get(f"{url}/health/ready").status_code == 503
 
 
-def test_a_temporary_directory_with_a_long_name_is_none_of_its_business(started, payload, tmp_path):
+def test_a_long_name_of_the_temporary_directory_has_no_effect(started, payload, tmp_path):
     folder = tmp_path / ("t" * 150)
     folder.mkdir()
     process, url = started(M3H_WORKERS="1", M3H_GRAPHS="shared", TMPDIR=str(folder))
@@ -103,7 +103,7 @@ def test_a_temporary_directory_with_a_long_name_is_none_of_its_business(started,
     assert process.wait(60) == 0
 
 
-def test_a_graph_server_that_cannot_start_is_told_at_once():
+def test_a_graph_server_that_cannot_start_is_reported_at_once():
     async def start() -> str:
         log = make_log("info", io.StringIO())
         supervisor = GraphSupervisor(Settings(), log, get_context("spawn"))

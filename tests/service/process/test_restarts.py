@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +40,32 @@ def test_a_worker_that_dies_repeatedly_is_restarted_with_backoff(started):
     assert waits == [1, 2, 4]
     until(lambda: workers_of(process))
     until(lambda: httpx.get(f"{url}/health/ready", timeout=60).status_code == 200)
+
+
+def test_requests_wait_for_the_worker_that_replaces_a_dead_one(started, payload):
+    process, url = started(M3H_WORKERS="1", M3H_DEADLINE_MS="60000")
+    (worker,) = workers_of(process)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: worker not in workers_of(process))
+    with ThreadPoolExecutor(8) as pool:
+        answers = [
+            pool.submit(httpx.post, f"{url}/predict", json=payload, timeout=90) for _ in range(16)
+        ]
+    assert {answer.result().status_code for answer in answers} == {200}
+
+
+def test_requests_get_503_once_no_worker_has_served_for_the_deadline(started, other_version):
+    bundle = other_version("2.0.0")
+    process, url = started(bundle, M3H_WORKERS="1", M3H_DEADLINE_MS="3000")
+    shutil.rmtree(bundle)  # no other worker can start
+    (worker,) = workers_of(process)
+    died = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: worker not in workers_of(process))
+    first, second = (httpx.get(f"{url}/health/ready", timeout=60) for _ in range(2))
+    assert (first.status_code, second.status_code) == (503, 503)
+    assert time.monotonic() - died >= 3
+    assert first.elapsed > second.elapsed  # the second one does not wait again
 
 
 def test_a_service_without_workers_answers_503(started, payload, other_version):
@@ -118,7 +146,7 @@ def test_a_terminating_signal_leaves_no_process_and_no_file(started, tmp_path, n
         )
     )
     assert httpx.get(f"{url}/health/live").status_code == 200
-    for child in children:  # like a terminal, which sends a signal to its process group
+    for child in children:  # as a terminal sends a signal to its process group
         if number != signal.SIGTERM:
             os.kill(child, number)
     process.send_signal(number)

@@ -160,7 +160,7 @@ def _unknown_field(manifest: dict[str, Any], _: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (_no_digest, "no digest of"),
         (_no_golden, "golden.jsonl holds no answer"),
@@ -173,27 +173,27 @@ def _unknown_field(manifest: dict[str, Any], _: Path) -> None:
         (_older_regression, r"length_of_stay: binary must be \[batch, 3\], the value and"),
         (_swapped, "no feature is named"),
         (_fewer_tasks, "must have an output attention"),
-        (_one_name, "two tasks have one name"),
-        (_no_tokenizer, "tokenizer.json is no tokenizer"),
+        (_one_name, "two tasks have the same name"),
+        (_no_tokenizer, "tokenizer.json is not a tokenizer"),
         (_no_column, "no column 1000"),
         (_no_output, "no output oracle"),
-        (_other_classes, "not as wide as its classes"),
-        (_falling_scores, "both ends at each of rising scores"),
-        (_one_end, "both ends at each of rising scores"),
+        (_other_classes, "one column for each class"),
+        (_falling_scores, "ascending scores, each with a low and a high end"),
+        (_one_end, "ascending scores, each with a low and a high end"),
         (_other_thresholds, r"a threshold for each of \['no', 'yes'\]"),
         (_neither_sets_nor_reason, "a threshold for each of"),
-        (_unknown_in_phenotype, "phenotype 0: nothing is named aura"),
-        (_unseen, "it sees notes, without an encoder"),
+        (_unknown_in_phenotype, "phenotype 0: no variable or task is named aura"),
+        (_unseen, "no encoder for its visible notes"),
         (_unknown_field, "mood"),
     ],
 )
-def test_what_the_manifest_and_the_graphs_do_not_agree_on_is_named(changed_bundle, edit, said):
-    with pytest.raises(BundleError, match=said):
+def test_a_contradiction_of_manifest_and_graphs_is_named(changed_bundle, edit, message):
+    with pytest.raises(BundleError, match=message):
         load(changed_bundle(edit))
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("", "golden.jsonl holds no answer"),
         ("{}", "not a request with its outputs"),
@@ -201,9 +201,9 @@ def test_what_the_manifest_and_the_graphs_do_not_agree_on_is_named(changed_bundl
         ('{"request": {"as_of": "today"}, "outputs": {}}', "not a request with its outputs"),
     ],
 )
-def test_golden_answers_must_be_there_and_readable(changed_bundle, line, said):
+def test_golden_answers_must_exist_and_be_readable(changed_bundle, line, message):
     path = changed_bundle(lambda _, path: (path / "golden.jsonl").write_text(line))
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         load(path)
 
 
@@ -225,9 +225,9 @@ def test_all_golden_outputs_are_compared(changed_bundle, fault):
                 outputs["binary"][0] += 0.5
         (path / "golden.jsonl").write_text(json.dumps(golden))
 
-    said = "oracle" if fault == "added" else "binary"
+    output = "oracle" if fault == "added" else "binary"
     engine = Engine(Bundle.load(changed_bundle(edit), "cpu"))
-    with pytest.raises(BundleError, match=f"line 1: .*{said}"):
+    with pytest.raises(BundleError, match=f"line 1: .*{output}"):
         engine.replay_golden()
     assert not engine.verified
 
@@ -238,8 +238,8 @@ def test_a_bundle_may_lack_an_encoder_whose_modality_no_task_sees(changed_bundle
         for facts in manifest["tasks"]:
             facts["seen"] = [m for m in facts["seen"] if m != "image"]
         lines = (path / "golden.jsonl").read_text().splitlines()
-        kept = [line for line in lines if "images" not in json.loads(line)["request"]]
-        (path / "golden.jsonl").write_text("\n".join(kept))
+        without_images = [line for line in lines if "images" not in json.loads(line)["request"]]
+        (path / "golden.jsonl").write_text("\n".join(without_images))
 
     service = serve(load(changed_bundle(leave_out)))
     assert service.predict(payload)["receipt"]["modalities"]["image"]["status"] == "hidden"

@@ -82,7 +82,7 @@ def _huge_number(_: dict[str, Any], path: Path) -> None:
 def _other_weights(manifest: dict[str, Any], path: Path) -> None:
     file = path / manifest["fusion"]["file"]
     model = onnx.load(file)
-    weights = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (path / "weights.bin").write_bytes(weights.raw_data)
     weights.ClearField("raw_data")
     weights.data_location = onnx.TensorProto.EXTERNAL
@@ -114,8 +114,8 @@ def _tim_without_a_row(_: dict[str, Any], path: Path) -> None:
 def _smaller_image(manifest: dict[str, Any], path: Path) -> None:
     manifest["spec"]["image_side"] = 64
     lines = (path / GOLDEN).read_text().splitlines()
-    kept = [line for line in lines if "images" not in json.loads(line)["request"]]
-    (path / GOLDEN).write_text("\n".join(kept))
+    without_images = [line for line in lines if "images" not in json.loads(line)["request"]]
+    (path / GOLDEN).write_text("\n".join(without_images))
 
 
 def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
@@ -124,7 +124,7 @@ def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (_not_utf8, "tokenizer.json is not UTF-8"),
         (_loop, "loop cannot be read"),
@@ -140,12 +140,12 @@ def _two_variables_of_one_name(manifest: dict[str, Any], _: Path) -> None:
         (_other_weights, "fusion.onnx does not load"),
         (_own_operator, "fusion.onnx does not load"),
         (_other_opset, "fusion.onnx does not load"),
-        (_tim_without_a_row, "tim.json is no TIM: .*matrix must be 44 rows of 44 cells"),
+        (_tim_without_a_row, "tim.json is not a TIM: .*matrix must be 44 rows of 44 cells"),
         (_smaller_image, r"pixels must be uint8 \[batch, 1, 64, 64\]"),
         (_two_variables_of_one_name, "names of variables must be unique"),
     ],
 )
-def test_a_bundle_with_invalid_files_is_refused(changed_bundle, edit, said):
+def test_a_bundle_with_invalid_files_is_refused(changed_bundle, edit, message):
     path = changed_bundle(lambda *_: None)
     manifest = json.loads((path / "manifest.json").read_bytes())
     edit(manifest, path)
@@ -153,7 +153,7 @@ def test_a_bundle_with_invalid_files_is_refused(changed_bundle, edit, said):
         if (path / name).is_file() and (path / name).stat().st_size < 2**30:
             manifest["files"][name] = sha256((path / name).read_bytes())
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=said) as refused:
+    with pytest.raises(BundleError, match=message) as refused:
         load(path)
     assert _is_one_line(str(refused.value))
 
@@ -197,8 +197,8 @@ def test_an_impossible_number_in_the_manifest_is_refused(changed_bundle, place, 
             at = at[step]
         at[place[-1]] = value
 
-    said = r"\.".join(map(str, place[:2]))
-    with pytest.raises(BundleError, match=said):
+    location = r"\.".join(map(str, place[:2]))
+    with pytest.raises(BundleError, match=location):
         load(changed_bundle(edit))
 
 
@@ -219,9 +219,9 @@ def test_a_file_that_changes_after_verification_is_refused(changed_bundle, monke
     verified = Bundle.load.__globals__["read_manifest"]
 
     def read_then_change(bundle: Path) -> Any:
-        found = verified(bundle)
+        manifest = verified(bundle)
         shutil.copyfile(bundle / "tabular.onnx", bundle / "fusion.onnx")
-        return found
+        return manifest
 
     monkeypatch.setitem(Bundle.load.__globals__, "read_manifest", read_then_change)
     with pytest.raises(BundleError, match=r"fusion\.onnx was changed"):
@@ -246,7 +246,7 @@ def small_bundle(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _served_or_refused(path: Path, bundle: Bundle) -> str:
-    """Loads a bundle whose graphs are those of another. Returns why it is refused, if it is."""
+    """Loads a bundle with the graphs of another. Returns the reason if it is refused."""
     graphs = {g.file: bundle.graph(g.file) for g in bundle.manifest.encoders.values()}
     graphs[bundle.manifest.fusion.file] = bundle.fusion
     try:
@@ -262,23 +262,23 @@ def _served_or_refused(path: Path, bundle: Bundle) -> str:
     return ""
 
 
-def _is_one_line(said: str) -> bool:
-    return "\n" not in said and len(said) <= 1000
+def _is_one_line(message: str) -> bool:
+    return "\n" not in message and len(message) <= 1000
 
 
 def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [at] if at else []
+    places = [at] if at else []
     if isinstance(value, dict):
-        return found + [p for key, one in value.items() for p in _places(one, (*at, key))]
+        return places + [p for key, entry in value.items() for p in _places(entry, (*at, key))]
     if isinstance(value, list):
-        return found + [p for i, one in enumerate(value) for p in _places(one, (*at, i))]
-    return found
+        return places + [p for i, entry in enumerate(value) for p in _places(entry, (*at, i))]
+    return places
 
 
 @cache
 def _manifest(path: Path) -> tuple[str, list[tuple[Any, ...]]]:
     text = (path / "manifest.json").read_text()
-    # Places of a list of numbers or of spellings are many and all alike.
+    # The entries of a list of numbers or spellings are alike: the first few suffice.
     places = [p for p in _places(json.loads(text)) if "spellings" not in p or len(p) < 3]
     return text, [p for p in places if not isinstance(p[-1], int) or p[-1] < 2]
 

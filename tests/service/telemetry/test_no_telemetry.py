@@ -27,6 +27,6 @@ def test_no_telemetry_is_stored(module, bundle_dir, tmp_path):
 
 
 def test_onnx_runtime_stores_telemetry_by_default(bundle_dir, tmp_path):
-    """Without this, the test above proves nothing."""
+    """If this did not hold, the test above could not fail."""
     if not telemetry_files("", bundle_dir / "fusion.onnx", tmp_path):
         pytest.skip("this build of ONNX Runtime stores no telemetry")

@@ -1,4 +1,4 @@
-"""Task influence matrices for tests."""
+"""Task interaction matrices for tests."""
 
 from collections.abc import Sequence
 from typing import Any

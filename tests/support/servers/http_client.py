@@ -9,6 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PATIENT = b'{"as_of":"2026-11-23T10:00:00Z","tabular":{"age":71}}'
+JSON = {"Content-Type": "application/json"}
+# The paths of the service by method.
+GET = (
+    *("/", "/page/app.js", "/tasks", "/variables", "/model", "/model-card", "/tim"),
+    *("/openapi.json", "/health/live", "/health/ready", "/metrics", "/usage"),
+)
+POST = ("/predict", "/predict/batch")
 
 
 @dataclass

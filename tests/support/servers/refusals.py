@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
+from tests.support.servers.http_client import JSON
+
 CANARY = "Zanzibar Quillfeather"
 NUMBER = 8675309.125
-JSON = {"Content-Type": "application/json"}
 
 
 def assert_refused(

@@ -12,7 +12,7 @@ from tests.support.servers.prometheus import scraped
 
 
 @dataclass
-class Running:
+class ServiceProcess:
     """A service that runs in its own process."""
 
     process: subprocess.Popen[str]

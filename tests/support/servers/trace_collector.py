@@ -9,6 +9,15 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from schemas.response import MODALITIES
+
+# The header `traceparent` of a request that its caller traces, and of one that it does not trace.
+SAMPLED, NOT_SAMPLED = (
+    f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}" for flags in ("01", "00")
+)
+# The spans of the encoders of a request with all modalities, without children.
+ENCODERS: dict[str, Any] = {f"encoder {modality}": {} for modality in MODALITIES}
+
 
 @dataclass
 class Span:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.features.images.decoding import intensity_window
-from tests.support.inputs.chest_films import encoded, film, png_chunk
+from tests.support.inputs.chest_xrays import encoded, png_chunk, xray
 from tests.support.inputs.feature_requests import SPEC
 from tests.support.inputs.image_requests import extract_images, image, pixels
 
@@ -32,30 +32,30 @@ STORED = {
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "1", "P", "I;16"])
 def test_an_image_of_any_mode_becomes_grey_pixels(mode):
-    shown = film((300, 200))
+    shown = xray((300, 200))
     if mode == "I;16":
         shown = PIL.Image.fromarray(np.asarray(shown).astype(np.uint16) * 16)
     else:
         shown = shown.convert(mode)
-    found = pixels(image(encoded(shown)))
-    assert found.shape == (1, SPEC.image_side, SPEC.image_side)
-    assert found.dtype == np.uint8
-    assert found.std() > 0
+    read = pixels(image(encoded(shown)))
+    assert read.shape == (1, SPEC.image_side, SPEC.image_side)
+    assert read.dtype == np.uint8
+    assert read.std() > 0
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_an_8_bit_image_is_scaled_without_stretching(kind, mode):
-    data = encoded(film((300, 200)).convert(mode), kind)
+    data = encoded(xray((300, 200)).convert(mode), kind)
     grey = PIL.Image.open(io.BytesIO(data)).convert("L")
     expected = np.zeros((128, 128), np.uint8)
     expected[21 : 21 + 85] = np.asarray(grey.resize((128, 85), PIL.Image.Resampling.BILINEAR))
-    found = pixels(image(data, f"image/{kind.lower()}"))
-    np.testing.assert_array_equal(found[0], expected)
+    read = pixels(image(data, f"image/{kind.lower()}"))
+    np.testing.assert_array_equal(read[0], expected)
 
 
 def test_a_cmyk_jpeg_is_converted_to_grey():
-    data = encoded(film((256, 256)).convert("RGB").convert("CMYK"), "JPEG")
+    data = encoded(xray((256, 256)).convert("RGB").convert("CMYK"), "JPEG")
     grey = PIL.Image.open(io.BytesIO(data)).convert("L")
     expected = np.asarray(grey.resize((128, 128), PIL.Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels(image(data, "image/jpeg"))[0], expected)
@@ -64,22 +64,22 @@ def test_a_cmyk_jpeg_is_converted_to_grey():
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_the_exif_orientation_is_applied(kind, orientation):
-    upright = film((260, 200))
+    upright = xray((260, 200))
     stored = upright
     if STORED[orientation] is not None:
         stored = upright.transpose(STORED[orientation])
     exif = PIL.Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     data = encoded(stored, kind, exif=exif, **({"quality": 100} if kind == "JPEG" else {}))
-    found = pixels(image(data, f"image/{kind.lower()}")).astype(int)
+    read = pixels(image(data, f"image/{kind.lower()}")).astype(int)
     expected = pixels(image(encoded(upright))).astype(int)
-    assert np.abs(found - expected).max() <= (0 if kind == "PNG" else 3)
+    assert np.abs(read - expected).max() <= (0 if kind == "PNG" else 3)
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", bytes(40)])
 def test_damaged_exif_data_are_ignored(exif):
-    data = encoded(film(), "JPEG", exif=exif)
-    plain = encoded(film(), "JPEG")
+    data = encoded(xray(), "JPEG", exif=exif)
+    plain = encoded(xray(), "JPEG")
     np.testing.assert_array_equal(
         pixels(image(data, "image/jpeg")), pixels(image(plain, "image/jpeg"))
     )
@@ -93,8 +93,8 @@ def brightness(data):
     return pixels(image(data))[0].astype(float)
 
 
-BASE = np.asarray(film((400, 400))).astype(np.int64)
-SHOWN = brightness(encoded(film((400, 400))))
+BASE = np.asarray(xray((400, 400))).astype(np.int64)
+SHOWN = brightness(encoded(xray((400, 400))))
 STRETCHED = (SHOWN - BASE.min()) / np.ptp(BASE) * 255
 INSIDE = np.zeros((128, 128), bool)
 INSIDE[30:98, 30:98] = True
@@ -104,8 +104,8 @@ INSIDE[30:98, 30:98] = True
     ("scale", "offset"), [(1, 0), (4, 0), (16, 0), (64, 0), (257, 0), (16, 1000), (16, 32768)]
 )
 def test_a_16_bit_image_is_stretched_to_its_range_of_values(scale, offset):
-    found = brightness(deep(BASE * scale + offset))
-    assert np.abs(found - STRETCHED).max() < 3  # of 255: rounded down three times
+    greys = brightness(deep(BASE * scale + offset))
+    assert np.abs(greys - STRETCHED).max() < 3  # of 255: rounded down three times
 
 
 def with_marker(values, level):
@@ -146,8 +146,8 @@ DEEP_FILMS = {
 @pytest.mark.parametrize("name", DEEP_FILMS)
 def test_markers_borders_and_dead_pixels_do_not_darken_a_16_bit_image(name):
     values = DEEP_FILMS[name]
-    film_left = BASE[np.isin(values - TWELVE_BITS, (0, 3000, 20_000, 30_000))]
-    expected = np.clip((SHOWN - film_left.min()) / np.ptp(film_left) * 255, 0, 255)
+    grey_left = BASE[np.isin(values - TWELVE_BITS, (0, 3000, 20_000, 30_000))]
+    expected = np.clip((SHOWN - grey_left.min()) / np.ptp(grey_left) * 255, 0, 255)
     assert np.abs(brightness(deep(values)) - expected)[INSIDE].mean() < 10  # of 255
 
 
@@ -193,6 +193,6 @@ def test_images_of_any_size_and_mode_are_read(width, height, mode, seed):
 
 
 def test_the_order_of_images_has_no_influence_on_the_pixels():
-    films = [image(encoded(film((s, s), seed=s))) for s in (100, 120, 140)]
-    chosen = [pixels(*order) for order in itertools.permutations(films)]
-    assert all(np.array_equal(one, chosen[0]) for one in chosen)
+    xrays = [image(encoded(xray((s, s), seed=s))) for s in (100, 120, 140)]
+    chosen = [pixels(*order) for order in itertools.permutations(xrays)]
+    assert all(np.array_equal(pixels, chosen[0]) for pixels in chosen)

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.inputs.chest_films import black_png, encoded
+from tests.support.inputs.chest_xrays import black_png, encoded
 
 # Prints the outcome and the growth of the peak memory in megabytes.
 READ = """

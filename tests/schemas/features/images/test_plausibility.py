@@ -13,15 +13,15 @@ import pytest
 
 from model.cohorts.synthetic import chest_xray
 from schemas.features.images.decoding import decode
-from schemas.features.images.plausibility import check_chest_film
-from tests.support.inputs.chest_films import encoded, film
+from schemas.features.images.plausibility import check_chest_xray
+from tests.support.inputs.chest_xrays import encoded, xray
 
 SIDE = 256
 Y, X = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
 
 
 def mismatch(data, media_type="image/png"):
-    return check_chest_film(decode(data, media_type, 128, 40_000_000), frontal=True)
+    return check_chest_xray(decode(data, media_type, 128, 40_000_000), frontal=True)
 
 
 def grey(values):
@@ -97,8 +97,8 @@ def noise(kind):
 
 OTHERS = {
     "one pixel": lambda: PIL.Image.new("L", (1, 1), 128),
-    "icon": lambda: film((32, 32)),
-    "strip": lambda: film((900, 120)),
+    "icon": lambda: xray((32, 32)),
+    "strip": lambda: xray((900, 120)),
     "black": lambda: PIL.Image.new("L", (512, 512), 0),
     "grey": lambda: PIL.Image.new("L", (512, 512), 60),
     "white": lambda: PIL.Image.new("L", (512, 512), 255),
@@ -114,9 +114,9 @@ OTHERS = {
     "hand": hand,
     "photograph": photograph,
     "grey photograph": lambda: photograph().convert("L"),
-    "inverted": lambda: PIL.ImageOps.invert(film()),
-    "on its side": lambda: film().transpose(PIL.Image.Transpose.ROTATE_90),
-    "upside down": lambda: film().transpose(PIL.Image.Transpose.ROTATE_180),
+    "inverted": lambda: PIL.ImageOps.invert(xray()),
+    "on its side": lambda: xray().transpose(PIL.Image.Transpose.ROTATE_90),
+    "upside down": lambda: xray().transpose(PIL.Image.Transpose.ROTATE_180),
 }
 
 
@@ -167,42 +167,42 @@ def test_a_rejection_names_the_reason(name, reason):
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (300, 256), (1000, 1200)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_chest_film_of_any_size_is_accepted(size, kind):
-    assert mismatch(encoded(film(size), kind), f"image/{kind.lower()}") is None
+def test_a_chest_xray_of_any_size_is_accepted(size, kind):
+    assert mismatch(encoded(xray(size), kind), f"image/{kind.lower()}") is None
 
 
 @pytest.mark.parametrize("signs", [set(), {"effusion"}, {"emphysema"}, {"cloud", "large_heart"}])
-def test_synthetic_chest_films_are_accepted(signs):
+def test_synthetic_chest_xrays_are_accepted(signs):
     draw = np.random.default_rng(3)
     assert [mismatch(chest_xray(signs, draw)) for _ in range(10)] == [None] * 10
 
 
 def test_a_model_that_reads_lateral_views_skips_the_frontal_check():
-    turned = film().transpose(PIL.Image.Transpose.ROTATE_90)
+    turned = xray().transpose(PIL.Image.Transpose.ROTATE_90)
     picture = decode(encoded(turned), "image/png", 128, 40_000_000)
-    assert check_chest_film(picture, frontal=False) is None
+    assert check_chest_xray(picture, frontal=False) is None
 
 
 @functools.cache
-def real_films(folder):
+def real_xrays(folder):
     return sorted((*folder.rglob("*.jpg"), *folder.rglob("*.png")))
 
 
-def test_at_most_1_in_200_real_films_is_rejected(open_data):
-    files = real_films(open_data("nih-cxr") / "nih-cxr")
+def test_at_most_1_in_200_real_xrays_is_rejected(open_data):
+    files = real_xrays(open_data("nih-cxr") / "nih-cxr")
     reasons = [mismatch(file.read_bytes(), "image/jpeg") for file in files]
     assert len(files) > 900
     assert sum(reason is not None for reason in reasons) <= 0.005 * len(files)
 
 
-def test_films_of_other_hospitals_are_rarely_rejected(open_data):
+def test_xrays_of_other_hospitals_are_rarely_rejected(open_data):
     folder = open_data("covid-chestxray") / "covid-chestxray"
-    reasons = [mismatch(file.read_bytes(), "image/jpeg") for file in real_films(folder)]
+    reasons = [mismatch(file.read_bytes(), "image/jpeg") for file in real_xrays(folder)]
     assert sum(reason is not None for reason in reasons) <= 0.02 * len(reasons)
 
 
-def test_inverted_and_rotated_films_are_rejected(open_data):
-    files = real_films(open_data("nih-cxr") / "nih-cxr")[::20]
+def test_inverted_and_rotated_xrays_are_rejected(open_data):
+    files = real_xrays(open_data("nih-cxr") / "nih-cxr")[::20]
     for change in (
         PIL.ImageOps.invert,
         functools.partial(PIL.Image.Image.transpose, method=PIL.Image.Transpose.ROTATE_90),

@@ -29,8 +29,10 @@ def test_notes_over_the_limit_are_refused():
 
 def test_notes_are_ordered_from_old_to_new():
     first, second = {"time": at(5), "text": "fever"}, {"time": at(1), "text": "cough"}
-    one, other = extract(notes=[first, second]), extract(notes=[second, first])
-    np.testing.assert_array_equal(one.arrays["notes"]["tokens"], other.arrays["notes"]["tokens"])
+    sorted_notes, reversed_notes = extract(notes=[first, second]), extract(notes=[second, first])
+    np.testing.assert_array_equal(
+        sorted_notes.arrays["notes"]["tokens"], reversed_notes.arrays["notes"]["tokens"]
+    )
 
 
 def test_phrases_include_every_run_of_headings():
@@ -87,11 +89,11 @@ def test_chunked_encoding_gives_the_same_ids(text, monkeypatch):
 
 def test_an_exception_of_the_check_ends_the_extraction(monkeypatch):
     monkeypatch.setattr("schemas.features.notes.encoding._CHUNK_LENGTH", 50)
-    asked = []
+    calls = []
 
     def check():
-        asked.append(True)
-        if len(asked) == 3:
+        calls.append(True)
+        if len(calls) == 3:
             raise TimeoutError
 
     payload = as_payload({"as_of": AS_OF, "notes": [{"time": at(1), "text": "fever " * 100}]})

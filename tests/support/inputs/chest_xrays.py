@@ -1,4 +1,4 @@
-"""Images for tests that look like frontal chest X-rays: the mean film with noise."""
+"""Images for tests that look like frontal chest X-rays: their mean with noise."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import PIL.Image
 
 
-def film(size: tuple[int, int] = (256, 256), seed: int = 0) -> PIL.Image.Image:
+def xray(size: tuple[int, int] = (256, 256), seed: int = 0) -> PIL.Image.Image:
     with files("schemas").joinpath("frontal_chest.png").open("rb") as file:
         mean = PIL.Image.open(file).resize(size, PIL.Image.Resampling.BICUBIC)
     grain = np.random.default_rng(seed).normal(0, 4, (size[1], size[0]))
