@@ -10,6 +10,7 @@ linear in the length of the text.
 import re
 import string
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -30,8 +31,15 @@ Status = Literal["affirmed", "historical", "possible", "denied", "family"]
 # The columns of `count_assertions`.
 STATUSES: tuple[Status, ...] = ("affirmed", "historical", "possible", "denied", "family")
 
+# The first context that holds decides.
+_STATUS_BY_CONTEXT: tuple[tuple[str, Status], ...] = (
+    ("family", "family"),
+    ("denied", "denied"),
+    ("possible", "possible"),
+    ("past", "historical"),
+)
 _SUGGESTIVE_WEIGHT = 0.5
-_SENTENCES_BETWEEN_CHECKS = 1_000
+_SENTENCES_BETWEEN_CHECKS = _CUES_BETWEEN_CHECKS = 1_000
 _TO_LOWER = str.maketrans(string.ascii_uppercase + "\u2019", string.ascii_lowercase + "'")
 _OF_LIST = re.compile(r"\b(?:following|of|for|includ\w{1,3}|are|is|as|dx|diagnos[ei]s)\s*$")
 _LIST_GOES_ON = re.compile(r"\s*(?:and/or|or|vs\.?|versus|possibly|possible|\?)")
@@ -42,6 +50,7 @@ _NON = re.compile(r"\bnon[- ]?$")
 _PRE = re.compile(r"\b(?:pre|anti|peri)-$")
 _POST = re.compile(r"\b(?:post-|ex[- ])$")
 _NEXT_GAP = re.compile(r"[\s/-]*$")
+_MAX_DEPTH = 3  # parentheses that are told apart
 _MAX_BEFORE = 200  # characters of a scope before its cue
 
 
@@ -77,14 +86,14 @@ def find_mentions(text: str, check: Callable[[], None] = no_time_limit) -> list[
     lower = text.translate(_TO_LOWER)
     mentions: list[Mention] = []
     position = 0
-    for count, sentence in enumerate(sentences(lower)):
+    for count, sentence in enumerate(sentences(text, lower)):
         if count % _SENTENCES_BETWEEN_CHECKS == 0:
             check()
         first = position
         while position < len(matches) and matches[position].start < sentence.stop:
             position += 1
         if position > first:
-            mentions += _read_sentence(lower, sentence, matches[first:position], negated)
+            mentions += _read_sentence(lower, sentence, matches[first:position], negated, check)
     return _without_duplicates(_with_implied(mentions))
 
 
@@ -115,14 +124,14 @@ def _read_sentence(
     sentence: Sentence,
     matches: Sequence[ConceptMatch],
     negated: Sequence[tuple[int, int]],
+    check: Callable[[], None],
 ) -> Iterator[Mention]:
     """Yields the mentions of a sentence with their status."""
-    reader = _ContextReader(lower, sentence, matches)
-    contexts = reader.read()
-    for match in matches:
-        kinds = {kind for start, stop, kind in contexts if start <= match.start < stop}
-        kinds |= {sentence.section} if sentence.section else set()
-        kinds |= set(_prefix_contexts(lower, match.start))
+    contexts = _ContextReader(lower, sentence, matches).read(check)
+    for match, kinds in zip(matches, _kinds_at(contexts, matches), strict=True):
+        kinds.update(_prefix_contexts(lower, match.start))
+        if sentence.section is not None:
+            kinds.add(sentence.section)
         if _is_negated(negated, match.start):
             kinds.add("denied")
         status = _status(kinds)
@@ -130,18 +139,33 @@ def _read_sentence(
             yield Mention(match.disease, match.start, match.stop, status, match.suggestive)
 
 
+def _kinds_at(
+    contexts: Sequence[tuple[int, int, str]], matches: Sequence[ConceptMatch]
+) -> Iterator[set[str]]:
+    """Yields the kinds of the contexts that hold the start of each match. Matches are sorted."""
+    changes = sorted(
+        (position, change, kind)
+        for start, stop, kind in contexts
+        if start < stop
+        for position, change in ((start, 1), (stop, -1))
+    )
+    depths: Counter[str] = Counter()
+    following = 0
+    for match in matches:
+        while following < len(changes) and changes[following][0] <= match.start:
+            _, change, kind = changes[following]
+            depths[kind] += change
+            following += 1
+        yield {kind for kind, depth in depths.items() if depth > 0}
+
+
 def _status(kinds: set[str]) -> Status | None:
     """Returns the status in these contexts; None if nothing is stated about the patient."""
     if "drop" in kinds or {"family", "denied"} <= kinds:
         return None
-    for kind, status in (
-        ("family", "family"),
-        ("denied", "denied"),
-        ("possible", "possible"),
-        ("past", "historical"),
-    ):
+    for kind, status in _STATUS_BY_CONTEXT:
         if kind in kinds:
-            return status  # type: ignore[return-value]
+            return status
     return "affirmed"
 
 
@@ -161,7 +185,10 @@ def _is_negated(negated: Sequence[tuple[int, int]], start: int) -> bool:
 
 @dataclass(slots=True)
 class _Scope:
-    """An open scope after a cue. `is_item`: it ends with its item, not with the clause."""
+    """An open scope after a cue.
+
+    `is_item`: it ends with its item, not with the clause. `depth`: the number of open parentheses.
+    """
 
     kind: str
     start: int
@@ -184,37 +211,34 @@ class _ContextReader:
         self._clause = self._item = sentence.start
         self._depth = 0
 
-    def read(self) -> list[tuple[int, int, str]]:
+    def read(self, check: Callable[[], None]) -> list[tuple[int, int, str]]:
         """Returns the (start, stop, kind) of the contexts."""
-        for cue in CUE.finditer(self._lower, self._sentence.start, self._sentence.stop):
+        cues = CUE.finditer(self._lower, self._sentence.start, self._sentence.stop)
+        for count, cue in enumerate(cues, 1):
+            if count % _CUES_BETWEEN_CHECKS == 0:
+                check()
             self._read_cue(cue, cue.lastgroup or "")
         self._close(self._sentence.stop)
         return self._spans
 
     def _read_cue(self, cue: re.Match[str], group: str) -> None:
         start, stop = cue.span()
-        kind, _, scope = group.partition("_")
+        kind, scope, *_ = [*group.split("_"), ""]
         match scope:
             case "list" | "item":
-                self._open.append(_Scope(kind, stop, scope == "item", self._depth))
-            case "sign":
-                self._open.append(_Scope(kind, stop, True, self._depth))
+                self._begin_scope(kind, stop, is_item=scope == "item")
             case "before":
                 self._add_before(start, kind)
             case "next":
                 self._add_next(start, kind)
+            case "around":
+                self._add_before(start, kind)
+                self._begin_scope(kind, stop, is_item=True)
             case _:
                 self._read_boundary(start, stop, group)
 
     def _read_boundary(self, start: int, stop: int, group: str) -> None:
         match group:
-            case "resolved" | "year":
-                self._add_before(start, "past")
-            case "relative":
-                self._add_before(start, "family")
-            case "versus":
-                self._add_before(start, "possible")
-                self._open.append(_Scope("possible", stop, True, self._depth))
             case "end" | "cause":
                 self._close(start, but="family" if group == "cause" else None)
                 self._clause = self._item = stop
@@ -232,8 +256,14 @@ class _ContextReader:
             case "open":
                 self._depth += 1
             case "shut":
-                self._depth -= 1
+                self._depth = max(0, self._depth - 1)
                 self._close(start, depth=self._depth)
+
+    def _begin_scope(self, kind: str, start: int, *, is_item: bool) -> None:
+        """Opens a scope, unless an open one ends with it. So few scopes are open at a time."""
+        depth = min(self._depth, _MAX_DEPTH)
+        if all((s.kind, s.is_item, s.depth) != (kind, is_item, depth) for s in self._open):
+            self._open.append(_Scope(kind, start, is_item, depth))
 
     def _end_item(self, start: int, stop: int) -> None:
         """Ends items at a comma, and lists before an item that affirms something."""

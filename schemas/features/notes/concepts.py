@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Course = Literal["acute", "chronic"]
 
@@ -163,6 +163,6 @@ def expand(pattern: str) -> list[str]:
 
 
 @cache
-def _read_vocabulary() -> dict[str, dict[str, object]]:
+def _read_vocabulary() -> dict[str, dict[str, Any]]:
     text = files("schemas.features.notes").joinpath("concepts.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)

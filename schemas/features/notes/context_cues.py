@@ -6,6 +6,7 @@ The kinds follow ConText (Harkema et al. 2009, J Biomed Inform 42:839): historic
 """
 
 import re
+from collections.abc import Iterable
 
 _KIN = (
     r"(?:step|half[- ])?(?:grand|great[- ]?grand)?(?:mother|father|parent|son|daughter|child)s?"
@@ -14,11 +15,11 @@ _KIN = (
     r"|husband|wife|spouse|partner|roommate|room-mate|neighbou?r|donor|family member|family members"
     r"|first[- ]degree relatives?"
 )
-_KIN_LIST = rf"(?:{_KIN})(?:(?:,? and|,| or|/|&)? (?:his |her |the |{_KIN}))*"
+_KIN_LIST = rf"(?:{_KIN})(?:(?:,? and|,| or|/|&)? (?:his |her |the |{_KIN})){{0,3}}"
 # Words between a relative and the disease of this relative.
 _KIN_HAS = (
-    r"(?:(?: who| both| also| all| each| side| aunt| uncle| (?:grand)?(?:mother|father|parents)"
-    r"| cousin| reportedly| apparently| deceased| died| alive| living| \d{2}| age \d{2}){0,4}"
+    r"(?:(?: who| both| also| all| each| side| reportedly| apparently| deceased| died| alive"
+    r"| living| \d{2}| age \d{2}){0,3}"
     r"(?: has| have| had| with| w/| died (?:of|from|with|due to|at)| suffer\w+|(?: was"
     r"| were)? diagnosed"
     r"| pass(?:ed|ing)(?: away)?| succumbed to| deceased| developed| history of| h/o| is an?"
@@ -87,7 +88,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "possible_before": (
         (
             r"(?:is |are |was |remains |remain |seems |felt to be |thought to be |also |very "
-            r"|most |still |being )*(?:possible|probable|likely|suspected|queried|questioned"
+            r"|most |still |being ){0,4}(?:possible|probable|likely|suspected|queried|questioned"
             r"|questionable|considered|(?:a|the|in|on the|on|in the|high on the|my"
             r"|one) (?:possibility|concern|question|differential|ddx?)|(?:under"
             r"|being) (?:consideration|considered|investigation|investigated|evaluation|evaluated"
@@ -97,7 +98,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"(?:is |are |was |were |has |have )?(?:cannot|can not|can't|could not|couldn't|not"
             r"|never|has not|hasn't|isn't|wasn't|yet to|to|remains to|needs to|need to|must"
             r"|should) (?:be |been |yet |entirely |completely |fully |definitively "
-            r"|reliably )*(?:excluded|ruled[- ]out|r/o'?d|confirmed|r/o)"
+            r"|reliably ){0,4}(?:excluded|ruled[- ]out|r/o'?d|confirmed|r/o)"
         ),
     ),
     # The finding directly before it may be true, or is no statement about the patient.
@@ -115,7 +116,8 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"|px(?=\W|$)|precautions?(?! for)|screen(?:ing|ed)?(?! (?:for|negative))"
             r"|risk(?![ -](?:of|for|factors?))|vaccin\w+(?! (?:for|against))"
             r"|immuni[sz]\w+(?! (?:for|against))|shot|jab|score|education(?! (?:on|about|re))"
-            r"|teaching(?! (?:on|about))|prevention(?! of)|leaflet|free diet|panel|profile"
+            r"|teaching(?! (?:on|about))|prevention(?! of)|leaflet|free diet|us|ultrasound"
+            r"|doppler|duplex|panel|profile"
             r"|chemoprophylaxis|mechanoprophylaxis|bundle|study|studies|threshold(?! (?:to|for))"
             r"|watch(?! (?:for|out)))"
         ),
@@ -164,17 +166,18 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     # The text after it may be true.
     "possible_list": (
+        r"c/f",
         r"concern(?:s|ed|ing)?(?: (?:for|about|of|re|regarding|that|is|was|raised for))",
         r"worr(?:y|ied|isome) (?:for|about|of|re)|suspicio(?:us|n) (?:for|of|is|remains)",
         r"suspect(?:ing|s|ed)?(?! of)|suspicious",
         (
             r"(?:(?:can|could|would|should|did|do)(?: ?not|n'?t)?|to|unable to|not able to|will"
             r"|must|need to|needs to|will need to|and|&) (?:be |entirely |completely "
-            r"|definitively |yet |fully |reliably |formally )*(?:rule|r/o"
+            r"|definitively |yet |fully |reliably |formally ){0,4}(?:rule|r/o"
             r"|exclude)(?:d)?(?:[ -]out)?(?! by)"
         ),
         (
-            r"cannot (?:be |entirely |completely |definitively |reliably |fully )*(?:rule|r/o"
+            r"cannot (?:be |entirely |completely |definitively |reliably |fully ){0,4}(?:rule|r/o"
             r"|exclude)(?:[ -]out)?"
         ),
         r"(?<!be )rule[- ]?out|r/o|ruling out|to exclude|exclude|eval(?:uat\w+)? for",
@@ -182,7 +185,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         r"work-?up (?:for|of)|w/u (?:for|of)|investigat\w+ for|look(?:ing)? for|questionable",
         r"question of|query|in question",
         (
-            r"(?:low |high |moderate |intermediate |pretest |clinical )*(?:probability"
+            r"(?:low |high |moderate |intermediate |pretest |clinical ){0,4}(?:probability"
             r"|index of suspicion|suspicion|likelihood) (?:for|of)"
         ),
         (
@@ -214,19 +217,20 @@ _WORDS: dict[str, tuple[str, ...]] = {
         ),
     ),
     # The text around it may be true.
-    "versus": (r"vs\.?|versus",),
+    "possible_around": (r"vs\.?|versus",),
     # The text after it is in the past.
     "past_list": (
+        r"personal (?:or|and|/) family (?:history|hx)(?: of)?",
         (
             r"(?:known |remote |past |prior |previous |distant |significant |strong |extensive "
-            r"|longstanding |long-standing |long )*(?:h/o|hx/o|hx|hist|history|h\.o\.)(?: (?:of"
+            r"|longstanding |long-standing |long ){0,4}(?:h/o|hx/o|hx|hist|history|h\.o\.)(?: (?:of"
             r"|for|is|was|includes?|including|significant|notable|remarkable|positive|sig|remains"
-            r"|pertinent|consists of))*(?: for| of)?"
+            r"|pertinent|consists of)){0,4}(?: for| of)?"
         ),
         (
-            rf"(?:past |prior |previous |significant )*{_MEDICAL} (?:history|hx|hist"
-            r"|problems)(?: (?:of|is|includes?|including|significant|notable|remarkable|positive"
-            r"|sig|consists of))*(?: for| of)?"
+            rf"(?:past |prior |previous |significant ){{0,4}}{_MEDICAL} (?:history|hx|hist"
+            r")(?: (?:of|is|includes?|including|significant|notable|remarkable|positive"
+            r"|sig|consists of)){0,4}(?: for| of)?"
         ),
         r"pmhx?|psh|pmh/psh|pmh?x(?: of)?",
         (
@@ -268,7 +272,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         ),
         (
             r"in (?:early |late |mid |(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov"
-            r"|dec)\w* ?)*'?(?:19[3-9]\d|20[0-4]\d|\d0s)"
+            r"|dec)\w* ?){0,4}'?(?:19[3-9]\d|20[0-4]\d|\d0s)"
         ),
         r"in (?:his|her|the) (?:teens|\d0'?s|childhood|youth|twenties|thirties|forties)",
         (
@@ -308,27 +312,28 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "with": (r"with|w/|c/b|complicated by",),
     "and": (r"and|plus",),
 }
+# Cues that begin with a sign or white space. A suffix makes the name of a group unique.
 _SIGNS: dict[str, str] = {
-    # Adjacent signs of uncertainty: "?pneumonia", "pneumonia?", "pneumonia (?)".
-    "asked_before": r"(?<=\w) ?\(\?\)|(?<=[\w)])\?+(?=\s|$|[,;.)/])",
-    "possible_sign": r"\?{1,3}",
-    # "AKI, resolved", "AKI (resolved)", "AKI - now resolved".
-    "resolved": (
+    # "AKI, resolved", "AKI (resolved)", "AKI: now resolved".
+    "past_before_resolved": (
         r"(?:[ ]?[,:(\u2013-][ ]?|[ ])(?:now |has |have |had |is |was |since |which |that |all "
-        r"|largely |completely |fully |\()*"
+        r"|largely |completely |fully |\(){0,4}"
         r"(?<!not )(?<!un)(?:resolved|in the past|remote|in remission)(?=\s*(?:[.,;:)\n]|$|with\b"
         r"|by\b|after\b|on\b|s/p|since\b|and\b|but\b|w/|today|yesterday|overnight|spontaneously"
         r"|following))"
     ),
-    "year": (
+    "past_before_year": (
         r"\((?:[a-z]+\.? ?)?(?:\d{1,2}/)?'?(?:19[3-9]\d|20[0-4]\d)(?=[\s,;)])"
-        r"|(?:\(|x ?\d ?\()\d+ ?(?:years?|yrs?|y|months?) ago"
+        r"|\(\d{1,3} ?(?:years?|yrs?|y|months?) ago"
     ),
     # "breast cancer (mother)", "CAD - father".
-    "relative": (
-        rf"[ ]?[(\[\u2013-][ ]?(?:{_KIN})(?:(?:,| and|/|&|,? or) ?(?:{_KIN}))*"
+    "family_before_sign": (
+        rf"[ ]?[(\[\u2013-][ ]?(?:{_KIN})(?:(?:,| and|/|&|,? or) ?(?:{_KIN})){{0,3}}"
         r"(?=[ ]?[)\],;.]|$)"
     ),
+    # "pneumonia?", "pneumonia (?)", "?pneumonia".
+    "possible_before_sign": r"(?<=\w) ?\(\?\)|(?<=[\w)])\?+(?=\s|$|[,;.)/])",
+    "possible_item_sign": r"\?{1,3}",
     "comma": r"[,;]",
     "open": r"\(",
     "shut": r"\)",
@@ -343,10 +348,16 @@ def _alternatives(cues: dict[str, tuple[str, ...]]) -> str:
     return re.sub(r"(\[[^\]]*\]|\(\?<[!=][^)]*\))| ", lambda m: m[1] or gap, "|".join(groups))
 
 
+_BEFORE_WORDS = ("past_before_resolved", "family_before_sign", "past_before_year")
+
+
+def _named(kinds: Iterable[str]) -> str:
+    return "|".join(f"(?P<{kind}>{_SIGNS[kind]})" for kind in kinds)
+
+
 # Matches text in lower case.
 CUE = re.compile(
-    rf"(?P<resolved>{_SIGNS.pop('resolved')})|(?P<relative>{_SIGNS.pop('relative')})"
-    rf"|(?P<year>{_SIGNS.pop('year')})"
+    rf"(?=[\W])(?:{_named(_BEFORE_WORDS)})"
     rf"|(?<!\w)(?=[a-z\d])(?:{_alternatives(_WORDS)})(?!\w)"
-    rf"|(?=[^\w ])(?:{'|'.join(f'(?P<{kind}>{sign})' for kind, sign in _SIGNS.items())})"
+    rf"|(?=[^\w ])(?:{_named(kind for kind in _SIGNS if kind not in _BEFORE_WORDS)})"
 )

@@ -55,7 +55,7 @@ _HEADING = re.compile(
     rf"(?:(?<=\s)|(?<=[,;.(*])|^)(?:(?P<past>{_PAST})|(?P<family>{_FAMILY})|(?P<drop>{_DROPPED})"
     rf"|(?P<possible>{_POSSIBLE})"
     rf"|(?P<other>{_OTHER}))(?:[ \t]{{0,9}}:+(?!\d)|[ \t]{{1,9}}[-\u2013](?=[ \t])"
-    r"|(?=[ \t]{{0,9}}(?:\n|$)))"
+    r"|(?=[ \t]{0,9}(?:\n|$)))"
     r"|(?:^|(?<=\n))[ \t]{0,9}(?P<unknown>[a-z#*][a-z /&()*#-]{0,40}:)(?!\d)"
 )
 _BOUNDARY = re.compile(
@@ -67,7 +67,7 @@ _CONTINUES = re.compile(
 )
 _SHORT_FORM = re.compile(
     r"(?:\b(?:dr|pt|pts|vs|hx|approx|e\.g|i\.e|eg|mr|mrs|ms|st|dx|sig|h\.o|fam|prob|poss|esp|incl"
-    r"|inc|approx|no|m|q)|(?:^|\n)[ \t]*\d{1,2})$"
+    r"|inc)|(?:^|\n)[ \t]*\d{1,2})$"
 )
 # Sentences that are about the present, after an inline section without a heading of its own.
 _PRESENT = re.compile(
@@ -81,6 +81,7 @@ _PRESENT = re.compile(
     r"|developed|impression|assessment|plan\b|cxr|ct\b|labs|exam\b|vitals|echo)"
 )
 _PATIENT = re.compile(r"\s*(?:the |this )?(?:patient|pt|he|she|mr|ms|mrs)\b(?!'s)")
+_LONG_LINE = 50  # characters; shorter lines are entries of a list
 
 
 class Sentence(NamedTuple):
@@ -99,13 +100,16 @@ class _Piece(NamedTuple):
     bullet: bool
 
 
-def sentences(lower: str) -> Iterator[Sentence]:
-    """Yields the sentences of a text in lower case, cut at headings, with their section."""
+def sentences(text: str, lower: str) -> Iterator[Sentence]:
+    """Yields the sentences of a text, cut at headings, with their section.
+
+    `lower`: the text in lower case, of the same length.
+    """
     headings = list(_HEADING.finditer(lower))
     section: str | None = None
     inline = empty = False
     following = 0
-    for piece in _pieces(lower):
+    for piece in _pieces(text, lower):
         if section is not None and _ends_section(lower, piece, section, inline=inline, empty=empty):
             section = None
         position = piece.start
@@ -139,7 +143,7 @@ def _ends_section(lower: str, piece: _Piece, section: str, *, inline: bool, empt
     return (inline or not piece.line) and pattern.match(about) is not None
 
 
-def _pieces(lower: str) -> Iterator[_Piece]:
+def _pieces(text: str, lower: str) -> Iterator[_Piece]:
     """Yields the sentences of a text. A line break ends a sentence unless the line was wrapped."""
     start, line, paragraph, bullet = 0, True, True, _BULLET.match(lower) is not None
     for end in _BOUNDARY.finditer(lower):
@@ -148,10 +152,18 @@ def _pieces(lower: str) -> Iterator[_Piece]:
         begins_bullet = begins_line and _BULLET.match(lower, end.end()) is not None
         before = lower[max(start, end.start() - 12) : end.start()]
         if begins_line and not begins_paragraph and not begins_bullet:
-            if _CONTINUES.search(before):
+            if _CONTINUES.search(before) or _is_wrapped(text, end):
                 continue
         elif end["stop"] == "." and _SHORT_FORM.search(before):
             continue
-        yield _Piece(start, end.start(), line, paragraph, bullet)
+        stop = end.end() if (end["stop"] or "").startswith("?") else end.start()  # "sepsis?"
+        yield _Piece(start, stop, line, paragraph, bullet)
         start, line, paragraph, bullet = end.end(), begins_line, begins_paragraph, begins_bullet
     yield _Piece(start, len(lower), line, paragraph, bullet)
+
+
+def _is_wrapped(text: str, line_break: re.Match[str]) -> bool:
+    """Whether a line break divides a long line of prose, which goes on in lower case."""
+    last = text.rfind("\n", max(0, line_break.start() - _LONG_LINE), line_break.start())
+    is_long = last < 0 and line_break.start() >= _LONG_LINE
+    return is_long and text[line_break.end() : line_break.end() + 1].islower()
