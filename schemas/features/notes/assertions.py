@@ -50,7 +50,7 @@ _NON = re.compile(r"\bnon[- ]?$")
 _PRE = re.compile(r"\b(?:pre|anti|peri)-$")
 _POST = re.compile(r"\b(?:post-|ex[- ])$")
 _NEXT_GAP = re.compile(r"[\s/-]*$")
-_MAX_DEPTH = 3  # parentheses that are told apart
+_MAX_DEPTH = 3  # deeper parentheses count as this deep
 _MAX_BEFORE = 200  # characters of a scope before its cue
 
 

@@ -1,4 +1,4 @@
-"""Assertions in notes: which diseases a note affirms, denies, suspects, or tells of the past."""
+"""Assertions in notes: which diseases a note affirms, denies, suspects, or places in the past."""
 
 import sys
 import time
