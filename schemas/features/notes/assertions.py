@@ -227,6 +227,7 @@ class _ContextReader:
         match scope:
             case "list" | "item":
                 self._begin_scope(kind, stop, is_item=scope == "item")
+                self._item = stop
             case "before":
                 self._add_before(start, kind)
             case "next":

@@ -65,7 +65,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         ),
         r"(?:social|smoking|poor|travel|clinical|drug) history",
         rf"prior to|(?:prior|previous|old|recent|past) {_STUDY}",
-        r"(?:from|than|to|with|since) (?:prior|previous)",
+        rf"(?:from|than|to|with|since) (?:prior|previous){_END}|post[- ]?op\w{{0,8}}",
         r"(?:year|yr|month|week|day|y)s?[- ]?old|y/?o|yo",
         r"old (?:man|woman|male|female|lady|gentleman|age)",
         (
@@ -98,7 +98,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
             r"(?:is |are |was |were |has |have )?(?:cannot|can not|can't|could not|couldn't|not"
             r"|never|has not|hasn't|isn't|wasn't|yet to|to|remains to|needs to|need to|must"
             r"|should) (?:be |been |yet |entirely |completely |fully |definitively "
-            r"|reliably ){0,4}(?:excluded|ruled[- ]out|r/o'?d|confirmed|r/o)"
+            r"|reliably ){0,4}(?:excluded|ruled[- ]out|r/o'?d|confirmed|r/o)(?! for)"
         ),
     ),
     # The finding directly before it may be true, or is no statement about the patient.
@@ -166,6 +166,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     # The text after it may be true.
     "possible_list": (
+        r"(?:to|will|must|should|needs to) be (?:ruled[- ]out|r/o'?d|r/o) for",
         r"c/f",
         r"concern(?:s|ed|ing)?(?: (?:for|about|of|re|regarding|that|is|was|raised for))",
         r"worr(?:y|ied|isome) (?:for|about|of|re)|suspicio(?:us|n) (?:for|of|is|remains)",
@@ -254,7 +255,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
         ),
     ),
     "past_item": (
-        r"s/p|status[- ]post|sp|prior|previous|previously|old|remote|remotely|past|former",
+        r"s/p|status[- ]post|sp|prior|previous|previously|prev\.?|old|remote|remotely|past|former",
         r"formerly|recent|resolved|healed|childhood|treated(?= (?:pna|pneumonia|tb|uti))|post",
     ),
     # The text before it is in the past.
