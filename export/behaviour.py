@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.errors import UserError
+from model.evaluation.behaviour.distinct_inputs import DistinctInputs
 from model.evaluation.behaviour.expectations import Expectation, load_expectations
 from model.evaluation.behaviour.judgement import Predictor, Probabilities, judge
 from model.evaluation.behaviour.patients import made_patients
@@ -12,8 +13,9 @@ from model.evaluation.behaviour.summary import DECIMALS, summarize, table
 from schemas.evaluation import Behaviour
 from schemas.features import extract_features
 from schemas.payload import Payload
+from schemas.response import Modality
 from service.runtime.bundle import Bundle
-from service.runtime.engine import Engine
+from service.runtime.engine import Embedding, Engine
 
 # The share of expectations that must hold in nine of ten made patients.
 GATE = 0.95
@@ -38,11 +40,19 @@ def bundle_predictor(bundle: Bundle) -> Predictor:
         if facts.task.kind == "binary" and facts.abstains is None
     ]
 
+    embeddings = DistinctInputs[Embedding](lambda m, inputs: engine.embed(m, [*map(dict, inputs)]))
+
     def predict(payloads: Sequence[Payload]) -> list[Probabilities]:
-        outputs = engine.run([extract_features(payload, spec).arrays for payload in payloads])
+        arrays = [extract_features(payload, spec).arrays for payload in payloads]
+        samples = [dict[Modality, Embedding]() for _ in arrays]
+        for modality in bundle.encoders:
+            rows = [i for i, sample in enumerate(arrays) if modality in sample]
+            results = embeddings.results(modality, [arrays[i][modality] for i in rows])
+            for i, embedding in zip(rows, results, strict=True):
+                samples[i][modality] = embedding
         return [
             {name: float(result.fusion[output][column]) for name, output, column in served}
-            for result in outputs
+            for result in engine.run(samples)
         ]
 
     return predict

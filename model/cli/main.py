@@ -142,15 +142,12 @@ def behaviour(
     checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            envvar="M3H_DATA",
-            help="Folder with MIMIC-IV or eICU, for real patients beside the made ones.",
-        ),
+        typer.Option(help="Folder with MIMIC-IV or eICU, for real patients beside the made ones."),
     ] = None,
     patients: Annotated[int, typer.Option(min=1, help="Number of real patients.")] = 40,
     expectations: Annotated[
         list[Path] | None,
-        typer.Option(help="TOML file of expectations, in place of those of m3h; repeatable."),
+        typer.Option(help="TOML file of expectations, instead of those of m3h; repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Number of worst expectations to print.")] = 25,

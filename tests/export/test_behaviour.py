@@ -164,10 +164,9 @@ def test_the_default_of_the_command_is_the_gate():
     assert option.default == behaviour.GATE
 
 
-def test_a_checkpoint_is_judged_by_a_command(checkpoint, tmp_path, monkeypatch):
+def test_a_checkpoint_is_judged_by_a_command(checkpoint, tmp_path):
     from model.cli.main import app as model_app
 
-    monkeypatch.delenv("M3H_DATA", raising=False)
     checkpoint.save(tmp_path / "run")
     own = tmp_path / "own.toml"
     own.write_text(

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.evaluation.behaviour.distinct_inputs import DistinctInputs, Inputs
 from model.evaluation.behaviour.judgement import Predictor, Probabilities
 from model.network.checkpoint import Checkpoint
 from schemas.features import collate, extract_features
@@ -28,15 +29,24 @@ def checkpoint_predictor(checkpoint: Checkpoint) -> Predictor:
     ]
 
     @torch.no_grad()
+    def represent(modality: Modality, inputs: Sequence[Inputs]) -> Sequence[Tensor]:
+        arrays = collate([*map(dict, inputs)])
+        represented: Tensor = encoders[modality].represent(
+            **{name: torch.from_numpy(array) for name, array in arrays.items()}
+        )
+        return [*represented]
+
+    representations = DistinctInputs[Tensor](represent)
+
+    @torch.no_grad()
     def predict(payloads: Sequence[Payload]) -> list[Probabilities]:
         samples = [extract_features(payload, facts.spec).arrays for payload in payloads]
         present = torch.tensor([[m in arrays for m in MODALITIES] for arrays in samples])
         represented: dict[Modality, Tensor] = {}
         for modality in MODALITIES:
-            arrays = [sample[modality] for sample in samples if modality in sample]
-            if arrays:
-                inputs = {name: torch.from_numpy(a) for name, a in collate(arrays).items()}
-                represented[modality] = encoders[modality].represent(**inputs)
+            inputs = [sample[modality] for sample in samples if modality in sample]
+            if inputs:
+                represented[modality] = torch.stack(representations.results(modality, inputs))
         outputs = [member(represented, present)[0] for member in members]
         raw = {name: torch.stack([o[name] for o in outputs]).mean(0) for name in outputs[0]}
         binary = net.calibrate(raw)["binary"].double().tolist()

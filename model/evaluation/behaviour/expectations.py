@@ -72,7 +72,7 @@ class Expectation(_Strict):
     - `series`: by variable, the level of the last 24 h before and after.
     - `tabular`: by field, the value before and after.
     - `treatment`: after the change it has been running for 6 h.
-    - `note`: before, a note that says nothing; after, the same note followed by this text. With
+    - `note`: before, a neutral note; after, the same note followed by this text. With
       `against_none`, the patient has no note before.
 
     The expectation has at least one of these:

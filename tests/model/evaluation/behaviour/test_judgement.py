@@ -3,8 +3,10 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
+from model.evaluation.behaviour.distinct_inputs import DistinctInputs
 from model.evaluation.behaviour.expectations import Expectation, load_expectations
 from model.evaluation.behaviour.judgement import judge, judge_pair, log_odds
 from model.evaluation.behaviour.pairs import NEUTRAL_NOTE, make_pair
@@ -56,7 +58,7 @@ def test_every_verdict_is_that_of_ask(ask):
 
 
 def test_the_summary_is_that_of_ask(ask, tmp_path, monkeypatch, capsys):
-    """The whole program, with the same answers in place of a service."""
+    """The whole program, with the same answers instead of a service."""
     asked = [e for e in (e.restrict(random_probabilities("")) for e in EXPECTATIONS) if e]
     path = tmp_path / "expectations.json"
     path.write_text(json.dumps([as_json(e) for e in asked]))
@@ -192,3 +194,18 @@ def test_the_manifest_gets_the_worst_rows_and_none_that_always_holds():
         update={"rows": [r.model_copy(update={"share": 1.0}) for r in summary.rows]}
     )
     assert shortened(perfect, 5)["rows"] == []
+
+
+def test_each_distinct_input_of_an_encoder_is_computed_once():
+    calls = []
+
+    def double(modality, inputs):
+        calls.append((modality, len(inputs)))
+        return [float(arrays["values"].sum() * 2) for arrays in inputs]
+
+    distinct = DistinctInputs(double)
+    rows = [{"values": np.array([k], np.float32)} for k in (1, 2, 1)]
+    assert distinct.results("tabular", rows) == [2.0, 4.0, 2.0]
+    assert distinct.results("tabular", [*rows, {"values": np.array([3.0])}]) == [2.0, 4.0, 2.0, 6.0]
+    distinct.results("notes", rows[:1])
+    assert calls == [("tabular", 2), ("tabular", 1), ("notes", 1)]
