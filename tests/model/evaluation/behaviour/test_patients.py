@@ -25,9 +25,10 @@ def test_nothing_of_a_made_patient_is_ignored(name):
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_nothing_of_a_change_is_ignored(side):
+    spec = FeatureSpec.default()
     for expectation in load_expectations():
         payload = getattr(make_pair(made_patients()["healthy"], expectation), side)
-        receipt = extract_features(payload, FeatureSpec.default()).receipt
+        receipt = extract_features(payload, spec).receipt
         assert (receipt.ignored, receipt.warnings) == ((), ()), expectation.id
 
 
