@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from export.behaviour import BehaviourGate
 from export.finalize import finalize
 from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
@@ -30,11 +31,13 @@ def export_bundle(
     version: str,
     golden: Mapping[str, Payload],
     evaluation: dict[str, Any],
+    gate: BehaviourGate | None = None,
 ) -> tuple[str, Parity]:
     """Writes a bundle to `folder`; returns its digest and the parity of graphs and torch.
 
     The bundle is made beside `folder` and moved there when complete, so a failure leaves the old
-    content. Raises ParityError if a graph differs from the network.
+    content. Raises ParityError if a graph differs from the network, BehaviourError if the bundle
+    does not pass the gate.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -66,7 +69,7 @@ def export_bundle(
         golden_tolerance=TOLERANCE,
         files={},
     )
-    return finalize(partial, manifest, golden, folder), parity
+    return finalize(partial, manifest, golden, folder, gate), parity
 
 
 def _notice(facts: Facts) -> str:

@@ -77,22 +77,32 @@ def main(
             "loss of accuracy. Repeatable.",
         ),
     ] = None,
+    behaviour_gate: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the expectations of behaviour that must hold in nine of ten patients; "
+            "0 accepts every bundle. With --recalibrate or --precision, the new bundle may not be "
+            "worse than its source, and only 0 has an effect.",
+        ),
+    ] = 0.95,
 ) -> None:
     _check_options(recalibrate_by, precision, cohorts, evaluation)
     try:
         if precision is not None:
-            message = _quantize(source, cohorts or [], bundle, precision, version)
+            message = _quantize(source, cohorts or [], bundle, precision, version, behaviour_gate)
         elif recalibrate_by is not None:
-            message = _recalibrate(source, recalibrate_by, bundle, version)
+            message = _recalibrate(source, recalibrate_by, bundle, version, behaviour_gate)
         else:
-            message = _export(source, bundle, version or "1.0.0", evaluation)
+            message = _export(source, bundle, version or "1.0.0", evaluation, behaviour_gate)
     except Exception as error:
         line = _error_line(error)
         if line is None:
             raise
         typer.echo(f"m3h-export: {line}", err=True)
         raise typer.Exit(2) from None
-    print(f"{bundle}: {message}")
+    print(f"{bundle}: {message}; {_behaviour(bundle)}")
 
 
 def _check_options(
@@ -137,9 +147,23 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return sections
 
 
-def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | None) -> str:
+def _behaviour(bundle: Path) -> str:
+    """The judged behaviour of the bundle, in words."""
+    from schemas.manifest import read_manifest
+
+    figures = read_manifest(bundle)[0].evaluation["behaviour"]
+    return (
+        f"{figures['reliable']:.1%} of {figures['expectations']} expectations of its behaviour "
+        "hold in nine of ten patients"
+    )
+
+
+def _export(
+    checkpoint: Path, bundle: Path, version: str, evaluation: Path | None, share: float
+) -> str:
     results = {} if evaluation is None else read_evaluation(evaluation)
     # These imports load torch, which recalibration does not need.
+    from export.behaviour import BehaviourGate
     from export.bundle import export_bundle
     from model.cohorts.synthetic import examples, patients
     from model.network.checkpoint import Checkpoint
@@ -154,6 +178,7 @@ def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | Non
         version=version,
         golden=golden,
         evaluation=results,
+        gate=BehaviourGate(share),
     )
     return (
         f"digest {digest}; graphs and torch agree to {parity.largest_difference:.1e} "
@@ -161,10 +186,12 @@ def _export(checkpoint: Path, bundle: Path, version: str, evaluation: Path | Non
     )
 
 
-def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> str:
+def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None, share: float) -> str:
+    from export.behaviour import BehaviourGate
     from export.recalibrate import recalibrate
 
-    digest, recalibration = recalibrate(old, cohort, bundle, version=version)
+    gate = BehaviourGate(share, old)
+    digest, recalibration = recalibrate(old, cohort, bundle, version=version, gate=gate)
     shifts = recalibration.shift.values()
     return (
         f"digest {digest}; recalibrated by {recalibration.patients} patients of "
@@ -173,11 +200,20 @@ def _recalibrate(old: Path, cohort: Path, bundle: Path, version: str | None) -> 
 
 
 def _quantize(
-    old: Path, cohorts: list[Path], bundle: Path, precision: PrecisionName, version: str | None
+    old: Path,
+    cohorts: list[Path],
+    bundle: Path,
+    precision: PrecisionName,
+    version: str | None,
+    share: float,
 ) -> str:
+    from export.behaviour import BehaviourGate
     from export.quantize import quantize_bundle
 
-    digest, reduction = quantize_bundle(old, cohorts, bundle, precision.value, version=version)
+    gate = BehaviourGate(share, old)
+    digest, reduction = quantize_bundle(
+        old, cohorts, bundle, precision.value, version=version, gate=gate
+    )
     converted = ", ".join(n for n, graph in reduction.graphs.items() if graph.reason is None)
     loss = max((c.loss for c in reduction.tasks.values() if c.metric == "auroc"), default=0.0)
     patients = sum(held_out.patients for held_out in reduction.held_out)

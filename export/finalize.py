@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from export.behaviour import BehaviourGate
 from export.model_card import model_card
+from model.evaluation.behaviour.summary import shortened
 from schemas.features import extract_features
 from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest
 from schemas.payload import Payload
@@ -15,16 +17,30 @@ from schemas.tim import TIM, Tim
 from service.runtime.bundle import MODEL_CARD, Bundle
 from service.runtime.engine import Engine
 
+MANIFEST_ROWS = 25  # the worst expectations, in the manifest and in the model card
+
 
 def finalize(
-    partial: Path, manifest: Manifest, golden: Mapping[str, Payload] | None, folder: Path
+    partial: Path,
+    manifest: Manifest,
+    golden: Mapping[str, Payload] | None,
+    folder: Path,
+    gate: BehaviourGate | None = None,
 ) -> str:
     """Completes the bundle in `partial`, moves it to `folder`, and returns its digest.
 
     The serving engine computes the answers of the golden requests, so that each start can prove
-    that the bundle still gives them. With `golden` None, the answers in `partial` stay. The old
+    that the bundle still gives them. With `golden` None, the answers in `partial` stay. With a
+    `gate`, the manifest gets the behaviour of the bundle; without one, nothing is judged. The old
     content of `folder` is replaced only when the new bundle is complete.
+
+    Raises BehaviourError if the bundle does not pass the gate.
     """
+    if gate is not None:
+        write_digests(partial, manifest)
+        behaviour = shortened(gate.judge(partial), MANIFEST_ROWS)
+        evaluation = {**manifest.evaluation, "behaviour": behaviour}
+        manifest = manifest.model_copy(update={"evaluation": evaluation})
     tim_file = partial / TIM
     tim = Tim.model_validate_json(tim_file.read_bytes()) if tim_file.is_file() else None
     (partial / MODEL_CARD).write_text(model_card(manifest, tim), encoding="utf-8")

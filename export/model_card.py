@@ -81,6 +81,7 @@ def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
         recognition_rows=_recognition_rows(results.get("charted_later", {})),
         masked=_masked(results),
         recalibration_effect=_recalibration_effect(results.get("recalibration")),
+        behaviour=_behaviour(results.get("behaviour")),
         phenotypes=describe_phenotypes(manifest),
         tim=tim and _tim_values(tim, display),
         joint_patients=sum(c.with_notes_and_image for c in manifest.cohorts),
@@ -335,6 +336,27 @@ def _recalibration_effect(results: Results | None) -> dict[str, Any] | None:
             [name, *(_interval(results[when][key]) for when in ("before", "after"))]
             for key, name in names.items()
             if key in results["before"]
+        ],
+    }
+
+
+def _behaviour(results: Results | None) -> dict[str, Any] | None:
+    """The figures of the behaviour, and the expectations that hold least often."""
+    if not results:
+        return None
+    return {
+        "expectations": results["expectations"],
+        "patients": results["patients"],
+        "reliable": _number(results["reliable"]),
+        "concordance": _number(results["concordance"]),
+        "rows": [
+            [
+                row["expectation"],
+                row["task"],
+                _number(row["share"]),
+                _number(row["mean_change"], "+"),
+            ]
+            for row in results["rows"]
         ],
     }
 

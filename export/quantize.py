@@ -35,6 +35,7 @@ from export.accuracy_loss import (
     compare_outputs,
     held_out_samples,
 )
+from export.behaviour import BehaviourGate
 from export.benchmark_graphs import benchmark_graphs
 from export.finalize import finalize, write_digests
 from export.outputs import run_samples
@@ -107,13 +108,14 @@ def quantize_bundle(
     version: str | None = None,
     limits: Mapping[str, float] = LOSS_LIMITS,
     max_time: float = MAX_TIME_OF_ONE,
+    gate: BehaviourGate | None = None,
 ) -> tuple[str, Quantization]:
     """Writes the bundle with this precision to `folder`; returns its digest and the reduction.
 
     `limits`: by metric, the loss that a task may have; `max_time`: the share of the old time that a
     graph may take. Raises ReductionError if too much would be lost, no graph can be converted, or a
-    cohort has another feature spec or is one that the bundle learned from; BundleError or
-    CohortError if a file was changed.
+    cohort has another feature spec or is one that the bundle learned from; BehaviourError if the
+    new bundle does not pass the gate; BundleError or CohortError if a file was changed.
     """
     old = Bundle.load(bundle, "cpu")
     if old.manifest.reduction is not None:
@@ -155,7 +157,7 @@ def quantize_bundle(
             largest_difference=loss.largest_difference,
         )
         manifest = _new_manifest(partial, old.manifest, folder, reduction, version)
-        return finalize(partial, manifest, None, folder), reduction
+        return finalize(partial, manifest, None, folder, gate), reduction
 
 
 def _reduce_graphs(

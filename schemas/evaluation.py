@@ -119,6 +119,35 @@ class RecalibrationEffect(_Figures):
     after: dict[str, Estimate] = {}
 
 
+class BehaviourRow(_Figures):
+    """One expectation for one task, or for all tasks: `(all)`.
+
+    `share`: of the base patients in whom it holds. `mean_change`: of the log-odds.
+    """
+
+    expectation: str
+    task: str
+    share: float
+    mean_change: Figure = None
+
+
+class Behaviour(_Figures):
+    """What moves the predictions, compared with what a clinician expects.
+
+    `expectations`: the number of rows, one for each expectation and task. `patients`: base
+    patients. `concordance`: the share of (expectation, task, patient) that holds. `reliable`: the
+    share of the rows that hold in nine of ten patients. `rows`: ascending by share; a manifest has
+    only the worst. `gate`: the least `reliable` that the export required.
+    """
+
+    expectations: int
+    patients: int
+    concordance: float
+    reliable: float
+    rows: list[BehaviourRow] = []
+    gate: Figure = None
+
+
 class Evaluation(_Figures):
     """The sections. `measured`: without treatments and notes; `external`: at another database."""
 
@@ -132,6 +161,7 @@ class Evaluation(_Figures):
     charted_later: dict[str, ChartedLater] | None = None
     masked: MaskedNotes | None = None
     recalibration: RecalibrationEffect | None = None
+    behaviour: Behaviour | None = None
 
 
 def _validated(figures: dict[str, Any]) -> dict[str, Any]:

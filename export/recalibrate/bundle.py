@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.behaviour import BehaviourGate
 from export.finalize import finalize
 from export.outputs import run_samples
 from export.recalibrate.errors import RecalibrationError
@@ -43,13 +44,18 @@ class _Corrections:
 
 
 def recalibrate(
-    bundle: Path, cohort: Path, folder: Path, *, version: str | None = None
+    bundle: Path,
+    cohort: Path,
+    folder: Path,
+    *,
+    version: str | None = None,
+    gate: BehaviourGate | None = None,
 ) -> tuple[str, Recalibration]:
     """Writes the recalibrated bundle to `folder`; returns its digest and the shifts.
 
     The default version is the old one with `+recalibrated`. Raises RecalibrationError if the cohort
-    has another feature spec or no labels, or if the bundle cannot be recalibrated; BundleError or
-    CohortError if a file was changed.
+    has another feature spec or no labels, or if the bundle cannot be recalibrated; BehaviourError
+    if the new bundle does not pass the gate; BundleError or CohortError if a file was changed.
     """
     old, local = Bundle.load(bundle), Cohort.load(cohort)
     manifest = old.manifest
@@ -90,7 +96,7 @@ def recalibrate(
     with (partial / NOTICE).open("a", encoding="utf-8") as notice:
         patients = f"{recalibration.patients} patients of {local.name}"
         notice.write(f"\nRecalibrated by {patients}: {local.source}\n")
-    return finalize(partial, new_manifest, _golden_requests(old), folder), recalibration
+    return finalize(partial, new_manifest, _golden_requests(old), folder, gate), recalibration
 
 
 def _correct_tasks(

@@ -1,7 +1,8 @@
-"""The command line of `m3h-model`: cohort, train, score, tune, evaluate, tim.
+"""The command line of `m3h-model`: cohort, train, score, behaviour, tune, evaluate, tim.
 
-`model.cli.training_commands` and `model.cli.study_commands` implement the commands. They import
-torch, so each command imports them when it runs; this keeps `--help` fast.
+`model.cli.training_commands`, `model.cli.study_commands` and `model.cli.behaviour_command`
+implement the commands. They import torch, so each command imports them when it runs; this keeps
+`--help` fast.
 """
 
 from collections.abc import Iterator
@@ -134,6 +135,38 @@ def score(
         from model.cli import training_commands
 
         training_commands.score(checkpoint, cohort_folder, hours, out)
+
+
+@app.command()
+def behaviour(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with MIMIC-IV or eICU, for real patients beside the made ones."),
+    ] = None,
+    patients: Annotated[int, typer.Option(min=1, help="Number of real patients.")] = 40,
+    expectations: Annotated[
+        list[Path] | None,
+        typer.Option(help="TOML file of expectations, instead of those of m3h; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Number of worst expectations to print.")] = 25,
+    at_least: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Exit with 1 if a smaller share of expectations holds in nine of ten patients.",
+        ),
+    ] = 0.0,
+) -> None:
+    """Judge what moves a trained model's predictions by what a clinician expects."""
+    with _user_errors():
+        from model.cli import behaviour_command
+
+        share = behaviour_command.behaviour(checkpoint, data, patients, expectations, out, show)
+    if share < at_least:
+        raise typer.Exit(1)
 
 
 @app.command()

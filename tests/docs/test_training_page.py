@@ -24,6 +24,7 @@ def test_the_training_commands_produce_bundles(tmp_path):
         ["m3h-model", "cohort"],
         ["m3h-model", "train"],
         ["m3h-model", "score"],
+        ["m3h-model", "behaviour"],
         ["m3h-export", "runs/m3h-open"],
     ]
     config = tmp_path / "quick.toml"

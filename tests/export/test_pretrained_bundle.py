@@ -80,7 +80,8 @@ def checkpoint(hospital):
 @pytest.fixture(scope="module")
 def exported(hospital):
     """The bundle, and the output of the export."""
-    return hospital / "bundle", run(export_cli.app, hospital / "run", hospital / "bundle")
+    paths = hospital / "run", hospital / "bundle"
+    return hospital / "bundle", run(export_cli.app, *paths, "--behaviour-gate", 0)
 
 
 @pytest.fixture(scope="module")

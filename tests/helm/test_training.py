@@ -70,6 +70,7 @@ def test_the_commands_parse(spec):
         "/data/runs/m3h",
         "/data/bundles/m3h",
     )
+    assert options["behaviour_gate"] == 0.95
 
 
 @pytest.mark.parametrize(("index", "exports"), [("0", True), ("1", False)])
@@ -84,7 +85,8 @@ def test_only_the_first_pod_exports(spec, tmp_path, index, exports):
         text=True,
         check=True,
     )
-    assert done.stdout == ("/data/runs/m3h /data/bundles/m3h\n" if exports else "")
+    arguments = "/data/runs/m3h /data/bundles/m3h --behaviour-gate=0.95\n"
+    assert done.stdout == (arguments if exports else "")
 
 
 def test_training_pods_connect_only_to_each_other(objects):
