@@ -74,10 +74,12 @@ class StackedEnsemble(nn.Module):
 
     def forward(self, embeddings: Tensor, present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         parts = torch.stack(embeddings.chunk(len(self.members), dim=2))
-        fused = self._stacked("fuse", parts, present)
+        width = self.members[0].stand_in.shape[1]
+        fused = self._stacked("fuse", parts[..., :width], present)
         projected = [member.project_tasks(x) for member, x in zip(self.members, fused, strict=True)]
         raw, weights = self._stacked("attend", torch.stack(projected))
         mean = {name: value.mean(0) for name, value in raw.items()}
+        mean = self.members[0].add_evidence(mean, parts[..., width:].mean(0), present)
         return mean | {name: mean[name] + bias for name, bias in self.bias.items()}, weights.mean(0)
 
     def _stacked(self, method: str, per_member: Tensor, *shared: Tensor) -> Any:

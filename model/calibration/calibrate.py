@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 MIN_CLASS_PATIENTS = 20  # patients of a class that a conformal threshold needs
 MISS_RATE = 0.1  # the share of a class's patients whose set may miss the class
 SCALE_PENALTY = 2.0
+MIN_EVIDENCE_SCALE = 0.9
 MAX_SCORES = 60  # scores at which a Venn-Abers interval is stored
 EM_STEPS = 30  # steps of expectation maximisation
 
@@ -37,6 +38,25 @@ def fit_scale(evidence: Floats, base: Floats, target: Floats, weight: Floats) ->
         return float(loss.sum() + SCALE_PENALTY / 2 * (factor - 1) ** 2)
 
     return float(minimize_scalar(objective, bounds=(0.05, 5.0), method="bounded").x)
+
+
+def fit_scales(
+    evidence: Floats, learned: Floats, base: Floats, target: Floats, weight: Floats
+) -> tuple[float, float]:
+    """The maximum-likelihood factors of `base + factor[0] * evidence + factor[1] * learned`.
+
+    As `fit_scale`, with the evidence of findings apart from what the network learned. The factor
+    of the evidence is at least MIN_EVIDENCE_SCALE, so that an effect keeps its least size.
+    """
+
+    def objective(factors: Floats) -> float:
+        z = base + factors[0] * evidence + factors[1] * learned
+        loss = weight * (np.logaddexp(0.0, z) - target * z)
+        return float(loss.sum() + SCALE_PENALTY / 2 * ((factors - 1) ** 2).sum())
+
+    bounds = [(MIN_EVIDENCE_SCALE, 5.0), (0.0, 5.0)]
+    fitted = minimize(objective, np.ones(2), method="L-BFGS-B", bounds=bounds).x
+    return float(fitted[0]), float(fitted[1])
 
 
 def log_odds_bound(patients: float) -> float:

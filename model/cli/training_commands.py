@@ -118,7 +118,7 @@ def _print_table(name: str, scores: Sequence[Score]) -> None:
 def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
     changes: dict[str, Any] = {}
     if bert is not None:
-        changes |= {"tokenizer_json": read_tokenizer(bert), "phrases": 0}
+        changes |= {"tokenizer_json": read_tokenizer(bert), "phrases": 0, "assertions": ()}
     if image_side is not None:
         changes["image_side"] = image_side
     return FeatureSpec.default().model_copy(update=changes)

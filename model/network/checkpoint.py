@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.errors import UserError, error_reason, wrap_file_errors
+from model.knowledge.findings import Finding, NoteFindings, SeriesFindings, TabularFindings
 from model.network.config import NetConfig
 from model.network.m3h import M3H
 from model.representations.modalities import build_representations
@@ -61,6 +62,8 @@ class Facts(BaseModel):
     members: int
     # Tokens and phrases of the notes that the model uses; 0 with a pretrained notes encoder.
     words: int
+    # The findings, with their limits, by name.
+    findings: dict[str, Finding] = {}
     # The pretrained encoders. The checkpoint holds their weights, as it does all others.
     pretrained: dict[Modality, Pretrained] = {}
     labels: dict[str, dict[Modality, int]]
@@ -169,6 +172,13 @@ def build_net(facts: Facts) -> M3H:
         vocabulary=spec.vocabulary,
         words=facts.words,
         image_side=spec.image_side,
+        findings={
+            "tabular": TabularFindings(facts.findings, spec),
+            "series": SeriesFindings(facts.findings, spec),
+            "notes": NoteFindings(spec),
+        }
+        if facts.findings
+        else None,
     )
     representations |= {m: build_encoder(encoder) for m, encoder in facts.pretrained.items()}
     net = M3H(facts.tasks, visible, representations, facts.net, facts.members)

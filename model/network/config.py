@@ -23,6 +23,8 @@ class NetConfig(BaseModel):
     image_encoder: str = "pixels"
     # The forms of `CrossTaskAttention`. "none" is a shared trunk without attention.
     attention: Literal["balanced", "published", "none"] = "balanced"
+    # Whether findings add the log-odds of their expected effects (`model.knowledge`).
+    clinical_effects: bool = True
     # Groups of tasks, by name. Each group has its own trunk, and attention stays within the group.
     # If there are groups, each task is in exactly one. Empty: all tasks share one trunk.
     groups: tuple[tuple[str, ...], ...] = ()

@@ -1,6 +1,8 @@
 """Encoders: the representation of a modality to the embeddings of the ensemble's members.
 
-Shapes: B patients, E members of the ensemble, D `trunks` x `width`.
+Shapes: B patients, E members of the ensemble, D `trunks` x `width`, L binary tasks, W the width of
+the representation, K the number of its findings. A member's embedding has D features for the
+network, and then its evidence: L log-odds, which the findings of the modality add to the tasks.
 """
 
 from typing import Any
@@ -22,13 +24,25 @@ class ModalityEncoder(nn.Module):
     Returns the members' embeddings side by side, and the novelty of the input (0 to 1).
     """
 
-    def __init__(self, modality: Modality, represent: Any, config: NetConfig, members: int) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        represent: Any,
+        config: NetConfig,
+        members: int,
+        binary_tasks: int,
+    ) -> None:
         super().__init__()
         self.represent = represent
         pixels = isinstance(represent, Pixels)
-        self.ordinary = Novelty(Novelty.IMAGE_SIDE**2 if pixels else represent.width)
+        self.width = Novelty.IMAGE_SIDE**2 if pixels else represent.width
+        self.ordinary = Novelty(self.width)
+        findings = getattr(represent, "findings", None)
+        count = 0 if findings is None else len(findings.names)
         self.adapters = nn.ModuleList(
-            ImageAdapter(config) if pixels else LinearAdapter(modality, represent.width, config)
+            ImageAdapter(config, binary_tasks)
+            if pixels
+            else LinearAdapter(modality, represent.width, config, Evidence(count, binary_tasks))
             for _ in range(members)
         )
 
@@ -36,25 +50,59 @@ class ModalityEncoder(nn.Module):
         """`inputs`: the modality's inputs, in the order of the representation's parameters."""
         represented = self.represent(*inputs)
         embedding = torch.cat([adapter(represented) for adapter in self.adapters], dim=1)
-        return embedding, self.ordinary(represented)
+        return embedding, self.novelty(represented)
+
+    def novelty(self, represented: Tensor) -> Float[Tensor, " B"]:
+        """The novelty of represented inputs, 0 to 1. Findings have no part in it."""
+        learned = represented if represented.ndim > 2 else represented[:, : self.width]
+        novelty: Tensor = self.ordinary(learned)
+        return novelty
 
 
-class LinearAdapter(nn.Sequential):
-    """A member's own part of an encoder: dropout and one linear layer."""
+class Evidence(nn.Module):
+    """The log-odds that findings add to the binary tasks, relative to their mean.
 
-    def __init__(self, modality: Modality, features: int, config: NetConfig) -> None:
-        dropout = nn.Dropout(config.input_dropout[modality])
-        super().__init__(dropout, nn.Linear(features, config.trunks * config.width))
+    `model.knowledge.evidence` fits the weights [L, K]; the network is trained on top of them.
+    """
+
+    def __init__(self, findings: int, binary_tasks: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(binary_tasks, findings))
+        self.register_buffer("mean", torch.zeros(binary_tasks))
+        self.weight: Tensor
+        self.mean: Tensor
+
+    def forward(self, findings: Float[Tensor, "B K"]) -> Float[Tensor, "B L"]:
+        return findings @ self.weight.T - self.mean
+
+
+class LinearAdapter(nn.Module):
+    """A member's own part of an encoder: dropout and one linear layer, and the evidence."""
+
+    def __init__(
+        self, modality: Modality, features: int, config: NetConfig, evidence: Evidence
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.dropout = nn.Dropout(config.input_dropout[modality])
+        # Without a bias, notes without a known word are the same as no notes.
+        self.linear = nn.Linear(features, config.trunks * config.width, bias=modality != "notes")
+        self.evidence = evidence
+
+    def forward(self, represented: Float[Tensor, "B W"]) -> Float[Tensor, "B DL"]:
+        embedding = self.linear(self.dropout(represented[:, : self.features]))
+        return torch.cat([embedding, self.evidence(represented[:, self.features :])], dim=1)
 
 
 class ImageAdapter(nn.Module):
-    """A member's own image encoder: a small residual network.
+    """A member's own image encoder: a small residual network. Images have no findings.
 
     Group normalisation, because a batch may hold a single image.
     """
 
-    def __init__(self, config: NetConfig) -> None:
+    def __init__(self, config: NetConfig, binary_tasks: int) -> None:
         super().__init__()
+        self.binary_tasks = binary_tasks
         stages: list[nn.Module] = []
         previous = 1
         for channels in config.image_channels:
@@ -71,11 +119,12 @@ class ImageAdapter(nn.Module):
             nn.Linear(previous, config.trunks * config.width),
         )
 
-    def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B D"]:
+    def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B DL"]:
         grey = pixels.to(torch.float32) / 255.0
         mean = grey.mean(dim=(2, 3), keepdim=True)
         spread = torch.sqrt(((grey - mean) ** 2).mean(dim=(2, 3), keepdim=True) + 1e-4)
-        return self.project(self.stages((grey - mean) / spread).mean(dim=(2, 3)))
+        embedding = self.project(self.stages((grey - mean) / spread).mean(dim=(2, 3)))
+        return F.pad(embedding, (0, self.binary_tasks))
 
 
 class ResidualBlock(nn.Module):

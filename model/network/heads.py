@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from model.network.config import NetConfig
 from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
+EVIDENCE = "evidence"  # the raw output of the findings' evidence
+
 
 class Heads(nn.Module):
     """One linear head for each task: logits, log-days, class logits or cluster logits.
@@ -56,8 +58,9 @@ class OutputCalibration(nn.Module):
     """Raw outputs to served outputs: calibrated, coherent probabilities, and days.
 
     Binary tasks: the difference between a patient's log-odds and those of a patient without data
-    (`nothing`) is multiplied by `scale`, which is fitted on held-out patients, and added to the
-    log-odds of the prevalence (`prior`). So a patient without data gets the prevalence. Log-odds
+    (`nothing`) is added to the log-odds of the prevalence (`prior`). So a patient without data gets
+    the prevalence. Before, the evidence of findings is multiplied by `evidence_scale`, and what the
+    network adds to it by `scale`. Both are fitted on held-out patients. Log-odds
     are limited to ± `bound`: a probability is at least half a held-out patient away from 0 and 1.
     A task that is a subset of another never exceeds it. P(died) of the disposition is the
     mortality task's.
@@ -71,11 +74,13 @@ class OutputCalibration(nn.Module):
         self.names = [t.name for t in binary]
         self.kinds = {t.name: t.kind for t in tasks}
         self.register_buffer("scale", torch.ones(len(binary)))
+        self.register_buffer("evidence_scale", torch.ones(len(binary)))
         self.register_buffer("prior", torch.zeros(len(binary)))
         self.register_buffer("nothing", torch.zeros(len(binary)))
         self.register_buffer("bound", torch.full((len(binary),), 20.0))
         self.register_buffer("margin", torch.zeros(2))
         self.scale: Tensor
+        self.evidence_scale: Tensor
         self.prior: Tensor
         self.nothing: Tensor
         self.bound: Tensor
@@ -89,8 +94,12 @@ class OutputCalibration(nn.Module):
     def forward(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         served: dict[str, Tensor] = {}
         for name, value in raw.items():
+            if name == EVIDENCE:
+                continue
             if name == "binary":
-                logits = self.prior + self.scale * (value - self.nothing)
+                evidence = raw.get(EVIDENCE, torch.zeros_like(value))
+                logits = self.prior + self.scale * (value - evidence - self.nothing)
+                logits = logits + self.evidence_scale * evidence
                 p = torch.sigmoid(torch.minimum(torch.maximum(logits, -self.bound), self.bound))
                 served[name] = torch.minimum(p, p[:, self.parent])
             elif self.kinds[name] == "regression":

@@ -1,8 +1,9 @@
 """M3H, the network: encoders, fusion with cross-task attention, heads, calibration, ensemble.
 
 Read from the bottom: `M3H` is the whole network; the classes above it are its parts. Shapes:
-B patients, T tasks, M = 4 modalities, E members of the ensemble, D `width`, K `task_width`,
-V views (distinct sets of modalities that tasks see). Every step from an input to a served number is
+B patients, T tasks, L binary tasks, M = 4 modalities, E members of the ensemble, D `width`,
+K `task_width`, V views (distinct sets of modalities that tasks see). A member's embedding has D
+features and L log-odds of evidence. Every step from an input to a served number is
 in this package or in `model.representations`, so that all of them are in the ONNX graphs.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from model.network.attention import CrossTaskAttention
 from model.network.config import NetConfig
 from model.network.encoders import ModalityEncoder
-from model.network.heads import Heads, OutputCalibration
+from model.network.heads import EVIDENCE, Heads, OutputCalibration
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
@@ -25,7 +26,9 @@ from schemas.tasks import Task
 class Fusion(nn.Module):
     """Embeddings to raw outputs: trunk, projection for each task, cross-task attention, heads.
 
-    A learned constant (`stand_in`) replaces an absent modality and one that is hidden from a task.
+    The evidence of the modalities is added to the outputs of the binary tasks.
+    A learned constant (`stand_in`; 0 for notes) replaces an absent modality and one that is hidden
+    from a task.
     A task that sees fewer modalities gets a fused vector without the others, and attends to the
     other tasks as they are without them: a hidden modality cannot leak through attention.
     """
@@ -40,10 +43,17 @@ class Fusion(nn.Module):
         self.views: Tensor
         self.view: Tensor
         group = torch.tensor([config.group_of(task.name) for task in tasks])
+        binary = torch.tensor([task.kind == "binary" for task in tasks])
+        self.register_buffer("visible_binary", visible[binary].T.float(), persistent=False)
+        self.visible_binary: Tensor
         self.register_buffer("group", group, persistent=False)
         self.group: Tensor
         self.trunks = config.trunks
         self.stand_in = nn.Parameter(torch.zeros(len(MODALITIES), config.trunks * config.width))
+        # No notes are the same as notes that say nothing, whose embedding is 0.
+        has_stand_in = torch.tensor([[m != "notes"] for m in MODALITIES])
+        self.register_buffer("has_stand_in", has_stand_in.float(), persistent=False)
+        self.has_stand_in: Tensor
         # Drops the same units in all views, so that the random numbers do not depend on V.
         self.dropout = nn.Dropout1d(config.dropout)
         # Keeps the variance of the signal. With smaller weights the rare tasks do not learn.
@@ -73,19 +83,39 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        embeddings: Float[Tensor, "B M D"],
+        embeddings: Float[Tensor, "B M DL"],
         present: Bool[Tensor, "B M"],
         active: Bool[Tensor, " T"] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         """Raw outputs by name, and attention weights. `active`: see `CrossTaskAttention`."""
-        return self.attend(self.project_tasks(self.fuse(embeddings, present)), active)
+        width = self.stand_in.shape[1]
+        fused = self.fuse(embeddings[:, :, :width], present)
+        raw, weights = self.attend(self.project_tasks(fused), active)
+        return self.add_evidence(raw, embeddings[:, :, width:], present), weights
+
+    def add_evidence(
+        self,
+        raw: dict[str, Tensor],
+        evidence: Float[Tensor, "B M L"],
+        present: Bool[Tensor, "B M"],
+    ) -> dict[str, Tensor]:
+        """The raw outputs with the evidence of present modalities that the tasks see.
+
+        `binary` includes it, and `evidence` [B, L] is it alone.
+        """
+        if "binary" not in raw:
+            return raw
+        shown = evidence * self.visible_binary * present.unsqueeze(-1).to(evidence.dtype)
+        total = shown.sum(dim=1)
+        return {**raw, "binary": raw["binary"] + total, EVIDENCE: total}
 
     def fuse(
         self, embeddings: Float[Tensor, "B M D"], present: Bool[Tensor, "B M"]
     ) -> Float[Tensor, "B V D"]:
         """One fused vector for each view."""
         visible = (present[:, None, :] & self.views[None]).unsqueeze(-1)
-        x = torch.where(visible, embeddings[:, None], self.stand_in[None, None])
+        stand_in = self.stand_in * self.has_stand_in
+        x = torch.where(visible, embeddings[:, None], stand_in[None, None])
         return self.dropout(nn.functional.gelu(x.sum(dim=2)).transpose(1, 2)).transpose(1, 2)
 
     def project_tasks(self, fused: Float[Tensor, "B V D"]) -> Float[Tensor, "B V T K"]:
@@ -113,7 +143,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(
-        self, embeddings: Float[Tensor, "B M ED"], present: Bool[Tensor, "B M"]
+        self, embeddings: Float[Tensor, "B M EDL"], present: Bool[Tensor, "B M"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         parts = embeddings.chunk(len(self.members), dim=2)
         outputs = [member(part, present) for member, part in zip(self.members, parts, strict=True)]
@@ -134,7 +164,7 @@ class Member(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict({str(m): adapter for m, adapter in adapters.items()})
         self.fusion = fusion
-        self.width = fusion.stand_in.shape[1]
+        self.width = fusion.stand_in.shape[1] + fusion.visible_binary.shape[1]
 
     def forward(
         self,
@@ -167,12 +197,13 @@ class M3H(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
+        binary = sum(task.kind == "binary" for task in tasks)
         self.encoders = nn.ModuleDict(
-            {m: ModalityEncoder(m, representations[m], config, members) for m in MODALITIES}
+            {m: ModalityEncoder(m, representations[m], config, members, binary) for m in MODALITIES}
         )
         self.fusion = Ensemble([Fusion(tasks, visible, config) for _ in range(members)])
         self.calibrate = OutputCalibration(tasks)
-        self.width = config.trunks * config.width * members
+        self.width = (config.trunks * config.width + binary) * members
 
     def member(self, number: int) -> Member:
         """One member. It shares its parts with this network."""
@@ -183,7 +214,10 @@ class M3H(nn.Module):
 
     def copy_from(self, source: "M3H", rows: Sequence[int]) -> None:
         """Copies the weights of the source's tasks `rows`."""
-        self.encoders.load_state_dict(source.encoders.state_dict())
+        own = self.encoders.state_dict()
+        # Evidence is fitted for each task alone, after the weights are copied.
+        weights = {n: w for n, w in source.encoders.state_dict().items() if ".evidence." not in n}
+        self.encoders.load_state_dict(own | weights)
         for mine, theirs in zip(self.fusion.members, source.fusion.members, strict=True):
             cast("Fusion", mine).copy_from(cast("Fusion", theirs), rows)
 

@@ -1,12 +1,13 @@
 """Representations of the modalities, learned without labels.
 
 Each representation is fitted on the training patients' inputs and then fixed. It is computed once
-for each sample; the members of an ensemble and the coalitions of TIM share it.
-Shapes: B patients, F the representation's `width`.
+for each sample; the members of an ensemble and the coalitions of TIM share it. Findings
+(`model.knowledge.findings`) follow it.
+Shapes: B patients, W the representation's `width` and the number of its findings.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,11 +56,12 @@ class RobustScaler(nn.Module):
 
 
 class TabularFeatures(nn.Module):
-    """Scaled values, and indicators of the values that are known."""
+    """Scaled values, indicators of the values that are known, and findings."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, findings: nn.Module | None = None) -> None:
         super().__init__()
         self.normalise = RobustScaler((features,))
+        self.findings = findings
         self.width = 2 * features
 
     def fit(self, values: Float[Tensor, "n F"]) -> None:
@@ -67,7 +69,10 @@ class TabularFeatures(nn.Module):
 
     def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
         known = (~torch.isnan(values)).to(values.dtype)
-        return torch.cat([self.normalise(values), known], dim=1)
+        parts = [self.normalise(values), known]
+        if self.findings is not None:
+            parts.append(self.findings(values))
+        return torch.cat(parts, dim=1)
 
 
 class PrincipalDirections(nn.Module):
@@ -81,8 +86,9 @@ class PrincipalDirections(nn.Module):
 
     MAX_WIDTH = 512
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, centred: bool = True) -> None:
         super().__init__()
+        self.centred = centred
         self.width = min(features, self.MAX_WIDTH)
         self.register_buffer("matrix", torch.zeros(features, self.width))
         self.register_buffer("centre", torch.zeros(self.width))
@@ -99,6 +105,8 @@ class PrincipalDirections(nn.Module):
         matrix[:, : len(components)] = torch.from_numpy(components.T) * scale
         # Half precision, as in a bundle.
         self.matrix.copy_(matrix.half())
+        if not self.centred:
+            return
         mean = np.asarray(x.mean(axis=0), np.float32).reshape(1, -1)
         self.centre.copy_((torch.from_numpy(mean) @ self.matrix)[0])
 
@@ -107,10 +115,16 @@ class PrincipalDirections(nn.Module):
 
 
 class SeriesFeatures(nn.Module):
-    """Statistics of each variable, indicators of the measured variables, and treatments."""
+    """Statistics of each variable, the measured variables, treatments; and findings."""
 
-    def __init__(self, statistics: tuple[int, int], treatments: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        statistics: tuple[int, int],
+        treatments: tuple[int, int],
+        findings: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.findings = findings
         self.normalise = RobustScaler(statistics)
         self.normalise_treatments = RobustScaler(treatments)
         features = math.prod(statistics) + statistics[0] + math.prod(treatments)
@@ -126,7 +140,9 @@ class SeriesFeatures(nn.Module):
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
     ) -> Float[Tensor, "B W"]:
         projected: Tensor = self.directions(self._scaled(statistics, treatments))
-        return projected
+        if self.findings is None:
+            return projected
+        return torch.cat([projected, self.findings(statistics, treatments)], dim=1)
 
     def _scaled(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
@@ -141,9 +157,10 @@ class SeriesFeatures(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """The words and phrases that occur in the notes, and the share of unknown tokens.
+    """The words and phrases that occur in the notes, and findings.
 
-    Notes of any number and length are read whole. `words` tokens of the vocabulary are used: those
+    Without a known word the result is 0, as without notes: silence is no evidence. Notes of any
+    number and length are read whole. `words` tokens of the vocabulary are used: those
     of enough, but not of nearly all, training patients (`select_words`). Their presence is
     projected on the directions in which notes differ most (latent semantic analysis, Deerwester et
     al. 1990).
@@ -152,13 +169,14 @@ class BagOfWords(nn.Module):
     # Scale relative to the other modalities, chosen on held-out hospitals (docs/experiments.md).
     SCALE = 2.0
 
-    def __init__(self, vocabulary: int, words: int) -> None:
+    def __init__(self, vocabulary: int, words: int, findings: nn.Module | None = None) -> None:
         super().__init__()
         self.words = words
+        self.findings = findings
         self.register_buffer("column", torch.zeros(vocabulary, dtype=torch.int64))
         self.column: Tensor
-        self.directions = PrincipalDirections(words)
-        self.width = self.directions.width + 1
+        self.directions = PrincipalDirections(words, centred=False)
+        self.width = self.directions.width
 
     def fit(self, words: Int[Tensor, " words"], notes: Iterable[Int[Tensor, "b L"]]) -> None:
         """`words`: the tokens to use. `notes`: the training notes, in batches of patients."""
@@ -171,12 +189,10 @@ class BagOfWords(nn.Module):
             self.directions.fit(sparse.vstack(presence), self.SCALE)
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:
-        column = self.column[tokens]
-        total = (tokens != 0).sum(dim=1)
-        used = (column != 0).sum(dim=1)
-        unknown = (total - used) / total.clamp_min(1)
-        projected = self.directions(self._presence(column))
-        return torch.cat([projected, unknown.unsqueeze(1).to(projected.dtype)], dim=1)
+        projected: Tensor = self.directions(self._presence(self.column[tokens]))
+        if self.findings is None:
+            return projected
+        return torch.cat([projected, self.findings(tokens)], dim=1)
 
     def _presence(self, column: Int[Tensor, "B L"]) -> Float[Tensor, "B words"]:
         """1 for a word that occurs. Column 0 collects padding and all tokens that are not used."""
@@ -213,14 +229,16 @@ def build_representations(
     vocabulary: int,
     words: int,
     image_side: int,
+    findings: Mapping[Modality, nn.Module] | None = None,
 ) -> dict[Modality, Any]:
     """One representation for each modality, not yet fitted.
 
     `statistics`, `treatments`: [variables or treatments, features of each].
     """
+    findings = findings or {}
     return {
-        "tabular": TabularFeatures(tabular),
-        "series": SeriesFeatures(statistics, treatments),
-        "notes": BagOfWords(vocabulary, words),
+        "tabular": TabularFeatures(tabular, findings.get("tabular")),
+        "series": SeriesFeatures(statistics, treatments, findings.get("series")),
+        "notes": BagOfWords(vocabulary, words, findings.get("notes")),
         "image": Pixels(image_side),
     }

@@ -20,6 +20,7 @@ from model.cohorts.store import Cohort
 from model.errors import RunError
 from model.evaluation.folds import Fold, hospital_folds
 from model.network.checkpoint import Facts
+from model.network.heads import EVIDENCE
 from model.tim.batched_training import MAX_NETWORKS, BatchedTraining
 from model.tim.coalitions import Coalition, draw_coalitions
 from model.training.config import TrainConfig
@@ -34,7 +35,7 @@ from schemas.response import MODALITIES
 FOLDS = 5
 SEEDS = 3  # of the single-task and all-task networks of a fold; coalitions alternate between them
 # Settings that make the networks fast. All compared networks have them.
-FAST_SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4}
+FAST_SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4, "direction_weight": 0.0}
 
 
 @dataclass(frozen=True)
@@ -193,5 +194,5 @@ class FoldTraining:
 
 
 def _as_arrays(raw: Mapping[str, Tensor], attention: Tensor) -> Arrays:
-    arrays = {f"raw/{name}": value.numpy() for name, value in raw.items()}
+    arrays = {f"raw/{name}": value.numpy() for name, value in raw.items() if name != EVIDENCE}
     return arrays | {"attention": attention.numpy()}

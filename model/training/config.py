@@ -47,6 +47,8 @@ class TrainConfig(BaseModel):
     # Modality dropout: with this probability a patient keeps all modalities. Otherwise each is
     # hidden with probability 1/2, so that any subset works, and no modality gives the prevalence.
     keep_all_modalities: float = Field(0.3, ge=0, le=1)
+    # Weight of the penalty on changes in a wrong direction (`model.training.directions`).
+    direction_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     # A kind that is not named keeps its default.
     loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = _LOSS_WEIGHTS
 

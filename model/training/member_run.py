@@ -21,6 +21,8 @@ from model.errors import RunError, wrap_file_errors
 from model.network.checkpoint import write_tensors
 from model.network.m3h import Member
 from model.training.data import CHUNK
+from model.training.directions import Directions
+from model.training.task_evidence import set_evidence
 from model.training.task_network import TaskNetwork
 from model.training.training_log import Epoch, TrainingLog
 
@@ -39,8 +41,18 @@ class MemberRun:
         self.learn, self.stop = network.prepared.splits[number]
         self.seed = self.config.seed * 101 + number
         torch.manual_seed(self.seed)
-        self.mean: Member = network.net.member(number).to(self.device.torch_device)
+        self.mean: Member = network.net.member(number)
+        self._set_evidence()
+        self.mean.to(self.device.torch_device)
         self.learning = copy.deepcopy(self.mean)
+        self.directions = Directions(
+            list(network.facts.tasks),
+            network.facts.spec,
+            network.facts.findings,
+            network.prepared.encoders,
+            network.prepared.data,
+            network.prepared.represented,
+        )
         parameters = list(self.learning.parameters())
         # No weight decay on biases, norms and the attention's scalars.
         groups: list[dict[str, Any]] = [
@@ -90,6 +102,18 @@ class MemberRun:
             yield epoch
         self.mean.load_state_dict(self.best)
 
+    def _set_evidence(self) -> None:
+        """Sets the evidence of findings, to which the network adds what it learns."""
+        binary = [
+            column
+            for column, task in zip(self.network.columns, self.network.facts.tasks, strict=True)
+            if task.kind == "binary"
+        ]
+        for k, column in enumerate(binary):
+            evidence = self.prepared.evidence(self.number, column)
+            if evidence is not None:
+                set_evidence(self.mean, k, evidence)
+
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}
 
@@ -109,11 +133,16 @@ class MemberRun:
     def _train_epoch(self) -> dict[str, float]:
         # Summed on the device: reading a number would synchronise with it after every batch.
         totals: dict[str, Tensor] = {}
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         for rows, present in self.batches(self.epoch):
             with self.device.autocast():
                 raw = self._raw(self.learning, rows, present)
             losses = self.network.losses_of(raw, rows)
             total = torch.stack([self.config.loss_weights[k] * v for k, v in losses.items()]).sum()
+            if self.config.direction_weight:
+                total = total + self.config.direction_weight * self._penalty(
+                    rows, present, generator
+                )
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
             torch.nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
@@ -123,6 +152,13 @@ class MemberRun:
                 share = value.detach().double() * len(rows) / len(self.learn)
                 totals[kind] = totals[kind] + share if kind in totals else share
         return {kind: value.item() for kind, value in totals.items()}
+
+    def _penalty(self, rows: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
+        """The penalty on wrong directions. Dropout would hide the effect of a single change."""
+        self.learning.eval()
+        penalty = self.directions.penalty(self.learning, rows, present, generator)
+        self.learning.train()
+        return penalty.to(self.device.torch_device)
 
     @torch.no_grad()
     def _update_mean(self) -> None:

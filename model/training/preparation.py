@@ -17,7 +17,9 @@ from torch import Tensor
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from model.errors import RunError
+from model.knowledge.findings import load_findings
 from model.network.checkpoint import Facts, build_net
+from model.representations.informative_words import informative_ids
 from model.representations.modalities import select_words
 from model.representations.pretrained import Pretrained, read_encoders
 from model.training.config import TrainConfig
@@ -25,6 +27,7 @@ from model.training.data import RepresentedSamples, Rows, SampleTensors
 from model.training.device import CPU, Device
 from model.training.distributed import SINGLE_PROCESS, ProcessGroup
 from model.training.phenotypes import fit_prototypes, standardise
+from model.training.task_evidence import EvidenceFitter, TaskEvidence
 from schemas.manifest import Cohort as CohortFacts
 from schemas.response import MODALITIES, Modality
 
@@ -137,6 +140,7 @@ def initial_facts(
             update={f"{m}_encoder": encoder.name for m, encoder in pretrained.items()}
         ),
         pretrained=dict(pretrained),
+        findings=load_findings(cohorts[0].spec) if config.net.clinical_effects else {},
         members=config.members,
         words=words,
         labels=labels,
@@ -217,6 +221,7 @@ class PreparedTraining:
         everyone = np.arange(len(self.data))
         share, patients = self.data.token_shares(everyone, cohorts[0].spec.vocabulary)
         words = select_words(share, patients)
+        words = words[informative_ids(cohorts[0].spec)[words]]
         net = config.net
         pretrained = read_encoders(net.notes_encoder, net.image_encoder, cohorts[0].spec)
         encoder_facts = {modality: encoder.facts for modality, encoder in pretrained.items()}
@@ -233,11 +238,14 @@ class PreparedTraining:
             self._fit_representations(words)
         self._share(self.label_free())
         self.represented = RepresentedSamples.compute(self.data, encoders, device, processes)
+        self._fitters: dict[int, EvidenceFitter] = {}
+        self._evidence: dict[tuple[int, int], TaskEvidence | None] = {}
         self.statistics = standardise(self.data, encoders["series"].represent.normalise)
         self.prototypes = torch.zeros(net.clusters, self.statistics.shape[1])
         if processes.is_first:
             for modality, vectors in self.represented.vectors.items():
-                encoders[modality].ordinary.fit(vectors.cpu())
+                learned = vectors if vectors.ndim > 2 else vectors[:, : encoders[modality].width]
+                encoders[modality].ordinary.fit(learned.cpu())
             self.prototypes = fit_prototypes(self.statistics, net.clusters, config.seed)
         self._share({**self.label_free(".ordinary."), "prototypes": self.prototypes})
 
@@ -245,6 +253,24 @@ class PreparedTraining:
         """The encoders' weights that are fitted without labels, with `part` in their names."""
         state: dict[str, Tensor] = self.encoders.state_dict()
         return {n: value for n, value in state.items() if ".adapters." not in n and part in n}
+
+    def evidence(self, member: int, column: int) -> TaskEvidence | None:
+        """The evidence of the task in `column`, fitted to the samples that a member learns from.
+
+        It depends on no other task, so that all networks of the cohorts share it.
+        """
+        if (member, column) not in self._evidence:
+            if member not in self._fitters:
+                self._fitters[member] = EvidenceFitter(
+                    self.encoders, self.represented, self.data.present, self.splits[member][0]
+                )
+            self._evidence[member, column] = self._fitters[member].fit(
+                self.facts.tasks[column],
+                self.data.outcomes[:, column],
+                self.offset[:, column],
+                self.weight,
+            )
+        return self._evidence[member, column]
 
     def _share(self, fitted: dict[str, Tensor]) -> None:
         """Copies fitted tensors from the first process to all others."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.calibration import calibrate
 from model.network.checkpoint import Checkpoint
+from model.network.heads import EVIDENCE
 from model.network.losses import INTERVAL
 from model.network.m3h import Member
 from model.training.data import CHUNK, Rows, member_outputs
@@ -58,7 +59,9 @@ class Trainer(TaskNetwork):
             self.epochs[k] = torch.tensor([run.best_epoch, run.epoch])
         self.processes.barrier("has trained its members")
         for k in range(self.config.members):
-            weights = [p.data for p in self.net.member(k).parameters()]
+            member = self.net.member(k)
+            weights = [p.data for p in member.parameters()]
+            weights += [b for n, b in member.named_buffers() if ".evidence." in n]
             self.processes.broadcast([self.epochs[k], *weights], source=self.processes.owner(k))
             self._predict_held_out(k)
         self._calibrate()
@@ -107,9 +110,10 @@ class Trainer(TaskNetwork):
             if task.kind == "binary":
                 k = fitted.names.index(task.name)
                 base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
-                evidence = self.held_out["binary"][rows, k] - fitted.nothing[k]
-                fitted.scale[k] = calibrate.fit_scale(
-                    evidence.double().numpy(), base.double().numpy(), y, weight
+                evidence = self.held_out[EVIDENCE][rows, k]
+                learned = self.held_out["binary"][rows, k] - evidence - fitted.nothing[k]
+                fitted.evidence_scale[k], fitted.scale[k] = calibrate.fit_scales(
+                    *(x.double().numpy() for x in (evidence, learned, base)), y, weight
                 )
                 fitted.bound[k] = calibrate.log_odds_bound(float(weight.sum()))
             elif task.kind == "regression" and len(rows):

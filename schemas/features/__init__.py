@@ -12,7 +12,7 @@ import numpy as np
 
 from schemas.features.images.image_features import CHEST_XRAY, image_features, select_image
 from schemas.features.input_report import InputReport
-from schemas.features.notes.encoding import EncodedNote, encode_note, no_time_limit, split_phrases
+from schemas.features.notes.encoding import EncodedNote, encode_note, split_phrases
 from schemas.features.notes.note_features import note_features, notes_in_window
 from schemas.features.notes.plain_text import PlainText, to_plain_text
 from schemas.features.receipt import build_receipt
@@ -26,6 +26,7 @@ from schemas.features.spec import (
     Floats,
 )
 from schemas.features.tabular import tabular_features
+from schemas.features.time_limit import no_time_limit
 from schemas.payload import InvalidPayload, Payload
 from schemas.response import MODALITIES, Modality, ModalityUse, Receipt
 

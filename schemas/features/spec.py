@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tokenizers import Tokenizer
 
 from schemas.features.images.view import View
+from schemas.features.notes.assertions import CODES_OF_A_DISEASE
 from schemas.features.notes.language import LanguageCheck
+from schemas.tasks import load_tasks
 from schemas.terminology.units import Conversion, candidate_codes, find_conversion
 from schemas.variables import (
     Treatment,
@@ -98,6 +100,9 @@ class FeatureSpec(BaseModel):
     # Whether a negated word gets a phrase id instead of its token id. Bundles and cohorts without
     # this field were made before negation detection existed.
     denied_apart: bool = False
+    # Diseases whose assertions in notes get ids of their own. Empty for a BERT, and in bundles and
+    # cohorts that were made before assertions were read.
+    assertions: tuple[str, ...] = Field(default=(), max_length=MAX_NAMES)
     # Stored in a separate file beside the spec.
     tokenizer_json: str = Field(exclude=True, repr=False)
 
@@ -119,6 +124,7 @@ class FeatureSpec(BaseModel):
             treatments=load_treatments(),
             spellings=load_spellings(),
             denied_apart=True,
+            assertions=tuple(task.name for task in load_tasks() if task.is_disease),
             tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
         )
 
@@ -236,7 +242,11 @@ class FeatureSpec(BaseModel):
 
     @cached_property
     def vocabulary(self) -> int:
-        """Number of ids: those of the tokenizer, followed by those of phrases."""
+        """Number of ids: those of the tokenizer, followed by those of phrases and assertions."""
+        return self.first_assertion_id + CODES_OF_A_DISEASE * len(self.assertions)
+
+    @cached_property
+    def first_assertion_id(self) -> int:
         return self.tokenizer.get_vocab_size() + self.phrases
 
     def rate_unit(self, unit: str | None) -> str | None:

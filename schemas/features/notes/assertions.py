@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from schemas.features.notes.concepts import ConceptMatch, load_concepts, match_concepts
 from schemas.features.notes.context_cues import CUE
-from schemas.features.notes.encoding import no_time_limit
 from schemas.features.notes.negation import negated_spans
 from schemas.features.notes.negation_cues import AFFIRMED_FIRST
 from schemas.features.notes.sections import Sentence, sentences
+from schemas.features.time_limit import no_time_limit
 from schemas.tasks import load_tasks
 
 Status = Literal["affirmed", "historical", "possible", "denied", "family"]
@@ -38,7 +38,8 @@ _STATUS_BY_CONTEXT: tuple[tuple[str, Status], ...] = (
     ("possible", "possible"),
     ("past", "historical"),
 )
-_SUGGESTIVE_WEIGHT = 0.5
+SUGGESTIVE_WEIGHT = 0.5  # of evidence for a disease, beside its name
+CODES_OF_A_DISEASE = 2 * len(STATUSES)
 _SENTENCES_BETWEEN_CHECKS = _CUES_BETWEEN_CHECKS = 1_000
 _TO_LOWER = str.maketrans(string.ascii_uppercase + "\u2019", string.ascii_lowercase + "'")
 _OF_LIST = re.compile(r"\b(?:following|of|for|includ\w{1,3}|are|is|as|dx|diagnos[ei]s)\s*$")
@@ -97,6 +98,26 @@ def find_mentions(text: str, check: Callable[[], None] = no_time_limit) -> list[
     return _without_duplicates(_with_implied(mentions))
 
 
+def assertion_codes(
+    mentions: Iterable[Mention], diseases: Sequence[str]
+) -> Iterator[tuple[int, Mention]]:
+    """Yields the code of each mention, 0 to `len(diseases) * CODES_OF_A_DISEASE` - 1.
+
+    The order is that of `diseases`, of STATUSES, and first names, then evidence. A history of a
+    chronic disease also has the code of "affirmed".
+    """
+    concepts, rows = load_concepts(), {disease: i for i, disease in enumerate(diseases)}
+    for mention in mentions:
+        if mention.disease not in rows:
+            continue
+        statuses = [mention.status]
+        if mention.status == "historical" and concepts[mention.disease].course == "chronic":
+            statuses.append("affirmed")
+        for status in statuses:
+            row = rows[mention.disease] * len(STATUSES) + STATUSES.index(status)
+            yield 2 * row + mention.suggestive, mention
+
+
 def count_assertions(
     mentions: Iterable[Mention], diseases: Sequence[str]
 ) -> npt.NDArray[np.float32]:
@@ -105,17 +126,10 @@ def count_assertions(
     A flag is 1 if the name of the disease is mentioned so, 0.5 if only evidence for it is, else 0.
     A history of a chronic disease also sets the flag "affirmed".
     """
-    concepts, rows = load_concepts(), {disease: i for i, disease in enumerate(diseases)}
     flags = np.zeros((len(diseases), len(STATUSES)), dtype=np.float32)
-    for mention in mentions:
-        row = rows.get(mention.disease)
-        if row is None:
-            continue
-        weight = _SUGGESTIVE_WEIGHT if mention.suggestive else 1
-        columns = [STATUSES.index(mention.status)]
-        if mention.status == "historical" and concepts[mention.disease].course == "chronic":
-            columns.append(STATUSES.index("affirmed"))
-        flags[row, columns] = np.maximum(flags[row, columns], weight)
+    flat = flags.reshape(-1)
+    for code, mention in assertion_codes(mentions, diseases):
+        flat[code // 2] = max(flat[code // 2], SUGGESTIVE_WEIGHT if mention.suggestive else 1)
     return flags
 
 

@@ -9,18 +9,16 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from schemas.features.notes.assertions import assertion_codes, find_mentions
 from schemas.features.notes.negation import negated_spans
 from schemas.features.spec import FeatureSpec
+from schemas.features.time_limit import no_time_limit
 
 _SENTENCE_END = re.compile(r"[;\n]+|\.(?:\s+|$)")
 _MAX_PHRASE_LENGTH, _MAX_PARTS = 200, 8  # characters; parts between colons
 _CHUNK_LENGTH = 20_000  # characters of one tokenizer call, which takes about 20 ms
 
 Integers = npt.NDArray[np.int64]
-
-
-def no_time_limit() -> None:
-    """The `check` of callers without a time limit. It never raises."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class EncodedNote:
 def encode_note(
     text: str, spec: FeatureSpec, check: Callable[[], None] = no_time_limit
 ) -> EncodedNote:
-    """Encodes a note: its tokens, a separator, its negated tokens and its phrases.
+    """Encodes a note: its tokens, a separator, its negated tokens, phrases and assertions.
 
     `text`: the result of `to_plain_text`. `check` is called between chunks; an exception that it
     raises ends the encoding.
@@ -64,20 +62,34 @@ def encode_note(
     check()
     token_is_negated = is_negated[offsets]
     phrases = _phrase_mentions(text, is_negated)
-    first_id = spec.vocabulary - spec.phrases
+    first_id = spec.tokenizer.get_vocab_size()
     hashed = [
         first_id + crc32(phrase.encode()) % spec.phrases
         for phrase in itertools.chain(
             (f"not {words[i]}" for i in np.flatnonzero(token_is_negated).tolist()), phrases
         )
     ]
-    mentions = np.array([*phrases.values()], dtype=np.int64).reshape(-1, 2)
+    starts = np.array([*phrases.values()], dtype=np.int64).reshape(-1, 2)
+    asserted, asserted_at = _assertions(text, spec, check)
     token_offsets = [offsets[~token_is_negated], no_offset, offsets[token_is_negated]]
+    hashed_ids = np.array(hashed, dtype=np.int64)
     return EncodedNote(
-        np.concatenate([ids[~token_is_negated], separators, np.array(hashed, dtype=np.int64)]),
-        np.concatenate([*token_offsets, mentions[:, 0]]),
-        np.concatenate([*token_offsets, mentions[:, 1]]),
+        np.concatenate([ids[~token_is_negated], separators, hashed_ids, asserted]),
+        np.concatenate([*token_offsets, starts[:, 0], asserted_at]),
+        np.concatenate([*token_offsets, starts[:, 1], asserted_at]),
     )
+
+
+def _assertions(
+    text: str, spec: FeatureSpec, check: Callable[[], None]
+) -> tuple[Integers, Integers]:
+    """Returns id and start offset of each assertion."""
+    if not spec.assertions:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    codes = [*assertion_codes(find_mentions(text, check), spec.assertions)]
+    ids = [spec.first_assertion_id + code for code, _ in codes]
+    starts = [mention.start for _, mention in codes]
+    return np.array(ids, np.int64), np.array(starts, np.int64)
 
 
 def _tokenize(

@@ -1,0 +1,1 @@
+"""Clinical knowledge: findings and their effects on tasks, stated as data with their sources."""
