@@ -56,6 +56,16 @@ def calibration_error(probability: Floats, outcome: Floats, bins: int = 10) -> f
     return float(np.average(distances, weights=[len(part) for part in parts]))
 
 
+def r_squared(truth: Floats, predicted: Floats) -> float:
+    """The coefficient of determination: 1 - squared error / squared distance from the mean.
+
+    truth [n], predicted [n]. A constant bias counts as error, so it is not a squared correlation.
+    NaN if `truth` does not vary.
+    """
+    total = float(np.mean((truth - truth.mean()) ** 2)) if len(truth) else 0.0
+    return 1 - float(np.mean((truth - predicted) ** 2)) / total if total else float("nan")
+
+
 def attention_entropy(attention: Floats) -> Floats:
     """[T] entropy of each task's attention, as a share of that of uniform attention.
 

@@ -3,6 +3,7 @@
 It is computed for the patients as they are, and for bootstraps over hospitals.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,21 +62,30 @@ class FoldPatients:
             areas = [
                 self._auroc((outcome == k)[known] * 1.0, raw[known, k], known) for k in classes
             ]
-            mean: Floats = np.mean(areas, axis=0)
-            return mean
+            return _mean_of_known(areas, len(self.weights))
         if task.kind == "regression":
             days = np.log(np.maximum(outcome[known], 1 / 24))
-            return 1 - self._variance(days - raw[known, 0], known) / self._variance(days, known)
+            return self._r_squared(days, raw[known, 0], known)
         return self._explained_variance(raw.argmax(axis=1))
 
     def _auroc(self, outcome: Floats, score: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         area, positives = weighted_auroc(outcome, score, self.site[known], self.weights)
         return np.where(positives > 0, area, np.nan)
 
+    def _r_squared(self, truth: Floats, guess: Floats, known: npt.NDArray[np.bool_]) -> Floats:
+        """[1 + R] 1 - squared error / variance of `truth` [n]. A constant bias is an error."""
+        weight = self.weights[:, self.site[known]]
+        variance = self._variance(truth, known)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = weight @ (truth - guess) ** 2 / weight.sum(axis=1)
+            value: Floats = 1 - error / np.where(variance > 0, variance, np.nan)
+        return value
+
     def _variance(self, x: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         """[1 + R] the weighted variance of values [n]; of [n, V], the sum over V."""
         weight = self.weights[:, self.site[known]]
-        total = weight.sum(axis=1)
+        drawn = weight.sum(axis=1)
+        total = np.where(drawn > 0, drawn, np.nan)
         x = x.reshape(len(x), -1)
         mean = weight @ x / total[:, None]
         variance: Floats = weight @ (x**2).sum(axis=1) / total - (mean**2).sum(axis=1)
@@ -95,3 +105,15 @@ class FoldPatients:
                 variance = self._variance(self.statistics[members], members)
             within += np.where(present, share * np.nan_to_num(variance), 0.0)
         return 1 - within / total
+
+
+def _mean_of_known(values: Sequence[Floats], count: int) -> Floats:
+    """[count] the mean of those that are not NaN; NaN if all are, or there is no value.
+
+    A class that no drawn patient has, or that all have, has no AUROC.
+    """
+    stacked = np.array(values).reshape(len(values), count)
+    known = ~np.isnan(stacked)
+    number = known.sum(axis=0)
+    mean: Floats = np.where(known, stacked, 0.0).sum(axis=0) / np.where(number > 0, number, np.nan)
+    return mean

@@ -1,13 +1,10 @@
 """Runs the jobs of the study."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-import torch
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort, CohortError
@@ -18,21 +15,15 @@ from model.evaluation.baselines import (
     logistic_regression,
 )
 from model.evaluation.folds import HEADLINE_HOURS, hospital_folds
-from model.evaluation.metrics import Floats, Rows
+from model.evaluation.metrics import Rows
 from model.evaluation.study.jobs import EXTERNAL, INPUTS, MASKED, SINGLE_TASK, Job
+from model.evaluation.study.networks import multitask_outputs, single_task_outputs, with_members
 from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
-from model.network.m3h import M3H
 from model.training.config import TrainConfig
-from model.training.data import (
-    RepresentedSamples,
-    SampleTensors,
-    ensemble_outputs,
-    member_outputs,
-)
+from model.training.data import SampleTensors
 from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining, member_splits
-from model.training.trainer import Trainer
-from schemas.response import MODALITIES, Modality
+from schemas.response import Modality
 
 BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
 # The settings in which each network differs from M3H.
@@ -42,6 +33,9 @@ NETWORKS: Mapping[str, Settings] = {
     "shared_trunk": {"net": {"attention": "none"}},
     "published": {"net": {"attention": "published"}},
 }
+
+
+ENSEMBLES = ("m3h", "shared_trunk", SINGLE_TASK)
 
 
 @dataclass(frozen=True)
@@ -162,84 +156,29 @@ class Study:
         test: Rows,
     ) -> Arrays:
         prepared = PreparedTraining([part], self.network_config(job), modalities=modalities)
-        represented = RepresentedSamples.compute(test_data, prepared.encoders)
-        if job.model == SINGLE_TASK:
-            step = 1 if job.candidate is None else SCORED_TASKS
-            return _single_task_outputs(prepared, represented, test_data, test, step)
-        trainer = _trained(Trainer(prepared))
-        with torch.no_grad():
-            raw, attention = ensemble_outputs(trainer.net, represented, test_data, test)
-            member, member_attention = member_outputs(
-                trainer.net.member(0), represented, test_data, test
-            )
-            calibrate = trainer.net.calibrate
-            outputs = {f"output/{name}": v.numpy() for name, v in calibrate(raw).items()}
-            outputs |= {f"one/{name}": v.numpy() for name, v in calibrate(member).items()}
-        facts = trainer.checkpoint().facts
-        facts_json = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
-        outputs["attention"] = attention.mean(dim=0).numpy()
-        outputs["one_attention"] = member_attention.mean(dim=0).numpy()
-        outputs["unusual"] = _unusual(trainer.net, represented, test_data)[test]
-        outputs["facts"] = np.array(json.dumps(facts_json))
-        return outputs
+        prepared = with_members(prepared, self.members(job))
+        if job.model != SINGLE_TASK:
+            return multitask_outputs(prepared, test_data, test)
+        step = 1 if job.candidate is None else SCORED_TASKS
+        tasks = [
+            task.name
+            for number, task in enumerate(prepared.facts.tasks)
+            if task.kind != "clustering" and number % step == 0
+        ]
+        return single_task_outputs(prepared, test_data, test, tasks)
 
     def network_config(self, job: Job) -> TrainConfig:
-        """The training config of a job's network.
+        """The training config of a job's network, with the members of the whole ensemble."""
+        return changed(self.config, NETWORKS[job.model], self.settings(job))
 
-        Ensembles are trained only where the report compares models; all other jobs train one
-        network.
+    def members(self, job: Job) -> int:
+        """How many members are trained: all where the report compares models, otherwise one.
+
+        One network learns from the same hospitals as the first member of an ensemble.
         """
-        compared = job.model in ("m3h", "shared_trunk") and job.inputs in ("measured", "all")
+        compared = job.model in ENSEMBLES and job.inputs in ("measured", "all")
         one_network = not compared or job.share < 1 or job.candidate is not None
-        changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if one_network else {}]
-        return changed(self.config, *changes)
-
-
-def _single_task_outputs(
-    prepared: PreparedTraining,
-    represented: RepresentedSamples,
-    test_data: SampleTensors,
-    test: Rows,
-    step: int,
-) -> Arrays:
-    """The outputs of a network for each task alone, of every `step`-th task.
-
-    Other binary tasks are NaN; other outputs are missing.
-    """
-    count = sum(task.kind == "binary" for task in prepared.facts.tasks)
-    binary, outputs = np.full((len(test), count), np.nan), {}
-    column = -1
-    for number, task in enumerate(prepared.facts.tasks):
-        column += task.kind == "binary"
-        if task.kind == "clustering" or number % step:
-            continue
-        trainer = _trained(Trainer(prepared, tasks=[task.name]))
-        with torch.no_grad():
-            raw, _ = ensemble_outputs(trainer.net, represented, test_data, test)
-            calibrated = trainer.net.calibrate(raw)
-        if task.kind == "binary":
-            binary[:, column] = calibrated["binary"][:, 0].numpy()
-        else:
-            outputs[f"output/{task.name}"] = calibrated[task.name].numpy()
-    return {"output/binary": binary, **outputs}
-
-
-@torch.no_grad()
-def _unusual(net: M3H, represented: RepresentedSamples, data: SampleTensors) -> Floats:
-    """[N, 4] how unusual each modality of each sample is; NaN where it is absent."""
-    unusual = np.full(data.present.shape, np.nan)
-    for i, modality in enumerate(MODALITIES):
-        if modality in represented.vectors:
-            ordinary = cast("Any", net.encoders[modality]).ordinary
-            present = data.present[:, i].numpy()
-            unusual[present, i] = ordinary(represented.vectors[modality]).numpy()
-    return unusual
-
-
-def _trained(trainer: Trainer) -> Trainer:
-    for _ in trainer.run():
-        pass
-    return trainer
+        return 1 if one_network else self.config.members
 
 
 def without_treatments(cohort: Cohort) -> Cohort:

@@ -39,7 +39,7 @@ from model.evaluation.study import (
     tuned,
 )
 from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
-from model.evaluation.study.runner import sample_patients, without_treatments
+from model.evaluation.study.runner import NETWORKS, sample_patients, without_treatments
 from model.training.jobs import run_jobs
 from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
@@ -284,15 +284,14 @@ def test_small_groups_are_marked(report):
 
 
 def test_only_compared_models_are_ensembles():
-    networks = {
-        (job.model, job.inputs, job.share): Study(make_cohort(), None, CONFIG, {}).network_config(
-            job
-        )
+    made = Study(make_cohort(), None, CONFIG, {})
+    ensembles = {
+        (job.model, job.inputs, job.share)
         for job in MADE_JOBS
-        if job.model not in BASELINE_NAMES and job.fold == "0"
+        if job.model in NETWORKS and made.members(job) > 1
     }
-    ensembles = {name for name, config in networks.items() if config.members > 1}
-    assert ensembles == {(m, i, 1.0) for m in ("m3h", "shared_trunk") for i in ("measured", "all")}
+    compared = ("m3h", "shared_trunk", SINGLE_TASK)
+    assert ensembles == {(m, i, 1.0) for m in compared for i in ("measured", "all")}
 
 
 def test_a_masked_cohort_of_other_records_is_refused(made):
