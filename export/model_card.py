@@ -224,11 +224,20 @@ def _calibration_rows(results: Results | None) -> Rows:
     if not results or "calibration" not in results:
         return []
     c, s = results["calibration"], results["coverage"]
+    summary = results.get("summary") or {}
+    median, within = summary.get("median", {}), summary.get("share_within", {})
     return [
-        ["calibration slope (ideal: 1)", _number(c.get("slope"))],
-        ["calibration intercept (ideal: 0)", _number(c.get("intercept"), "+")],
-        ["Brier skill (0: the prevalence alone)", _number(c.get("brier_skill"))],
-        ["calibration error, ten bins", _number(c.get("calibration_error"), digits=4)],
+        ["calibration slope, median over tasks", _number(median.get("slope"))],
+        ["share of tasks whose slope is within a quarter of 1", _number(within.get("slope"))],
+        ["observed / expected, median over tasks", _number(median.get("observed_to_expected"))],
+        [
+            "share of tasks whose observed / expected is within a quarter of 1",
+            _number(within.get("observed_to_expected")),
+        ],
+        ["calibration slope, pooled (ideal: 1)", _number(c.get("slope"))],
+        ["calibration intercept, pooled (ideal: 0)", _number(c.get("intercept"), "+")],
+        ["Brier skill, pooled (0: the prevalence alone)", _number(c.get("brier_skill"))],
+        ["calibration error, ten bins, pooled", _number(c.get("calibration_error"), digits=4)],
         ["noise floor of the calibration error", _number(c.get("noise_floor"), digits=4)],
         ["patients with the disease whose set has `yes` (made for 0.9)", _number(s["positives"])],
         ["patients without whose set has `no` (made for 0.9)", _number(s["negatives"])],

@@ -52,6 +52,30 @@ class Calibration(_Figures):
     noise_floor: Figure = None
 
 
+class TaskCalibration(_Figures):
+    """Calibration of the probabilities of one task."""
+
+    positives: int | None = None
+    slope: Figure = None
+    intercept: Figure = None
+    observed_to_expected: Figure = None
+    calibration_error: Figure = None
+    noise_floor: Figure = None
+
+
+class CalibrationSummary(_Figures):
+    """Calibration over tasks: the median, and the shares of tasks within 0.8 to 1.25, by figure."""
+
+    median: dict[str, Figure] = {}
+    share_within: dict[str, Figure] = {}
+
+
+class SubsetCalibration(CalibrationSummary):
+    """Calibration with only some modalities. `observed_to_expected`: all tasks together."""
+
+    observed_to_expected: Estimate | None = None
+
+
 class Coverage(_Figures):
     """Shares of patients whose conformal set or interval contains their outcome."""
 
@@ -62,9 +86,16 @@ class Coverage(_Figures):
 
 
 class Uncertainty(_Figures):
-    """Calibration and coverage from all inputs."""
+    """Calibration and coverage from all inputs.
+
+    `by_task`, `summary`: each task by itself; `calibration`: pooled; `by_subset`: with only some
+    modalities, as "tabular+notes".
+    """
 
     tasks: int | None = None
+    by_task: dict[str, TaskCalibration] = {}
+    summary: CalibrationSummary | None = None
+    by_subset: dict[str, SubsetCalibration] = {}
     calibration: Calibration | None = None
     coverage: Coverage | None = None
 

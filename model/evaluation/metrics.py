@@ -51,7 +51,7 @@ def within_fold_auroc(outcome: Floats, score: Floats, fold: Rows) -> float:
 
 def calibration_error(probability: Floats, outcome: Floats, bins: int = 10) -> float:
     """Expected calibration error: mean distance of predicted and observed rate in equal bins."""
-    parts = np.array_split(np.argsort(probability), bins)
+    parts = np.array_split(np.argsort(probability), min(bins, len(probability)))
     distances = [abs(probability[part].mean() - outcome[part].mean()) for part in parts]
     return float(np.average(distances, weights=[len(part) for part in parts]))
 

@@ -66,6 +66,10 @@ def made_results():
         "all": inputs(),
         "all_external": inputs(),
         "acting": {
+            "summary": {
+                "median": {name: figure() for name in ("slope", "observed_to_expected")},
+                "share_within": {name: figure() for name in ("slope", "observed_to_expected")},
+            },
             "calibration": {name: figure() for name in names},
             "coverage": {name: figure() for name in covered},
         },

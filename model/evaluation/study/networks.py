@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, cast
 
 import numpy as np
@@ -49,6 +50,8 @@ def multitask_outputs(prepared: PreparedTraining, test_data: SampleTensors, test
     outputs, attention = _served(trainer, "output", represented, test_data, test)
     alone = first_member(trainer) if prepared.config.members > 1 else trainer
     of_one, one_attention = _served(alone, "one", represented, test_data, test)
+    if prepared.config.members > 1:
+        outputs |= _subset_outputs(trainer, represented, test_data, test)
     facts = trainer.checkpoint().facts
     facts_json = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
     return {
@@ -102,6 +105,26 @@ def _served(
     served = trainer.net.calibrate(raw)
     mean: Floats = attention.mean(dim=0).numpy()
     return {f"{prefix}/{name}": value.numpy() for name, value in served.items()}, mean
+
+
+def _subset_outputs(
+    trainer: Trainer, represented: RepresentedSamples, data: SampleTensors, rows: Rows
+) -> Arrays:
+    """The probabilities of the binary tasks from each proper subset of the modalities in use.
+
+    They show how the ensemble answers patients of whom a modality is missing.
+    """
+    used = [
+        m for m, any_sample in zip(MODALITIES, data.present.any(dim=0), strict=True) if any_sample
+    ]
+    outputs: Arrays = {}
+    for count in range(1, len(used)):
+        for subset in combinations(used, count):
+            fewer = copy.copy(data)
+            fewer.present = data.present & torch.tensor([m in subset for m in MODALITIES])
+            served, _ = _served(trainer, "output", represented, fewer, rows)
+            outputs[f"subset/{'+'.join(subset)}/binary"] = served["output/binary"]
+    return outputs
 
 
 @torch.no_grad()

@@ -43,8 +43,12 @@ class StudyResults:
         external: bool = False,
         share: float = 1.0,
         hours: float = HEADLINE_HOURS,
+        subset: str | None = None,
     ) -> Predictions:
-        """The predictions of all folds at a landmark. Raises MissingPredictionsError."""
+        """The predictions of all folds at a landmark. Raises MissingPredictionsError.
+
+        `subset`: one of `subsets`; then only binary tasks have predictions.
+        """
         if missing := self._missing(model, inputs, external, share):
             raise MissingPredictionsError(", ".join(missing))
         cohort = self.external if external and self.external is not None else self.cohort
@@ -53,6 +57,8 @@ class StudyResults:
         prefix, attention_key = (
             ("one/", "one_attention") if one_network else ("output/", "attention")
         )
+        if subset is not None:
+            prefix = f"subset/{subset}/"
         outputs, rows, fold, unusual, facts, attention = [], [], [], [], [], []
         for number, name in enumerate(_folds(external)):
             with np.load(self._file(model, inputs, name, share)) as arrays:
@@ -87,6 +93,16 @@ class StudyResults:
             attention=tuple(attention),
             unusual=np.concatenate(unusual) if len(unusual) == len(rows) else None,
         )
+
+    def subsets(self, model: str, inputs: str) -> list[str]:
+        """The subsets of modalities from which an ensemble also predicted, as "tabular+notes".
+
+        Raises MissingPredictionsError.
+        """
+        if missing := self._missing(model, inputs, external=False, share=1.0):
+            raise MissingPredictionsError(", ".join(missing))
+        with np.load(self._file(model, inputs, FOLDS[0], 1.0)) as arrays:
+            return [key.split("/")[1] for key in arrays.files if key.startswith("subset/")]
 
     def comparison(
         self,

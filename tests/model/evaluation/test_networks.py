@@ -1,5 +1,7 @@
 """The networks of the study: one member alone, and single-task networks on the same splits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,18 @@ def test_the_outputs_of_one_network_are_those_of_its_ensemble_of_one(prepared):
     outputs = multitask_outputs(with_members(prepared, 1), data, test)
     np.testing.assert_array_equal(outputs["output/binary"], outputs["one/binary"])
     assert outputs["attention"].shape == (len(NAMES), len(NAMES))
+
+
+def test_an_ensemble_predicts_from_each_subset_of_its_modalities(prepared):
+    cohort = make_cohort(40, seed=2)
+    data, test = SampleTensors([cohort], ("tabular", "series", "notes")), np.arange(40)
+    outputs = multitask_outputs(with_members(prepared, 2), data, test)
+    subsets = {name.split("/")[1] for name in outputs if name.startswith("subset/")}
+    two = {"tabular+series", "tabular+notes", "series+notes"}
+    assert subsets == {"tabular", "series", "notes"} | two
+    # The same as a patient without the other modalities.
+    only = replace(cohort, samples=replace(cohort.samples, present=cohort.samples.present.copy()))
+    only.samples.present[:, [0, 1, 3]] = False
+    alone = multitask_outputs(with_members(prepared, 2), SampleTensors([only], ("notes",)), test)
+    np.testing.assert_allclose(outputs["subset/notes/binary"], alone["output/binary"], atol=1e-6)
+    assert np.abs(outputs["subset/notes/binary"] - outputs["output/binary"]).max() > 1e-4

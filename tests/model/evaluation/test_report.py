@@ -275,6 +275,20 @@ def test_the_report_tells_how_much_of_the_notes_was_masked(report):
     assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
 
 
+def test_calibration_is_told_for_each_task_and_each_subset_of_modalities(report):
+    _, text, results = report
+    acting = results["acting"]
+    assert acting["by_task"].keys() == acting["display"].keys()
+    assert len(acting["by_task"]) == acting["tasks"]
+    assert set(acting["by_subset"]) == {"tabular", "series"}
+    flat = " ".join(text.split())
+    for task, figures in acting["by_task"].items():
+        row = f"| {acting['display'][task]} | {figures['positives']} | {figures['slope']:.2f} |"
+        assert row in flat
+    measured, both = (f["summary"]["share_within"]["slope"] for f in (acting["measured"], acting))
+    assert f"a slope from 0.8 to 1.25 | {measured:.2f} | {both:.2f} |" in flat
+
+
 def test_small_groups_are_marked(report):
     _, text, results = report
     sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
