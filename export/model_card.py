@@ -20,13 +20,15 @@ Rows = list[list[Any]]
 
 NOT_MEASURED = "not measured"
 SHIFTS, CHANGES, GAINS, CELLS = 10, 5, 3, 10  # how many the card lists
-# The sections of the report that the card shows. A file without any of them is not a report.
+# The sections of the report that a manifest holds; the card shows all but "decisions". A file
+# without any of them is not a report.
 SECTIONS = (
     "measured",
     "all",
     "measured_external",
     "all_external",
     "acting",
+    "decisions",
     "groups",
     "landmarks",
     "charted_later",

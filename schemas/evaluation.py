@@ -140,6 +140,34 @@ class MaskedNotes(_Figures):
     models: dict[str, dict[str, Estimate]] = {}
 
 
+class DecisionPoint(_Figures):
+    """Alerts at a threshold (null: nobody is alerted). Net benefit: Vickers & Elkin 2006."""
+
+    threshold: Figure = None
+    sensitivity: Figure = None
+    specificity: Figure = None
+    ppv: Figure = None
+    alerts_per_100: Figure = None
+    net_benefit: Figure = None
+    net_benefit_of_all: Figure = None
+
+
+class TaskDecisions(_Figures):
+    """Decision points of one task, such as "sensitivity_80" and "alerts_5" (per 100 patients)."""
+
+    labelled: int | None = None
+    positives: int | None = None
+    points: dict[str, DecisionPoint] = {}
+
+
+class Decisions(_Figures):
+    """What alerts would find and cost. `mean`: over the tasks, without thresholds."""
+
+    tasks: int | None = None
+    by_task: dict[str, TaskDecisions] = {}
+    mean: dict[str, DecisionPoint] = {}
+
+
 class RecalibrationEffect(_Figures):
     """Calibration at another database, before and after recalibration with `patients`."""
 
@@ -158,6 +186,7 @@ class Evaluation(_Figures):
     measured_external: Ranking | None = None
     all_external: Ranking | None = None
     acting: Uncertainty | None = None
+    decisions: dict[str, Decisions] | None = None
     groups: dict[str, dict[str, Group]] | None = None
     landmarks: dict[str, Landmark] | None = None
     charted_later: dict[str, ChartedLater] | None = None

@@ -11,6 +11,7 @@ import numpy as np
 from model.cohorts.store import Cohort
 from model.evaluation.sections import (
     ablations,
+    alerts,
     calibration,
     external_validation,
     models,
@@ -38,6 +39,7 @@ SECTIONS = (
     external_validation.RECALIBRATION,
     calibration.CALIBRATION,
     calibration.ROC,
+    alerts.ALERTS,
     recognition.CHARTED_LATER,
     recognition.MASKED_NOTES,
     multitask_gain.GAIN,

@@ -41,6 +41,7 @@ from model.evaluation.study import (
 from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
 from model.evaluation.study.runner import NETWORKS, sample_patients, without_treatments
 from model.training.jobs import run_jobs
+from schemas.evaluation import Evaluation
 from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
 
@@ -287,6 +288,19 @@ def test_calibration_is_told_for_each_task_and_each_subset_of_modalities(report)
         assert row in flat
     measured, both = (f["summary"]["share_within"]["slope"] for f in (acting["measured"], acting))
     assert f"a slope from 0.8 to 1.25 | {measured:.2f} | {both:.2f} |" in flat
+
+
+def test_alerts_are_told_for_each_task_and_threshold(report):
+    _, text, results = report
+    decisions = results["decisions"]["all"]
+    assert decisions["by_task"].keys() == decisions["display"].keys() == set(BINARY)
+    for task, figures in decisions["by_task"].items():
+        assert figures["points"]["sensitivity_80"]["sensitivity"] >= 0.8
+        assert figures["points"]["alerts_10"]["alerts_per_100"] <= 10
+        assert f"| {decisions['display'][task]} | {figures['positives']} | 0." in text
+    mean = decisions["mean"]["sensitivity_80"]
+    assert f"| all inputs | sensitivity 0.8 | {mean['sensitivity']:.2f} |" in text
+    assert "decisions" in Evaluation.model_validate(results).model_fields_set
 
 
 def test_small_groups_are_marked(report):
