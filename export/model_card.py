@@ -39,7 +39,13 @@ _INPUTS = {
     "measured": "vital signs, laboratory values, demographics",
     "all": "also treatments and notes",
 }
-_OTHER_MODELS = ("single_task", "lightgbm", "logistic_regression")
+# Each with the model that takes its place in reports from before.
+_OTHER_MODELS = {
+    "shared_trunk": "shared_trunk",
+    "single_task": "single_task",
+    "lightgbm_bag": "lightgbm",
+    "logistic_regression": "logistic_regression",
+}
 
 
 def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
@@ -215,7 +221,10 @@ def _ranking_rows(results: Results) -> Rows:
             if "m3h" not in models:
                 rows.append([name, tested_on, "", NOT_MEASURED, *([""] * len(_OTHER_MODELS))])
                 continue
-            ahead = [models.get(other, {}).get("m3h_ahead_by") for other in _OTHER_MODELS]
+            ahead = [
+                models.get(other, models.get(before, {})).get("m3h_ahead_by")
+                for other, before in _OTHER_MODELS.items()
+            ]
             auroc = _interval(models["m3h"]["auroc"])
             differences = [NOT_MEASURED if a is None else _interval(a, "+") for a in ahead]
             rows.append([name, tested_on, results[key]["tasks"], auroc, *differences])

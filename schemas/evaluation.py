@@ -17,11 +17,16 @@ class _Figures(BaseModel):
 
 
 class ModelFigures(_Figures):
-    """One model on all tasks. `by_task`: AUROC. `m3h_ahead_by`: difference in AUROC."""
+    """One model on all tasks. `by_task`: AUROC.
+
+    `m3h_ahead_by`, `one_network_ahead_by`: AUROC of M3H's ensemble, and of one of its networks,
+    minus that of the model.
+    """
 
     auroc: Estimate | None = None
     by_task: dict[str, Figure] = {}
     m3h_ahead_by: Estimate | None = None
+    one_network_ahead_by: Estimate | None = None
     auprc: Figure = None
     brier: Figure = None
     mae_days: Figure = None
@@ -38,6 +43,7 @@ class Ranking(_Figures):
     display: dict[str, str] = {}
     positives: dict[str, int] = {}
     models: dict[str, ModelFigures] = {}
+    gain_of_ensemble: Estimate | None = None
     gain_of_one_network: Estimate | None = None
     relative_gain: Estimate | None = None
 
@@ -122,9 +128,12 @@ class Landmark(_Figures):
 
 
 class ChartedLater(_Figures):
-    """Diagnoses that were charted after the prediction."""
+    """Diagnoses that were charted after the prediction. `by_task`: AUROC by model."""
 
     tasks: int | None = None
+    display: dict[str, str] = {}
+    positives: dict[str, int] = {}
+    by_task: dict[str, dict[str, Estimate]] = {}
     diagnoses: int | None = None
     charted_later: int | None = None
     models: dict[str, dict[str, Estimate]] = {}
@@ -138,6 +147,7 @@ class MaskedNotes(_Figures):
     phrases: int | None = None
     share_of_tokens: Figure = None
     models: dict[str, dict[str, Estimate]] = {}
+    one_network_ahead_by: dict[str, Estimate] = {}
 
 
 class DecisionPoint(_Figures):

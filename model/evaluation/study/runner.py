@@ -13,10 +13,19 @@ from model.evaluation.baselines import (
     Settings,
     gradient_boosting,
     logistic_regression,
+    mean_predictions,
 )
 from model.evaluation.folds import HEADLINE_HOURS, hospital_folds
 from model.evaluation.metrics import Rows
-from model.evaluation.study.jobs import EXTERNAL, INPUTS, MASKED, SINGLE_TASK, Job
+from model.evaluation.study.jobs import (
+    EXTERNAL,
+    INPUTS,
+    LIGHTGBM_BAG,
+    MASKED,
+    SINGLE_TASK,
+    SINGLE_TASK_PARTS,
+    Job,
+)
 from model.evaluation.study.networks import multitask_outputs, single_task_outputs, with_members
 from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
 from model.training.config import TrainConfig
@@ -24,8 +33,13 @@ from model.training.data import SampleTensors
 from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining, member_splits
 from schemas.response import Modality
+from schemas.tasks import Task
 
-BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
+BASELINES = {
+    "logistic_regression": logistic_regression,
+    "lightgbm": gradient_boosting,
+    LIGHTGBM_BAG: gradient_boosting,
+}
 # The settings in which each network differs from M3H.
 NETWORKS: Mapping[str, Settings] = {
     "m3h": {},
@@ -33,9 +47,6 @@ NETWORKS: Mapping[str, Settings] = {
     "shared_trunk": {"net": {"attention": "none"}},
     "published": {"net": {"attention": "published"}},
 }
-
-
-ENSEMBLES = ("m3h", "shared_trunk", SINGLE_TASK)
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,11 @@ class Study:
 
     def settings(self, job: Job) -> Settings:
         """The settings of the job's candidate, or of the candidate chosen for its inputs."""
-        candidates = CANDIDATES.get(job.model, CANDIDATES["m3h"])
+        model = "lightgbm" if job.model == LIGHTGBM_BAG else job.model
+        model = model if model in CANDIDATES else "m3h"
+        candidates = CANDIDATES[model]
         if job.candidate is not None:
             return candidates[job.candidate]
-        model = job.model if job.model in CANDIDATES else "m3h"
         inputs = "measured" if job.inputs == "measured" else "all"
         return candidates[self.choices.get(model, {}).get(inputs, {}).get(job.fold, 0)]
 
@@ -141,11 +153,18 @@ class Study:
             [cohort if job.candidate is None else with_scored_tasks(cohort)], modalities
         )
         vocabulary = cohort.spec.vocabulary
+        # The members of a bag learn from the same hospitals as the members of an ensemble.
+        samples = cohort.samples.take(learn)
+        splits = member_splits(samples, self.config.members, self.config.seed)
+        parts = [learn[rows] for rows, _ in splits] if job.model == LIGHTGBM_BAG else [learn]
         if not settings["every_landmark"]:
-            learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
+            at_headline = cohort.samples.landmark == HEADLINE_HOURS
+            learn, parts = learn[at_headline[learn]], [p[at_headline[p]] for p in parts]
         inputs = InputColumns(data, learn, vocabulary)
-        predict = fit(inputs, data, cohort.tasks, learn, settings)
-        return {f"output/{name}": p for name, p in predict(test_data, test).items()}
+        members = [
+            fit(inputs, data, cohort.tasks, part, settings)(test_data, test) for part in parts
+        ]
+        return {f"output/{name}": p for name, p in mean_predictions(members, cohort.tasks).items()}
 
     def _run_network(
         self,
@@ -159,13 +178,7 @@ class Study:
         prepared = with_members(prepared, self.members(job))
         if job.model != SINGLE_TASK:
             return multitask_outputs(prepared, test_data, test)
-        step = 1 if job.candidate is None else SCORED_TASKS
-        tasks = [
-            task.name
-            for number, task in enumerate(prepared.facts.tasks)
-            if task.kind != "clustering" and number % step == 0
-        ]
-        return single_task_outputs(prepared, test_data, test, tasks)
+        return single_task_outputs(prepared, test_data, test, task_names(job, prepared.facts.tasks))
 
     def network_config(self, job: Job) -> TrainConfig:
         """The training config of a job's network, with the members of the whole ensemble."""
@@ -176,9 +189,14 @@ class Study:
 
         One network learns from the same hospitals as the first member of an ensemble.
         """
-        compared = job.model in ENSEMBLES and job.inputs in ("measured", "all")
-        one_network = not compared or job.share < 1 or job.candidate is not None
-        return 1 if one_network else self.config.members
+        return self.config.members if job.is_ensemble else 1
+
+
+def task_names(job: Job, tasks: Sequence[Task]) -> list[str]:
+    """The tasks of a job of single-task networks. A clustering needs no labels and is left out."""
+    step = 1 if job.candidate is None else SCORED_TASKS
+    names = [task.name for task in tasks[::step] if task.kind != "clustering"]
+    return names if job.part is None else names[job.part :: SINGLE_TASK_PARTS]
 
 
 def without_treatments(cohort: Cohort) -> Cohort:
