@@ -3,7 +3,6 @@
 It is computed for the patients as they are, and for bootstraps over hospitals.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from model.cohorts.store import Cohort
 from model.evaluation.bootstrap import replicate_weights, weighted_auroc
 from model.evaluation.folds import Fold
+from model.evaluation.metrics import mean_of_defined
 from model.training.data import Rows, SampleTensors
 from model.training.phenotypes import fit_scaler, standardise
 from schemas.tasks import Task
@@ -62,7 +62,7 @@ class FoldPatients:
             areas = [
                 self._auroc((outcome == k)[known] * 1.0, raw[known, k], known) for k in classes
             ]
-            return _mean_of_known(areas, len(self.weights))
+            return mean_of_defined(areas, len(self.weights))
         if task.kind == "regression":
             days = np.log(np.maximum(outcome[known], 1 / 24))
             return self._r_squared(days, raw[known, 0], known)
@@ -105,15 +105,3 @@ class FoldPatients:
                 variance = self._variance(self.statistics[members], members)
             within += np.where(present, share * np.nan_to_num(variance), 0.0)
         return 1 - within / total
-
-
-def _mean_of_known(values: Sequence[Floats], count: int) -> Floats:
-    """[count] the mean of those that are not NaN; NaN if all are, or there is no value.
-
-    A class that no drawn patient has, or that all have, has no AUROC.
-    """
-    stacked = np.array(values).reshape(len(values), count)
-    known = ~np.isnan(stacked)
-    number = known.sum(axis=0)
-    mean: Floats = np.where(known, stacked, 0.0).sum(axis=0) / np.where(number > 0, number, np.nan)
-    return mean
