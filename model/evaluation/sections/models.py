@@ -51,10 +51,15 @@ def _compare(inputs: str, *, external: bool = False) -> Callable[[StudyResults],
                 for t in m3h.binary_tasks(min_positives)
             },
             "models": {m: _model_figures(comparison, m, min_positives) for m in models},
-            "not_yet": [MODEL_NAMES[m] for m in MODEL_NAMES if m not in models],
+            "not_yet": [
+                MODEL_NAMES[m]
+                for m in MODEL_NAMES
+                if m not in models and study.planned(m, inputs, external=external)
+            ],
         }
         if SINGLE_TASK in models:
             figures["gain_of_ensemble"] = comparison.difference("m3h", SINGLE_TASK)
+        if SINGLE_TASK_ONE in models:
             figures["gain_of_one_network"] = comparison.difference(ONE_NETWORK, SINGLE_TASK_ONE)
             figures["relative_gain"] = comparison.relative_gain(ONE_NETWORK, SINGLE_TASK_ONE)
         if external:
@@ -116,13 +121,18 @@ def _render(figures: Figures) -> list[str]:
             )
         )
     if "relative_gain" in figures:
+        of_ensembles = (
+            f"{with_interval(figures['gain_of_ensemble'], '+')} of ensembles,"
+            if "gain_of_ensemble" in figures
+            else ""
+        )
         blocks.append(
             paragraph(
-                f"""Multitask gain in mean AUROC: {with_interval(figures["gain_of_ensemble"], "+")}
-                of ensembles, {with_interval(figures["gain_of_one_network"], "+")} of one network
-                for all tasks over one network for each task alone
-                ({percent_interval(figures["relative_gain"])}, mean over tasks of the relative
-                gain). Both sides have as many members, which learn from the same hospitals."""
+                f"""Multitask gain in mean AUROC: {of_ensembles}
+                {with_interval(figures["gain_of_one_network"], "+")} of one network for all tasks
+                over one network for each task alone ({percent_interval(figures["relative_gain"])},
+                mean over tasks of the relative gain). Both sides have as many members, which learn
+                from the same hospitals."""
             )
         )
     if figures["not_yet"]:

@@ -11,7 +11,7 @@ from model.cohorts.store import Cohort
 from model.evaluation.bootstrap import Comparison
 from model.evaluation.folds import HEADLINE_HOURS
 from model.evaluation.predictions import Predictions
-from model.evaluation.study.jobs import EXTERNAL, FOLDS, jobs_of
+from model.evaluation.study.jobs import ENSEMBLES, EXTERNAL, FOLDS, Job, jobs_of
 from model.training.jobs import Arrays
 
 _ONE_NETWORK = "_one"
@@ -34,7 +34,15 @@ class StudyResults:
         self._comparisons: dict[tuple[Any, ...], Comparison] = {}
 
     def has(self, model: str, inputs: str, *, external: bool = False, share: float = 1.0) -> bool:
-        return not self._missing(model, inputs, external, share)
+        planned = self.planned(model, inputs, external=external, share=share)
+        return planned and not self._missing(model, inputs, external, share)
+
+    def planned(
+        self, model: str, inputs: str, *, external: bool = False, share: float = 1.0
+    ) -> bool:
+        """Whether the study trains the model; a name in ENSEMBLES means all members."""
+        fold = EXTERNAL if external else FOLDS[0]
+        return model not in ENSEMBLES or Job(model, inputs, fold, share).is_ensemble
 
     def predictions(
         self,
