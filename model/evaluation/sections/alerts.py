@@ -75,7 +75,7 @@ def _render(figures: Figures) -> list[str]:
             alert at most 5 and 10 of 100 patients. They are read off these patients: at a new
             hospital, choose them on its own patients. Net benefit (Vickers and Elkin 2006): true
             alerts minus false alerts per patient, where a false alert costs the odds of the
-            threshold. Alerting nobody has 0. An alert of a diagnosis that is already charted
+            threshold. Without alerts it is 0. An alert of a diagnosis that is already charted
             counts, too."""
         ),
         table(["inputs", "threshold", *head], rows),

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model.cohorts.store import CohortError
+from model.evaluation import image_study
 from model.evaluation.bootstrap import (
     Comparison,
     by_thirds,
@@ -34,11 +35,8 @@ from model.evaluation.study import (
     Study,
     every_job,
 )
-from model.evaluation.study.jobs import (
-    BASELINE_NAMES,
-    MASKED,
-)
-from model.training.jobs import run_jobs
+from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
+from model.training.jobs import run_jobs, write_arrays
 from schemas.evaluation import Evaluation
 from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
@@ -105,6 +103,20 @@ def test_the_interval_of_a_difference_shows_the_better_model():
     )
     _, low, high = equal.difference("m3h", "lightgbm")
     assert low < 0 < high
+
+
+def test_a_replicate_without_positives_of_one_task_still_counts_the_other_tasks():
+    rare = predictions(0.5)
+    outcome = rare.outcome.copy()
+    outcome[:, 0] = 0.0
+    outcome[:8, 0] = 1.0  # one fold, all of the same hospital
+    site = rare.site.copy()
+    site[:8], fold = "h0", rare.fold.copy()
+    fold[:8] = 0
+    compared = Comparison({"m3h": replace(rare, outcome=outcome, site=site, fold=fold)}, 8)
+    undefined = np.isnan(compared.by_task["m3h"][rare.tasks[0].name])
+    assert 0.1 < undefined.mean() < 0.9
+    assert not np.isnan(compared.mean["m3h"]).any()
 
 
 def test_a_relative_gain_is_the_mean_over_tasks():
@@ -192,6 +204,10 @@ def complete_study(made, partial_study, tmp_path_factory):
             }
         np.savez(folder / job.file, **outputs)
     write_seeds(folder, 0.8)
+    config = CONFIG.model_copy(update={"epochs": 1})
+    images = image_study.ImageStudy(cohort, config)
+    for job in image_study.JOBS:
+        write_arrays(images.run(job), folder / job.file)
     return folder
 
 
@@ -276,10 +292,12 @@ def test_like_is_compared_with_like(report):
     _, _, results = report
     for name in ("measured", "all", "measured_external", "all_external"):
         models = results[name]["models"]
-        assert models.keys() == MODEL_NAMES.keys()
+        # On another database, single-task networks are single.
+        untrained = {SINGLE_TASK} if name.endswith("_external") else set()
+        assert models.keys() == MODEL_NAMES.keys() - untrained
         ensembles = {m for m, figures in models.items() if "m3h_ahead_by" in figures}
         single = {m for m, figures in models.items() if "one_network_ahead_by" in figures}
-        assert ensembles == ENSEMBLE_NAMES.keys() - {"m3h"}
+        assert ensembles == ENSEMBLE_NAMES.keys() - {"m3h"} - untrained
         assert single == SINGLE_NAMES.keys() - {"m3h_one"}
         aurocs = {m: figures["auroc"][0] for m, figures in models.items()}
         ahead = aurocs["m3h_one"] - aurocs["single_task_one"]
