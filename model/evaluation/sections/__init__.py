@@ -19,7 +19,7 @@ _MEMBERS = TrainConfig().members
 # The first member of an ensemble.
 ONE_NETWORK, SINGLE_TASK_ONE, SHARED_TRUNK_ONE = "m3h_one", f"{SINGLE_TASK}_one", "shared_trunk_one"
 # Ensembles are compared with M3H's ensemble, single models with one of its networks. The members of
-# all learn from the same hospitals. A logistic regression hardly changes in a bag.
+# all learn from the same hospitals. The logistic regression is a single model.
 ENSEMBLE_NAMES = {
     "m3h": f"M3H (ensemble of {_MEMBERS})",
     "shared_trunk": f"shared trunk, no attention (ensemble of {_MEMBERS})",

@@ -106,7 +106,10 @@ def _render(figures: Figures) -> list[str]:
             second endpoint."""
         ),
         _models_table(models, ENSEMBLE_NAMES, "m3h_ahead_by", "M3H is ahead by"),
-        "Single models, each on the hospitals of the first member of an ensemble:",
+        paragraph(
+            """Single models. The networks learn from the hospitals of the first member of an
+            ensemble; LightGBM learns from all, because it holds out none for early stopping:"""
+        ),
         _models_table(models, SINGLE_NAMES, "one_network_ahead_by", "one M3H network is ahead by"),
         "Hospital operations:",
         _operations_table(models),
