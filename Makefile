@@ -27,7 +27,7 @@ test: .venv/all web/node_modules system check ## set up, check and test everythi
 
 results: .venv/all cohorts ## train every model of the report and write docs/results.md (resumable)
 	$(BIN)/m3h-model evaluate --cohort runs/eicu --masked runs/eicu-masked --external runs/mimic_iv \
-	  --work runs/study --report docs \
+	  --images runs/nih_cxr --work runs/study --report docs \
 	  $(if $(wildcard $(TUNED)),--tuned $(TUNED))
 
 tune: .venv/all cohorts ## choose how each model of the report is trained, into docs/tuned.json (resumable)

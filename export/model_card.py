@@ -20,13 +20,15 @@ Rows = list[list[Any]]
 
 NOT_MEASURED = "not measured"
 SHIFTS, CHANGES, GAINS, CELLS = 10, 5, 3, 10  # how many the card lists
-# The sections of the report that the card shows. A file without any of them is not a report.
+# The sections of the report that a manifest holds; the card shows all but "decisions". A file
+# without any of them is not a report.
 SECTIONS = (
     "measured",
     "all",
     "measured_external",
     "all_external",
     "acting",
+    "decisions",
     "groups",
     "landmarks",
     "charted_later",
@@ -37,7 +39,13 @@ _INPUTS = {
     "measured": "vital signs, laboratory values, demographics",
     "all": "also treatments and notes",
 }
-_OTHER_MODELS = ("single_task", "lightgbm", "logistic_regression")
+# Each with the model that takes its place in reports from before.
+_OTHER_MODELS = {
+    "shared_trunk": "shared_trunk",
+    "single_task": "single_task",
+    "lightgbm_bag": "lightgbm",
+    "logistic_regression": "logistic_regression",
+}
 
 
 def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
@@ -214,7 +222,10 @@ def _ranking_rows(results: Results) -> Rows:
             if "m3h" not in models:
                 rows.append([name, tested_on, "", NOT_MEASURED, *([""] * len(_OTHER_MODELS))])
                 continue
-            ahead = [models.get(other, {}).get("m3h_ahead_by") for other in _OTHER_MODELS]
+            ahead = [
+                models.get(other, models.get(before, {})).get("m3h_ahead_by")
+                for other, before in _OTHER_MODELS.items()
+            ]
             auroc = _interval(models["m3h"]["auroc"])
             differences = [NOT_MEASURED if a is None else _interval(a, "+") for a in ahead]
             rows.append([name, tested_on, results[key]["tasks"], auroc, *differences])
@@ -225,11 +236,20 @@ def _calibration_rows(results: Results | None) -> Rows:
     if not results or "calibration" not in results:
         return []
     c, s = results["calibration"], results["coverage"]
+    summary = results.get("summary") or {}
+    median, within = summary.get("median", {}), summary.get("share_within", {})
     return [
-        ["calibration slope (ideal: 1)", _number(c.get("slope"))],
-        ["calibration intercept (ideal: 0)", _number(c.get("intercept"), "+")],
-        ["Brier skill (0: the prevalence alone)", _number(c.get("brier_skill"))],
-        ["calibration error, ten bins", _number(c.get("calibration_error"), digits=4)],
+        ["calibration slope, median over tasks", _number(median.get("slope"))],
+        ["share of tasks whose slope is within a quarter of 1", _number(within.get("slope"))],
+        ["observed / expected, median over tasks", _number(median.get("observed_to_expected"))],
+        [
+            "share of tasks whose observed / expected is within a quarter of 1",
+            _number(within.get("observed_to_expected")),
+        ],
+        ["calibration slope, pooled (ideal: 1)", _number(c.get("slope"))],
+        ["calibration intercept, pooled (ideal: 0)", _number(c.get("intercept"), "+")],
+        ["Brier skill, pooled (0: the prevalence alone)", _number(c.get("brier_skill"))],
+        ["calibration error, ten bins, pooled", _number(c.get("calibration_error"), digits=4)],
         ["noise floor of the calibration error", _number(c.get("noise_floor"), digits=4)],
         ["patients with the disease whose set has `yes` (made for 0.9)", _number(s["positives"])],
         ["patients without whose set has `no` (made for 0.9)", _number(s["negatives"])],

@@ -17,11 +17,16 @@ class _Figures(BaseModel):
 
 
 class ModelFigures(_Figures):
-    """One model on all tasks. `by_task`: AUROC. `m3h_ahead_by`: difference in AUROC."""
+    """One model on all tasks. `by_task`: AUROC.
+
+    `m3h_ahead_by`, `one_network_ahead_by`: AUROC of M3H's ensemble, and of one of its networks,
+    minus that of the model.
+    """
 
     auroc: Estimate | None = None
     by_task: dict[str, Figure] = {}
     m3h_ahead_by: Estimate | None = None
+    one_network_ahead_by: Estimate | None = None
     auprc: Figure = None
     brier: Figure = None
     mae_days: Figure = None
@@ -38,6 +43,7 @@ class Ranking(_Figures):
     display: dict[str, str] = {}
     positives: dict[str, int] = {}
     models: dict[str, ModelFigures] = {}
+    gain_of_ensemble: Estimate | None = None
     gain_of_one_network: Estimate | None = None
     relative_gain: Estimate | None = None
 
@@ -52,6 +58,30 @@ class Calibration(_Figures):
     noise_floor: Figure = None
 
 
+class TaskCalibration(_Figures):
+    """Calibration of the probabilities of one task."""
+
+    positives: int | None = None
+    slope: Figure = None
+    intercept: Figure = None
+    observed_to_expected: Figure = None
+    calibration_error: Figure = None
+    noise_floor: Figure = None
+
+
+class CalibrationSummary(_Figures):
+    """Calibration over tasks: the median, and the shares of tasks within 0.8 to 1.25, by figure."""
+
+    median: dict[str, Figure] = {}
+    share_within: dict[str, Figure] = {}
+
+
+class SubsetCalibration(CalibrationSummary):
+    """Calibration with only some modalities. `observed_to_expected`: all tasks together."""
+
+    observed_to_expected: Estimate | None = None
+
+
 class Coverage(_Figures):
     """Shares of patients whose conformal set or interval contains their outcome."""
 
@@ -62,9 +92,16 @@ class Coverage(_Figures):
 
 
 class Uncertainty(_Figures):
-    """Calibration and coverage from all inputs."""
+    """Calibration and coverage from all inputs.
+
+    `by_task`, `summary`: each task by itself; `calibration`: pooled; `by_subset`: with only some
+    modalities, as "tabular+notes".
+    """
 
     tasks: int | None = None
+    by_task: dict[str, TaskCalibration] = {}
+    summary: CalibrationSummary | None = None
+    by_subset: dict[str, SubsetCalibration] = {}
     calibration: Calibration | None = None
     coverage: Coverage | None = None
 
@@ -91,9 +128,12 @@ class Landmark(_Figures):
 
 
 class ChartedLater(_Figures):
-    """Diagnoses that were charted after the prediction."""
+    """Diagnoses that were charted after the prediction. `by_task`: AUROC by model."""
 
     tasks: int | None = None
+    display: dict[str, str] = {}
+    positives: dict[str, int] = {}
+    by_task: dict[str, dict[str, Estimate]] = {}
     diagnoses: int | None = None
     charted_later: int | None = None
     models: dict[str, dict[str, Estimate]] = {}
@@ -107,6 +147,35 @@ class MaskedNotes(_Figures):
     phrases: int | None = None
     share_of_tokens: Figure = None
     models: dict[str, dict[str, Estimate]] = {}
+    one_network_ahead_by: dict[str, Estimate] = {}
+
+
+class DecisionPoint(_Figures):
+    """Alerts at a threshold (null: nobody is alerted). Net benefit: Vickers & Elkin 2006."""
+
+    threshold: Figure = None
+    sensitivity: Figure = None
+    specificity: Figure = None
+    ppv: Figure = None
+    alerts_per_100: Figure = None
+    net_benefit: Figure = None
+    net_benefit_of_all: Figure = None
+
+
+class TaskDecisions(_Figures):
+    """Decision points of one task, such as "sensitivity_80" and "alerts_5" (per 100 patients)."""
+
+    labelled: int | None = None
+    positives: int | None = None
+    points: dict[str, DecisionPoint] = {}
+
+
+class Decisions(_Figures):
+    """What alerts would find and cost. `mean`: over the tasks, without thresholds."""
+
+    tasks: int | None = None
+    by_task: dict[str, TaskDecisions] = {}
+    mean: dict[str, DecisionPoint] = {}
 
 
 class RecalibrationEffect(_Figures):
@@ -156,6 +225,7 @@ class Evaluation(_Figures):
     measured_external: Ranking | None = None
     all_external: Ranking | None = None
     acting: Uncertainty | None = None
+    decisions: dict[str, Decisions] | None = None
     groups: dict[str, dict[str, Group]] | None = None
     landmarks: dict[str, Landmark] | None = None
     charted_later: dict[str, ChartedLater] | None = None

@@ -75,7 +75,7 @@ def serve(context: typer.Context, **options: str | None) -> None:
     try:
         sys.stderr.flush()
     except OSError:  # a full disk: Python would try again at exit, and end with status 120
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None
 
 
 def _print_version(value: bool) -> None:

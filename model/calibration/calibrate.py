@@ -118,16 +118,24 @@ def weighted_quantile(values: Floats, weight: Floats, share: float) -> float:
     return float(values[order][allowed[-1]])
 
 
+def conformal_margin(miss: Floats, weight: Floats, share: float) -> float:
+    """The outward shift of an interval's end beyond which at most 1 - `share` of outcomes lie.
+
+    Split conformal prediction (Vovk 2012): the quantile has the finite-sample correction (n + 1) /
+    n, where n is the number of patients, so that a new patient is covered with the promised
+    probability. `miss` [n]: how far each patient's outcome lies beyond the end.
+    """
+    return weighted_quantile(miss, weight, share * (1 + 1 / float(weight.sum())))
+
+
 def local_margin(miss: Floats, weight: Floats) -> float | None:
     """The outward shift of an interval's end with which it misses MISS_RATE / 2 of the outcomes.
 
-    Split conformal prediction (Vovk 2012) on the patients of another hospital. `miss` [n]: how far
-    each patient's outcome lies beyond the end. None if there are too few patients.
+    `conformal_margin` of the patients of another hospital. None if there are too few patients.
     """
-    patients = float(weight.sum())
-    if patients < MIN_CLASS_PATIENTS:
+    if float(weight.sum()) < MIN_CLASS_PATIENTS:
         return None
-    return weighted_quantile(miss, weight, (1 - MISS_RATE / 2) * (1 + 1 / patients))
+    return conformal_margin(miss, weight, 1 - MISS_RATE / 2)
 
 
 def prior_shift(log_odds: Floats, outcome: Floats, weight: Floats) -> Floats:

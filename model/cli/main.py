@@ -178,6 +178,9 @@ def evaluate(
     masked: Annotated[
         Path | None, typer.Option(help="The same cohort, made with --masked.")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Cohort of chest X-rays, to test the images alone.")
+    ] = None,
     config: ConfigFile = None,
     tuned: Tuned = None,
 ) -> None:
@@ -188,7 +191,9 @@ def evaluate(
     with _user_errors():
         from model.cli import study_commands
 
-        study_commands.evaluate(cohort_folder, work, report, external, masked, config, tuned)
+        study_commands.evaluate(
+            cohort_folder, work, report, external, masked, images, config, tuned
+        )
 
 
 @app.command()

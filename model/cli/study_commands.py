@@ -10,8 +10,8 @@ from typing import Any
 
 from model.cli.progress import progress_of_jobs
 from model.cohorts.store import Cohort
+from model.evaluation import image_study, study
 from model.evaluation import report as reporting
-from model.evaluation import study
 from model.network.checkpoint import Checkpoint
 from model.tim import coalition_training, synthetic_study, task_groups
 from model.tim.coalition_training import CoalitionTraining, CoalitionTrainingFactory
@@ -28,6 +28,7 @@ def evaluate(
     report: Path,
     external: Path | None,
     masked: Path | None,
+    images: Path | None,
     config: Path | None,
     tuned: Path | None,
 ) -> None:
@@ -38,12 +39,18 @@ def evaluate(
         jobs = study.every_job(external=external is not None, masked=masked is not None)
         bar = progress.add_task("study", total=len(jobs))
         home, other, masked_cohort = _load_cohorts(cohort, external, masked)
-        claim_folder(work, _identity((home, other, masked_cohort), settings, chosen))
+        films = None if images is None else Cohort.load(images)
+        identity = _identity((home, other, masked_cohort, films), settings, chosen)
+        claim_folder(work, {**identity, "study": study.VERSION})
         opened = study.OpenStudy(cohort, external, settings, chosen, masked)
         for job, ran in run_jobs(jobs, work, opened):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
+        if images is not None:
+            progress.update(bar, description="study: chest X-rays")
+            for _ in run_jobs(image_study.JOBS, work, image_study.OpenImageStudy(images, settings)):
+                pass
         single = settings.model_copy(update={"members": 1})
         for seed in synthetic_study.run(work, config=single):
             progress.update(bar, description=f"study: synthetic patients, seed {seed}")

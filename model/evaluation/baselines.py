@@ -1,10 +1,10 @@
-"""Baselines: logistic regression and LightGBM, one model for each task.
+"""Baselines: logistic regression and LightGBM, one model for each task, alone or in a bag.
 
 Both get the inputs that the network's representations are made of, at 24 h or at all landmarks, as
 tuned.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightgbm
@@ -79,9 +79,13 @@ def logistic_regression(
 ) -> Predict:
     """A logistic regression for each task; ridge regression of log-days for a length of stay.
 
-    Values are compressed by arcsinh. Missing values get the median and an indicator column.
+    Values are compressed by arcsinh and clipped to the range of the training patients, outside of
+    which a linear model extrapolates. Missing values get the median and an indicator column.
     """
-    missing = np.isnan(inputs.values(data, learn))
+    learned = np.arcsinh(inputs.values(data, learn))
+    missing = np.isnan(learned)
+    lowest = np.where(missing, np.inf, learned).min(axis=0, initial=np.inf)
+    highest = np.where(missing, -np.inf, learned).max(axis=0, initial=-np.inf)
     varies = missing.any(axis=0) & ~missing.all(axis=0)
     scale = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
@@ -89,6 +93,8 @@ def logistic_regression(
 
     def compressed(data: SampleTensors, rows: Rows) -> Floats:
         values = np.arcsinh(inputs.values(data, rows))
+        values[:, missing.all(axis=0)] = np.nan  # no training patient has these
+        values = np.clip(values, lowest, highest)  # NaN stays NaN
         return np.concatenate([values, np.isnan(values)[:, varies]], axis=1)
 
     if missing.shape[1]:
@@ -133,6 +139,21 @@ def gradient_boosting(
         return model.fit(x_learn[known], y[known])
 
     return _fit_each_task(fit, design_matrix, data, tasks, learn)
+
+
+def mean_predictions(
+    members: Sequence[Mapping[str, Floats]], tasks: Sequence[Task]
+) -> dict[str, Floats]:
+    """The predictions of a bag: mean probabilities, and the geometric mean of days."""
+    in_days = {task.name for task in tasks if task.kind == "regression"}
+    means: dict[str, Floats] = {}
+    for name in members[0]:
+        values = np.stack([outputs[name] for outputs in members])
+        if name in in_days:
+            means[name] = np.exp(np.log(values).mean(axis=0))
+        else:
+            means[name] = values.mean(axis=0)
+    return means
 
 
 def _fit_each_task(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from model.evaluation.metrics import Floats, Rows
+from model.evaluation.metrics import Floats, Rows, mean_of_defined
 from model.evaluation.predictions import Predictions
 
 REPLICATES = 1000
@@ -75,7 +75,7 @@ def task_aurocs(predictions: Predictions, weight: Floats, min_positives: int) ->
                 if (outcome == k).sum() >= min_positives
             ]
             if by_class:
-                aurocs[task.name] = np.mean(by_class, axis=0)
+                aurocs[task.name] = mean_of_defined(by_class, len(weight))
     return aurocs
 
 
@@ -120,9 +120,8 @@ class Comparison:
         self.mean = {model: self.mean_over(model, self.tasks) for model in predictions}
 
     def mean_over(self, model: str, tasks: Sequence[str]) -> Floats:
-        """[1 + REPLICATES] a model's mean AUROC over some of the tasks."""
-        mean: Floats = np.mean([self.by_task[model][task] for task in tasks], axis=0)
-        return mean
+        """[1 + REPLICATES] a model's mean AUROC over those of the tasks that are defined."""
+        return mean_of_defined([self.by_task[model][task] for task in tasks], len(self.weight))
 
     def difference(self, model: str, other: str) -> Estimate:
         """The mean AUROC of a model minus that of another, paired."""
@@ -135,7 +134,8 @@ class Comparison:
     def relative_gain(self, model: str, other: str) -> Estimate:
         """The mean over tasks of (a - b) / b."""
         gains = self.gains(model, other)
-        return interval(np.mean([g / self.by_task[other][t] for t, g in gains.items()], axis=0))
+        relative = [g / self.by_task[other][t] for t, g in gains.items()]
+        return interval(mean_of_defined(relative, len(self.weight)))
 
 
 def rank_correlation(by_task: Sequence[Floats], fixed: Floats) -> Estimate:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
 from model.calibration.calibrate import prior_shift
 from model.evaluation.bootstrap import Estimate, interval
 from model.evaluation.metrics import SHORTEST_DAYS, Floats, calibration_error, log_odds
 from model.evaluation.predictions import Predictions, pooled
+from model.evaluation.task_calibration import calibration_intercept, calibration_slope
 from schemas.tasks import Task
 
 MIN_POSITIVES_FOR_CALIBRATION = 50
@@ -29,28 +28,18 @@ def calibration(predictions: Predictions, tasks: Sequence[str] | None = None) ->
         tasks = predictions.binary_tasks(MIN_POSITIVES_FOR_CALIBRATION)
     p, y, task = pooled(predictions, tasks)
     z = log_odds(p)
-    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(z[:, None], y)
     numbers = np.unique(task)
     prevalence = np.array([y[task == t].mean() for t in numbers])
     reference = np.mean((y - prevalence[np.searchsorted(numbers, task)]) ** 2)
     draw = np.random.default_rng(0)
     floor = [calibration_error(p, (draw.random(len(p)) < p).astype(float)) for _ in range(100)]
     return {
-        "slope": float(fitted.coef_[0, 0]),
-        "intercept": _intercept(z, y),
+        "slope": calibration_slope(z, y),
+        "intercept": calibration_intercept(z, y),
         "brier_skill": float(1 - np.mean((p - y) ** 2) / reference),
         "calibration_error": calibration_error(p, y),
         "noise_floor": float(np.mean(floor)),
     }
-
-
-def _intercept(z: Floats, outcome: Floats) -> float:
-    """Calibration in the large: the shift of the log-odds `z` that makes their mean rate right."""
-
-    def excess(shift: float) -> float:
-        return float(expit(z + shift).mean() - outcome.mean())
-
-    return float(brentq(excess, -20, 20))
 
 
 def calibration_curve(predictions: Predictions, points: int = 20) -> dict[str, list[float]]:

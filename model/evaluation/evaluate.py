@@ -10,7 +10,14 @@ from sklearn.metrics import average_precision_score
 
 from model.cohorts.store import Cohort, CohortError
 from model.evaluation.folds import rows_at
-from model.evaluation.metrics import MIN_POSITIVES, SHORTEST_DAYS, Floats, Rows, within_fold_auroc
+from model.evaluation.metrics import (
+    MIN_POSITIVES,
+    SHORTEST_DAYS,
+    Floats,
+    Rows,
+    r_squared,
+    within_fold_auroc,
+)
 from model.network.checkpoint import Checkpoint
 from model.network.m3h import M3H
 from model.training.data import RepresentedSamples, SampleTensors, ensemble_outputs
@@ -77,8 +84,10 @@ def score_tasks(
                 within_fold_auroc(np.where(known, outcome == k, np.nan), p[:, k], fold)
                 for k in range(len(task.classes))
             ]
-            metrics = {"auroc": float(np.mean(by_class))}
-        elif task.kind == "regression" and task.name in outputs:
+            # A class without patients, or with all of them, has no AUROC.
+            if not np.isnan(by_class).all():
+                metrics = {"auroc": float(np.nanmean(by_class))}
+        elif task.kind == "regression" and task.name in outputs and known.any():
             metrics = _regression_metrics(outcome[known], outputs[task.name][known, 0])
         scores.append(Score(task.name, task.kind, int(known.sum()), positives, metrics))
     return scores
@@ -89,27 +98,27 @@ def _binary_metrics(outcome: Floats, p: Floats, fold: Rows) -> dict[str, float]:
     y, q = outcome[known], p[known]
     metrics = {
         "auroc": within_fold_auroc(outcome, p, fold),
-        "brier": float(np.mean((q - y) ** 2)),
+        "brier": float(np.mean((q - y) ** 2)) if len(y) else float("nan"),
     }
-    metrics["brier_skill"] = 1 - metrics["brier"] / max(float(np.var(y)), 1e-12)
-    if y.any():
+    if len(np.unique(y)) == 2:  # otherwise there is no reference to compare with
+        metrics["brier_skill"] = 1 - metrics["brier"] / float(np.var(y))
         metrics["auprc"] = float(average_precision_score(y, q))
-    return metrics
+    return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 def _regression_metrics(days: Floats, predicted: Floats) -> dict[str, float]:
     log_days, log_predicted = np.log(np.maximum(days, SHORTEST_DAYS)), np.log(predicted)
     return {
         "mae_days": float(np.mean(np.abs(days - predicted))),
-        "r2_log_days": float(1 - np.var(log_days - log_predicted) / np.var(log_days)),
+        "r2_log_days": r_squared(log_days, log_predicted),
     }
 
 
 def mean_auroc(scores: Sequence[Score]) -> float:
-    """The mean AUROC over all tasks with an AUROC and enough positives."""
+    """The mean AUROC over all tasks with an AUROC and enough positives; NaN without any."""
     aurocs = [
         s.metrics["auroc"]
         for s in scores
         if "auroc" in s.metrics and (s.positives is None or s.positives >= MIN_POSITIVES)
     ]
-    return float(np.mean(aurocs))
+    return float(np.mean(aurocs)) if aurocs else float("nan")

@@ -22,13 +22,17 @@ class Fold:
 
 
 def hospital_folds(cohort: Cohort, count: int = 5) -> Iterator[Fold]:
-    """Folds by hospital over the 24 h samples. No patient is on both sides of a fold."""
+    """Folds by hospital over the 24 h samples.
+
+    No patient of the test hospitals, at whatever landmark, is learned from.
+    """
     samples, rows = cohort.samples, rows_at(cohort, HEADLINE_HOURS)
     sites = samples.site[rows]
     split = GroupKFold(count, shuffle=True, random_state=0)
     for number, (_, test) in enumerate(split.split(rows, groups=sites)):
-        excluded = np.isin(samples.site, np.unique(sites[test]))
-        excluded |= np.isin(samples.patient, np.unique(samples.patient[rows[test]]))
+        tested = np.isin(samples.site, np.unique(sites[test]))
+        # Also of a patient who is tested at another landmark only.
+        excluded = np.isin(samples.patient, np.unique(samples.patient[tested])) | tested
         yield Fold(number, np.flatnonzero(~excluded), rows[test])
 
 

@@ -1,5 +1,7 @@
 """Metrics of arrays. Imports no torch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
@@ -39,9 +41,31 @@ def within_fold_auroc(outcome: Floats, score: Floats, fold: Rows) -> float:
 
 def calibration_error(probability: Floats, outcome: Floats, bins: int = 10) -> float:
     """Expected calibration error: mean distance of predicted and observed rate in equal bins."""
-    parts = np.array_split(np.argsort(probability), bins)
+    parts = np.array_split(np.argsort(probability), min(bins, len(probability)))
     distances = [abs(probability[part].mean() - outcome[part].mean()) for part in parts]
     return float(np.average(distances, weights=[len(part) for part in parts]))
+
+
+def r_squared(truth: Floats, predicted: Floats) -> float:
+    """The coefficient of determination: 1 - squared error / squared distance from the mean.
+
+    truth [n], predicted [n]. A constant bias counts as error, so it is not a squared correlation.
+    NaN if `truth` does not vary.
+    """
+    total = float(np.mean((truth - truth.mean()) ** 2)) if len(truth) else 0.0
+    return 1 - float(np.mean((truth - predicted) ** 2)) / total if total else float("nan")
+
+
+def mean_of_defined(values: Sequence[Floats], count: int) -> Floats:
+    """[count] the mean of the `values` [count] that are not NaN; NaN without any.
+
+    A task or class without patients in a replicate has no AUROC there; the others still count.
+    """
+    stacked = np.array(values).reshape(len(values), count)
+    known = ~np.isnan(stacked)
+    number = known.sum(axis=0)
+    mean: Floats = np.where(known, stacked, 0.0).sum(axis=0) / np.where(number > 0, number, np.nan)
+    return mean
 
 
 def attention_entropy(attention: Floats) -> Floats:

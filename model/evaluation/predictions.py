@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from model.evaluation.metrics import SHORTEST_DAYS, Floats, Rows
+from model.evaluation.metrics import SHORTEST_DAYS, Floats, Rows, r_squared
 from schemas.tasks import Task
 
 ROC_POINTS = np.linspace(0.0, 1.0, 41)
@@ -91,11 +91,7 @@ def length_of_stay_metrics(predictions: Predictions) -> dict[str, float]:
             log_days = np.log(np.maximum(days, SHORTEST_DAYS))
             metrics["mae_days"] = float(np.abs(days - predicted).mean())
             metrics["mae_of_the_median"] = float(np.abs(days - np.median(days)).mean())
-            metrics["r2_log_days"] = float(
-                1
-                - np.mean((log_days - np.log(predicted)) ** 2)
-                / np.mean((log_days - log_days.mean()) ** 2)
-            )
+            metrics["r2_log_days"] = r_squared(log_days, np.log(predicted))
     return metrics
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from model.cohorts.store import Cohort
 from model.evaluation.sections import (
     ablations,
+    alerts,
     calibration,
     external_validation,
+    images,
     models,
     multitask_gain,
     patients,
@@ -26,10 +28,11 @@ from model.evaluation.sections.markdown import (
     paragraph,
     with_interval,
 )
-from model.evaluation.study.jobs import SINGLE_TASK
+from model.evaluation.study.jobs import LIGHTGBM_BAG, SINGLE_TASK
 from model.evaluation.study.results import MissingPredictionsError, StudyResults
 
 SECTIONS = (
+    recognition.CHARTED_LATER,
     models.MEASURED,
     models.ALL,
     models.MEASURED_EXTERNAL,
@@ -38,13 +41,14 @@ SECTIONS = (
     external_validation.RECALIBRATION,
     calibration.CALIBRATION,
     calibration.ROC,
-    recognition.CHARTED_LATER,
+    alerts.ALERTS,
     recognition.MASKED_NOTES,
     multitask_gain.GAIN,
     multitask_gain.LEARNING_CURVE,
     patients.LANDMARKS,
     patients.BY_GROUP,
     phenotyping.PHENOTYPING,
+    images.IMAGES,
     ablations.EACH_INPUT,
     ablations.ATTENTION,
     task_relations.KNOWN_RELATIONS,
@@ -110,22 +114,21 @@ def _summary(results: Mapping[str, Any]) -> str:
     models = {name: results[name]["models"] for name in _INPUTS if name in results}
     if not models:
         return "The study has not yet tested M3H on all folds."
+    sentences = []
+    if later := results.get("charted_later"):
+        sentences += _first_endpoint(later)
     aurocs = [_auroc(of_inputs, name) for name, of_inputs in models.items()]
-    sentences = [
-        f"On unseen hospitals, M3H ranks patients with a mean AUROC of {join_words(aurocs)}."
-    ]
-    compared = [
-        f"with {_INPUTS[name]}, it is {join_words(comparisons)}"
-        for name, of_inputs in models.items()
-        if (
-            comparisons := [
-                _comparison(of_inputs[m], label)
-                for m, label in _OTHER_MODELS.items()
-                if m in of_inputs
-            ]
-        )
-    ]
-    sentences += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in compared]
+    sentences.append(
+        "On unseen hospitals, with diseases coded at any time in the stay and hospital outcomes, "
+        f"M3H ranks patients with a mean AUROC of {join_words(aurocs)}."
+    )
+    for name, of_inputs in models.items():
+        sentences += _comparisons(of_inputs, f"With {_INPUTS[name]}")
+        if gain := results[name].get("gain_of_one_network"):
+            sentences.append(
+                "One network for all tasks, compared with one network for each task alone: "
+                f"{with_interval(gain, '+')}."
+            )
     external = [
         _auroc(results[f"{name}_external"]["models"], name)
         for name in _INPUTS
@@ -136,6 +139,29 @@ def _summary(results: Mapping[str, Any]) -> str:
         if "recalibration" in results:
             sentences.append(_recalibration(results["recalibration"]))
     return paragraph(" ".join(sentences))
+
+
+def _first_endpoint(later: Mapping[str, Any]) -> list[str]:
+    """Diseases first charted after the prediction: AUROC, and comparison with all inputs."""
+    aurocs = [
+        f"{with_interval(later[inputs]['models']['m3h']['charted_later'])} with {name}"
+        for inputs, name in _INPUTS.items()
+        if inputs in later
+    ]
+    first = (
+        "Diseases that were first charted after the prediction, on unseen hospitals: M3H ranks "
+        f"patients with a mean AUROC of {join_words(aurocs)}."
+    )
+    compared = (
+        _comparisons(later["all"]["models"], "Here, with all inputs") if "all" in later else []
+    )
+    return [first, *compared]
+
+
+def _comparisons(models: Mapping[str, Any], start: str) -> list[str]:
+    """A sentence that compares M3H with the other models; empty without them."""
+    compared = [_comparison(models[m], name) for m, name in _OTHER_MODELS.items() if m in models]
+    return [f"{start}, it is {join_words(compared)}."] if compared else []
 
 
 def _auroc(models: Mapping[str, Any], inputs: str) -> str:
@@ -162,19 +188,22 @@ def _recalibration(figures: Mapping[str, Any]) -> str:
 
 
 _INPUTS = {"measured": "vital signs, laboratory values and demographics", "all": "all inputs"}
-_OTHER_MODELS = {
+_OTHER_MODELS = {  # each an ensemble of as many members as M3H, but the logistic regression
+    "shared_trunk": "the same network without attention between tasks (a shared trunk)",
     SINGLE_TASK: "the same network trained for each task alone",
-    "lightgbm": "LightGBM",
+    LIGHTGBM_BAG: "bagged LightGBM",
     "logistic_regression": "logistic regression",
 }
 _HEAD = ("# Results", "Made by `make results`; every figure here is in `results.json`.")
 _EXPLANATION = """
 **How to read it.** Unless stated otherwise: eICU demo, five folds by hospital (no hospital and no
 patient is on both sides), 24 h after admission to the unit. The training settings of each model
-were tuned within the hospitals to learn from. AUROC: the mean over tasks of the mean of within-fold
-AUROCs, weighted by positives. AUPRC and Brier score: means over the binary tasks, with the
-probabilities of all folds together. In brackets: 95 % intervals of 1,000 bootstraps over hospitals
-within folds (on MIMIC-IV over patients), paired for comparisons of models. They show the
+were tuned within the hospitals to learn from; the protocol in `docs/evaluation.md` names the
+choices that were not. Ensembles are compared with ensembles of as many members, one network with
+one network, and their members learn from the same hospitals. AUROC: the mean over tasks of the mean
+of within-fold AUROCs, weighted by positives. AUPRC and Brier score: means over the binary tasks,
+with the probabilities of all folds together. In brackets: 95 % intervals of 1,000 bootstraps over
+hospitals within folds (on MIMIC-IV over patients), paired for comparisons of models. They show the
 uncertainty for other hospitals like these, not for hospitals that chart differently. They leave out
 a network's seed and are not corrected for multiple comparisons. A label is a charted code: its
 absence does not mean health.

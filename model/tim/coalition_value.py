@@ -11,6 +11,7 @@ import numpy.typing as npt
 from model.cohorts.store import Cohort
 from model.evaluation.bootstrap import replicate_weights, weighted_auroc
 from model.evaluation.folds import Fold
+from model.evaluation.metrics import mean_of_defined
 from model.training.data import Rows, SampleTensors
 from model.training.phenotypes import fit_scaler, standardise
 from schemas.tasks import Task
@@ -61,21 +62,30 @@ class FoldPatients:
             areas = [
                 self._auroc((outcome == k)[known] * 1.0, raw[known, k], known) for k in classes
             ]
-            mean: Floats = np.mean(areas, axis=0)
-            return mean
+            return mean_of_defined(areas, len(self.weights))
         if task.kind == "regression":
             days = np.log(np.maximum(outcome[known], 1 / 24))
-            return 1 - self._variance(days - raw[known, 0], known) / self._variance(days, known)
+            return self._r_squared(days, raw[known, 0], known)
         return self._explained_variance(raw.argmax(axis=1))
 
     def _auroc(self, outcome: Floats, score: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         area, positives = weighted_auroc(outcome, score, self.site[known], self.weights)
         return np.where(positives > 0, area, np.nan)
 
+    def _r_squared(self, truth: Floats, guess: Floats, known: npt.NDArray[np.bool_]) -> Floats:
+        """[1 + R] 1 - squared error / variance of `truth` [n]. A constant bias is an error."""
+        weight = self.weights[:, self.site[known]]
+        variance = self._variance(truth, known)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = weight @ (truth - guess) ** 2 / weight.sum(axis=1)
+            value: Floats = 1 - error / np.where(variance > 0, variance, np.nan)
+        return value
+
     def _variance(self, x: Floats, known: npt.NDArray[np.bool_]) -> Floats:
         """[1 + R] the weighted variance of values [n]; of [n, V], the sum over V."""
         weight = self.weights[:, self.site[known]]
-        total = weight.sum(axis=1)
+        drawn = weight.sum(axis=1)
+        total = np.where(drawn > 0, drawn, np.nan)
         x = x.reshape(len(x), -1)
         mean = weight @ x / total[:, None]
         variance: Floats = weight @ (x**2).sum(axis=1) / total - (mean**2).sum(axis=1)

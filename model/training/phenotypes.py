@@ -17,7 +17,7 @@ from model.training.data import Rows, SampleTensors
 from schemas.features import STATISTICS
 from schemas.manifest import Phenotype
 
-# A variable shapes the phenotypes if more than this share of the samples has it.
+# A variable shapes the phenotypes if more than this share of the samples with series has it.
 MIN_MEASURED_SHARE = 0.3
 MAX_NAMED = 3  # variables, and tasks, in a description
 PRIOR_PATIENTS = 5  # patients with the overall rate, added to each cluster's rates
@@ -38,7 +38,8 @@ def standardise(data: SampleTensors, scaler: RobustScaler) -> Tensor:
     """[N, V] the mean of each variable, in spreads from the median; NaN if not measured.
 
     A rarely measured variable is NaN for all samples: a phenotype of the patients with a rare test
-    would not describe the others.
+    would not describe the others. Samples without series do not count, so that adding a cohort of
+    images changes no phenotype.
     """
     column = STATISTICS.index("mean")
     values = torch.from_numpy(data.samples.statistics)
@@ -46,7 +47,7 @@ def standardise(data: SampleTensors, scaler: RobustScaler) -> Tensor:
     scaled = torch.full(values.shape[:2], torch.nan)
     scaled[rows] = scaler(values[rows])[:, :, column]
     scaled[torch.isnan(values[:, :, column])] = torch.nan
-    common = (~torch.isnan(scaled)).float().mean(dim=0) > MIN_MEASURED_SHARE
+    common = (~torch.isnan(scaled[rows])).float().mean(dim=0) > MIN_MEASURED_SHARE
     return scaled.masked_fill(~common, torch.nan)
 
 

@@ -63,6 +63,11 @@ class Trainer(TaskNetwork):
             weights = [p.data for p in member.parameters()]
             weights += [b for n, b in member.named_buffers() if ".evidence." in n]
             self.processes.broadcast([self.epochs[k], *weights], source=self.processes.owner(k))
+        self.calibrate_members()
+
+    def calibrate_members(self) -> None:
+        """Calibrates the trained members' ensemble on the samples that each of them held out."""
+        for k in range(self.config.members):
             self._predict_held_out(k)
         self._calibrate()
 
@@ -120,7 +125,7 @@ class Trainer(TaskNetwork):
                 low, high = self.held_out[task.name][rows, 1:].double().numpy().T
                 log_days = np.log(np.maximum(y, 1 / 24))
                 for end, miss in enumerate((low - log_days, log_days - high)):
-                    fitted.margin[end] = calibrate.weighted_quantile(miss, weight, INTERVAL[1])
+                    fitted.margin[end] = calibrate.conformal_margin(miss, weight, INTERVAL[1])
 
     def _intervals_and_sets(self) -> tuple[dict[str, VennAbersCurve], dict[str, ConformalSets]]:
         with torch.no_grad():

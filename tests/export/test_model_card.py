@@ -14,7 +14,8 @@ from model.evaluation import bootstrap
 from model.evaluation.folds import hospital_folds
 from model.evaluation.report import write_report
 from model.evaluation.sections import external_validation
-from model.evaluation.study import EXTERNAL, Job
+from model.evaluation.study import EXTERNAL
+from model.evaluation.study.jobs import jobs_of
 from schemas.manifest import ConformalSets, read_manifest
 from schemas.tim import Agreement
 from tests.support.inputs.cohorts import make_cohort
@@ -55,7 +56,9 @@ def made_results():
         m3h = {"auroc": figures(), "by_task": by_task, "mae_days": figure(2, 3)}
         other = {"auroc": figures(), "m3h_ahead_by": figures()}
         shared = {"stays": 1472, "tasks": 38, "fewest_positives": 20}
-        return {**shared, "models": {"m3h": m3h, "lightgbm": other}}
+        trunk = {"auroc": figures(), "m3h_ahead_by": figures()}
+        models = {"m3h": m3h, "shared_trunk": trunk, "lightgbm_bag": other}
+        return {**shared, "models": models}
 
     names = ("slope", "intercept", "brier_skill", "calibration_error", "noise_floor")
     covered = ("positives", "negatives", "undecided", "length_of_stay")
@@ -66,6 +69,10 @@ def made_results():
         "all": inputs(),
         "all_external": inputs(),
         "acting": {
+            "summary": {
+                "median": {name: figure() for name in ("slope", "observed_to_expected")},
+                "share_within": {name: figure() for name in ("slope", "observed_to_expected")},
+            },
             "calibration": {name: figure() for name in names},
             "coverage": {name: figure() for name in covered},
         },
@@ -152,9 +159,10 @@ def test_every_figure_comes_from_the_report(manifest):
     expected = {f"{abs(v):.{digits}f}" for v in known for digits in (3, 4)}
     assert figures_in(card) <= expected
     # The card shows every figure of the report, except the AUROC of the other models.
-    del results["measured"]["models"]["lightgbm"]["auroc"]
-    del results["all"]["models"]["lightgbm"]["auroc"]
-    del results["all_external"]["models"]["lightgbm"]["auroc"]
+    for inputs, other in itertools.product(
+        ("measured", "all", "all_external"), ("shared_trunk", "lightgbm_bag")
+    ):
+        del results[inputs]["models"][other]["auroc"]
     del results["all_external"]["models"]["m3h"]["by_task"]
     del results["all_external"]["models"]["m3h"]["mae_days"]
     mine = [v for v in leaves(results) if isinstance(v, float)]
@@ -253,8 +261,9 @@ def test_a_card_shows_the_figures_of_a_real_report(manifest, tmp_path, monkeypat
     facts = np.array(json.dumps({"sets": sets}))
     test_rows = {str(fold.number): fold.test for fold in hospital_folds(cohort)}
     test_rows[EXTERNAL] = np.arange(len(other.samples))
+    models = ("m3h", "lightgbm_bag", "logistic_regression", "single_task")
     for model, inputs, (fold, rows) in itertools.product(
-        ("m3h", "lightgbm", "logistic_regression"), ("measured", "all"), test_rows.items()
+        models, ("measured", "all"), test_rows.items()
     ):
         predictions = {
             "binary": draw.random((len(rows), len(binary))),
@@ -262,7 +271,8 @@ def test_a_card_shows_the_figures_of_a_real_report(manifest, tmp_path, monkeypat
             "length_of_stay": np.sort(draw.lognormal(size=(len(rows), 3)))[:, [1, 0, 2]],
         }
         outputs = {f"{kind}/{k}": v for kind in ("output", "one") for k, v in predictions.items()}
-        np.savez(tmp_path / Job(model, inputs, fold).file, rows=rows, facts=facts, **outputs)
+        for job in jobs_of(model, inputs, fold):
+            np.savez(tmp_path / job.file, rows=rows, facts=facts, **outputs)
     write_report(tmp_path, cohort, other, tmp_path)
     results = read_evaluation(tmp_path / "results.json")
     # A manifest does not hold the curves and matrices of the report.

@@ -16,7 +16,8 @@ def exam_table(database: Database) -> pl.DataFrame:
     """[stay, minute, path, value, text] of the physical examinations.
 
     `minute` is the time of entry. The table itself has only the time of the examination; the other
-    parts of the same form have both times.
+    parts of the same form have both times. Rows of a form whose time of entry is unknown are left
+    out, because their examination may precede the entry by hours (in the demo, there are none).
     """
     forms = pl.concat(
         database.read(table, minutes=(f"{table}offset", f"{table}enteredoffset")).select(
@@ -27,11 +28,11 @@ def exam_table(database: Database) -> pl.DataFrame:
     columns = {name: f"physicalexam{name}" for name in ("path", "value", "text")}
     rows = database.read("physicalexam", tuple(columns.values()), minutes=("physicalexamoffset",))
     return rows.join(
-        forms.group_by("stay", examined="examined").agg(pl.col("entered").max()),
+        forms.drop_nulls("entered").group_by("stay", "examined").agg(pl.col("entered").max()),
         left_on=["stay", "physicalexamoffset"],
         right_on=["stay", "examined"],
-        how="left",
-    ).select("stay", minute=pl.coalesce("entered", "physicalexamoffset"), **columns)
+        how="inner",
+    ).select("stay", minute="entered", **columns)
 
 
 def notes_table(database: Database, exam: pl.DataFrame) -> pl.DataFrame:

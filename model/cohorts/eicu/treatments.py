@@ -30,11 +30,14 @@ def orders_table(database: Database) -> pl.DataFrame:
 
     `known` is the minute from which the row was known; `stop` is null if it is not known. A row of
     the table `treatment` has a single time.
+
+    A cancelled order counts as ordered: the table does not say when an order was cancelled, so the
+    flag may come from the future of a landmark.
     """
     performed = database.read("treatment", text=("treatmentstring",), minutes=("treatmentoffset",))
     ordered = database.read(
         "medication",
-        text=("drugname", "drughiclseqno", "drugordercancelled", "prn"),
+        text=("drugname", "drughiclseqno", "prn"),
         minutes=("drugorderoffset", "drugstartoffset", "drugstopoffset"),
     )
     treatments = _with_treatment_names(performed, "treatmentstring").select(
@@ -48,7 +51,7 @@ def orders_table(database: Database) -> pl.DataFrame:
     medication = (
         _with_treatment_names(ordered.with_columns(drugname=name.otherwise("drugname")), "drugname")
         # An order "as needed" does not mean that the drug is given.
-        .filter(drugordercancelled="No", prn="No")
+        .filter(prn="No")
         .with_columns(stop=pl.col("drugstopoffset").replace(0, None))  # 0: not filled in
         # An order that stops before its start was never given.
         .filter(pl.col("stop").is_null() | (pl.col("stop") >= pl.col("drugstartoffset")))

@@ -8,7 +8,15 @@ import numpy as np
 from model.evaluation import plots
 from model.evaluation.bootstrap import Comparison, interval
 from model.evaluation.metrics import MIN_POSITIVES, Floats, attention_entropy
-from model.evaluation.sections import INPUT_NAMES, MODEL_NAMES, ONE_NETWORK, Figures, Section
+from model.evaluation.sections import (
+    INPUT_NAMES,
+    MODEL_NAMES,
+    ONE_NETWORK,
+    SHARED_TRUNK_ONE,
+    SINGLE_TASK_ONE,
+    Figures,
+    Section,
+)
 from model.evaluation.sections.markdown import (
     decimal,
     excludes_zero,
@@ -18,7 +26,7 @@ from model.evaluation.sections.markdown import (
     with_interval,
 )
 from model.evaluation.sections.multitask_gain import gain_figures
-from model.evaluation.study.jobs import SINGLE_MODALITY, SINGLE_TASK, WITHOUT_MODALITY
+from model.evaluation.study.jobs import SINGLE_MODALITY, WITHOUT_MODALITY
 from model.evaluation.study.results import StudyResults
 
 _ABLATIONS = {
@@ -33,7 +41,7 @@ _ABLATIONS = {
 _ATTENTION_FORMS = {
     ONE_NETWORK: "balanced",
     "published": "as published",
-    "shared_trunk_one": "none: a shared trunk",
+    SHARED_TRUNK_ONE: "none: a shared trunk",
 }
 # Attention with a higher entropy (as a share of that of uniform attention) is nearly uniform.
 NEARLY_UNIFORM = 0.95
@@ -42,10 +50,10 @@ NEARLY_UNIFORM = 0.95
 def _inputs(study: StudyResults) -> Figures:
     predictions = {"all": study.predictions(ONE_NETWORK, "all")}
     for inputs in (*WITHOUT_MODALITY, *SINGLE_MODALITY):
-        predictions[inputs] = study.predictions("m3h", inputs)
-    single = {inputs: f"{inputs} {SINGLE_TASK}" for inputs in SINGLE_MODALITY}
+        predictions[inputs] = study.predictions(ONE_NETWORK, inputs)
+    single = {inputs: f"{inputs} {SINGLE_TASK_ONE}" for inputs in SINGLE_MODALITY}
     for inputs, name in single.items():
-        predictions[name] = study.predictions(SINGLE_TASK, inputs)
+        predictions[name] = study.predictions(SINGLE_TASK_ONE, inputs)
     comparison = Comparison(predictions, MIN_POSITIVES)
     figures: Figures = {}
     for inputs in _ABLATIONS:
@@ -53,7 +61,7 @@ def _inputs(study: StudyResults) -> Figures:
         if inputs != "all":
             of_inputs["against_all"] = comparison.difference(inputs, "all")
         if inputs in single:
-            of_inputs[SINGLE_TASK] = interval(comparison.mean[single[inputs]])
+            of_inputs[SINGLE_TASK_ONE] = interval(comparison.mean[single[inputs]])
             of_inputs["gain"] = comparison.difference(inputs, single[inputs])
         figures[inputs] = of_inputs
     return figures
@@ -65,14 +73,17 @@ def _render_inputs(figures: Figures) -> list[str]:
             _ABLATIONS[inputs],
             with_interval(aurocs["auroc"]),
             with_interval(aurocs["against_all"], "+") if "against_all" in aurocs else "",
-            with_interval(aurocs[SINGLE_TASK]) if SINGLE_TASK in aurocs else "",
+            with_interval(aurocs[SINGLE_TASK_ONE]) if SINGLE_TASK_ONE in aurocs else "",
             with_interval(aurocs["gain"], "+") if "gain" in aurocs else "",
         ]
         for inputs, aurocs in figures.items()
     ]
-    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK]
+    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK_ONE]
     return [
-        "One network each, trained with only these encoders. Single-task: a network for each task.",
+        paragraph(
+            """One network each, trained with only these encoders on the same hospitals.
+            Single-task: one network for each task."""
+        ),
         table(["inputs", names[0], "difference from all inputs", names[1], "multitask gain"], rows),
     ]
 
@@ -131,12 +142,26 @@ def _render_attention(figures: Figures) -> list[str]:
             patient."""
         ),
         table(head, rows),
+        paragraph(
+            " ".join(_cost_of_attention(name, figures[i]) for i, name in INPUT_NAMES.items())
+        ),
         "![Task attention](attention.png)",
         paragraph(
             """Mean attention of the ensemble with all inputs, without the weight of each task on
             itself. Attention does not show which tasks help a task to learn."""
         ),
     ]
+
+
+def _cost_of_attention(input_name: str, forms: Figures) -> str:
+    """A sentence: whether balanced attention gains or costs AUROC, compared with none."""
+    difference = forms[SHARED_TRUNK_ONE]["against_balanced"]
+    figure = with_interval(difference, "+")
+    if not excludes_zero(difference):
+        return f"With {input_name}, a shared trunk without attention is level ({figure})."
+    if difference[0] > 0:
+        return f"With {input_name}, attention costs AUROC: the shared trunk is ahead by {figure}."
+    return f"With {input_name}, attention gains AUROC: the shared trunk is behind ({figure})."
 
 
 def _plot_attention(figures: Figures, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Comparison of models, on unseen hospitals and on another database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -8,9 +8,12 @@ from model.evaluation.bootstrap import Comparison, interval
 from model.evaluation.metrics import MIN_POSITIVES
 from model.evaluation.predictions import auprc_and_brier, length_of_stay_metrics
 from model.evaluation.sections import (
+    ENSEMBLE_NAMES,
     MIN_POSITIVES_SMALL,
     MODEL_NAMES,
     ONE_NETWORK,
+    SINGLE_NAMES,
+    SINGLE_TASK_ONE,
     Figures,
     Section,
 )
@@ -48,11 +51,17 @@ def _compare(inputs: str, *, external: bool = False) -> Callable[[StudyResults],
                 for t in m3h.binary_tasks(min_positives)
             },
             "models": {m: _model_figures(comparison, m, min_positives) for m in models},
-            "not_yet": [MODEL_NAMES[m] for m in MODEL_NAMES if m not in models],
+            "not_yet": [
+                MODEL_NAMES[m]
+                for m in MODEL_NAMES
+                if m not in models and study.planned(m, inputs, external=external)
+            ],
         }
-        if {ONE_NETWORK, SINGLE_TASK} <= set(models):
-            figures["gain_of_one_network"] = comparison.difference(ONE_NETWORK, SINGLE_TASK)
-            figures["relative_gain"] = comparison.relative_gain(ONE_NETWORK, SINGLE_TASK)
+        if SINGLE_TASK in models:
+            figures["gain_of_ensemble"] = comparison.difference("m3h", SINGLE_TASK)
+        if SINGLE_TASK_ONE in models:
+            figures["gain_of_one_network"] = comparison.difference(ONE_NETWORK, SINGLE_TASK_ONE)
+            figures["relative_gain"] = comparison.relative_gain(ONE_NETWORK, SINGLE_TASK_ONE)
         if external:
             _add_changes(study, inputs, comparison, figures)
         return figures
@@ -66,8 +75,11 @@ def _model_figures(comparison: Comparison, model: str, min_positives: int) -> Fi
         "auroc": interval(comparison.mean[model]),
         "by_task": {t: a[0] for t, a in comparison.by_task[model].items()},
     }
-    if model != "m3h":
+    # Like with like: ensembles with the ensemble, single models with one network.
+    if model in ENSEMBLE_NAMES and model != "m3h":
         figures["m3h_ahead_by"] = comparison.difference("m3h", model)
+    elif model in SINGLE_NAMES and model != ONE_NETWORK:
+        figures["one_network_ahead_by"] = comparison.difference(ONE_NETWORK, model)
     figures |= auprc_and_brier(predictions, min_positives)
     return figures | length_of_stay_metrics(predictions)
 
@@ -89,9 +101,16 @@ def _render(figures: Figures) -> list[str]:
     blocks = [
         paragraph(
             f"""{figures["stays"]} stays; means over the {figures["tasks"]} tasks with at least
-            {figures["fewest_positives"]} positives."""
+            {figures["fewest_positives"]} positives. Diseases count as positive if they were coded
+            at any time in the stay, before or after the prediction: for diseases, this is the
+            second endpoint."""
         ),
-        _models_table(models),
+        _models_table(models, ENSEMBLE_NAMES, "m3h_ahead_by", "M3H is ahead by"),
+        paragraph(
+            """Single models. The networks learn from the hospitals of the first member of an
+            ensemble; LightGBM learns from all, because it holds out none for early stopping:"""
+        ),
+        _models_table(models, SINGLE_NAMES, "one_network_ahead_by", "one M3H network is ahead by"),
         "Hospital operations:",
         _operations_table(models),
     ]
@@ -105,11 +124,18 @@ def _render(figures: Figures) -> list[str]:
             )
         )
     if "relative_gain" in figures:
+        of_ensembles = (
+            f"{with_interval(figures['gain_of_ensemble'], '+')} of ensembles,"
+            if "gain_of_ensemble" in figures
+            else ""
+        )
         blocks.append(
             paragraph(
-                f"""One network for all tasks, compared with the same network for each task alone:
-                {percent_interval(figures["relative_gain"])} (mean over tasks of the relative gain),
-                {with_interval(figures["gain_of_one_network"], "+")} in mean AUROC."""
+                f"""Multitask gain in mean AUROC: {of_ensembles}
+                {with_interval(figures["gain_of_one_network"], "+")} of one network for all tasks
+                over one network for each task alone ({percent_interval(figures["relative_gain"])},
+                mean over tasks of the relative gain). Both sides have as many members, which learn
+                from the same hospitals."""
             )
         )
     if figures["not_yet"]:
@@ -117,15 +143,17 @@ def _render(figures: Figures) -> list[str]:
     return [*blocks, details("By task", _tasks_table(figures))]
 
 
-def _models_table(models: Figures) -> str:
+def _models_table(models: Figures, names: Mapping[str, str], ahead_by: str, label: str) -> str:
+    """The models in `names`, and by how much M3H is ahead of each: figure `ahead_by`."""
     rows = []
-    for model, figures in models.items():
-        ahead = with_interval(figures["m3h_ahead_by"], "+") if "m3h_ahead_by" in figures else ""
-        row = [MODEL_NAMES[model], with_interval(figures["auroc"]), ahead]
+    shown = {model: models[model] for model in names if model in models}
+    for model, figures in shown.items():
+        ahead = with_interval(figures[ahead_by], "+") if ahead_by in figures else ""
+        row = [names[model], with_interval(figures["auroc"]), ahead]
         row += [decimal(figures["auprc"]), decimal(figures["brier"])]
         rows.append([*row, with_interval(figures["change"], "+")] if "change" in figures else row)
-    head = ["model", "AUROC", "M3H is ahead by", "AUPRC", "Brier"]
-    if any("change" in figures for figures in models.values()):
+    head = ["model", "AUROC", label, "AUPRC", "Brier"]
+    if any("change" in figures for figures in shown.values()):
         head.append("change from eICU, same tasks")
     return table(head, rows)
 

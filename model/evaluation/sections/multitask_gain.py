@@ -7,15 +7,15 @@ import numpy as np
 from model.evaluation import plots
 from model.evaluation.bootstrap import by_thirds, interval, rank_correlation
 from model.evaluation.metrics import MIN_POSITIVES
-from model.evaluation.sections import MODEL_NAMES, ONE_NETWORK, Figures, Section
+from model.evaluation.sections import MODEL_NAMES, ONE_NETWORK, SINGLE_TASK_ONE, Figures, Section
 from model.evaluation.sections.markdown import paragraph, percent_interval, table, with_interval
-from model.evaluation.study.jobs import SHARES, SINGLE_TASK
+from model.evaluation.study.jobs import SHARES
 from model.evaluation.study.results import StudyResults
 
 
 def gain_figures(study: StudyResults) -> Figures:
-    comparison = study.comparison([ONE_NETWORK, SINGLE_TASK], "measured", MIN_POSITIVES)
-    gains = comparison.gains(ONE_NETWORK, SINGLE_TASK)
+    comparison = study.comparison([ONE_NETWORK, SINGLE_TASK_ONE], "measured", MIN_POSITIVES)
+    gains = comparison.gains(ONE_NETWORK, SINGLE_TASK_ONE)
     predictions = comparison.predictions[ONE_NETWORK]
     binary = predictions.binary_tasks(MIN_POSITIVES)
     prevalence = {
@@ -71,15 +71,15 @@ def _learning_curve(study: StudyResults) -> Figures:
     points = []
     for share in (*SHARES, 1.0):
         comparison = study.comparison(
-            [ONE_NETWORK, SINGLE_TASK], "measured", MIN_POSITIVES, share=share
+            [ONE_NETWORK, SINGLE_TASK_ONE], "measured", MIN_POSITIVES, share=share
         )
         points.append(
             {
                 "share": share,
                 ONE_NETWORK: interval(comparison.mean[ONE_NETWORK]),
-                SINGLE_TASK: interval(comparison.mean[SINGLE_TASK]),
-                "gain": comparison.difference(ONE_NETWORK, SINGLE_TASK),
-                "relative_gain": comparison.relative_gain(ONE_NETWORK, SINGLE_TASK),
+                SINGLE_TASK_ONE: interval(comparison.mean[SINGLE_TASK_ONE]),
+                "gain": comparison.difference(ONE_NETWORK, SINGLE_TASK_ONE),
+                "relative_gain": comparison.relative_gain(ONE_NETWORK, SINGLE_TASK_ONE),
             }
         )
     return {"points": points}
@@ -90,15 +90,18 @@ def _render_learning_curve(figures: Figures) -> list[str]:
         [
             f"{100 * point['share']:g} %",
             with_interval(point[ONE_NETWORK]),
-            with_interval(point[SINGLE_TASK]),
+            with_interval(point[SINGLE_TASK_ONE]),
             with_interval(point["gain"], "+"),
             percent_interval(point["relative_gain"]),
         ]
         for point in figures["points"]
     ]
-    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK]
+    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK_ONE]
     return [
-        "Vital signs, laboratory values and demographics; the same patients for both models.",
+        paragraph(
+            """Vital signs, laboratory values and demographics. One network for all tasks, and one
+            network for each task alone; both learn from the same hospitals and patients."""
+        ),
         table(["training patients", *names, "gain", "relative gain"], rows),
         "![Learning curve](learning_curve.png)",
     ]
@@ -106,7 +109,7 @@ def _render_learning_curve(figures: Figures) -> list[str]:
 
 def _plot_learning_curve(figures: Figures, folder: Path) -> None:
     points = figures["points"]
-    curves = {MODEL_NAMES[m]: [p[m] for p in points] for m in (ONE_NETWORK, SINGLE_TASK)}
+    curves = {MODEL_NAMES[m]: [p[m] for p in points] for m in (ONE_NETWORK, SINGLE_TASK_ONE)}
     plots.learning_curve([p["share"] for p in points], curves, folder / "learning_curve.png")
 
 

@@ -6,7 +6,7 @@ from model.evaluation.bootstrap import Comparison, interval
 from model.evaluation.folds import HEADLINE_HOURS
 from model.evaluation.metrics import MIN_POSITIVES
 from model.evaluation.sections import (
-    COMPARED_MODELS,
+    ENSEMBLE_NAMES,
     INPUT_NAMES,
     MIN_POSITIVES_SMALL,
     MODEL_NAMES,
@@ -14,35 +14,73 @@ from model.evaluation.sections import (
     Figures,
     Section,
 )
-from model.evaluation.sections.markdown import paragraph, percent, table, with_interval
-from model.evaluation.study.jobs import MASKED
+from model.evaluation.sections.markdown import (
+    details,
+    join_words,
+    paragraph,
+    percent,
+    table,
+    with_interval,
+)
+from model.evaluation.study.jobs import LIGHTGBM_BAG, MASKED, MASKED_BASELINES
 from model.evaluation.study.results import MissingPredictionsError, StudyResults
+
+_MASKED_MODELS = (ONE_NETWORK, *MASKED_BASELINES)
+_AHEAD = ("m3h_ahead_by", "one_network_ahead_by")
 
 
 def _charted_later(study: StudyResults) -> Figures:
     figures: Figures = {}
     for inputs in INPUT_NAMES:
-        predictions = {m: study.predictions(m, inputs) for m in COMPARED_MODELS}
+        models = [m for m in MODEL_NAMES if m == "m3h" or study.has(m, inputs)]
+        predictions = {m: study.predictions(m, inputs) for m in models}
         m3h = predictions["m3h"]
         charted = study.cohort.samples.charted[m3h.rows].astype(np.float64)
         later = {m: p.charted_later(charted) for m, p in predictions.items()}
         comparison = Comparison(later, MIN_POSITIVES_SMALL)
-        all_labels = study.comparison(COMPARED_MODELS, inputs, MIN_POSITIVES_SMALL)
+        all_labels = study.comparison(models, inputs, MIN_POSITIVES_SMALL)
         diseases = [task.is_disease for task in m3h.tasks]
+        tested = later["m3h"]
+        display = {t.name: t.display for t in m3h.tasks}
         figures[inputs] = {
             "tasks": len(comparison.tasks),
+            "display": {task: display[task] for task in comparison.tasks},
+            "positives": {
+                task: int(np.nansum(tested.outcome[:, tested.column(task)]))
+                for task in comparison.tasks
+            },
+            "by_task": {
+                task: {
+                    m: interval(comparison.by_task[m][task])
+                    for m in ("m3h", LIGHTGBM_BAG)
+                    if m in models
+                }
+                for task in comparison.tasks
+            },
             "diagnoses": int(np.nansum(m3h.outcome[:, diseases])),
             "charted_later": int(np.nansum(later["m3h"].outcome)),
             "models": {
                 m: {
                     "charted_later": interval(comparison.mean[m]),
                     "same_tasks_as_usual": interval(all_labels.mean_over(m, comparison.tasks)),
-                    **({} if m == "m3h" else {"m3h_ahead_by": comparison.difference("m3h", m)}),
+                    **_ahead(comparison, m),
                 }
-                for m in COMPARED_MODELS
+                for m in models
             },
         }
     return figures
+
+
+def _ahead(comparison: Comparison, model: str) -> Figures:
+    """By how much M3H is ahead: its ensemble of ensembles, one of its networks of single models."""
+    if model in ("m3h", ONE_NETWORK):
+        return {}
+    key, m3h = (
+        ("m3h_ahead_by", "m3h")
+        if model in ENSEMBLE_NAMES
+        else ("one_network_ahead_by", ONE_NETWORK)
+    )
+    return {key: comparison.difference(m3h, model)}
 
 
 def _render_charted_later(figures: Figures) -> list[str]:
@@ -54,23 +92,38 @@ def _render_charted_later(figures: Figures) -> list[str]:
             MODEL_NAMES[model],
             with_interval(aurocs["charted_later"]),
             with_interval(aurocs["same_tasks_as_usual"]),
-            with_interval(aurocs["m3h_ahead_by"], "+") if "m3h_ahead_by" in aurocs else "",
+            next((with_interval(aurocs[k], "+") for k in _AHEAD if k in aurocs), ""),
         ]
         for inputs, input_name in INPUT_NAMES.items()
         for model, aurocs in figures[inputs]["models"].items()
     ]
+    by_task = [
+        [
+            all_inputs["display"][task],
+            all_inputs["positives"][task],
+            *(with_interval(aurocs[m]) if m in aurocs else "" for m in ("m3h", LIGHTGBM_BAG)),
+        ]
+        for task, aurocs in all_inputs["by_task"].items()
+    ]
     head = ["inputs", "model", "AUROC, first charted later", "AUROC with all labels, same tasks"]
     return [
         paragraph(
-            f"""{later} of {diagnoses} diagnoses ({percent(later / max(diagnoses, 1))}) were first
-            charted after `as_of`. The other diagnoses were already written down at the time of the
-            prediction: finding them is recognition. In this section, only diagnoses charted later
-            count as positives. A patient whose disease was charted before is left out of the
-            disease's figure; a patient who never had it is a negative. The table has the
-            {all_inputs["tasks"]} tasks with at least {MIN_POSITIVES_SMALL} such positives. They are
-            few, so read the intervals."""
+            f"""For diseases, this is the first endpoint: what is not yet known at the time of the
+            prediction (`as_of`, 24 h). {later} of {diagnoses} diagnoses
+            ({percent(later / max(diagnoses, 1))}) were first charted after `as_of`. The other
+            diagnoses were already written down: finding them is recognition. In this section, only
+            diagnoses charted later count as positives. A patient whose disease was charted before
+            is left out of the disease's figure; a patient who never had it is a negative. The table
+            has the {all_inputs["tasks"]} tasks with at least {MIN_POSITIVES_SMALL} such positives.
+            They are few, so read the intervals. Ensembles are compared with M3H's ensemble, single
+            models with one M3H network. MIMIC-IV codes diagnoses without a time, so this endpoint
+            cannot be measured there."""
         ),
         table([*head, "M3H is ahead by (first charted later)"], rows),
+        details(
+            "By task, all inputs, first charted later",
+            table(["task", "positives", *(MODEL_NAMES[m] for m in ("m3h", LIGHTGBM_BAG))], by_task),
+        ),
     ]
 
 
@@ -81,13 +134,11 @@ def _masked(study: StudyResults) -> Figures:
     phrases = study.masked.samples.masked[rows]
     after, before = (c.samples.lengths[rows].sum() for c in (study.masked, study.cohort))
     predictions = {}
-    for model, masked_model, without_notes in (
-        (ONE_NETWORK, "m3h", "without_notes"),
-        ("logistic_regression", "logistic_regression", "measured"),
-    ):
+    for model in _MASKED_MODELS:
+        without_notes = "without_notes" if model == ONE_NETWORK else "measured"
         predictions[model] = study.predictions(model, "all")
-        predictions[f"{model} masked"] = study.predictions(masked_model, MASKED)
-        predictions[f"{model} without"] = study.predictions(masked_model, without_notes)
+        predictions[f"{model} masked"] = study.predictions(model, MASKED)
+        predictions[f"{model} without"] = study.predictions(model, without_notes)
     comparison = Comparison(predictions, MIN_POSITIVES)
     return {
         "stays": int(rows.sum()),
@@ -101,11 +152,12 @@ def _masked(study: StudyResults) -> Figures:
                 "without_notes": interval(comparison.mean[f"{model} without"]),
                 "change": comparison.difference(f"{model} masked", model),
             }
-            for model in (ONE_NETWORK, "logistic_regression")
+            for model in _MASKED_MODELS
         },
-        "m3h_ahead_by": comparison.difference(
-            f"{ONE_NETWORK} masked", "logistic_regression masked"
-        ),
+        "one_network_ahead_by": {
+            model: comparison.difference(f"{ONE_NETWORK} masked", f"{model} masked")
+            for model in MASKED_BASELINES
+        },
     }
 
 
@@ -127,19 +179,25 @@ def _render_masked(figures: Figures) -> list[str]:
             {figures["stays"]} stays, {percent(figures["share_of_tokens"])} of the notes' tokens
             and phrases. A phrase that only suggests a disease (insulin, dialysis, a consultation)
             stays, and so do treatments. "No notes": M3H with tabular data, series and treatments;
-            logistic regression with measured inputs."""
+            the other models with measured inputs. Single models throughout."""
         ),
         table(head, rows),
         paragraph(
-            f"""With masked notes, one network is ahead of logistic regression by
-            {with_interval(figures["m3h_ahead_by"], "+")}."""
+            "With masked notes, one M3H network is ahead of "
+            + join_words(
+                [
+                    f"{MODEL_NAMES[model]} by {with_interval(difference, '+')}"
+                    for model, difference in figures["one_network_ahead_by"].items()
+                ]
+            )
+            + "."
         ),
     ]
 
 
 CHARTED_LATER = Section(
     "charted_later",
-    "Recognition or prediction: diseases first charted later",
+    "Diseases first charted later",
     _charted_later,
     _render_charted_later,
 )

@@ -8,7 +8,7 @@ The training settings are tuned within the hospitals to learn from: each candida
 some of them and scored on the others. A hospital that tests a model never influences its settings.
 """
 
-from model.evaluation.study.jobs import EXTERNAL, FOLDS, Job, every_job
+from model.evaluation.study.jobs import EXTERNAL, FOLDS, VERSION, Job, every_job
 from model.evaluation.study.results import MissingPredictionsError, StudyResults
 from model.evaluation.study.runner import OpenStudy, Study
 from model.evaluation.study.tuning import CANDIDATES, choose, every_trial, tuned
@@ -17,6 +17,7 @@ __all__ = [
     "CANDIDATES",
     "EXTERNAL",
     "FOLDS",
+    "VERSION",
     "Job",
     "MissingPredictionsError",
     "OpenStudy",

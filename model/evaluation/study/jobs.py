@@ -1,9 +1,12 @@
 """The jobs of the study: models, sets of inputs and folds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.response import Modality
+
+# Raise it if the files of jobs get another meaning, so that earlier files are not read.
+VERSION = 2
 
 EXTERNAL = "external"
 FOLDS = ("0", "1", "2", "3", "4")
@@ -24,9 +27,17 @@ INPUTS: Mapping[str, tuple[tuple[Modality, ...], bool]] = {
 }
 SINGLE_MODALITY = ("only_tabular", "only_series", "only_notes")
 WITHOUT_MODALITY = ("without_tabular", "without_series", "without_notes")
+MASKED_BASELINES = ("lightgbm", "logistic_regression")  # each a single model, as one network is
 SHARES = (0.1, 0.25, 0.5)  # points of the learning curve, beside all patients
 SINGLE_TASK = "single_task"
-BASELINE_NAMES = ("logistic_regression", "lightgbm")
+LIGHTGBM_BAG = "lightgbm_bag"
+BASELINE_NAMES = ("logistic_regression", "lightgbm", LIGHTGBM_BAG)
+# Models of as many members as M3H where the report compares models: with these inputs, and all
+# patients to learn from. Elsewhere one network is compared with one network, and so are
+# single-task networks on another database.
+ENSEMBLES = ("m3h", "shared_trunk", SINGLE_TASK)
+COMPARED_INPUTS = ("measured", "all")
+SINGLE_TASK_PARTS = 4  # jobs of an ensemble for each task alone, so that a stop loses little
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Job:
     """A model to train and test.
 
     `fold`: one of FOLDS, or EXTERNAL. `share`: of the patients to learn from. A job with a
-    `candidate` is a trial of its settings, on hospitals held out of those to learn from.
+    `candidate` is a trial of its settings, on hospitals held out of those to learn from. A job with
+    a `part` trains single-task networks of a part of the tasks.
     """
 
     model: str
@@ -42,22 +54,46 @@ class Job:
     fold: str
     share: float = 1.0
     candidate: int | None = None
+    part: int | None = None
 
     @property
     def file(self) -> str:
         share = "" if self.share == 1 else f"-{self.share:g}"
         trial = "" if self.candidate is None else f"-candidate{self.candidate}"
-        return f"{self.model}-{self.inputs}{share}-{self.fold}{trial}.npz"
+        part = "" if self.part is None else f"-part{self.part}"
+        return f"{self.model}-{self.inputs}{share}-{self.fold}{trial}{part}.npz"
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether the job trains all members; otherwise one network."""
+        if self.model == SINGLE_TASK and self.fold == EXTERNAL:
+            return False  # a quarter of an hour, for a second answer to the question
+        compared = self.model in ENSEMBLES and self.inputs in COMPARED_INPUTS
+        return compared and self.share == 1 and self.candidate is None
+
+
+def jobs_of(model: str, inputs: str, fold: str, share: float = 1.0) -> list[Job]:
+    """The job of a model, or the jobs of its parts."""
+    job = Job(model, inputs, fold, share)
+    if model == SINGLE_TASK and job.is_ensemble:
+        return [replace(job, part=part) for part in range(SINGLE_TASK_PARTS)]
+    return [job]
 
 
 def every_job(*, external: bool, masked: bool) -> list[Job]:
     """All jobs of the report, the headline's first."""
     folds = (*FOLDS, EXTERNAL) if external else FOLDS
     models = ("m3h", *BASELINE_NAMES, SINGLE_TASK, "shared_trunk")
-    jobs = [Job(m, i, fold) for m in models for i in ("measured", "all") for fold in folds]
+    jobs = [
+        job
+        for model in models
+        for inputs in COMPARED_INPUTS
+        for fold in folds
+        for job in jobs_of(model, inputs, fold)
+    ]
     if masked:
-        jobs += [Job(m, MASKED, fold) for m in ("m3h", "logistic_regression") for fold in FOLDS]
-    jobs += [Job("published", i, fold) for i in ("measured", "all") for fold in FOLDS]
+        jobs += [Job(m, MASKED, fold) for m in ("m3h", *MASKED_BASELINES) for fold in FOLDS]
+    jobs += [Job("published", i, fold) for i in COMPARED_INPUTS for fold in FOLDS]
     jobs += [
         Job("m3h", inputs, fold)
         for inputs in (*WITHOUT_MODALITY, *SINGLE_MODALITY)

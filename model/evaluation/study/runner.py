@@ -1,13 +1,10 @@
 """Runs the jobs of the study."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-import torch
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort, CohortError
@@ -16,25 +13,33 @@ from model.evaluation.baselines import (
     Settings,
     gradient_boosting,
     logistic_regression,
+    mean_predictions,
 )
 from model.evaluation.folds import HEADLINE_HOURS, hospital_folds
-from model.evaluation.metrics import Floats, Rows
-from model.evaluation.study.jobs import EXTERNAL, INPUTS, MASKED, SINGLE_TASK, Job
-from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
-from model.network.m3h import M3H
-from model.training.config import TrainConfig
-from model.training.data import (
-    RepresentedSamples,
-    SampleTensors,
-    ensemble_outputs,
-    member_outputs,
+from model.evaluation.metrics import Rows
+from model.evaluation.study.jobs import (
+    EXTERNAL,
+    INPUTS,
+    LIGHTGBM_BAG,
+    MASKED,
+    SINGLE_TASK,
+    SINGLE_TASK_PARTS,
+    Job,
 )
+from model.evaluation.study.networks import multitask_outputs, single_task_outputs, with_members
+from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
+from model.training.config import TrainConfig
+from model.training.data import SampleTensors
 from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining, member_splits
-from model.training.trainer import Trainer
-from schemas.response import MODALITIES, Modality
+from schemas.response import Modality
+from schemas.tasks import Task
 
-BASELINES = {"logistic_regression": logistic_regression, "lightgbm": gradient_boosting}
+BASELINES = {
+    "logistic_regression": logistic_regression,
+    "lightgbm": gradient_boosting,
+    LIGHTGBM_BAG: gradient_boosting,
+}
 # The settings in which each network differs from M3H.
 NETWORKS: Mapping[str, Settings] = {
     "m3h": {},
@@ -81,10 +86,11 @@ class Study:
 
     def settings(self, job: Job) -> Settings:
         """The settings of the job's candidate, or of the candidate chosen for its inputs."""
-        candidates = CANDIDATES.get(job.model, CANDIDATES["m3h"])
+        model = "lightgbm" if job.model == LIGHTGBM_BAG else job.model
+        model = model if model in CANDIDATES else "m3h"
+        candidates = CANDIDATES[model]
         if job.candidate is not None:
             return candidates[job.candidate]
-        model = job.model if job.model in CANDIDATES else "m3h"
         inputs = "measured" if job.inputs == "measured" else "all"
         return candidates[self.choices.get(model, {}).get(inputs, {}).get(job.fold, 0)]
 
@@ -147,11 +153,18 @@ class Study:
             [cohort if job.candidate is None else with_scored_tasks(cohort)], modalities
         )
         vocabulary = cohort.spec.vocabulary
+        # The members of a bag learn from the same hospitals as the members of an ensemble.
+        samples = cohort.samples.take(learn)
+        splits = member_splits(samples, self.config.members, self.config.seed)
+        parts = [learn[rows] for rows, _ in splits] if job.model == LIGHTGBM_BAG else [learn]
         if not settings["every_landmark"]:
-            learn = learn[cohort.samples.landmark[learn] == HEADLINE_HOURS]
+            at_headline = cohort.samples.landmark == HEADLINE_HOURS
+            learn, parts = learn[at_headline[learn]], [p[at_headline[p]] for p in parts]
         inputs = InputColumns(data, learn, vocabulary)
-        predict = fit(inputs, data, cohort.tasks, learn, settings)
-        return {f"output/{name}": p for name, p in predict(test_data, test).items()}
+        members = [
+            fit(inputs, data, cohort.tasks, part, settings)(test_data, test) for part in parts
+        ]
+        return {f"output/{name}": p for name, p in mean_predictions(members, cohort.tasks).items()}
 
     def _run_network(
         self,
@@ -162,84 +175,28 @@ class Study:
         test: Rows,
     ) -> Arrays:
         prepared = PreparedTraining([part], self.network_config(job), modalities=modalities)
-        represented = RepresentedSamples.compute(test_data, prepared.encoders)
-        if job.model == SINGLE_TASK:
-            step = 1 if job.candidate is None else SCORED_TASKS
-            return _single_task_outputs(prepared, represented, test_data, test, step)
-        trainer = _trained(Trainer(prepared))
-        with torch.no_grad():
-            raw, attention = ensemble_outputs(trainer.net, represented, test_data, test)
-            member, member_attention = member_outputs(
-                trainer.net.member(0), represented, test_data, test
-            )
-            calibrate = trainer.net.calibrate
-            outputs = {f"output/{name}": v.numpy() for name, v in calibrate(raw).items()}
-            outputs |= {f"one/{name}": v.numpy() for name, v in calibrate(member).items()}
-        facts = trainer.checkpoint().facts
-        facts_json = facts.model_dump(mode="json", include={"intervals", "sets", "phenotypes"})
-        outputs["attention"] = attention.mean(dim=0).numpy()
-        outputs["one_attention"] = member_attention.mean(dim=0).numpy()
-        outputs["unusual"] = _unusual(trainer.net, represented, test_data)[test]
-        outputs["facts"] = np.array(json.dumps(facts_json))
-        return outputs
+        prepared = with_members(prepared, self.members(job))
+        if job.model != SINGLE_TASK:
+            return multitask_outputs(prepared, test_data, test)
+        return single_task_outputs(prepared, test_data, test, task_names(job, prepared.facts.tasks))
 
     def network_config(self, job: Job) -> TrainConfig:
-        """The training config of a job's network.
+        """The training config of a job's network, with the members of the whole ensemble."""
+        return changed(self.config, NETWORKS[job.model], self.settings(job))
 
-        Ensembles are trained only where the report compares models; all other jobs train one
-        network.
+    def members(self, job: Job) -> int:
+        """How many members are trained: all where the report compares models, otherwise one.
+
+        One network learns from the same hospitals as the first member of an ensemble.
         """
-        compared = job.model in ("m3h", "shared_trunk") and job.inputs in ("measured", "all")
-        one_network = not compared or job.share < 1 or job.candidate is not None
-        changes = [NETWORKS[job.model], self.settings(job), {"members": 1} if one_network else {}]
-        return changed(self.config, *changes)
+        return self.config.members if job.is_ensemble else 1
 
 
-def _single_task_outputs(
-    prepared: PreparedTraining,
-    represented: RepresentedSamples,
-    test_data: SampleTensors,
-    test: Rows,
-    step: int,
-) -> Arrays:
-    """The outputs of a network for each task alone, of every `step`-th task.
-
-    Other binary tasks are NaN; other outputs are missing.
-    """
-    count = sum(task.kind == "binary" for task in prepared.facts.tasks)
-    binary, outputs = np.full((len(test), count), np.nan), {}
-    column = -1
-    for number, task in enumerate(prepared.facts.tasks):
-        column += task.kind == "binary"
-        if task.kind == "clustering" or number % step:
-            continue
-        trainer = _trained(Trainer(prepared, tasks=[task.name]))
-        with torch.no_grad():
-            raw, _ = ensemble_outputs(trainer.net, represented, test_data, test)
-            calibrated = trainer.net.calibrate(raw)
-        if task.kind == "binary":
-            binary[:, column] = calibrated["binary"][:, 0].numpy()
-        else:
-            outputs[f"output/{task.name}"] = calibrated[task.name].numpy()
-    return {"output/binary": binary, **outputs}
-
-
-@torch.no_grad()
-def _unusual(net: M3H, represented: RepresentedSamples, data: SampleTensors) -> Floats:
-    """[N, 4] how unusual each modality of each sample is; NaN where it is absent."""
-    unusual = np.full(data.present.shape, np.nan)
-    for i, modality in enumerate(MODALITIES):
-        if modality in represented.vectors:
-            ordinary = cast("Any", net.encoders[modality]).ordinary
-            present = data.present[:, i].numpy()
-            unusual[present, i] = ordinary(represented.vectors[modality]).numpy()
-    return unusual
-
-
-def _trained(trainer: Trainer) -> Trainer:
-    for _ in trainer.run():
-        pass
-    return trainer
+def task_names(job: Job, tasks: Sequence[Task]) -> list[str]:
+    """The tasks of a job of single-task networks. A clustering needs no labels and is left out."""
+    step = 1 if job.candidate is None else SCORED_TASKS
+    names = [task.name for task in tasks[::step] if task.kind != "clustering"]
+    return names if job.part is None else names[job.part :: SINGLE_TASK_PARTS]
 
 
 def without_treatments(cohort: Cohort) -> Cohort:

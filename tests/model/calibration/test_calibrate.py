@@ -6,6 +6,7 @@ import pytest
 from model.calibration.calibrate import (
     MIN_CLASS_PATIENTS,
     class_shift,
+    conformal_margin,
     conformal_sets,
     fit_scale,
     local_margin,
@@ -150,6 +151,15 @@ def test_a_moved_end_misses_a_twentieth_of_new_patients(patients):
         margin = local_margin(draw.normal(size=patients), np.ones(patients))
         missed.append((draw.normal(size=500) > margin).mean())
     assert 0.01 < np.mean(missed) <= 0.052
+
+
+@pytest.mark.parametrize(("patients", "rank"), [(19, 19), (30, 30), (41, 40), (99, 96), (100, 96)])
+def test_a_margin_is_the_quantile_with_the_finite_sample_correction(patients, rank):
+    # At least the (n + 1) * 0.95-th smallest, or the largest if n is too small.
+    miss = np.random.default_rng(0).permutation(np.arange(1.0, patients + 1))
+    margin = conformal_margin(miss, np.ones(patients), 0.95)
+    assert margin == rank
+    assert min(np.ceil((patients + 1) * 0.95), patients) <= rank
 
 
 def test_too_few_patients_give_no_margin():

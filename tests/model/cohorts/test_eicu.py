@@ -224,9 +224,9 @@ def test_later_chartings_do_not_change_a_record(tables, records):
     for name, columns in KNOWN_FROM.items():
         by_then = [pl.col(column).cast(pl.Int64) <= 24 * 60 for column in columns]
         cut[name] = tables[name].filter(by_then) if by_then else tables[name]
-    # A later order stays, as cancelled: its name may still resolve the code of an ingredient.
+    # A later order stays, as needed only: its name may still resolve the code of an ingredient.
     later = tables["medication"].join(cut["medication"], on="medicationid", how="anti")
-    later = later.with_columns(drugordercancelled=pl.lit("Yes"))
+    later = later.with_columns(prn=pl.lit("Yes"))
     cut["medication"] = pl.concat([cut["medication"], later])
     # An examination is known from the entry of its form.
     forms = pl.concat(
@@ -240,6 +240,32 @@ def test_later_chartings_do_not_change_a_record(tables, records):
     assert len(first_day) > 100
     for key in first_day:
         assert before[key].payload == after[key].payload, key
+
+
+def test_a_cancellation_at_an_unknown_time_does_not_change_a_record(tables, records):
+    def payloads(cancelled):
+        orders = tables["medication"].with_columns(drugordercancelled=pl.lit(cancelled))
+        read_back = records(tables | {"medication": orders})
+        return {key: record.payload for key, record in read_back.items()}
+
+    kept, cancelled = payloads("No"), payloads("Yes")
+    assert any(payload.treatments for payload in kept.values())
+    assert kept == cancelled
+
+
+def test_an_examination_without_a_time_of_entry_is_no_input(tables, records):
+    exam = tables["physicalexam"]
+    moved = exam.with_columns(pl.col("physicalexamoffset").cast(pl.Int64).add(1).cast(pl.String))
+    forms = [tables[name][f"{name}offset"].unique() for name in ("note", "pasthistory")]
+    unmatched = moved.filter(~pl.col("physicalexamoffset").is_in(pl.concat(forms).implode()))
+    assert len(unmatched) > 100
+    kinds = {
+        note.kind
+        for record in records(tables | {"physicalexam": unmatched}).values()
+        for note in record.payload.notes
+    }
+    assert "physical_exam" not in kinds
+    assert "past_history" in kinds
 
 
 @pytest.mark.parametrize(

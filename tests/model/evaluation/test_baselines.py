@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from model.evaluation.baselines import InputColumns, gradient_boosting, logistic_regression
+from model.evaluation.baselines import (
+    InputColumns,
+    gradient_boosting,
+    logistic_regression,
+    mean_predictions,
+)
 from model.training.data import SampleTensors
 from schemas.response import MODALITIES
 from tests.support.inputs.cohorts import NAMES, TASKS, make_cohort
@@ -75,6 +80,34 @@ def test_the_training_patients_determine_the_word_columns(cohort):
         InputColumns(data, rows, vocabulary).words(data, TEST) for rows in (LEARN, LEARN[:40])
     )
     assert many.shape[1] > few.shape[1]
+
+
+def test_a_linear_model_does_not_extrapolate_beyond_the_training_patients(cohort):
+    """Of two patients beyond the range of all training patients, the farther gets no more."""
+    samples = cohort.samples
+    first = samples.statistics.copy()
+    for row, value in ((400, 50.0), (401, 5000.0)):
+        first[row, 0] = value
+        first[row, 1:] = 0.0
+        samples.tabular[row] = 0.0
+        samples.treatments[row] = 0.0
+    far = replace(cohort, samples=replace(samples, statistics=first))
+    outcome = np.where(np.nan_to_num(first[:, 0, 1]) > 0, 30.0, 1.0)
+    far = with_outcomes(far, "length_of_stay", outcome)
+    data = SampleTensors([far], ("series",))
+    inputs = InputColumns(data, LEARN, cohort.spec.vocabulary)
+    predict = logistic_regression(inputs, data, TASKS, LEARN, SETTINGS["logistic_regression"])
+    p = predict(data, np.array([400, 401]))
+    np.testing.assert_allclose(column(p, "diabetes")[0], column(p, "diabetes")[1])
+    np.testing.assert_allclose(*p["length_of_stay"])
+
+
+def test_a_bag_has_the_mean_probability_and_the_geometric_mean_of_days():
+    one = {"binary": np.array([[0.2, 0.6]]), "length_of_stay": np.array([[1.0]])}
+    other = {"binary": np.array([[0.4, 0.6]]), "length_of_stay": np.array([[4.0]])}
+    bag = mean_predictions([one, other], TASKS)
+    np.testing.assert_allclose(bag["binary"], [[0.3, 0.6]])
+    np.testing.assert_allclose(bag["length_of_stay"], [[2.0]])
 
 
 @pytest.mark.parametrize("name", MAKE)

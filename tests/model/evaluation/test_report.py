@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from model.cohorts.store import CohortError
-from model.errors import RunError
+from model.evaluation import image_study
 from model.evaluation.bootstrap import (
     Comparison,
     by_thirds,
@@ -26,21 +26,18 @@ from model.evaluation.calibration_metrics import (
 from model.evaluation.metrics import attention_entropy, calibration_error
 from model.evaluation.predictions import Predictions
 from model.evaluation.report import SECTIONS, write_report
+from model.evaluation.sections import ENSEMBLE_NAMES, MODEL_NAMES, SINGLE_NAMES
 from model.evaluation.sections.markdown import with_interval
 from model.evaluation.study import (
-    CANDIDATES,
-    EXTERNAL,
     FOLDS,
     Job,
     OpenStudy,
     Study,
-    choose,
     every_job,
-    tuned,
 )
 from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK
-from model.evaluation.study.runner import sample_patients, without_treatments
-from model.training.jobs import run_jobs
+from model.training.jobs import run_jobs, write_arrays
+from schemas.evaluation import Evaluation
 from tests.model.tim.test_synthetic_study import write_seeds
 from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
 
@@ -108,6 +105,20 @@ def test_the_interval_of_a_difference_shows_the_better_model():
     assert low < 0 < high
 
 
+def test_a_replicate_without_positives_of_one_task_still_counts_the_other_tasks():
+    rare = predictions(0.5)
+    outcome = rare.outcome.copy()
+    outcome[:, 0] = 0.0
+    outcome[:8, 0] = 1.0  # one fold, all of the same hospital
+    site = rare.site.copy()
+    site[:8], fold = "h0", rare.fold.copy()
+    fold[:8] = 0
+    compared = Comparison({"m3h": replace(rare, outcome=outcome, site=site, fold=fold)}, 8)
+    undefined = np.isnan(compared.by_task["m3h"][rare.tasks[0].name])
+    assert 0.1 < undefined.mean() < 0.9
+    assert not np.isnan(compared.mean["m3h"]).any()
+
+
 def test_a_relative_gain_is_the_mean_over_tasks():
     compared = Comparison(
         {"m3h": predictions(0.2), "lightgbm": predictions(2.0, seed=1)}, min_positives=20
@@ -139,29 +150,6 @@ def test_the_calibration_error_of_a_constant_correct_rate_is_zero():
 
 def test_an_interval_comes_with_the_figure_of_the_original_data():
     assert interval(np.r_[0.5, np.linspace(0, 1, 1001)]) == pytest.approx((0.5, 0.025, 0.975))
-
-
-def test_no_test_hospital_is_in_the_training_data():
-    cohort = make_cohort()
-    made = Study(cohort, None, CONFIG, {})
-    for fold in FOLDS:
-        split = made._split(Job("m3h", "all", fold))
-        learned, tested = (set(cohort.samples.site[r]) for r in (split.learn, split.test))
-        assert not learned & tested
-
-
-def test_without_treatments_removes_all_treatments():
-    cohort = make_cohort()
-    assert not without_treatments(cohort).samples.treatments.any()
-    assert cohort.samples.treatments.any()
-
-
-def test_a_larger_share_of_patients_contains_the_smaller_share():
-    samples = make_cohort().samples
-    rows = np.arange(len(samples))
-    few, more = (sample_patients(samples, rows, share) for share in (0.25, 0.5))
-    assert len(np.unique(samples.patient[few])) == 30
-    assert set(few) < set(more)
 
 
 MADE_JOBS = every_job(external=True, masked=True)
@@ -216,6 +204,10 @@ def complete_study(made, partial_study, tmp_path_factory):
             }
         np.savez(folder / job.file, **outputs)
     write_seeds(folder, 0.8)
+    config = CONFIG.model_copy(update={"epochs": 1})
+    images = image_study.ImageStudy(cohort, config)
+    for job in image_study.JOBS:
+        write_arrays(images.run(job), folder / job.file)
     return folder
 
 
@@ -235,7 +227,7 @@ def test_the_report_lists_the_sections_without_predictions(made, partial_study, 
     assert "m3h_ahead_by" in results["measured"]["models"]["logistic_regression"]
     assert "learning_curve" not in results
     text = (tmp_path / "results.md").read_text()
-    assert "Not yet run: same network, single-task" in text
+    assert "Not yet run: shared trunk, no attention" in text
     missing = text.split("## Not in this report")[1]
     assert "- Learning curve: m3h-measured-0.1-0" in missing
     assert "Vital signs" not in missing
@@ -265,8 +257,55 @@ def test_the_summary_comes_first_and_holds_the_figures(report):
     answer = " ".join(text.split("**How to read it.**")[0].split())
     for name in ("measured", "all", "measured_external", "all_external"):
         assert with_interval(results[name]["models"]["m3h"]["auroc"]) in answer
-    ahead = results["all"]["models"]["lightgbm"]["m3h_ahead_by"]
-    assert f"LightGBM ({with_interval(ahead, '+')})" in answer
+    ahead = results["all"]["models"]["lightgbm_bag"]["m3h_ahead_by"]
+    assert f"bagged LightGBM ({with_interval(ahead, '+')})" in answer
+    gain = results["measured"]["gain_of_one_network"]
+    assert f"one network for each task alone: {with_interval(gain, '+')}." in answer
+
+
+def test_the_shared_trunk_is_in_the_first_paragraph(report):
+    _, text, results = report
+    answer = " ".join(text.split("**How to read it.**")[0].split())
+    for name in ("measured", "all"):
+        ahead = results[name]["models"]["shared_trunk"]["m3h_ahead_by"]
+        assert (
+            f"without attention between tasks (a shared trunk) ({with_interval(ahead, '+')})"
+            in (answer)
+        )
+
+
+def test_diseases_first_charted_later_are_the_first_endpoint(report):
+    _, text, results = report
+    assert next(iter(results)) == "charted_later"
+    answer = " ".join(text.split("**How to read it.**")[0].split())
+    later = results["charted_later"]
+    figure = with_interval(later["all"]["models"]["m3h"]["charted_later"])
+    assert answer.index(figure) < answer.index(
+        with_interval(results["all"]["models"]["m3h"]["auroc"])
+    )
+    assert later["all"]["models"].keys() == MODEL_NAMES.keys()
+    assert later["all"]["by_task"].keys() == later["all"]["positives"].keys()
+    assert text.index("## Diseases first charted later") < text.index("## Vital signs")
+
+
+def test_like_is_compared_with_like(report):
+    _, _, results = report
+    for name in ("measured", "all", "measured_external", "all_external"):
+        models = results[name]["models"]
+        # On another database, single-task networks are single.
+        untrained = {SINGLE_TASK} if name.endswith("_external") else set()
+        assert models.keys() == MODEL_NAMES.keys() - untrained
+        ensembles = {m for m, figures in models.items() if "m3h_ahead_by" in figures}
+        single = {m for m, figures in models.items() if "one_network_ahead_by" in figures}
+        assert ensembles == ENSEMBLE_NAMES.keys() - {"m3h"} - untrained
+        assert single == SINGLE_NAMES.keys() - {"m3h_one"}
+        aurocs = {m: figures["auroc"][0] for m, figures in models.items()}
+        ahead = aurocs["m3h_one"] - aurocs["single_task_one"]
+        assert models["single_task_one"]["one_network_ahead_by"][0] == pytest.approx(
+            ahead, abs=2e-4
+        )
+    assert results["masked"]["models"].keys() == {"m3h_one", "lightgbm", "logistic_regression"}
+    assert set(results["learning_curve"]["points"][0]) >= {"m3h_one", "single_task_one"}
 
 
 def test_the_report_tells_how_much_of_the_notes_was_masked(report):
@@ -275,24 +314,39 @@ def test_the_report_tells_how_much_of_the_notes_was_masked(report):
     assert "160 phrases of 80 of the 240 stays" in " ".join(text.split())
 
 
+def test_calibration_is_told_for_each_task_and_each_subset_of_modalities(report):
+    _, text, results = report
+    acting = results["acting"]
+    assert acting["by_task"].keys() == acting["display"].keys()
+    assert len(acting["by_task"]) == acting["tasks"]
+    assert set(acting["by_subset"]) == {"tabular", "series"}
+    flat = " ".join(text.split())
+    for task, figures in acting["by_task"].items():
+        row = f"| {acting['display'][task]} | {figures['positives']} | {figures['slope']:.2f} |"
+        assert row in flat
+    measured, both = (f["summary"]["share_within"]["slope"] for f in (acting["measured"], acting))
+    assert f"a slope from 0.8 to 1.25 | {measured:.2f} | {both:.2f} |" in flat
+
+
+def test_alerts_are_told_for_each_task_and_threshold(report):
+    _, text, results = report
+    decisions = results["decisions"]["all"]
+    assert decisions["by_task"].keys() == decisions["display"].keys() == set(BINARY)
+    for task, figures in decisions["by_task"].items():
+        assert figures["points"]["sensitivity_80"]["sensitivity"] >= 0.8
+        assert figures["points"]["alerts_10"]["alerts_per_100"] <= 10
+        assert f"| {decisions['display'][task]} | {figures['positives']} | 0." in text
+    mean = decisions["mean"]["sensitivity_80"]
+    assert f"| all inputs | sensitivity 0.8 | {mean['sensitivity']:.2f} |" in text
+    assert "decisions" in Evaluation.model_validate(results).model_fields_set
+
+
 def test_small_groups_are_marked(report):
     _, text, results = report
     sizes = {n: g["stays"] for by in results["groups"].values() for n, g in by.items()}
     small = {n for by in results["groups"].values() for n, g in by.items() if g["small"]}
     assert small == {name for name, stays in sizes.items() if stays < 100}
     assert all(f"| {name} (small) |" in text for name in small)
-
-
-def test_only_compared_models_are_ensembles():
-    networks = {
-        (job.model, job.inputs, job.share): Study(make_cohort(), None, CONFIG, {}).network_config(
-            job
-        )
-        for job in MADE_JOBS
-        if job.model not in BASELINE_NAMES and job.fold == "0"
-    }
-    ensembles = {name for name, config in networks.items() if config.members > 1}
-    assert ensembles == {(m, i, 1.0) for m in ("m3h", "shared_trunk") for i in ("measured", "all")}
 
 
 def test_a_masked_cohort_of_other_records_is_refused(made):
@@ -348,51 +402,3 @@ def test_a_gain_that_follows_prevalence_has_rank_correlation_one_and_rises_by_th
 def test_uniform_attention_has_entropy_one_and_attention_to_one_task_zero():
     assert attention_entropy(np.full((4, 4), 0.25)) == pytest.approx(np.ones(4))
     assert attention_entropy(np.eye(4)) == pytest.approx(np.zeros(4), abs=1e-9)
-
-
-def test_single_task_networks_predict_every_task():
-    made = Study(make_cohort(200), None, CONFIG.model_copy(update={"epochs": 1}), {})
-    outputs = made.run(Job(SINGLE_TASK, "measured", "0"))
-    assert outputs["output/binary"].shape == (len(outputs["rows"]), len(BINARY))
-    assert outputs["output/length_of_stay"].shape[1] == 3
-
-
-def test_candidates_are_scored_on_hospitals_that_never_test_them(tmp_path):
-    cohort = make_cohort(400)
-    made = Study(cohort, None, CONFIG.model_copy(update={"epochs": 1}), {})
-    tested_by = made._split(Job("m3h", "measured", "0")).test
-    for number, _ in enumerate(CANDIDATES["logistic_regression"]):
-        job = Job("logistic_regression", "measured", "0", candidate=number)
-        outputs = made.run(job)
-        scoring_sites = cohort.samples.site[outputs["rows"]]
-        assert not set(scoring_sites) & set(cohort.samples.site[tested_by])
-        np.savez(tmp_path / job.file, **outputs)
-    chosen = choose(tmp_path, cohort)
-    assert set(chosen) == {"logistic_regression"}
-    number = chosen["logistic_regression"]["measured"]["0"]
-    after = Study(cohort, None, CONFIG, chosen)
-    job = Job("logistic_regression", "measured", "0")
-    assert after.settings(job) == CANDIDATES["logistic_regression"][number]
-
-
-def test_the_tuned_config_is_that_of_the_external_model():
-    number = next(k for k, settings in enumerate(CANDIDATES["m3h"]) if settings.keys() == {"batch"})
-    chosen = {"m3h": {"all": {"0": 0, EXTERNAL: number}}}
-    config = tuned(CONFIG, chosen)
-    assert config == CONFIG.model_copy(update=CANDIDATES["m3h"][number])
-    study = Study(make_cohort(), None, CONFIG, chosen)
-    assert study.network_config(Job("m3h", "all", EXTERNAL)) == config
-    with pytest.raises(RunError, match="--external"):
-        tuned(CONFIG, {"m3h": {"all": {"0": 0}}})
-
-
-def test_every_model_has_the_same_number_of_candidates():
-    assert len({len(candidates) for candidates in CANDIDATES.values()}) == 1
-
-
-def test_shared_trunk_differs_from_m3h_only_in_attention():
-    made = Study(make_cohort(), None, CONFIG, {})
-    m3h, trunk = (made.network_config(Job(m, "all", "0")) for m in ("m3h", "shared_trunk"))
-    assert trunk.net.attention == "none"
-    same = trunk.net.model_copy(update={"attention": "balanced"})
-    assert trunk.model_copy(update={"net": same}) == m3h

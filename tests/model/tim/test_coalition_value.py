@@ -49,7 +49,7 @@ def test_the_value_of_a_network_is_the_metric_of_the_evaluation():
     days = np.log(outcomes[:, 2])
     guess = days + random.normal(size=count) + 3
     (found,) = patients.task_value(by_kind["regression"], 2, np.stack([guess] * 3, axis=1))
-    assert found == pytest.approx(1 - np.var(days - guess) / np.var(days))
+    assert found == pytest.approx(1 - np.mean((days - guess) ** 2) / np.var(days))
 
     clusters = random.normal(size=(count, 3)) + statistics[:, :3]
     (found,) = patients.task_value(by_kind["clustering"], 3, clusters)
@@ -78,6 +78,31 @@ def test_the_value_is_undefined_without_positives():
     score = np.random.default_rng(0).normal(size=30)
     binary = next(task for task in TASKS if task.kind == "binary")
     assert np.isnan(patients_of(outcomes).task_value(binary, 0, score)).all()
+
+
+def test_a_class_that_is_missing_does_not_make_the_value_undefined():
+    random = np.random.default_rng(0)
+    outcomes = random.integers(0, 2, (60, 1)).astype(float)  # of four classes, two occur
+    outcomes[:30] = np.nan
+    task = next(task for task in TASKS if task.kind == "multiclass")
+    logits = random.normal(size=(60, 4))
+    (found,) = patients_of(outcomes).task_value(task, 0, logits)
+    areas = [roc_auc_score(outcomes[30:, 0] == k, logits[30:, k]) for k in (0, 1)]
+    assert found == pytest.approx(np.mean(areas))
+    assert np.isnan(patients_of(np.zeros((30, 1))).task_value(task, 0, logits[:30])).all()
+    unknown = patients_of(np.full((30, 1), np.nan))
+    assert np.isnan(unknown.task_value(task, 0, logits[:30])).all()
+
+
+def test_a_replicate_without_a_class_counts_the_other_classes():
+    random = np.random.default_rng(0)
+    outcomes = np.repeat([0.0, 1.0, 2.0], 20)[:, None]
+    site, weights = np.arange(60) // 20, np.array([[1.0, 1, 1], [1, 1, 0]])
+    task = next(task for task in TASKS if task.kind == "multiclass")
+    logits = random.normal(size=(60, 4))
+    values = FoldPatients(outcomes, site, weights, np.zeros((60, 1))).task_value(task, 0, logits)
+    areas = [roc_auc_score(outcomes[:40, 0] == k, logits[:40, k]) for k in (0, 1)]
+    assert values[1] == pytest.approx(np.mean(areas))
 
 
 def test_the_bootstrap_error_equals_that_of_new_patients():

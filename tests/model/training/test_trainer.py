@@ -101,3 +101,14 @@ def test_a_patient_without_data_gets_the_prevalence():
     child = [net.calibrate.names.index(n) for n in ("septic_shock", "end_stage_renal_disease")]
     keep = [i for i in range(len(expected)) if i not in child]
     assert (served - expected)[keep].abs().max() < 1e-3
+
+
+def test_the_ends_of_the_length_of_stay_have_the_finite_sample_correction():
+    trainer = Trainer(PreparedTraining([make_cohort(60)], CONFIG))
+    run(trainer)
+    rows, days, _ = trainer.calibration_samples(NAMES.index("length_of_stay"))
+    raw = trainer.held_out["length_of_stay"][rows].double().numpy()
+    beyond = np.log(np.maximum(days, 1 / 24)) - raw[:, 2]
+    # Twelve patients, of whom none may lie beyond the end, since 1 in 13 is more than 5 %.
+    assert len(rows) < 38
+    assert trainer.net.calibrate.margin[1] == pytest.approx(beyond.max(), abs=1e-5)

@@ -28,6 +28,8 @@ interface ModelRanking {
   auroc: Estimate;
   by_task: Record<string, number | Estimate>;
   m3h_ahead_by?: Estimate;
+  /** One network of M3H is ahead of this single model by. */
+  one_network_ahead_by?: Estimate;
   change?: Estimate;
 }
 

@@ -9,7 +9,10 @@ const MODEL_LABELS: Record<string, string> = {
   m3h: "M3H",
   m3h_one: "M3H, one network",
   single_task: "same network, each task alone",
+  single_task_one: "same network, each task alone, one network",
   shared_trunk: "shared trunk, no attention",
+  shared_trunk_one: "shared trunk, no attention, one network",
+  lightgbm_bag: "bagged LightGBM, each task alone",
   lightgbm: "LightGBM, each task alone",
   logistic_regression: "logistic regression, each task alone",
 };
@@ -18,6 +21,7 @@ const MODEL_LABELS: Record<string, string> = {
 export function ModelRanking({ title, results }: { title: string; results: RankingResults }) {
   const models = Object.entries(results.models).filter(([name]) => name in MODEL_LABELS);
   const hasChange = models.some(([, model]) => model.change);
+  const compared = models.some(([, model]) => model.one_network_ahead_by);
   const difference = (estimate: Estimate | undefined) =>
     estimate ? <EstimateFigure format={signedThreeDecimals} estimate={estimate} /> : "";
   return (
@@ -25,6 +29,7 @@ export function ModelRanking({ title, results }: { title: string; results: Ranki
       caption={
         <>
           <strong>{title}</strong>, {results.tasks} tasks with at least {results.fewest_positives} positives
+          {compared && ". Ensembles are compared with M3H, single models with one of its networks."}
         </>
       }
       label="model"
@@ -34,7 +39,10 @@ export function ModelRanking({ title, results }: { title: string; results: Ranki
       rows={models.map(([name, model]) => ({
         label: name === "m3h" ? <strong>{MODEL_LABELS[name]}</strong> : MODEL_LABELS[name],
         dots: [model.auroc],
-        extraCells: [difference(model.m3h_ahead_by), ...(hasChange ? [difference(model.change)] : [])],
+        extraCells: [
+          difference(model.m3h_ahead_by ?? model.one_network_ahead_by),
+          ...(hasChange ? [difference(model.change)] : []),
+        ],
       }))}
     />
   );

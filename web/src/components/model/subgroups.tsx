@@ -53,7 +53,9 @@ export function Subgroups({ results }: { results: Record<string, Record<string, 
 const LANDMARK_MODELS: Record<string, string> = {
   m3h: "M3H",
   logistic_regression: "logistic regression",
+  lightgbm_bag: "bagged LightGBM",
   lightgbm: "LightGBM",
+  single_task: "same network, each task alone",
 };
 
 /** Discrimination by hours since admission. */
