@@ -3,7 +3,6 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -38,7 +37,7 @@ class Finding(BaseModel):
     log: bool = False
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Finding":
         sources = (self.variable, self.column, self.formula, self.rate_of)
         if sum(source is not None for source in sources) != 1:
             raise ValueError("a finding has one variable, column, formula or rate_of")

@@ -118,7 +118,11 @@ class Trainer(TaskNetwork):
                 evidence = self.held_out[EVIDENCE][rows, k]
                 learned = self.held_out["binary"][rows, k] - evidence - fitted.nothing[k]
                 fitted.evidence_scale[k], fitted.scale[k] = calibrate.fit_scales(
-                    *(x.double().numpy() for x in (evidence, learned, base)), y, weight
+                    evidence.double().numpy(),
+                    learned.double().numpy(),
+                    base.double().numpy(),
+                    y,
+                    weight,
                 )
                 fitted.bound[k] = calibrate.log_odds_bound(float(weight.sum()))
             elif task.kind == "regression" and len(rows):

@@ -50,6 +50,7 @@ _PATIENT = re.compile(
 _NON = re.compile(r"\bnon[- ]?$")
 _PRE = re.compile(r"\b(?:pre|anti|peri)-$")
 _POST = re.compile(r"\b(?:post-|ex[- ])$")
+_EMPTY_BOX = re.compile(r"(?:\[ ?\]|☐) ?$")
 _NEXT_GAP = re.compile(r"[\s/-]*$")
 _MAX_DEPTH = 3  # deeper parentheses count as this deep
 _MAX_BEFORE = 200  # characters of a scope before its cue
@@ -184,9 +185,9 @@ def _status(kinds: set[str]) -> Status | None:
 
 
 def _prefix_contexts(lower: str, start: int) -> Iterator[str]:
-    """Yields the context that a prefix gives: "non-septic", "pre-diabetes", "post-stroke"."""
+    """Yields the context of a prefix: "non-septic", "pre-diabetes", "post-stroke", "[ ] stroke"."""
     before = lower[max(0, start - 6) : start]
-    for pattern, kind in ((_NON, "denied"), (_PRE, "drop"), (_POST, "past")):
+    for pattern, kind in ((_NON, "denied"), (_PRE, "drop"), (_POST, "past"), (_EMPTY_BOX, "drop")):
         if pattern.search(before):
             yield kind
 
