@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
     # hidden with probability 1/2, so that any subset works, and no modality gives the prevalence.
     keep_all_modalities: float = Field(0.3, ge=0, le=1)
     # Weight of the penalty on changes in a wrong direction (`model.training.directions`).
-    direction_weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    direction_weight: float = Field(3.0, ge=0, allow_inf_nan=False)
     # A kind that is not named keeps its default.
     loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = _LOSS_WEIGHTS
 

@@ -1,14 +1,15 @@
 """Pairs of patients that differ in one finding, and how the tasks must differ.
 
-The network is trained on top of the evidence of findings, and could take its direction back. For
-each batch one measured variable or treatment is changed in some patients, and the network is
+The network is trained on top of the evidence of findings, and could take its direction back. In
+each batch some patients get a change of a variable, a tabular value or a treatment. The network is
 penalised where a task moves less than the least effect of the finding (`model.knowledge`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ from model.knowledge.findings import LARGEST, Finding
 from model.network.m3h import Member
 from model.training.data import RepresentedSamples, SampleTensors
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
-from schemas.response import MODALITIES
+from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
 MAX_PATIENTS = 64  # of a batch
@@ -28,19 +29,46 @@ _VALUES = [STATISTICS.index(n) for n in STATISTICS if n.endswith(("last", "mean"
 _NO_VARIATION = [STATISTICS.index(n) for n in ("spread", "change")]
 _HOURS_SINCE_LAST, _LOG_COUNT = (STATISTICS.index(n) for n in ("hours_since_last", "log_count"))
 _GIVEN, _RUNNING, _HOURS, _RATE = range(len(TREATMENT_FEATURES))
+_HEIGHT_M = 1.7  # of a patient whose height is unknown
 
 
 @dataclass(frozen=True)
-class _Change:
-    """A change of a variable from `normal` to `severe`, or the start of a treatment.
+class _Changes:
+    """The C changes of one modality: from normal to severe values, and starts of treatments.
 
-    `effect` [L]: the least change of the log-odds of each binary task at a severity of 1.
+    `index` [C]: of the variable, column or treatment. `is_treatment` [C]. `normal` [C]: a normal
+    value. `limits` [C, 2]: the finding's normal and severe value. `log` [C]. `effect` [C, L]: the
+    least change of the log-odds of each binary task at a severity of 1.
     """
 
-    index: int
-    finding: Finding | None
-    normal: float
+    index: Tensor
+    is_treatment: Tensor
+    normal: Tensor
+    limits: Tensor
+    log: Tensor
     effect: Tensor
+
+    @classmethod
+    def of(cls, changes: Sequence[tuple[int, Finding | None, float, Tensor]], tasks: int) -> Self:
+        """`changes`: index, finding (None: a treatment), normal value and effect of each."""
+        findings = [finding for _, finding, _, _ in changes]
+        limits = [(0.0, 1.0) if f is None else (f.normal, f.severe) for f in findings]
+        return cls(
+            index=torch.tensor([index for index, *_ in changes], dtype=torch.int64),
+            is_treatment=torch.tensor([f is None for f in findings], dtype=torch.bool),
+            normal=torch.tensor([normal for _, _, normal, _ in changes]),
+            limits=torch.tensor(limits).reshape(-1, 2),
+            log=torch.tensor([f is not None and f.log for f in findings], dtype=torch.bool),
+            effect=torch.stack([torch.zeros(tasks), *(effect for *_, effect in changes)])[1:],
+        )
+
+    def values(self, chosen: Tensor, severity: Tensor) -> Tensor:
+        """[n] the values of the changes `chosen` [n] with this severity [n]."""
+        normal, severe = self.limits[chosen].T
+        plain = normal + (severe - normal) * severity
+        # The limits of a logarithm are positive; the others are not read.
+        ratio = torch.where(self.log[chosen], severe / normal, torch.ones_like(normal))
+        return torch.where(self.log[chosen], normal * ratio**severity, plain)
 
 
 class Directions:
@@ -55,79 +83,120 @@ class Directions:
         data: SampleTensors,
         represented: RepresentedSamples,
     ) -> None:
-        self._represent = encoders["series"].represent
-        self._data, self._represented = data, represented
+        self._encoders, self._data, self._represented = encoders, data, represented
+        self._columns = spec.tabular_names
         binary = [task.name for task in tasks if task.kind == "binary"]
-        treatments = [treatment.name for treatment in spec.treatments] if findings else []
-        variables = {name: f for name, f in findings.items() if f.variable is not None}
-        names = [*variables, *treatments]
-        effects = torch.tensor([expected_effects(task, names) for task in binary])
-        effects = effects.reshape(len(binary), len(names)).float() * LEAST_SHARE
-        index = {variable.name: i for i, variable in enumerate(spec.variables)}
-        changes = [
-            _Change(index[f.variable or ""], f, _normal(f, variables), effects[:, k])
-            for k, f in enumerate(variables.values())
-        ] + [_Change(i, None, 0.0, effects[:, len(variables) + i]) for i in range(len(treatments))]
-        self._changes = [change for change in changes if change.effect.any()]
+        series, tabular = [], []
+        for name, finding in findings.items():
+            effect, normal = _least_effect(binary, name), _normal(finding, findings)
+            if finding.variable is not None:
+                series.append((spec.variable_index[finding.variable], finding, normal, effect))
+            elif finding.column is not None:
+                tabular.append((self._columns.index(finding.column), finding, normal, effect))
+        for i, treatment in enumerate(spec.treatments if findings else ()):
+            series.append((i, None, 0.0, _least_effect(binary, treatment.name)))
+        by_modality: dict[Modality, Any] = {"tabular": tabular, "series": series}
+        self._changes = {
+            modality: _Changes.of(stated, len(binary))
+            for modality, changes in by_modality.items()
+            if (stated := [change for change in changes if change[-1].any()])
+        }
 
     def penalty(
         self, member: Member, rows: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The mean shortfall of the tasks' changes, in log-odds, for one change drawn at random.
+        """The mean shortfall of the tasks' changes, in log-odds.
 
-        `rows` [n], `present` [n, 4]: a batch. 0 if none of its patients has series.
+        `rows` [n], `present` [n, 4]: a batch. A change is drawn for each of its first patients.
         """
-        series = MODALITIES.index("series")
-        with_series = present[:, series].nonzero().squeeze(1)[:MAX_PATIENTS]
-        if not self._changes or not len(with_series):
-            return torch.zeros(())
-        rows, present = rows[with_series], present[with_series]
-        draw = int(torch.randint(len(self._changes), (), generator=generator))
-        change = self._changes[draw]
-        severity = LARGEST * float(torch.rand((), generator=generator))
-        inputs = self._data.inputs("series", rows.numpy())
+        total = torch.zeros((), device=self._represented.device.torch_device)
+        for modality, changes in self._changes.items():
+            has = present[:, MODALITIES.index(modality)].nonzero().squeeze(1)[:MAX_PATIENTS]
+            if len(has):
+                chosen = torch.randint(len(changes.index), (len(has),), generator=generator)
+                severity = LARGEST * torch.rand(len(has), generator=generator)
+                severity = torch.where(changes.is_treatment[chosen], 1.0, severity)
+                drawn = chosen, severity
+                total = total + self._shortfall(member, modality, rows[has], present[has], drawn)
+        return total
+
+    def _shortfall(
+        self,
+        member: Member,
+        modality: Modality,
+        rows: Tensor,
+        present: Tensor,
+        drawn: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """The mean shortfall of the patients `rows`. `drawn`: the change and severity of each."""
+        changes, (chosen, severity) = self._changes[modality], drawn
+        inputs = self._data.inputs(modality, rows.numpy())
         represented = self._represented.select(rows, present)
-        device = represented["series"].device
+        represent = self._encoders[modality].represent
+        change = self._change_columns if modality == "tabular" else _change_series
+        device = represented[modality].device
         log_odds = []
-        for share in (0.0, severity):
-            changed = _change(change, inputs, share)
+        for values in (changes.normal[chosen], changes.values(chosen, severity)):
+            changed = {name: x.clone() for name, x in inputs.items()}
+            change(changed, changes, chosen, values)
             with torch.no_grad():
-                vectors = self._represent(**changed).to(device)
-            raw, _ = member({**represented, "series": vectors}, present.to(device))
+                vectors = represent(**changed).to(device)
+            raw, _ = member({**represented, modality: vectors}, present.to(device))
             log_odds.append(raw["binary"])
-        scale = severity if change.finding is not None else 1.0
-        least = (change.effect * scale).to(device)
+        least = (changes.effect[chosen] * severity.unsqueeze(1)).to(device)
         moved = (log_odds[1] - log_odds[0]) * least.sign()
         return F.relu(least.abs() - moved).mean()
 
+    def _change_columns(
+        self, inputs: dict[str, Tensor], changes: _Changes, chosen: Tensor, values: Tensor
+    ) -> None:
+        """Sets tabular values; with the body mass index the weight, with a category its field."""
+        table = inputs["values"]
+        for number, index in enumerate(changes.index.tolist()):
+            name, mine = self._columns[index], chosen == number
+            field, is_category, _ = name.partition("=")
+            if is_category:
+                same_field = [c.startswith(f"{field}=") for c in self._columns]
+                table[mine.unsqueeze(1) & torch.tensor(same_field)] = 0.0
+            table[mine, index] = values[mine]
+            if name == "body_mass_index":
+                height = table[mine, self._columns.index("height_cm")] / 100
+                height = torch.where(torch.isnan(height), _HEIGHT_M, height)
+                table[mine, self._columns.index("weight_kg")] = values[mine] * height**2
 
-def _normal(finding: Finding, findings: Mapping[str, Finding]) -> float:
-    """A normal value of the finding's variable: between the limits of its findings."""
-    limits = [f.normal for f in findings.values() if f.variable == finding.variable]
-    if len(limits) > 1:
-        return sum(limits) / len(limits)
-    return finding.normal - (finding.severe - finding.normal) * (0.0 if finding.log else 0.1)
 
-
-def _change(change: _Change, inputs: Mapping[str, Tensor], severity: float) -> dict[str, Tensor]:
-    """The inputs with the variable at this severity (0: normal), or with the treatment (not 0)."""
-    statistics, treatments = inputs["statistics"].clone(), inputs["treatments"].clone()
-    finding = change.finding
-    if finding is None:
-        row = treatments[:, change.index]
-        row[:, [_GIVEN, _RUNNING]] = float(severity > 0)
-        row[:, _HOURS] = HOURS_SINCE_START if severity > 0 else torch.nan
-        row[:, _RATE] = torch.nan
-        return {"statistics": statistics, "treatments": treatments}
-    value = change.normal
-    if severity > 0 and finding.log:
-        value = finding.normal * (finding.severe / finding.normal) ** severity
-    elif severity > 0:
-        value = finding.normal + (finding.severe - finding.normal) * severity
-    row = statistics[:, change.index]
+def _change_series(
+    inputs: dict[str, Tensor], changes: _Changes, chosen: Tensor, values: Tensor
+) -> None:
+    """Sets the statistics of variables, and starts or removes treatments (value 1 or 0)."""
+    treated = changes.is_treatment[chosen]
+    rows, index = treated.nonzero().squeeze(1), changes.index[chosen]
+    given = values[rows]
+    treatments = inputs["treatments"]
+    treatments[rows, index[rows], _GIVEN] = given
+    treatments[rows, index[rows], _RUNNING] = given
+    hours = torch.where(given > 0, HOURS_SINCE_START, torch.nan)
+    treatments[rows, index[rows], _HOURS] = hours
+    treatments[rows, index[rows], _RATE] = torch.nan
+    rows = (~treated).nonzero().squeeze(1)
+    statistics = inputs["statistics"]
+    row = statistics[rows, index[rows]]
     unmeasured = torch.isnan(row[:, _HOURS_SINCE_LAST])
-    row[:, _VALUES] = value
+    row[:, _VALUES] = values[rows].unsqueeze(1)
     row[:, _NO_VARIATION] = 0.0
     row[unmeasured, _HOURS_SINCE_LAST] = 1.0
     row[unmeasured, _LOG_COUNT] = 1.0
-    return {"statistics": statistics, "treatments": treatments}
+    statistics[rows, index[rows]] = row
+
+
+def _least_effect(tasks: list[str], finding: str) -> Tensor:
+    """[L] the least effect of a finding on each task."""
+    effects = np.array([expected_effects(task, [finding])[0] for task in tasks], np.float32)
+    return torch.from_numpy(LEAST_SHARE * effects)
+
+
+def _normal(finding: Finding, findings: Mapping[str, Finding]) -> float:
+    """A normal value of the finding's source: between the limits of its findings."""
+    source = (finding.variable, finding.column)
+    limits = [f.normal for f in findings.values() if (f.variable, f.column) == source]
+    return sum(limits) / len(limits)
