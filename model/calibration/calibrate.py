@@ -59,6 +59,17 @@ def fit_scales(
     return float(fitted[0]), float(fitted[1])
 
 
+def fit_shift(log_odds: Floats, target: Floats, weight: Floats) -> float:
+    """The maximum-likelihood shift of log-odds; a quadratic penalty pulls it towards 0."""
+
+    def objective(shift: float) -> float:
+        z = log_odds + shift
+        loss = weight * (np.logaddexp(0.0, z) - target * z)
+        return float(loss.sum() + SCALE_PENALTY / 2 * shift**2)
+
+    return float(minimize_scalar(objective, bounds=(-5.0, 5.0), method="bounded").x)
+
+
 def log_odds_bound(patients: float) -> float:
     """The largest log-odds that so many patients support: those of all but half a patient."""
     return math.log(2 * patients + 1)

@@ -97,10 +97,7 @@ class OutputCalibration(nn.Module):
             if name == EVIDENCE:
                 continue
             if name == "binary":
-                evidence = raw.get(EVIDENCE, torch.zeros_like(value))
-                logits = self.prior + self.scale * (value - evidence - self.nothing)
-                logits = logits + self.evidence_scale * evidence
-                p = torch.sigmoid(torch.minimum(torch.maximum(logits, -self.bound), self.bound))
+                p = torch.sigmoid(self.log_odds(raw))
                 served[name] = torch.minimum(p, p[:, self.parent])
             elif self.kinds[name] == "regression":
                 served[name] = torch.exp(self._log_days(value).clamp(-5.0, 7.0))
@@ -110,6 +107,14 @@ class OutputCalibration(nn.Module):
             mortality = served["binary"][:, self.names.index(MORTALITY)].unsqueeze(1)
             served[DISPOSITION] = self._with_mortality(served[DISPOSITION], mortality)
         return served
+
+    def log_odds(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "B L"]:
+        """The calibrated log-odds of the binary tasks, before coherence."""
+        value = raw["binary"]
+        evidence = raw.get(EVIDENCE, torch.zeros_like(value))
+        logits = self.prior + self.scale * (value - evidence - self.nothing)
+        logits = logits + self.evidence_scale * evidence
+        return torch.minimum(torch.maximum(logits, -self.bound), self.bound)
 
     def _log_days(self, raw: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
         """The value, and its interval with the margins added."""

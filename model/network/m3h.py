@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from model.network.attention import CrossTaskAttention
@@ -21,6 +21,17 @@ from model.network.encoders import ModalityEncoder
 from model.network.heads import EVIDENCE, Heads, OutputCalibration
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
+
+# The sets of modalities that calibration tells apart. Notes have no part in them: silent notes are
+# the same as no notes.
+SUBSET_MODALITIES: tuple[Modality, ...] = ("tabular", "series", "image")
+
+
+def subset_number(present: Bool[Tensor, "B M"]) -> Int[Tensor, " B"]:
+    """The number of each patient's set of SUBSET_MODALITIES, 0 (none) to 7."""
+    columns = [MODALITIES.index(modality) for modality in SUBSET_MODALITIES]
+    place = 2 ** torch.arange(len(columns), device=present.device)
+    return (present[:, columns].to(place.dtype) * place).sum(dim=1)
 
 
 class Fusion(nn.Module):
@@ -46,6 +57,10 @@ class Fusion(nn.Module):
         binary = torch.tensor([task.kind == "binary" for task in tasks])
         self.register_buffer("visible_binary", visible[binary].T.float(), persistent=False)
         self.visible_binary: Tensor
+        # Log-odds of calibration, for each set of present modalities (`subset_number`).
+        subsets = torch.zeros(2 ** len(SUBSET_MODALITIES), int(binary.sum()))
+        self.register_buffer("subset_shift", subsets)
+        self.subset_shift: Tensor
         self.register_buffer("group", group, persistent=False)
         self.group: Tensor
         self.trunks = config.trunks
@@ -101,12 +116,13 @@ class Fusion(nn.Module):
     ) -> dict[str, Tensor]:
         """The raw outputs with the evidence of present modalities that the tasks see.
 
-        `binary` includes it, and `evidence` [B, L] is it alone.
+        `binary` includes it, and `evidence` [B, L] is it alone. The calibration of the set of
+        present modalities is part of it.
         """
         if "binary" not in raw:
             return raw
         shown = evidence * self.visible_binary * present.unsqueeze(-1).to(evidence.dtype)
-        total = shown.sum(dim=1)
+        total = shown.sum(dim=1) + self.subset_shift[subset_number(present)]
         return {**raw, "binary": raw["binary"] + total, EVIDENCE: total}
 
     def fuse(

@@ -1,7 +1,9 @@
 """Training of an ensemble: its members, its calibration, and the finished checkpoint."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from model.calibration import calibrate
 from model.network.checkpoint import Checkpoint
 from model.network.heads import EVIDENCE
 from model.network.losses import INTERVAL
-from model.network.m3h import Member
+from model.network.m3h import SUBSET_MODALITIES, Fusion, Member, subset_number
 from model.training.data import CHUNK, Rows, member_outputs
 from model.training.member_run import MemberRun
 from model.training.phenotypes import describe
@@ -20,8 +22,13 @@ from model.training.preparation import PreparedTraining
 from model.training.task_network import TaskNetwork
 from model.training.training_log import Epoch, TrainingLog
 from schemas.manifest import ConformalSets, Phenotype, VennAbersCurve
+from schemas.response import MODALITIES
 
 STATE = "member-{}.safetensors"
+_WITH_AND_WITHOUT_NOTES = (
+    torch.tensor([[m == "notes" for m in MODALITIES]]),
+    torch.zeros(1, len(MODALITIES), dtype=torch.bool),
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,9 +74,12 @@ class Trainer(TaskNetwork):
 
     def calibrate_members(self) -> None:
         """Calibrates the trained members' ensemble on the samples that each of them held out."""
+        for fusion in self._fusions():
+            fusion.subset_shift.zero_()
         for k in range(self.config.members):
             self._predict_held_out(k)
         self._calibrate()
+        self._calibrate_subsets()
 
     def _predict_held_out(self, k: int) -> None:
         """Stores the raw outputs of member `k` for the samples that it held out."""
@@ -130,6 +140,57 @@ class Trainer(TaskNetwork):
                 log_days = np.log(np.maximum(y, 1 / 24))
                 for end, miss in enumerate((low - log_days, log_days - high)):
                     fitted.margin[end] = calibrate.conformal_margin(miss, weight, INTERVAL[1])
+
+    def _fusions(self) -> list[Fusion]:
+        return [cast("Fusion", fusion) for fusion in self.net.fusion.members]
+
+    @torch.no_grad()
+    def _calibrate_subsets(self) -> None:
+        """Shifts the log-odds of each set of modalities to the rate of the held-out patients.
+
+        A patient counts for each set of the modalities that it has, with the others hidden: once
+        with its notes, and once without.
+        """
+        prepared, fitted = self.prepared, self.net.calibrate
+        for subset in itertools.product([False, True], repeat=len(SUBSET_MODALITIES)):
+            shown = torch.zeros(1, len(MODALITIES), dtype=torch.bool)
+            shown[0, [MODALITIES.index(m) for m in SUBSET_MODALITIES]] = torch.tensor(subset)
+            if not any(subset) or not fitted.names:
+                continue
+            parts = [self._subset_log_odds(shown | notes) for notes in _WITH_AND_WITHOUT_NOTES]
+            log_odds, rows = (torch.cat(part) for part in zip(*parts, strict=True))
+            if not len(rows):
+                continue
+            shift = torch.zeros(len(fitted.names))
+            binary = [i for i, task in enumerate(self.facts.tasks) if task.kind == "binary"]
+            for k, i in enumerate(binary):
+                target = prepared.data.outcomes[rows, self.columns[i]]
+                known = ~torch.isnan(target)
+                shift[k] = calibrate.fit_shift(
+                    (log_odds[:, k] + prepared.offset[rows, self.columns[i]])[known].numpy(),
+                    target[known].double().numpy(),
+                    prepared.weight[rows[known].numpy()] / len(parts),
+                )
+            for fusion in self._fusions():
+                fusion.subset_shift[subset_number(shown)] = shift / fitted.evidence_scale
+
+    def _subset_log_odds(self, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-odds [n, L] of held-out samples with only the modalities `shown`; their rows."""
+        prepared, fitted = self.prepared, self.net.calibrate
+        rows = torch.nonzero((prepared.data.present | ~shown).all(dim=1)).squeeze(1)
+        log_odds = [torch.zeros(0, len(fitted.names))]
+        used = [rows[:0]]
+        for k in range(self.config.members):
+            member = self.net.member(k).to(self.device.torch_device).eval()
+            own = rows[torch.isin(rows, torch.from_numpy(prepared.splits[k][1]))]
+            for chunk in own.split(CHUNK):
+                present = shown.expand(len(chunk), -1)
+                represented = prepared.represented.select(chunk, present)
+                raw, _ = member(represented, present.to(self.device.torch_device))
+                log_odds.append(fitted.log_odds({n: value.cpu() for n, value in raw.items()}))
+                used.append(chunk)
+            member.cpu()
+        return torch.cat(log_odds).double(), torch.cat(used)
 
     def _intervals_and_sets(self) -> tuple[dict[str, VennAbersCurve], dict[str, ConformalSets]]:
         with torch.no_grad():
