@@ -25,7 +25,13 @@ from schemas.tasks import Task
 
 MAX_PATIENTS = 64  # of a batch
 HOURS_SINCE_START = 6.0  # of the added treatment
-_VALUES = [STATISTICS.index(n) for n in STATISTICS if n.endswith(("last", "mean", "imum"))]
+# All but the times and counts, "spread" and "change"; "hours_since_last" is no value.
+_VALUES = [
+    STATISTICS.index(f"{window}{n}")
+    for window in ("", "recent_")
+    for n in ("last", "mean", "minimum", "maximum")
+    if f"{window}{n}" in STATISTICS
+]
 _NO_VARIATION = [STATISTICS.index(n) for n in ("spread", "change")]
 _HOURS_SINCE_LAST, _LOG_COUNT = (STATISTICS.index(n) for n in ("hours_since_last", "log_count"))
 _GIVEN, _RUNNING, _HOURS, _RATE = range(len(TREATMENT_FEATURES))
