@@ -48,6 +48,13 @@ def test_with_as_many_directions_as_words_distances_are_kept():
     torch.testing.assert_close((one - other).norm(), torch.tensor(distance), rtol=1e-2, atol=0.0)
 
 
+def test_notes_without_any_word_to_use_are_represented_by_zeros():
+    represent = BagOfWords(vocabulary=50, words=0)
+    tokens = torch.randint(1, 50, (30, 8))
+    represent.fit(torch.empty(0, dtype=torch.int64), [tokens])
+    assert torch.equal(represent(tokens), torch.zeros(30, represent.width))
+
+
 def test_words_of_few_or_nearly_all_patients_are_not_used():
     share = torch.tensor([0.9, 0.04, 0.05, 0.5, 0.96])
     assert select_words(share, patients=100).tolist() == [2, 3]

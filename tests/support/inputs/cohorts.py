@@ -25,6 +25,7 @@ SPEC = FeatureSpec(
     image_side=16,
     tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
 )
+FIRST_PHRASE = SPEC.tokenizer.get_vocab_size()
 CONFIG = TrainConfig(
     net=NetConfig(width=16, task_width=8, image_channels=(8,), clusters=2),
     members=2,
@@ -76,7 +77,8 @@ def make_cohort(count=240, name="made", seed=0):
         tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
         statistics=statistics,
         treatments=draw.normal(size=(count, 1, 4)).astype(np.float32),
-        tokens=draw.integers(3, 100, lengths.sum()).astype(np.int32),
+        # Phrases, since most tokens are parts of words, which a model does not use.
+        tokens=FIRST_PHRASE + draw.integers(3, 100, lengths.sum()).astype(np.int32),
         lengths=lengths,
         pixels=draw.integers(0, 256, (present[:, 3].sum(), 1, 16, 16)).astype(np.uint8),
     )
