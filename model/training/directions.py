@@ -5,6 +5,7 @@ each batch some patients get a change of a variable, a tabular value or a treatm
 penalised where a task moves less than the least effect of the finding (`model.knowledge`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,13 +44,16 @@ class _Changes:
     """The C changes of one modality: from normal to severe values, and starts of treatments.
 
     `index` [C]: of the variable, column or treatment. `is_treatment` [C]. `normal` [C]: a normal
-    value. `limits` [C, 2]: the finding's normal and severe value. `log` [C]. `effect` [C, L]: the
-    least change of the log-odds of each binary task at a severity of 1.
+    value. `start` [C]: the severity of the normal value, which is not 0 if a column has a finding
+    that begins below the limits of its other findings. `limits` [C, 2]: the finding's normal and
+    severe value. `log` [C]. `effect` [C, L]: the least change of the log-odds of each binary task
+    at a severity of 1.
     """
 
     index: Tensor
     is_treatment: Tensor
     normal: Tensor
+    start: Tensor
     limits: Tensor
     log: Tensor
     effect: Tensor
@@ -63,6 +67,7 @@ class _Changes:
             index=torch.tensor([index for index, *_ in changes], dtype=torch.int64),
             is_treatment=torch.tensor([f is None for f in findings], dtype=torch.bool),
             normal=torch.tensor([normal for _, _, normal, _ in changes]),
+            start=torch.tensor([_severity(f, normal) for _, f, normal, _ in changes]),
             limits=torch.tensor(limits).reshape(-1, 2),
             log=torch.tensor([f is not None and f.log for f in findings], dtype=torch.bool),
             effect=torch.stack([torch.zeros(tasks), *(effect for *_, effect in changes)])[1:],
@@ -149,7 +154,8 @@ class Directions:
                 vectors = represent(**changed).to(device)
             raw, _ = member({**represented, modality: vectors}, present.to(device))
             log_odds.append(raw["binary"])
-        least = (changes.effect[chosen] * severity.unsqueeze(1)).to(device)
+        rise = severity - changes.start[chosen]
+        least = (changes.effect[chosen] * rise.unsqueeze(1)).to(device)
         moved = (log_odds[1] - log_odds[0]) * least.sign()
         return F.relu(least.abs() - moved).mean()
 
@@ -193,6 +199,15 @@ def _change_series(
     row[unmeasured, _HOURS_SINCE_LAST] = 1.0
     row[unmeasured, _LOG_COUNT] = 1.0
     statistics[rows, index[rows]] = row
+
+
+def _severity(finding: Finding | None, value: float) -> float:
+    """The severity of a value, at least 0; 0 for a treatment."""
+    if finding is None:
+        return 0.0
+    ends = finding.normal, finding.severe, value
+    normal, severe, x = (math.log(end) for end in ends) if finding.log else ends
+    return max(0.0, (x - normal) / (severe - normal))
 
 
 def _least_effect(tasks: list[str], finding: str) -> Tensor:

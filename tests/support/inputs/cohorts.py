@@ -102,7 +102,10 @@ def save(cohort, folder):
     (folder / COHORT).write_text(json.dumps(facts), encoding="utf-8")
 
 
-CLINICAL_TASKS = ("sepsis", "septic_shock", "pneumonia", "length_of_stay")
+CLINICAL_TASKS = (
+    *("sepsis", "septic_shock", "pneumonia", "diabetes", "coronary_artery_disease"),
+    "length_of_stay",
+)
 CLINICAL_SPEC = FeatureSpec(
     variables=tuple(
         variable
