@@ -38,6 +38,9 @@ _HOURS_SINCE_LAST, _LOG_COUNT = (STATISTICS.index(n) for n in ("hours_since_last
 _GIVEN, _RUNNING, _HOURS, _RATE = range(len(TREATMENT_FEATURES))
 _HEIGHT_M = 1.7  # of a patient whose height is unknown
 
+# Index, finding (None: a treatment), normal value and least effect of a change.
+_Stated = tuple[int, Finding | None, float, Tensor]
+
 
 @dataclass(frozen=True)
 class _Changes:
@@ -59,8 +62,7 @@ class _Changes:
     effect: Tensor
 
     @classmethod
-    def of(cls, changes: Sequence[tuple[int, Finding | None, float, Tensor]], tasks: int) -> Self:
-        """`changes`: index, finding (None: a treatment), normal value and effect of each."""
+    def of(cls, changes: Sequence[_Stated], tasks: int) -> Self:
         findings = [finding for _, finding, _, _ in changes]
         limits = [(0.0, 1.0) if f is None else (f.normal, f.severe) for f in findings]
         return cls(
@@ -97,7 +99,8 @@ class Directions:
         self._encoders, self._data, self._represented = encoders, data, represented
         self._columns = spec.tabular_names
         binary = [task.name for task in tasks if task.kind == "binary"]
-        series, tabular = [], []
+        series: list[_Stated] = []
+        tabular: list[_Stated] = []
         for name, finding in findings.items():
             effect, normal = _least_effect(binary, name), _normal(finding, findings)
             if finding.variable is not None:
@@ -106,7 +109,7 @@ class Directions:
                 tabular.append((self._columns.index(finding.column), finding, normal, effect))
         for i, treatment in enumerate(spec.treatments if findings else ()):
             series.append((i, None, 0.0, _least_effect(binary, treatment.name)))
-        by_modality: dict[Modality, Any] = {"tabular": tabular, "series": series}
+        by_modality: dict[Modality, list[_Stated]] = {"tabular": tabular, "series": series}
         self._changes = {
             modality: _Changes.of(stated, len(binary))
             for modality, changes in by_modality.items()
