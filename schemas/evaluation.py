@@ -151,7 +151,7 @@ class MaskedNotes(_Figures):
 
 
 class DecisionPoint(_Figures):
-    """Alerts at a threshold (null: nobody is alerted). Net benefit: Vickers & Elkin 2006."""
+    """Alerts at a threshold (null: no patient is alerted). Net benefit: Vickers & Elkin 2006."""
 
     threshold: Figure = None
     sensitivity: Figure = None

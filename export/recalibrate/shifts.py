@@ -36,7 +36,11 @@ class BinaryShifts:
     parent: tuple[int, ...]
 
     def apply(self, p: Floats) -> Floats:
-        """[n, T] the shifted probabilities of patients with inputs."""
+        """[n, T] the shifted probabilities of patients with inputs.
+
+        If a probability was limited by its parent's, the result is a lower limit: the graph shifts
+        the task's own, larger probability, which is not served.
+        """
         shifted = np.clip(log_odds(p) + self.shift, -self.bound, self.bound)
         values: Floats = expit(np.minimum(shifted, shifted[:, self.parent]))
         return values

@@ -24,29 +24,15 @@ MAX_SCORES = 60  # scores at which a Venn-Abers interval is stored
 EM_STEPS = 30  # steps of expectation maximisation
 
 
-def fit_scale(evidence: Floats, base: Floats, target: Floats, weight: Floats) -> float:
-    """The maximum-likelihood factor of `base + factor * evidence`, the calibrated log-odds.
-
-    This is temperature scaling (Guo et al. 2017) around the prevalence. A quadratic penalty pulls
-    the factor towards 1, so that a task with few patients hardly changes. The factor is positive:
-    calibration keeps the ranking.
-    """
-
-    def objective(factor: float) -> float:
-        z = base + factor * evidence
-        loss = weight * (np.logaddexp(0.0, z) - target * z)
-        return float(loss.sum() + SCALE_PENALTY / 2 * (factor - 1) ** 2)
-
-    return float(minimize_scalar(objective, bounds=(0.05, 5.0), method="bounded").x)
-
-
 def fit_scales(
     evidence: Floats, learned: Floats, base: Floats, target: Floats, weight: Floats
 ) -> tuple[float, float]:
     """The maximum-likelihood factors of `base + factor[0] * evidence + factor[1] * learned`.
 
-    As `fit_scale`, with the evidence of findings apart from what the network learned. The factor
-    of the evidence is at least MIN_EVIDENCE_SCALE, so that an effect keeps its least size.
+    The sum is the calibrated log-odds. This is temperature scaling (Guo et al. 2017) around the
+    prevalence, with the evidence of findings apart from what the network learned. A quadratic
+    penalty pulls the factors towards 1, so that a task with few patients hardly changes. The
+    factor of the evidence is at least MIN_EVIDENCE_SCALE, so that an effect keeps its least size.
     """
 
     def objective(factors: Floats) -> float:

@@ -1,7 +1,7 @@
 """Decision figures: what alerts at a threshold would find, miss and cost. Pure functions of arrays.
 
 Thresholds are read off the tested patients, so the figures describe these patients; at a new
-hospital, a threshold is to be chosen anew on its own patients.
+hospital, a threshold must be chosen on its own patients.
 """
 
 import math
@@ -21,8 +21,8 @@ class Decision:
 
     A figure without a denominator is NaN: `ppv` without alerts, `sensitivity` without patients
     with the disease. `net_benefit` (Vickers & Elkin 2006, equation 3): true alerts minus false
-    alerts per patient, where a false alert costs the odds of the threshold. Alerting nobody has the
-    net benefit 0; `net_benefit_of_all` is that of alerting everybody at the same costs.
+    alerts per patient, where a false alert costs the odds of the threshold. Without alerts it is 0;
+    `net_benefit_of_all` is that of alerting all patients at the same costs.
     """
 
     threshold: float
@@ -54,7 +54,7 @@ def decide(outcome: Floats, probability: Floats, threshold: float) -> Decision:
 def threshold_of_sensitivity(outcome: Floats, probability: Floats, sensitivity: float) -> float:
     """The highest threshold that finds at least this share of the patients with the disease.
 
-    NaN if nobody has it.
+    NaN if no patient has it.
     """
     of_ill = np.sort(probability[outcome == 1])[::-1]
     if not len(of_ill):
@@ -66,7 +66,7 @@ def threshold_of_sensitivity(outcome: Floats, probability: Floats, sensitivity: 
 def threshold_of_alerts(probability: Floats, per_100: float) -> float:
     """The lowest threshold with at most so many alerts per 100 patients.
 
-    Infinity if more patients share the highest probability: then nobody is alerted.
+    Infinity if more patients share the highest probability: then no patient is alerted.
     """
     values, count = np.unique(probability, return_counts=True)
     alerts = np.cumsum(count[::-1])[::-1]

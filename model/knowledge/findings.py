@@ -167,4 +167,5 @@ class SeriesFindings(nn.Module):
         last = self.severity_measured(statistics[:, self.variables, STATISTICS.index("last")])
         computed = [formula(of).unsqueeze(1) for formula in self.formulas]
         other = self.severity_other(torch.cat([*computed, treatments[:, self.rates, _RATE]], dim=1))
-        return torch.cat([(worst + last) / 2, other, treatments[:, :, _GIVEN]], dim=1)
+        given = (treatments[:, :, _GIVEN] > 0).to(worst.dtype)
+        return torch.cat([(worst + last) / 2, other, given], dim=1)

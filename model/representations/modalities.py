@@ -171,11 +171,12 @@ class BagOfWords(nn.Module):
 
     def __init__(self, vocabulary: int, words: int, findings: nn.Module | None = None) -> None:
         super().__init__()
-        self.words = words
+        # Without words, one feature that is always 0.
+        self.words = max(words, 1)
         self.findings = findings
         self.register_buffer("column", torch.zeros(vocabulary, dtype=torch.int64))
         self.column: Tensor
-        self.directions = PrincipalDirections(words, centred=False)
+        self.directions = PrincipalDirections(self.words, centred=False)
         self.width = self.directions.width
 
     def fit(self, words: Int[Tensor, " words"], notes: Iterable[Int[Tensor, "b L"]]) -> None:
@@ -185,7 +186,7 @@ class BagOfWords(nn.Module):
         presence = [
             sparse.csr_matrix(self._presence(self.column[tokens]).numpy()) for tokens in notes
         ]
-        if presence:
+        if presence and len(words):
             self.directions.fit(sparse.vstack(presence), self.SCALE)
 
     def forward(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B W"]:

@@ -4,6 +4,7 @@ A single network of this size cannot use a GPU fully. Here C of them train toget
 Each is a network of all tasks, in which only its own tasks are active. All have the same order of
 patients, hidden modalities and dropout as if they were trained one after the other
 (`model.training.member_run.MemberRun`), and the same results except for rounding.
+The penalty on wrong directions (`model.training.directions`) is left out.
 """
 
 import math

@@ -5,6 +5,7 @@ each batch some patients get a change of a variable, a tabular value or a treatm
 penalised where a task moves less than the least effect of the finding (`model.knowledge`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -25,15 +26,20 @@ from schemas.tasks import Task
 
 MAX_PATIENTS = 64  # of a batch
 HOURS_SINCE_START = 6.0  # of the added treatment
-_VALUES = [STATISTICS.index(n) for n in STATISTICS if n.endswith(("last", "mean", "imum"))]
+# All but the times and counts, "spread" and "change"; "hours_since_last" is no value.
+_VALUES = [
+    STATISTICS.index(f"{window}{n}")
+    for window in ("", "recent_")
+    for n in ("last", "mean", "minimum", "maximum")
+    if f"{window}{n}" in STATISTICS
+]
 _NO_VARIATION = [STATISTICS.index(n) for n in ("spread", "change")]
 _HOURS_SINCE_LAST, _LOG_COUNT = (STATISTICS.index(n) for n in ("hours_since_last", "log_count"))
 _GIVEN, _RUNNING, _HOURS, _RATE = range(len(TREATMENT_FEATURES))
 _HEIGHT_M = 1.7  # of a patient whose height is unknown
 
-
-# Index, finding (None: a treatment), normal value and effect of a change.
-_Change = tuple[int, Finding | None, float, Tensor]
+# Index, finding (None: a treatment), normal value and least effect of a change.
+_Stated = tuple[int, Finding | None, float, Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,25 +47,29 @@ class _Changes:
     """The C changes of one modality: from normal to severe values, and starts of treatments.
 
     `index` [C]: of the variable, column or treatment. `is_treatment` [C]. `normal` [C]: a normal
-    value. `limits` [C, 2]: the finding's normal and severe value. `log` [C]. `effect` [C, L]: the
-    least change of the log-odds of each binary task at a severity of 1.
+    value. `start` [C]: the severity of the normal value, which is not 0 if a column has a finding
+    that begins below the limits of its other findings. `limits` [C, 2]: the finding's normal and
+    severe value. `log` [C]. `effect` [C, L]: the least change of the log-odds of each binary task
+    at a severity of 1.
     """
 
     index: Tensor
     is_treatment: Tensor
     normal: Tensor
+    start: Tensor
     limits: Tensor
     log: Tensor
     effect: Tensor
 
     @classmethod
-    def of(cls, changes: Sequence[_Change], tasks: int) -> Self:
+    def of(cls, changes: Sequence[_Stated], tasks: int) -> Self:
         findings = [finding for _, finding, _, _ in changes]
         limits = [(0.0, 1.0) if f is None else (f.normal, f.severe) for f in findings]
         return cls(
             index=torch.tensor([index for index, *_ in changes], dtype=torch.int64),
             is_treatment=torch.tensor([f is None for f in findings], dtype=torch.bool),
             normal=torch.tensor([normal for _, _, normal, _ in changes]),
+            start=torch.tensor([_severity(f, normal) for _, f, normal, _ in changes]),
             limits=torch.tensor(limits).reshape(-1, 2),
             log=torch.tensor([f is not None and f.log for f in findings], dtype=torch.bool),
             effect=torch.stack([torch.zeros(tasks), *(effect for *_, effect in changes)])[1:],
@@ -89,8 +99,8 @@ class Directions:
         self._encoders, self._data, self._represented = encoders, data, represented
         self._columns = spec.tabular_names
         binary = [task.name for task in tasks if task.kind == "binary"]
-        series: list[_Change] = []
-        tabular: list[_Change] = []
+        series: list[_Stated] = []
+        tabular: list[_Stated] = []
         for name, finding in findings.items():
             effect, normal = _least_effect(binary, name), _normal(finding, findings)
             if finding.variable is not None:
@@ -99,7 +109,7 @@ class Directions:
                 tabular.append((self._columns.index(finding.column), finding, normal, effect))
         for i, treatment in enumerate(spec.treatments if findings else ()):
             series.append((i, None, 0.0, _least_effect(binary, treatment.name)))
-        by_modality: dict[Modality, list[_Change]] = {"tabular": tabular, "series": series}
+        by_modality: dict[Modality, list[_Stated]] = {"tabular": tabular, "series": series}
         self._changes = {
             modality: _Changes.of(stated, len(binary))
             for modality, changes in by_modality.items()
@@ -147,7 +157,8 @@ class Directions:
                 vectors = represent(**changed).to(device)
             raw, _ = member({**represented, modality: vectors}, present.to(device))
             log_odds.append(raw["binary"])
-        least = (changes.effect[chosen] * severity.unsqueeze(1)).to(device)
+        rise = severity - changes.start[chosen]
+        least = (changes.effect[chosen] * rise.unsqueeze(1)).to(device)
         moved = (log_odds[1] - log_odds[0]) * least.sign()
         return F.relu(least.abs() - moved).mean()
 
@@ -191,6 +202,15 @@ def _change_series(
     row[unmeasured, _HOURS_SINCE_LAST] = 1.0
     row[unmeasured, _LOG_COUNT] = 1.0
     statistics[rows, index[rows]] = row
+
+
+def _severity(finding: Finding | None, value: float) -> float:
+    """The severity of a value, at least 0; 0 for a treatment."""
+    if finding is None:
+        return 0.0
+    ends = finding.normal, finding.severe, value
+    normal, severe, x = (math.log(end) for end in ends) if finding.log else ends
+    return max(0.0, (x - normal) / (severe - normal))
 
 
 def _least_effect(tasks: list[str], finding: str) -> Tensor:

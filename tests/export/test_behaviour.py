@@ -13,13 +13,17 @@ from export.cli import app
 from export.quantize import quantize_bundle
 from export.recalibrate import recalibrate
 from model.cohorts import synthetic
+from model.cohorts.store import Cohort
 from model.evaluation.behaviour.checkpoint_predictor import checkpoint_predictor
 from model.evaluation.behaviour.expectations import load_expectations
 from model.evaluation.behaviour.patients import made_patients
+from model.training.preparation import PreparedTraining
+from model.training.trainer import Trainer
 from schemas.evaluation import Behaviour
 from schemas.manifest import read_manifest
 from service.runtime.bundle import MODEL_CARD, Bundle
 from service.runtime.engine import Engine
+from tests.export.conftest import CONFIG
 from tests.export.test_quantize import LENIENT, held_out_cohort  # noqa: F401 (fixture)
 
 FEW = {
@@ -141,8 +145,14 @@ def test_a_reduced_bundle_is_judged_against_its_source(judged, held_out_cohort, 
 # ---- the command ---------------------------------------------------------------------------------
 
 
-def test_the_command_refuses_a_bundle_below_the_gate(checkpoint, tmp_path):
-    checkpoint.save(tmp_path / "run")
+def test_the_command_refuses_a_bundle_below_the_gate(learned, tmp_path):
+    """Without expected effects, a model of few synthetic patients is far below the gate."""
+    net = CONFIG.net.model_copy(update={"clinical_effects": False})
+    config = CONFIG.model_copy(update={"net": net, "members": 1, "epochs": 1})
+    trainer = Trainer(PreparedTraining([Cohort.load(learned)], config, command="m3h-model train …"))
+    for _ in trainer.run():
+        pass
+    trainer.checkpoint().save(tmp_path / "run")
     paths = [str(tmp_path / "run"), str(tmp_path / "bundle")]
     done = CliRunner().invoke(app, paths)
     assert done.exit_code == 2

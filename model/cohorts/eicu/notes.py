@@ -17,7 +17,7 @@ def exam_table(database: Database) -> pl.DataFrame:
 
     `minute` is the time of entry. The table itself has only the time of the examination; the other
     parts of the same form have both times. Rows of a form whose time of entry is unknown are left
-    out, because their examination may precede the entry by hours (in the demo, there are none).
+    out, because their examination may precede the entry by hours (the demo has none).
     """
     forms = pl.concat(
         database.read(table, minutes=(f"{table}offset", f"{table}enteredoffset")).select(

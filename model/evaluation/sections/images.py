@@ -33,8 +33,8 @@ def _render(figures: Figures) -> list[str]:
             f"""{figures["images"]} frontal images of {figures["patients"]} patients of NIH
             ChestX-ray14, nothing but the image. Five folds by patient; all images are of one
             hospital. In brackets: 95 % intervals of bootstraps over patients. The labels were
-            text-mined from reports, and the images were sampled by finding: the AUROC says nothing
-            about other hospitals or about unselected patients. No open data join images with the
+            text-mined from reports, and the images were sampled by finding: the AUROC is no
+            estimate for other hospitals or unselected patients. No open data join images with the
             other inputs of the same patient, so their contribution to a joint prediction is not
             measured."""
         ),

@@ -108,8 +108,8 @@ def _render_charted_later(figures: Figures) -> list[str]:
     head = ["inputs", "model", "AUROC, first charted later", "AUROC with all labels, same tasks"]
     return [
         paragraph(
-            f"""For diseases, this is the first endpoint: what is not yet known at the time of the
-            prediction (`as_of`, 24 h). {later} of {diagnoses} diagnoses
+            f"""For diseases, the first endpoint is a diagnosis that is not yet known at the time of
+            the prediction (`as_of`, 24 h). {later} of {diagnoses} diagnoses
             ({percent(later / max(diagnoses, 1))}) were first charted after `as_of`. The other
             diagnoses were already written down: finding them is recognition. In this section, only
             diagnoses charted later count as positives. A patient whose disease was charted before

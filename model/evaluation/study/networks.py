@@ -133,9 +133,9 @@ def _unusual(net: M3H, represented: RepresentedSamples, data: SampleTensors) -> 
     unusual = np.full(data.present.shape, np.nan)
     for i, modality in enumerate(MODALITIES):
         if modality in represented.vectors:
-            ordinary = cast("Any", net.encoders[modality]).ordinary
+            encoder = cast("Any", net.encoders[modality])
             present = data.present[:, i].numpy()
-            unusual[present, i] = ordinary(represented.vectors[modality]).numpy()
+            unusual[present, i] = encoder.novelty(represented.vectors[modality]).numpy()
     return unusual
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from model.calibration.calibrate import (
     MIN_CLASS_PATIENTS,
+    MIN_EVIDENCE_SCALE,
     class_shift,
     conformal_margin,
     conformal_sets,
-    fit_scale,
+    fit_scales,
     local_margin,
     log_odds_bound,
     prior_shift,
@@ -24,18 +25,46 @@ def calibrated_patients(count, seed=0):
     return p, (draw.random(count) < p).astype(float), np.ones(count)
 
 
-def test_scaling_corrects_overconfident_log_odds():
-    draw = np.random.default_rng(0)
-    evidence, base = draw.normal(size=20_000), np.full(20_000, -1.0)
-    target = (draw.random(20_000) < 1 / (1 + np.exp(-base - evidence))).astype(float)
-    assert fit_scale(evidence * 3, base, target, np.ones(20_000)) == pytest.approx(1 / 3, abs=0.03)
+def patients_of(evidence, learned, factors, seed=0):
+    """Base, outcomes drawn with these factors, and weights."""
+    base = np.full(len(evidence), -1.0)
+    z = base + factors[0] * evidence + factors[1] * learned
+    draw = np.random.default_rng(seed)
+    return base, (draw.random(len(z)) < 1 / (1 + np.exp(-z))).astype(float), np.ones(len(z))
+
+
+def parts(count):
+    draw = np.random.default_rng(1)
+    return draw.normal(size=count), draw.normal(size=count)
+
+
+def test_scaling_corrects_overconfident_log_odds_of_the_network():
+    evidence, learned = parts(20_000)
+    factors = fit_scales(evidence, learned * 3, *patients_of(evidence, learned, (1.0, 1.0)))
+    assert factors == pytest.approx((1.0, 1 / 3), abs=0.05)
+
+
+def test_evidence_and_the_networks_part_are_scaled_apart():
+    evidence, learned = parts(20_000)
+    factors = fit_scales(evidence, learned, *patients_of(evidence, learned, (2.0, 0.5)))
+    assert factors == pytest.approx((2.0, 0.5), abs=0.07)
+
+
+def test_scaling_never_shrinks_evidence_below_its_least_size_nor_reverses_the_network():
+    evidence, learned = parts(2000)
+    factors = fit_scales(evidence, learned, *patients_of(evidence, learned, (-1.0, -1.0)))
+    assert factors == pytest.approx((MIN_EVIDENCE_SCALE, 0.0), abs=1e-6)
 
 
 def test_scaling_hardly_changes_a_task_with_few_patients():
-    wrong = fit_scale(np.array([1.0, -1.0]), np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
-    assert 0.4 < wrong < 1
+    wrong = np.array([1.0, -1.0])
+    of_evidence, of_network = fit_scales(
+        np.zeros(2), wrong, np.zeros(2), np.array([0.0, 1.0]), np.ones(2)
+    )
+    assert of_evidence == pytest.approx(1.0, abs=1e-3)
+    assert 0.4 < of_network < 1
     nothing = np.empty(0)
-    assert fit_scale(nothing, nothing, nothing, nothing) == pytest.approx(1.0, abs=1e-3)
+    assert fit_scales(*[nothing] * 5) == pytest.approx((1.0, 1.0), abs=1e-3)
 
 
 def test_the_bound_is_half_a_patient_from_certainty():

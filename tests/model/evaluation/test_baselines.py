@@ -83,7 +83,7 @@ def test_the_training_patients_determine_the_word_columns(cohort):
 
 
 def test_a_linear_model_does_not_extrapolate_beyond_the_training_patients(cohort):
-    """Of two patients beyond the range of all training patients, the farther gets no more."""
+    """A patient far beyond the range of all training patients gets no more than a near one."""
     samples = cohort.samples
     first = samples.statistics.copy()
     for row, value in ((400, 50.0), (401, 5000.0)):

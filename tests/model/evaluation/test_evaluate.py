@@ -94,9 +94,9 @@ def test_a_missing_class_leaves_no_nan_in_the_scores():
     outcomes = make_cohort().samples.outcomes.copy()
     binary = [i for i, t in enumerate(TASKS) if t.kind == "binary"]
     names = [t.name for t in TASKS]
-    outcomes[:, names.index("sepsis")] = 1.0  # nobody without
-    outcomes[:, names.index("anemia")] = 0.0  # nobody with
-    outcomes[:, names.index("asthma")] = np.nan  # nobody known
+    outcomes[:, names.index("sepsis")] = 1.0  # no patient without
+    outcomes[:, names.index("anemia")] = 0.0  # no patient with
+    outcomes[:, names.index("asthma")] = np.nan  # no known outcome
     disposition = names.index("discharge_disposition")
     outcomes[outcomes[:, disposition] == 3, disposition] = 0.0
     outputs = {

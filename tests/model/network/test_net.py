@@ -203,8 +203,8 @@ def test_groups_of_tasks_share_neither_trunk_nor_attention(attention):
     present = torch.ones(3, 4, dtype=torch.bool)
     first = torch.randn(3, 4, net.width)
     second = first.clone()
-    for member in range(2):  # input of the first group's trunk
-        second[:, :, member * 2 * 256 : (member * 2 + 1) * 256] += 1
+    for start in (0, net.width // 2):  # of a member's input of the first group's trunk
+        second[:, :, start : start + 256] += 1
     (raw, weights), (raw2, weights2) = net.fusion(first, present), net.fusion(second, present)
     odd = torch.arange(len(NAMES)) % 2 == 1
     assert (weights[:, odd][:, :, ~odd] == 0).all()

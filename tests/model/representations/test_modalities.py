@@ -21,14 +21,11 @@ def fitted_words():
     return represent
 
 
-def test_an_empty_note_equals_a_note_of_unused_words():
+def test_a_note_without_a_used_word_is_represented_by_zeros():
     represent = fitted_words()
     nothing = represent(torch.tensor([[0, 0, 0], [0, 0, 0]]))
-    assert torch.isfinite(nothing).all()
-    # The last feature is the share of unknown tokens.
-    torch.testing.assert_close(
-        nothing[:, :-1], represent(torch.tensor([[3, 4, 0], [5, 5, 40]]))[:, :-1]
-    )
+    assert torch.equal(nothing, represent(torch.tensor([[3, 4, 0], [5, 5, 40]])))
+    assert (nothing == 0).all()
 
 
 def test_padding_does_not_change_a_note():
@@ -41,18 +38,21 @@ def test_a_long_note_is_read_to_its_end():
     tokens = torch.full((1, 100_000), 11)
     tokens[0, -1] = 29
     represent = fitted_words()
-    assert not torch.equal(represent(tokens)[:, :-1], represent(tokens[:, :-1])[:, :-1])
+    assert not torch.equal(represent(tokens), represent(tokens[:, :-1]))
 
 
 def test_with_as_many_directions_as_words_distances_are_kept():
     represent = fitted_words()
-    one, other = represent(torch.tensor([[10, 11, 12], [10, 11, 13]]))[:, :-1]
+    one, other = represent(torch.tensor([[10, 11, 12], [10, 11, 13]]))
     distance = BagOfWords.SCALE * 2**0.5
     torch.testing.assert_close((one - other).norm(), torch.tensor(distance), rtol=1e-2, atol=0.0)
 
 
-def test_the_share_of_unknown_tokens_is_a_feature():
-    assert fitted_words()(torch.tensor([[10, 11, 3, 4, 0]]))[0, -1] == 0.5
+def test_notes_without_any_word_to_use_are_represented_by_zeros():
+    represent = BagOfWords(vocabulary=50, words=0)
+    tokens = torch.randint(1, 50, (30, 8))
+    represent.fit(torch.empty(0, dtype=torch.int64), [tokens])
+    assert torch.equal(represent(tokens), torch.zeros(30, represent.width))
 
 
 def test_words_of_few_or_nearly_all_patients_are_not_used():

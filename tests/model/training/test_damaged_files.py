@@ -154,7 +154,7 @@ def test_arrays_of_another_type_or_shape_are_named(cohort, target):
     [
         (lambda s: {"outcomes": s.outcomes + 7}, "outcomes of "),
         (lambda s: {"outcomes": s.outcomes - 7}, "outcomes of "),
-        (lambda s: {"tokens": s.tokens - 1000}, "tokens holds ids outside"),
+        (lambda s: {"tokens": s.tokens - 10**8}, "tokens holds ids outside"),
         (lambda s: {"tokens": s.tokens + 10**8}, "tokens holds ids outside"),
         (lambda s: {"tabular": s.tabular + np.float32(np.inf)}, "tabular holds infinite"),
         (lambda s: {"lengths": -s.lengths}, "tokens has the shape"),

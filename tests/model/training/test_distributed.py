@@ -107,6 +107,8 @@ def test_two_processes_train_the_same_model_as_one(folder, alone, tmp_path):
     # The first rank warns of members that the other rank trained.
     assert "warning: member 2 was still improving at epoch 3, its last" in ran.stderr
     assert_alike(Checkpoint.load(tmp_path), alone)
+    evidence = [w for name, w in alone.weights.items() if name.endswith("evidence.weight")]
+    assert sum(bool(weights.any()) for weights in evidence) == 3 * MEMBERS  # all but the image
     assert not list(tmp_path.glob("member-*"))
     assert epochs(tmp_path) == [(k + 1, n + 1) for k in range(MEMBERS) for n in range(EPOCHS)]
 

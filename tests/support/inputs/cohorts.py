@@ -1,18 +1,20 @@
 """Small synthetic cohorts for tests."""
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
 
 from model.cohorts.samples import Samples
 from model.cohorts.store import COHORT, Cohort
+from model.knowledge.findings import load_findings
 from model.network.config import NetConfig
 from model.training.config import TrainConfig
 from schemas.features import STATISTICS, FeatureSpec
 from schemas.manifest import TOKENIZER, sha256
 from schemas.tasks import load_tasks
-from schemas.variables import Treatment, Variable
+from schemas.variables import Treatment, Variable, load_treatments, load_variables
 
 TASKS = load_tasks()
 NAMES = [task.name for task in TASKS]
@@ -25,6 +27,7 @@ SPEC = FeatureSpec(
     image_side=16,
     tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
 )
+FIRST_PHRASE = SPEC.tokenizer.get_vocab_size()
 CONFIG = TrainConfig(
     net=NetConfig(width=16, task_width=8, image_channels=(8,), clusters=2),
     members=2,
@@ -76,7 +79,8 @@ def make_cohort(count=240, name="made", seed=0):
         tabular=draw.normal(size=(count, len(SPEC.tabular_names))).astype(np.float32),
         statistics=statistics,
         treatments=draw.normal(size=(count, 1, 4)).astype(np.float32),
-        tokens=draw.integers(3, 100, lengths.sum()).astype(np.int32),
+        # Phrases, since most tokens are parts of words, which a model does not use.
+        tokens=FIRST_PHRASE + draw.integers(3, 100, lengths.sum()).astype(np.int32),
         lengths=lengths,
         pixels=draw.integers(0, 256, (present[:, 3].sum(), 1, 16, 16)).astype(np.uint8),
     )
@@ -96,3 +100,58 @@ def save(cohort, folder):
         "shards": {"shard.npz": sha256((folder / "shard.npz").read_bytes())},
     }
     (folder / COHORT).write_text(json.dumps(facts), encoding="utf-8")
+
+
+CLINICAL_TASKS = (
+    *("sepsis", "septic_shock", "pneumonia", "diabetes", "coronary_artery_disease"),
+    "length_of_stay",
+)
+CLINICAL_SPEC = FeatureSpec(
+    variables=tuple(
+        variable
+        for variable in load_variables()
+        if variable.name in ("heart_rate", "systolic_blood_pressure", "lactate", "temperature")
+    ),
+    treatments=tuple(t for t in load_treatments() if t.name in ("norepinephrine", "insulin")),
+    spellings={},
+    image_side=16,
+    assertions=("sepsis", "pneumonia"),
+    tokenizer_json=SPEC.tokenizer_json,
+)
+
+
+def clinical_cohort(count=300, effect=2.0):
+    """Patients with measured variables that have findings, treatments, and assertions in notes.
+
+    `effect`: of the severity of lactate on the log-odds of sepsis. A half of the notes are silent.
+    """
+    cohort = make_cohort(count)
+    draw = np.random.default_rng(0)
+    names = [variable.name for variable in CLINICAL_SPEC.variables]
+    statistics = np.full((count, len(names), len(STATISTICS)), np.nan, np.float32)
+    severity = draw.uniform(-0.3, 1.3, (count, len(names)))
+    for i, name in enumerate(names):
+        side = "low" if name.endswith("pressure") else "high"
+        finding = load_findings(CLINICAL_SPEC)[f"{name}_{side}"]
+        value = finding.normal + (finding.severe - finding.normal) * severity[:, i]
+        statistics[:, i] = value[:, None]
+    for name, value in {"spread": 0, "change": 0, "log_count": 1, "hours_since_last": 2}.items():
+        statistics[:, :, STATISTICS.index(name)] = value
+    treatments = np.full((count, len(CLINICAL_SPEC.treatments), 4), np.nan, np.float32)
+    treatments[:, :, :2] = draw.random((count, len(CLINICAL_SPEC.treatments), 1)) < 0.3
+    outcomes = cohort.samples.outcomes.copy()
+    z = -1.0 + effect * (severity[:, names.index("lactate")].clip(0) - 0.5)
+    outcomes[:, NAMES.index("sepsis")] = draw.random(count) < 1 / (1 + np.exp(-z))
+    tokens = [FIRST_PHRASE + draw.integers(0, 30, 4) for _ in range(count)]
+    for note in tokens[::2]:
+        codes = CLINICAL_SPEC.vocabulary - CLINICAL_SPEC.first_assertion_id
+        note[-1] = CLINICAL_SPEC.first_assertion_id + draw.integers(codes)
+    samples = replace(
+        cohort.samples,
+        outcomes=outcomes,
+        statistics=statistics,
+        treatments=treatments,
+        tokens=np.concatenate(tokens).astype(np.int32),
+        lengths=np.full(count, 4),
+    )
+    return replace(cohort, spec=CLINICAL_SPEC, samples=samples).of_tasks(CLINICAL_TASKS)

@@ -102,5 +102,5 @@ def as_chexnet(network: nn.Module) -> dict[str, object]:
 
 def spec_of(folder: Path) -> FeatureSpec:
     """The spec of a cohort that is made for the BERT in the folder."""
-    update = {"tokenizer_json": read_tokenizer(folder), "phrases": 0}
+    update = {"tokenizer_json": read_tokenizer(folder), "phrases": 0, "assertions": ()}
     return FeatureSpec.default().model_copy(update=update)

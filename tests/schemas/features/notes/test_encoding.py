@@ -12,6 +12,7 @@ from schemas.features import (
     split_phrases,
     to_plain_text,
 )
+from schemas.features.notes.assertions import CODES_OF_A_DISEASE, STATUSES
 from schemas.payload import as_payload
 from tests.support.inputs.feature_requests import AS_OF, SPEC, at, errors, extract
 
@@ -119,4 +120,76 @@ def test_a_spec_without_negation_ignores_negation():
 
 def test_phrases_have_separate_ids():
     tokens = extract(notes=[{"time": at(1), "text": "gout"}]).arrays["notes"]["tokens"]
-    assert (tokens >= SPEC.vocabulary - SPEC.phrases).sum() == 1
+    first = SPEC.tokenizer.get_vocab_size()
+    assert ((tokens >= first) & (tokens < first + SPEC.phrases)).sum() == 1
+
+
+def assertions_of(text, spec=SPEC):
+    """The disease, the status, and whether it is evidence only, of each assertion id of a note."""
+    ids = encode_note(text, spec).ids
+    codes = ids[ids >= spec.first_assertion_id] - spec.first_assertion_id
+    return {
+        (
+            spec.assertions[code // CODES_OF_A_DISEASE],
+            STATUSES[code % CODES_OF_A_DISEASE // 2],
+            bool(code % 2),
+        )
+        for code in codes.tolist()
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Pneumonia.", {("pneumonia", "affirmed", False)}),
+        ("No evidence of pneumonia.", {("pneumonia", "denied", False)}),
+        ("Possible pneumonia.", {("pneumonia", "possible", False)}),
+        ("Her mother had diabetes.", {("diabetes", "family", False)}),
+        (
+            "History of copd.",
+            {("copd", "historical", False), ("copd", "affirmed", False)},
+        ),
+        (
+            "On pressors.",
+            {("septic_shock", "affirmed", True), ("sepsis", "affirmed", True)},
+        ),
+        ("Family updated at the bedside.", set()),
+    ],
+)
+def test_each_assertion_of_a_disease_has_an_id_of_its_own(text, expected):
+    assert assertions_of(text) == expected
+
+
+def test_a_spec_without_assertions_encodes_as_before():
+    """Bundles that were made before assertions were read keep their inputs."""
+    facts = SPEC.model_dump(exclude={"assertions"}) | {"tokenizer_json": SPEC.tokenizer_json}
+    former = FeatureSpec.model_validate(facts)
+    text = "History: copd. No pneumonia; sepsis improving.\nOn pressors."
+    ids, former_ids = encode_note(text, SPEC).ids, encode_note(text, former).ids
+    assert former.vocabulary == SPEC.first_assertion_id
+    assert former_ids.tolist() == ids[ids < SPEC.first_assertion_id].tolist()
+    assert len(ids) > len(former_ids)
+
+
+def test_a_spec_without_phrases_has_no_assertions():
+    """A BERT reads its own tokens only."""
+    facts = SPEC.model_dump() | {"tokenizer_json": SPEC.tokenizer_json}
+    spec = FeatureSpec.model_validate(facts | {"phrases": 0, "assertions": ()})
+    assert encode_note("Pneumonia.", spec).ids.max() < spec.vocabulary
+    assert spec.vocabulary == spec.tokenizer.get_vocab_size()
+
+
+def test_a_note_without_a_passage_has_no_assertions_of_it():
+    text = "Pneumonia. Sepsis. Diabetes."
+    note = encode_note(text, SPEC)
+    rest = note.without(text.index("Sepsis"), text.index("Diabetes"))
+    codes = rest[rest >= SPEC.first_assertion_id] - SPEC.first_assertion_id
+    diseases = {SPEC.assertions[code // CODES_OF_A_DISEASE] for code in codes.tolist()}
+    assert diseases == {"pneumonia", "diabetes"}
+
+
+def test_an_assertion_that_is_repeated_elsewhere_stays():
+    text = "Sepsis. Diabetes. Sepsis."
+    rest = encode_note(text, SPEC).without(0, len("Sepsis."))
+    codes = rest[rest >= SPEC.first_assertion_id] - SPEC.first_assertion_id
+    assert "sepsis" in {SPEC.assertions[code // CODES_OF_A_DISEASE] for code in codes.tolist()}
