@@ -68,7 +68,7 @@ def _samples_for(manifest: Manifest, cohort: Cohort) -> Samples:
     if cohort.spec != manifest.spec:
         raise ReductionError(
             f"the cohort {cohort.name} was made with other variables, units or tokens than the "
-            "bundle's; make it again with the version that made the bundle"
+            "bundle's; make it again with 'm3h-model cohort --like BUNDLE'"
         )
     # Newer code gives a cohort of the same patients another digest, so names are compared, too.
     names = {c.name.partition(",")[0] for c in manifest.cohorts}

@@ -143,7 +143,7 @@ def _check(manifest: Manifest, cohort: Cohort) -> None:
     if cohort.spec != manifest.spec:
         raise RecalibrationError(
             "the cohort was made with other variables, units or tokens than the bundle's; "
-            "make it again with the version that made the bundle"
+            "make it again with 'm3h-model cohort --like BUNDLE'"
         )
     missing = {f.task.name for f in manifest.tasks} - {task.name for task in cohort.tasks}
     if missing:

@@ -93,12 +93,22 @@ def cohort(
         int | None,
         typer.Option(min=16, help="Side of the images, in pixels; a DenseNet needs 224."),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="A bundle: make the cohort with its variables, units and tokens, for "
+            "'m3h-export --recalibrate' and '--precision'."
+        ),
+    ] = None,
 ) -> None:
     """Convert a patient database to a cohort, the input of training."""
+    if like is not None and (tokenizer is not None or image_side is not None):
+        raise typer.BadParameter("--like excludes --tokenizer and --image-side")
     with _user_errors():
         from model.cli import training_commands
 
-        training_commands.make_cohort(source.value, data, out, masked, tokenizer, image_side)
+        spec = training_commands.cohort_spec(tokenizer, image_side, like)
+        training_commands.make_cohort(source.value, data, out, masked, spec)
 
 
 @app.command()

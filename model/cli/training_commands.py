@@ -16,6 +16,7 @@ from model.cli.progress import console, progress_of_records, train_with_progress
 from model.cohorts import labels, note_masking
 from model.cohorts import store as cohort_store
 from model.cohorts.store import Cohort
+from model.errors import RunError
 from model.evaluation.evaluate import Score, mean_auroc
 from model.evaluation.evaluate import evaluate as evaluate_model
 from model.network.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ from model.training.failure_signatures import checkpoint_with_signatures, warnin
 from model.training.preparation import PreparedTraining
 from model.training.trainer import STATE, Trainer
 from schemas.features import FeatureSpec
+from schemas.manifest import BundleError, read_manifest
 from schemas.response import MODALITIES
 
 
@@ -35,8 +37,7 @@ def make_cohort(
     data: Path,
     out: Path,
     masked: bool,
-    tokenizer: Path | None,
-    image_side: int | None,
+    spec: FeatureSpec,
 ) -> None:
     """Reads a patient database with the reader `source`; writes the cohort to `out`."""
     reader = importlib.import_module(f"model.cohorts.{source}")
@@ -50,7 +51,7 @@ def make_cohort(
             name=f"{source}, masked" if masked else source,
             source=reader.SOURCE,
             made_by=(reader, labels, note_masking) if masked else (reader, labels),
-            spec=_spec(tokenizer, image_side),
+            spec=spec,
         ):
             progress.update(bar, description=f"{source}: {written} records")
         print(f"{written} records of {source} in {out}")
@@ -115,7 +116,16 @@ def _print_table(name: str, scores: Sequence[Score]) -> None:
     print(f"{name}: mean AUROC {mean_auroc(scores):.4f}")
 
 
-def _spec(bert: Path | None, image_side: int | None) -> FeatureSpec:
+def cohort_spec(bert: Path | None, image_side: int | None, like: Path | None) -> FeatureSpec:
+    """The spec of a new cohort: that of the bundle `like`, or this project's with changes.
+
+    Raises RunError if `like` is no bundle.
+    """
+    if like is not None:
+        try:
+            return read_manifest(like)[0].spec
+        except BundleError as error:
+            raise RunError(str(error)) from None
     changes: dict[str, Any] = {}
     if bert is not None:
         changes |= {"tokenizer_json": read_tokenizer(bert), "phrases": 0, "assertions": ()}

@@ -22,8 +22,8 @@ from model.network.heads import EVIDENCE, Heads, OutputCalibration
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
-# The sets of modalities that calibration tells apart. Notes have no part in them: silent notes are
-# the same as no notes.
+# Calibration distinguishes the sets of these modalities. Notes are left out, because silent notes
+# are the same as no notes.
 SUBSET_MODALITIES: tuple[Modality, ...] = ("tabular", "series", "image")
 
 
