@@ -40,10 +40,21 @@ def export(checkpoint, folder, gate):
 
 
 @pytest.fixture(scope="module")
-def judged(checkpoint, tmp_path_factory):
+def weak_checkpoint(learned):
+    """A model that is far below the gate: of few synthetic patients, without expected effects."""
+    net = CONFIG.net.model_copy(update={"clinical_effects": False})
+    config = CONFIG.model_copy(update={"net": net})
+    trainer = Trainer(PreparedTraining([Cohort.load(learned)], config, command="m3h-model train …"))
+    for _ in trainer.run():
+        pass
+    return trainer.checkpoint()
+
+
+@pytest.fixture(scope="module")
+def judged(weak_checkpoint, tmp_path_factory):
     """A bundle that was judged with few expectations, and not refused."""
     folder = tmp_path_factory.mktemp("judged") / "small"
-    export(checkpoint, folder, BehaviourGate(0, **FEW))
+    export(weak_checkpoint, folder, BehaviourGate(0, **FEW))
     return folder
 
 
@@ -65,12 +76,12 @@ def test_a_task_that_abstains_has_no_answer(exported):
         assert (facts.task.name in answers) == answers_task
 
 
-def test_a_bundle_below_the_gate_is_refused_and_the_old_one_stays(checkpoint, tmp_path):
+def test_a_bundle_below_the_gate_is_refused_and_the_old_one_stays(weak_checkpoint, tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "old").write_text("")
     with pytest.raises(BehaviourError) as caught:
-        export(checkpoint, folder, BehaviourGate(0.95, **FEW))
+        export(weak_checkpoint, folder, BehaviourGate(0.95, **FEW))
     head, *rows, last = str(caught.value).splitlines()
     assert re.search(r"refused: \d+\.\d% of \d+ expectations .* 95\.0% must", head)
     assert len(rows) == behaviour.WORST + 1  # and the two figures
@@ -145,14 +156,8 @@ def test_a_reduced_bundle_is_judged_against_its_source(judged, held_out_cohort, 
 # ---- the command ---------------------------------------------------------------------------------
 
 
-def test_the_command_refuses_a_bundle_below_the_gate(learned, tmp_path):
-    """Without expected effects, a model of few synthetic patients is far below the gate."""
-    net = CONFIG.net.model_copy(update={"clinical_effects": False})
-    config = CONFIG.model_copy(update={"net": net, "members": 1, "epochs": 1})
-    trainer = Trainer(PreparedTraining([Cohort.load(learned)], config, command="m3h-model train …"))
-    for _ in trainer.run():
-        pass
-    trainer.checkpoint().save(tmp_path / "run")
+def test_the_command_refuses_a_bundle_below_the_gate(weak_checkpoint, tmp_path):
+    weak_checkpoint.save(tmp_path / "run")
     paths = [str(tmp_path / "run"), str(tmp_path / "bundle")]
     done = CliRunner().invoke(app, paths)
     assert done.exit_code == 2
@@ -174,10 +179,10 @@ def test_the_default_of_the_command_is_the_gate():
     assert option.default == behaviour.GATE
 
 
-def test_a_checkpoint_is_judged_by_a_command(checkpoint, tmp_path):
+def test_a_checkpoint_is_judged_by_a_command(weak_checkpoint, tmp_path):
     from model.cli.main import app as model_app
 
-    checkpoint.save(tmp_path / "run")
+    weak_checkpoint.save(tmp_path / "run")
     own = tmp_path / "own.toml"
     own.write_text(
         '[[expectation]]\nid = "lactate"\nreason = "A test."\n'
