@@ -119,7 +119,7 @@ def _print_table(name: str, scores: Sequence[Score]) -> None:
 def cohort_spec(bert: Path | None, image_side: int | None, like: Path | None) -> FeatureSpec:
     """The spec of a new cohort: that of the bundle `like`, or this project's with changes.
 
-    Raises RunError if `like` is no bundle.
+    Raises RunError if `like` is not a bundle.
     """
     if like is not None:
         try:
