@@ -127,10 +127,22 @@ class Receipt(_ResponseModel):
     warnings: tuple[str, ...] = ()
 
 
+AbstentionCode = Literal[
+    "not_trained", "outside_trained_population", "no_input", "no_finite_number"
+]
+
+
 class Abstained(_ResponseModel):
     """The task gives no prediction."""
 
     reason: str
+    code: AbstentionCode | None = Field(
+        default=None,
+        description="`not_trained`: the training data do not suffice for this task. "
+        "`outside_trained_population`: the patient is unlike the training patients, for example a "
+        "child. `no_input`: the request has no input that this task can use. `no_finite_number`: "
+        "the computation failed. Absent in answers of older versions.",
+    )
 
 
 class Interval(_ResponseModel):
@@ -143,9 +155,9 @@ class Interval(_ResponseModel):
 class Prediction(_ResponseModel):
     """The prediction of one task. It has exactly one of the value fields, or `abstained`.
 
-    `based_on`: the modalities that the task used. If it is empty, the number is the prevalence
-    among the patients of the training or of the recalibration. Fields without a value are absent,
-    never null.
+    `based_on`: the modalities that the task used; empty if the task abstains. `prevalence`: among
+    the patients of the training or of the recalibration. Fields without a value are absent, never
+    null.
     """
 
     task: str
@@ -315,7 +327,11 @@ class TaskVariables(_ResponseModel):
 
 
 class Explanation(_ResponseModel):
-    """The explanation of the predictions. docs/explanations.md defines each figure."""
+    """The explanation of the predictions. docs/explanations.md defines each figure.
+
+    It is absent if all tasks abstain. `modalities` and `variables` have no entry for a task that
+    abstains.
+    """
 
     attention: tuple[TaskAttention, ...] | AttentionMatrix
     modalities: dict[str, Contributions | dict[str, Contributions]] = Field(

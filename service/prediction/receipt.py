@@ -5,6 +5,7 @@ import math
 from schemas.features import Features
 from schemas.manifest import Manifest
 from schemas.response import Ignored, Modality, ModalityUse, Receipt
+from service.prediction.abstention import Basis, tabular_value
 from service.runtime.engine import Outputs
 
 UNUSUAL_SCORE = 0.99  # above it the receipt warns
@@ -78,21 +79,18 @@ def _pointer(modality: Modality, features: Features) -> str:
 
 
 def _no_input_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
-    """A warning if no input is visible to any task: the numbers are not the patient's."""
-    if any(
-        modality in task.visible_modalities
-        for task in manifest.tasks
-        for modality in features.arrays
-    ):
+    """A warning if no task can use any input."""
+    basis = Basis.of(features, manifest)
+    if any(map(basis.has_evidence, manifest.tasks)):
         return ()
-    return ("nothing of the request could be used: each number is that of the average patient",)
+    return ("nothing of the request could be used: no task has a prediction",)
 
 
 def _time_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     """A warning if the time since admission is outside that of the training, or unknown."""
     low, high = manifest.trained_hours
     trained = f"the model was trained {low:g} to {high:g} hours after admission to the unit"
-    hours = _tabular_value("hours_since_admission", features, manifest)
+    hours = tabular_value("hours_since_admission", features, manifest)
     if math.isnan(hours):
         absent = "tabular.admitted_at is absent or not used"
         return (f"{absent} and {trained}: whether this holds is not known",)
@@ -103,17 +101,5 @@ def _time_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
 
 def _age_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     """A warning if the age is outside that of the training patients."""
-    low, high = manifest.trained_age
-    age = _tabular_value("age", features, manifest)
-    if math.isnan(age) or low <= age <= high:
-        return ()
-    learned = f"the model learned from patients of {low:g} years and older"
-    return (f"{learned}; this one is younger, so that no number is known to hold",)
-
-
-def _tabular_value(name: str, features: Features, manifest: Manifest) -> float:
-    """A number of the tabular features; NaN if it is unknown."""
-    if "tabular" not in features.arrays:
-        return math.nan
-    index = manifest.spec.tabular_names.index(name)
-    return float(features.arrays["tabular"]["values"][index])
+    outside = Basis.of(features, manifest).outside
+    return () if outside is None else (f"{outside}: no task has a prediction",)
