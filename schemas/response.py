@@ -114,12 +114,28 @@ class ModalityUse(_ResponseModel):
     )
 
 
+class NotLearned(_ResponseModel):
+    """Variables and treatments that the model reads but that change none of its outputs."""
+
+    variables: tuple[str, ...] = ()
+    treatments: tuple[str, ...] = ()
+
+
 class Receipt(_ResponseModel):
-    """The inputs that were used, converted, merged and ignored. Pointers are RFC 6901."""
+    """The inputs that were used, converted, merged and ignored. Pointers are RFC 6901.
+
+    `used`, `treatments`: the variables and treatments that were read.
+    """
 
     modalities: dict[Modality, ModalityUse]
     used: tuple[UsedVariable, ...] = ()
     treatments: tuple[str, ...] = ()
+    not_learned: NotLearned | None = Field(
+        default=None,
+        description="those of `used` and `treatments` that have no influence: the model learned "
+        "nothing from them, and no prediction would differ without them. Absent if there are "
+        "none, and if this was not measured when the bundle was exported",
+    )
     converted: tuple[Converted, ...] = ()
     read_as: tuple[ReadAs, ...] = ()
     merged: tuple[Merged, ...] = ()

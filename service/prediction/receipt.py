@@ -4,7 +4,7 @@ import math
 
 from schemas.features import Features
 from schemas.manifest import Manifest
-from schemas.response import Ignored, Modality, ModalityUse, Receipt
+from schemas.response import Ignored, Modality, ModalityUse, NotLearned, Receipt
 from service.prediction.abstention import Basis, tabular_value
 from service.runtime.engine import Outputs
 
@@ -51,8 +51,25 @@ def complete_receipt(features: Features, manifest: Manifest) -> Receipt:
         *_age_warning(features, manifest),
     )
     return receipt.model_copy(
-        update={"modalities": modalities, "ignored": tuple(ignored), "warnings": warnings}
+        update={
+            "modalities": modalities,
+            "not_learned": _not_learned(receipt, manifest),
+            "ignored": tuple(ignored),
+            "warnings": warnings,
+        }
     )
+
+
+def _not_learned(receipt: Receipt, manifest: Manifest) -> NotLearned | None:
+    """The variables and treatments of the receipt that have no influence; None without any."""
+    known = manifest.not_learned
+    if known is None:
+        return None
+    variables = tuple(u.variable for u in receipt.used if u.variable in known.variables)
+    treatments = tuple(name for name in receipt.treatments if name in known.treatments)
+    if not variables and not treatments:
+        return None
+    return NotLearned(variables=variables, treatments=treatments)
 
 
 def with_unusual_scores(receipt: Receipt, outputs: Outputs) -> Receipt:
