@@ -37,10 +37,10 @@ def hide(model: onnx.ModelProto, name: str, rows: list[int], count: int) -> None
 
 
 @pytest.fixture(scope="module")
-def half_blind(exported, tmp_path_factory):
-    """The small bundle with a series encoder that does not read the BLIND inputs."""
+def half_blind(bundle_dir, tmp_path_factory):
+    """The shipped bundle with a series encoder that does not read the BLIND inputs."""
     folder = tmp_path_factory.mktemp("blind") / "bundle"
-    shutil.copytree(exported[0], folder)
+    shutil.copytree(bundle_dir, folder)
     spec = read_manifest(folder)[0].spec
     names = {
         "statistics": [v.name for v in spec.variables],
@@ -57,11 +57,11 @@ def half_blind(exported, tmp_path_factory):
     return folder
 
 
-def test_inputs_that_the_graphs_do_not_read_are_not_learned(exported, half_blind):
+def test_inputs_that_the_graphs_do_not_read_are_not_learned(bundle_dir, half_blind):
     patients = dict([*made_patients().items()][:4])
     seeing, blind = (
         measure_not_learned(Bundle.load(folder, "cpu"), patients)
-        for folder in (exported[0], half_blind)
+        for folder in (bundle_dir, half_blind)
     )
     assert not {*BLIND["statistics"]} & {*seeing.variables}
     assert not {*BLIND["treatments"]} & {*seeing.treatments}
@@ -103,8 +103,8 @@ def test_a_variable_without_influence_changes_no_answer(half_blind):
     assert change("creatinine", "mg/dL", 0.8, 8) >= LEAST_CHANGE
 
 
-def test_the_body_weight_counts_as_learned_because_it_converts_rates(exported):
-    bundle = Bundle.load(exported[0], "cpu")
+def test_the_body_weight_counts_as_learned_because_it_converts_rates(bundle_dir):
+    bundle = Bundle.load(bundle_dir, "cpu")
     # Without a patient, nothing has an influence.
     measured = measure_not_learned(bundle, {})
     names = {v.name for v in bundle.manifest.spec.variables}
