@@ -133,8 +133,8 @@ class Receipt(_ResponseModel):
     not_learned: NotLearned | None = Field(
         default=None,
         description="those of `used` and `treatments` that have no influence: the model learned "
-        "nothing from them, and no prediction would differ without them. Absent if there are "
-        "none, and if this was not measured when the bundle was exported",
+        "nothing from them, and no prediction would differ without them. Absent if the request has "
+        "no such input, and if this was not measured when the bundle was exported",
     )
     converted: tuple[Converted, ...] = ()
     read_as: tuple[ReadAs, ...] = ()

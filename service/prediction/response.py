@@ -29,13 +29,15 @@ def build_predictions(
     task that abstains.
     """
     rows = {name: row.tolist() for name, row in outputs.fusion.items() if name != ATTENTION}
-    return [
-        {
-            **fields,
-            **_outcome(served, rows[served.output], phenotypes, abstentions.get(served.task.name)),
-        }
-        for served, fields in zip(manifest.tasks, task_fields, strict=True)
-    ]
+    predictions: list[PredictionFields] = []
+    for served, fields in zip(manifest.tasks, task_fields, strict=True):
+        abstained = abstentions.get(served.task.name)
+        outcome = _outcome(served, rows[served.output], phenotypes, abstained)
+        prediction: PredictionFields = {**fields, **outcome}
+        if "abstained" in prediction:
+            prediction["based_on"] = []
+        predictions.append(prediction)
+    return predictions
 
 
 def build_abstentions(manifest: Manifest, basis: Basis) -> dict[str, AbstainedFields]:

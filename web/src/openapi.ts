@@ -904,7 +904,7 @@ export interface components {
              * @default []
              */
             treatments?: string[];
-            /** @description those of `used` and `treatments` that have no influence: the model learned nothing from them, and no prediction would differ without them. Absent if there are none, and if this was not measured when the bundle was exported */
+            /** @description those of `used` and `treatments` that have no influence: the model learned nothing from them, and no prediction would differ without them. Absent if the request has no such input, and if this was not measured when the bundle was exported */
             not_learned?: components["schemas"]["NotLearned"] | null;
             /**
              * Converted

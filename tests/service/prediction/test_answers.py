@@ -76,6 +76,7 @@ def test_a_task_without_a_finite_number_abstains(computed):
     outputs = replace(computed.outputs, fusion=nan)
     for prediction in computed.answer(outputs=outputs).values():
         assert prediction.abstained.code == "no_finite_number"
+        assert prediction.based_on == ()
 
 
 @pytest.mark.parametrize(
