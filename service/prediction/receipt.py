@@ -44,11 +44,12 @@ def complete_receipt(features: Features, manifest: Manifest) -> Receipt:
         detail = f"hidden from {tasks} tasks: no patient with it had their labels in training"
         pointer = _pointer(modality, features)
         ignored.append(Ignored(pointer=pointer, reason="hidden_modality", detail=detail))
+    basis = Basis.of(features, manifest)
     warnings = (
         *receipt.warnings,
-        *_no_input_warning(features, manifest),
+        *_no_input_warning(basis, manifest),
         *_time_warning(features, manifest),
-        *_age_warning(features, manifest),
+        *_age_warning(basis),
     )
     return receipt.model_copy(
         update={
@@ -95,9 +96,8 @@ def _pointer(modality: Modality, features: Features) -> str:
     return _POINTERS[modality]
 
 
-def _no_input_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
+def _no_input_warning(basis: Basis, manifest: Manifest) -> tuple[str, ...]:
     """A warning if no task can use any input."""
-    basis = Basis.of(features, manifest)
     if any(map(basis.has_evidence, manifest.tasks)):
         return ()
     return ("nothing of the request could be used: no task has a prediction",)
@@ -116,7 +116,6 @@ def _time_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     return (f"as_of is {hours:.4g} hours after admitted_at and {trained}: read with caution",)
 
 
-def _age_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
+def _age_warning(basis: Basis) -> tuple[str, ...]:
     """A warning if the age is outside that of the training patients."""
-    outside = Basis.of(features, manifest).outside
-    return () if outside is None else (f"{outside}: no task has a prediction",)
+    return () if basis.outside is None else (f"{basis.outside}: no task has a prediction",)
