@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from export.behaviour import BehaviourGate
-from export.finalize import finalize
+from export.finalize import finalize, write_digests
+from export.influence import measure_not_learned
 from export.parity import TOLERANCE, Parity, check_parity
 from export.trace import export_encoder, export_fusion
+from model.evaluation.behaviour.patients import made_patients
 from model.network.checkpoint import Checkpoint, Facts
 from model.network.m3h import M3H
 from schemas.manifest import TOKENIZER, Graph, Manifest, ServedTask
@@ -20,7 +22,7 @@ from schemas.payload import Payload
 from schemas.response import MODALITIES
 from schemas.tasks import Task
 from schemas.tim import TIM
-from service.runtime.bundle import NOTICE
+from service.runtime.bundle import NOTICE, Bundle
 
 
 def export_bundle(
@@ -69,6 +71,9 @@ def export_bundle(
         golden_tolerance=TOLERANCE,
         files={},
     )
+    write_digests(partial, manifest)
+    not_learned = measure_not_learned(Bundle.load(partial, "cpu"), made_patients())
+    manifest = manifest.model_copy(update={"not_learned": not_learned})
     return finalize(partial, manifest, golden, folder, gate), parity
 
 

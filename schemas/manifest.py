@@ -20,7 +20,7 @@ from schemas.bundle_files import (
 )
 from schemas.evaluation import EvaluationFigures
 from schemas.features import FeatureSpec
-from schemas.response import Modality
+from schemas.response import Modality, NotLearned
 from schemas.tasks import Task
 
 __all__ = ["BundleError", "sha256"]  # re-exported for callers of read_manifest
@@ -241,7 +241,8 @@ class Manifest(_ManifestModel):
 
     `files`: SHA-256 of every other file. `network`: facts about the architecture. `trained_hours`:
     range of the hours since admission in training. `trained_age`: range of ages in training, in
-    years. `evaluation`: figures of the evaluation report, the source of the model card.
+    years. `not_learned`: variables and treatments without influence on any output; None if this was
+    not measured. `evaluation`: figures of the evaluation report, the source of the model card.
     `golden_tolerance`: maximum difference between an answer and its golden answer.
     `golden_tolerances`: the same by device, where it was measured on that device.
     """
@@ -259,6 +260,7 @@ class Manifest(_ManifestModel):
     trained_hours: tuple[Hours, Hours]
     # The cohorts of this project hold adults only.
     trained_age: tuple[Years, Years] = (18.0, 120.0)
+    not_learned: NotLearned | None = None
     cohorts: tuple[Cohort, ...]
     recalibration: Recalibration | None = None
     reduction: Quantization | None = None

@@ -114,12 +114,28 @@ class ModalityUse(_ResponseModel):
     )
 
 
+class NotLearned(_ResponseModel):
+    """Variables and treatments that the model reads but that change none of its outputs."""
+
+    variables: tuple[str, ...] = ()
+    treatments: tuple[str, ...] = ()
+
+
 class Receipt(_ResponseModel):
-    """The inputs that were used, converted, merged and ignored. Pointers are RFC 6901."""
+    """The inputs that were used, converted, merged and ignored. Pointers are RFC 6901.
+
+    `used`, `treatments`: the variables and treatments that were read.
+    """
 
     modalities: dict[Modality, ModalityUse]
     used: tuple[UsedVariable, ...] = ()
     treatments: tuple[str, ...] = ()
+    not_learned: NotLearned | None = Field(
+        default=None,
+        description="those of `used` and `treatments` that have no influence: the model learned "
+        "nothing from them, and no prediction would differ without them. Absent if the request has "
+        "no such input, and if this was not measured when the bundle was exported",
+    )
     converted: tuple[Converted, ...] = ()
     read_as: tuple[ReadAs, ...] = ()
     merged: tuple[Merged, ...] = ()
@@ -127,10 +143,22 @@ class Receipt(_ResponseModel):
     warnings: tuple[str, ...] = ()
 
 
+AbstentionCode = Literal[
+    "not_trained", "outside_trained_population", "no_input", "no_finite_number"
+]
+
+
 class Abstained(_ResponseModel):
     """The task gives no prediction."""
 
     reason: str
+    code: AbstentionCode | None = Field(
+        default=None,
+        description="`not_trained`: the training data do not suffice for this task. "
+        "`outside_trained_population`: the patient is unlike the training patients, for example a "
+        "child. `no_input`: the request has no input that this task can use. `no_finite_number`: "
+        "the computation failed. Absent in answers of older versions.",
+    )
 
 
 class Interval(_ResponseModel):
@@ -143,9 +171,9 @@ class Interval(_ResponseModel):
 class Prediction(_ResponseModel):
     """The prediction of one task. It has exactly one of the value fields, or `abstained`.
 
-    `based_on`: the modalities that the task used. If it is empty, the number is the prevalence
-    among the patients of the training or of the recalibration. Fields without a value are absent,
-    never null.
+    `based_on`: the modalities that the task used; empty if the task abstains. `prevalence`: among
+    the patients of the training or of the recalibration. Fields without a value are absent, never
+    null.
     """
 
     task: str
@@ -315,7 +343,11 @@ class TaskVariables(_ResponseModel):
 
 
 class Explanation(_ResponseModel):
-    """The explanation of the predictions. docs/explanations.md defines each figure."""
+    """The explanation of the predictions. docs/explanations.md defines each figure.
+
+    It is absent if all tasks abstain. `modalities` and `variables` have no entry for a task that
+    abstains.
+    """
 
     attention: tuple[TaskAttention, ...] | AttentionMatrix
     modalities: dict[str, Contributions | dict[str, Contributions]] = Field(

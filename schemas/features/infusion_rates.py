@@ -13,7 +13,7 @@ from schemas.payload import Payload
 from schemas.terminology.units import Conversion, candidate_codes
 from schemas.variables import Treatment
 
-_WEIGHT = "body_weight"
+WEIGHT = "body_weight"
 _MAX_LENGTH = 64  # characters of a unit
 _GAMMA = re.compile(r"gammas?(?![a-z])|\u03b3", re.IGNORECASE)
 # Factors of amounts to the first unit of their kind with factor 1, and of times to minutes.
@@ -99,7 +99,7 @@ class RateConverter:
 
     def _observed_weights(self) -> list[tuple[float, int, float]]:
         """Returns time, series index and weight of each plausible observation."""
-        spec, index = self._spec, self._spec.find_variable(_WEIGHT)
+        spec, index = self._spec, self._spec.find_variable(WEIGHT)
         conversions: dict[tuple[str, str | None], Conversion | None] = {}
         weights: list[tuple[float, int, float]] = []
         for i, series in enumerate(self._payload.series):

@@ -7,7 +7,7 @@ test compares each type with its model. A field without a value is absent, never
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from schemas.response import Modality
+from schemas.response import AbstentionCode, Modality
 from schemas.tasks import Kind
 
 
@@ -18,6 +18,7 @@ class IntervalFields(TypedDict):
 
 class AbstainedFields(TypedDict):
     reason: str
+    code: AbstentionCode
 
 
 class TaskFields(TypedDict):

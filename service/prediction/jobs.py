@@ -13,6 +13,8 @@ from schemas.parsing.validation import count_names
 from schemas.payload import FieldError, InvalidPayload, Payload
 from schemas.response import Modality, Receipt
 from service.cache.embedding_cache import CacheKey
+from service.prediction.abstention import Basis
+from service.prediction.answer_fields import AbstainedFields
 from service.prediction.explanation.attribution import Explain
 from service.prediction.explanation.occlusion import Ablation
 from service.runtime.cost_estimate import InputSize
@@ -77,6 +79,7 @@ class ParsedJob:
 class PreparedJob:
     """A job that is ready for a batch.
 
+    `basis`: what decides which tasks abstain; `abstentions`: those tasks.
     `sample`: input of the engine. `ablations`: what the explanation leaves out, one at a time.
     `seconds`: times by step. `check` raises when no answer is needed. `attention`
     [tasks, tasks]: set with the answer.
@@ -85,6 +88,8 @@ class PreparedJob:
     options: Options
     features: Features
     receipt: Receipt
+    basis: Basis
+    abstentions: Mapping[str, AbstainedFields]
     keys: dict[Modality, CacheKey]
     sample: dict[Modality, dict[str, Array] | Embedding]
     ablations: list[Ablation]

@@ -18,7 +18,12 @@ from schemas.response import SCHEMA_VERSION, Modality, ModelReference, Reason, R
 from service.cache.embedding_cache import CacheKey, CacheKeys, EmbeddingCache
 from service.errors import InputIgnored, InvalidOption, ServiceError
 from service.prediction import response
-from service.prediction.answer_fields import AnswerFields, OptionalExplanation
+from service.prediction.abstention import Basis
+from service.prediction.answer_fields import (
+    AbstainedFields,
+    AnswerFields,
+    OptionalExplanation,
+)
 from service.prediction.explanation import attribution, occlusion
 from service.prediction.jobs import Job, Options, ParsedJob, PreparedJob
 from service.prediction.phenotypes import describe_phenotypes
@@ -56,6 +61,7 @@ class Predictor:
         self._keys = CacheKeys(engine.bundle.digest, manifest.spec)
         self._model = _model_reference(engine)
         self._task_fields = functools.cache(functools.partial(response.build_task_fields, manifest))
+        self._abstentions = functools.cache(functools.partial(response.build_abstentions, manifest))
         self._explainable_tasks = {
             task.task.name: task for task in manifest.tasks if attribution.has_scalar_output(task)
         }
@@ -150,8 +156,10 @@ class Predictor:
         receipt = complete_receipt(extracted, self._manifest)
         if options.strict:
             _refuse_ignored_input(receipt)
+        basis = Basis.of(extracted, self._manifest)
+        abstentions = self._abstentions(basis)
         ablations = []
-        if options.explain == "full":
+        if options.explain == "full" and self._has_prediction(abstentions):
             ablations = occlusion.ablations(
                 payload, extracted.arrays, self._manifest.spec, encode, check
             )
@@ -166,8 +174,21 @@ class Predictor:
         }
         stage = parsed.job.stage
         return PreparedJob(
-            options, extracted, receipt, keys, sample, ablations, seconds, stage, check
+            options,
+            extracted,
+            receipt,
+            basis,
+            abstentions,
+            keys,
+            sample,
+            ablations,
+            seconds,
+            stage,
+            check,
         )
+
+    def _has_prediction(self, abstentions: Mapping[str, AbstainedFields]) -> bool:
+        return len(abstentions) < len(self._manifest.tasks)
 
     def _cached(
         self, keys: Mapping[Modality, CacheKey], stage: Span | None
@@ -191,7 +212,11 @@ class Predictor:
         check = prepared[0].check if len(prepared) == 1 else no_time_limit
         with shared_span((job.stage for job in prepared), "batch", len(prepared)) as batch:
             self._embed(prepared, batch, check)
-            explained = {i for i, job in enumerate(prepared) if job.options.explain != "none"}
+            explained = {
+                i
+                for i, job in enumerate(prepared)
+                if job.options.explain != "none" and self._has_prediction(job.abstentions)
+            }
             outputs = self._engine.run([job.sample for job in prepared], explained, batch)
             ablated = [self._run_ablations(job, batch) for job in prepared]
         seconds = time.perf_counter() - started
@@ -261,12 +286,15 @@ class Predictor:
         started = time.perf_counter()
         job.receipt = with_unusual_scores(job.receipt, outputs)
         job.attention = outputs.fusion[ATTENTION]
-        task_fields = self._task_fields(tuple(job.features.arrays))
         predictions = response.build_predictions(
-            outputs, self._manifest, task_fields, self._phenotypes
+            outputs,
+            self._manifest,
+            self._task_fields(job.basis),
+            self._phenotypes,
+            job.abstentions,
         )
         explanation: OptionalExplanation = {}
-        if job.options.explain != "none":
+        if job.options.explain != "none" and self._has_prediction(job.abstentions):
             with child_span(stage, "explanation"):
                 explanation = self._explain(job, outputs, ablated)
         receipt = job.receipt.model_dump(exclude_none=True)
@@ -286,13 +314,16 @@ class Predictor:
         self, job: PreparedJob, outputs: Outputs, ablated: Sequence[Outputs]
     ) -> OptionalExplanation:
         options = job.options
-        explanation = attribution.explain_outputs(outputs, self._manifest, options.explain)
+        explanation = attribution.explain_outputs(
+            outputs, self._manifest, options.explain, job.abstentions
+        )
         if explanation is None:
             return {}
         if options.explain == "full":
-            tasks = attribution.most_deviating_tasks(outputs, self._manifest)
+            tasks = attribution.most_deviating_tasks(outputs, self._manifest, job.abstentions)
             if options.task is not None:
-                tasks = [self._explainable_tasks[options.task]]
+                requested = self._explainable_tasks[options.task]
+                tasks = [] if options.task in job.abstentions else [requested]
             explanation["variables"] = attribution.attribute_to_parts(
                 tasks, outputs, job.ablations, ablated
             )

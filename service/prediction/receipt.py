@@ -4,7 +4,8 @@ import math
 
 from schemas.features import Features
 from schemas.manifest import Manifest
-from schemas.response import Ignored, Modality, ModalityUse, Receipt
+from schemas.response import Ignored, Modality, ModalityUse, NotLearned, Receipt
+from service.prediction.abstention import Basis, tabular_value
 from service.runtime.engine import Outputs
 
 UNUSUAL_SCORE = 0.99  # above it the receipt warns
@@ -43,15 +44,33 @@ def complete_receipt(features: Features, manifest: Manifest) -> Receipt:
         detail = f"hidden from {tasks} tasks: no patient with it had their labels in training"
         pointer = _pointer(modality, features)
         ignored.append(Ignored(pointer=pointer, reason="hidden_modality", detail=detail))
+    basis = Basis.of(features, manifest)
     warnings = (
         *receipt.warnings,
-        *_no_input_warning(features, manifest),
+        *_no_input_warning(basis, manifest),
         *_time_warning(features, manifest),
-        *_age_warning(features, manifest),
+        *_age_warning(basis),
     )
     return receipt.model_copy(
-        update={"modalities": modalities, "ignored": tuple(ignored), "warnings": warnings}
+        update={
+            "modalities": modalities,
+            "not_learned": _not_learned(receipt, manifest),
+            "ignored": tuple(ignored),
+            "warnings": warnings,
+        }
     )
+
+
+def _not_learned(receipt: Receipt, manifest: Manifest) -> NotLearned | None:
+    """The variables and treatments of the receipt that have no influence; None without any."""
+    known = manifest.not_learned
+    if known is None:
+        return None
+    variables = tuple(u.variable for u in receipt.used if u.variable in known.variables)
+    treatments = tuple(name for name in receipt.treatments if name in known.treatments)
+    if not variables and not treatments:
+        return None
+    return NotLearned(variables=variables, treatments=treatments)
 
 
 def with_unusual_scores(receipt: Receipt, outputs: Outputs) -> Receipt:
@@ -77,22 +96,18 @@ def _pointer(modality: Modality, features: Features) -> str:
     return _POINTERS[modality]
 
 
-def _no_input_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
-    """A warning if no input is visible to any task: the numbers are not the patient's."""
-    if any(
-        modality in task.visible_modalities
-        for task in manifest.tasks
-        for modality in features.arrays
-    ):
+def _no_input_warning(basis: Basis, manifest: Manifest) -> tuple[str, ...]:
+    """A warning if no task can use any input."""
+    if any(map(basis.has_evidence, manifest.tasks)):
         return ()
-    return ("nothing of the request could be used: each number is that of the average patient",)
+    return ("nothing of the request could be used: no task has a prediction",)
 
 
 def _time_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     """A warning if the time since admission is outside that of the training, or unknown."""
     low, high = manifest.trained_hours
     trained = f"the model was trained {low:g} to {high:g} hours after admission to the unit"
-    hours = _tabular_value("hours_since_admission", features, manifest)
+    hours = tabular_value("hours_since_admission", features, manifest)
     if math.isnan(hours):
         absent = "tabular.admitted_at is absent or not used"
         return (f"{absent} and {trained}: whether this holds is not known",)
@@ -101,19 +116,6 @@ def _time_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
     return (f"as_of is {hours:.4g} hours after admitted_at and {trained}: read with caution",)
 
 
-def _age_warning(features: Features, manifest: Manifest) -> tuple[str, ...]:
+def _age_warning(basis: Basis) -> tuple[str, ...]:
     """A warning if the age is outside that of the training patients."""
-    low, high = manifest.trained_age
-    age = _tabular_value("age", features, manifest)
-    if math.isnan(age) or low <= age <= high:
-        return ()
-    learned = f"the model learned from patients of {low:g} years and older"
-    return (f"{learned}; this one is younger, so that no number is known to hold",)
-
-
-def _tabular_value(name: str, features: Features, manifest: Manifest) -> float:
-    """A number of the tabular features; NaN if it is unknown."""
-    if "tabular" not in features.arrays:
-        return math.nan
-    index = manifest.spec.tabular_names.index(name)
-    return float(features.arrays["tabular"]["values"][index])
+    return () if basis.outside is None else (f"{basis.outside}: no task has a prediction",)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from schemas.manifest import Manifest, ServedTask
-from schemas.response import Modality
+from service.prediction.abstention import Basis
 from service.prediction.answer_fields import (
+    AbstainedFields,
     IntervalFields,
     OutcomeFields,
     PredictionFields,
@@ -20,20 +21,33 @@ def build_predictions(
     manifest: Manifest,
     task_fields: Sequence[TaskFields],
     phenotypes: Mapping[int, str],
+    abstentions: Mapping[str, AbstainedFields],
 ) -> list[PredictionFields]:
     """The prediction of each task, in the manifest's order.
 
-    `task_fields`: of `build_task_fields`. `phenotypes`: descriptions by cluster.
+    `task_fields`: of `build_task_fields`. `phenotypes`: descriptions by cluster. `abstentions`: by
+    task that abstains.
     """
     rows = {name: row.tolist() for name, row in outputs.fusion.items() if name != ATTENTION}
-    return [
-        {**fields, **_outcome(served, rows[served.output], phenotypes)}
-        for served, fields in zip(manifest.tasks, task_fields, strict=True)
-    ]
+    predictions: list[PredictionFields] = []
+    for served, fields in zip(manifest.tasks, task_fields, strict=True):
+        abstained = abstentions.get(served.task.name)
+        outcome = _outcome(served, rows[served.output], phenotypes, abstained)
+        prediction: PredictionFields = {**fields, **outcome}
+        if "abstained" in prediction:
+            prediction["based_on"] = []
+        predictions.append(prediction)
+    return predictions
 
 
-def build_task_fields(manifest: Manifest, present: Sequence[Modality]) -> list[TaskFields]:
-    """The fields of each prediction that are the same for all patients with these modalities."""
+def build_abstentions(manifest: Manifest, basis: Basis) -> dict[str, AbstainedFields]:
+    """The tasks that give no prediction for requests with this basis, and why."""
+    by_task = {served.task.name: basis.abstention(served) for served in manifest.tasks}
+    return {task: abstained for task, abstained in by_task.items() if abstained is not None}
+
+
+def build_task_fields(manifest: Manifest, basis: Basis) -> list[TaskFields]:
+    """The fields of each prediction that are the same for all requests with this basis."""
     all_fields: list[TaskFields] = []
     for served in manifest.tasks:
         fields: TaskFields = {
@@ -42,7 +56,7 @@ def build_task_fields(manifest: Manifest, present: Sequence[Modality]) -> list[T
             "department": served.task.department,
             "kind": served.task.kind,
             "means": served.task.means,
-            "based_on": [modality for modality in present if modality in served.visible_modalities],
+            "based_on": [*basis.based_on(served)],
         }
         if served.prevalence is not None:
             fields["prevalence"] = served.prevalence
@@ -50,16 +64,20 @@ def build_task_fields(manifest: Manifest, present: Sequence[Modality]) -> list[T
     return all_fields
 
 
-def _outcome(served: ServedTask, row: list[float], phenotypes: Mapping[int, str]) -> OutcomeFields:
+def _outcome(
+    served: ServedTask,
+    row: list[float],
+    phenotypes: Mapping[int, str],
+    abstained: AbstainedFields | None,
+) -> OutcomeFields:
     """The value of one task, from the row of its output, or the reason why it abstains."""
     values = row
     if served.task.kind == "binary" and served.column is not None:
         values = [row[served.column]]
-    reason = served.abstains
-    if reason is None and not all(map(math.isfinite, values)):
-        reason = "the model gave no finite number"
-    if reason is not None:
-        return {"abstained": {"reason": reason}}
+    if abstained is None and not all(map(math.isfinite, values)):
+        abstained = {"reason": "the model gave no finite number", "code": "no_finite_number"}
+    if abstained is not None:
+        return {"abstained": abstained}
     match served.task.kind:
         case "binary":
             return _probability(served, values[0])

@@ -35,6 +35,7 @@ def check_consistency(manifest: Manifest) -> None:
         _check_task(served, manifest)
         _check_uncertainty(served)
     _check_phenotypes(manifest)
+    _check_not_learned(manifest)
 
 
 def _check_tokenizer(manifest: Manifest) -> None:
@@ -164,3 +165,14 @@ def _check_phenotypes(manifest: Manifest) -> None:
             raise BundleError(
                 f"phenotype {phenotype.cluster}: no variable or task is named {names}"
             )
+
+
+def _check_not_learned(manifest: Manifest) -> None:
+    if manifest.not_learned is None:
+        return
+    unknown = (set(manifest.not_learned.variables) - {v.name for v in manifest.spec.variables}) | (
+        set(manifest.not_learned.treatments) - {t.name for t in manifest.spec.treatments}
+    )
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise BundleError(f"not_learned: no variable or treatment is named {names}")

@@ -17,6 +17,7 @@ from model.evaluation.sections import external_validation
 from model.evaluation.study import EXTERNAL
 from model.evaluation.study.jobs import jobs_of
 from schemas.manifest import ConformalSets, read_manifest
+from schemas.response import NotLearned
 from schemas.tim import Agreement
 from tests.support.inputs.cohorts import make_cohort
 from tests.support.inputs.tim_matrix import made_tim
@@ -306,3 +307,10 @@ def test_a_file_that_is_not_a_report_is_refused(tmp_path):
     done = CliRunner().invoke(app, ["run", str(tmp_path / "new"), "--evaluation", str(path)])
     assert done.exit_code == 2
     assert "scores.json is not JSON" in done.output
+
+
+def test_the_card_counts_the_inputs_without_influence(manifest):
+    not_learned = NotLearned(variables=("lactate", "lipase"), treatments=("rifaximin",))
+    card = model_card(manifest.model_copy(update={"not_learned": not_learned}))
+    assert "- 2 of 95 variables and 1 of 62 treatments are read, but have no influence" in card
+    assert "influence on any" not in model_card(manifest.model_copy(update={"not_learned": None}))

@@ -1,6 +1,7 @@
 """The patient view of the dashboard, in Chromium, against a service process."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -41,7 +42,8 @@ def test_the_page_shows_the_predictions_of_the_service(open_page, url, title, na
     choose_example(page, title)
     predictions = predict(url, read_example(name), explain="full")["predictions"]
     shown = read_numbers(page, ".predictions tr[data-task]", "data-task")
-    assert shown == {p["task"]: pytest.approx(headline(p), abs=1e-9) for p in predictions}
+    expected = {p["task"]: math.nan if "abstained" in p else headline(p) for p in predictions}
+    assert shown == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -197,3 +199,35 @@ def test_the_receipt_lists_unused_input(open_page, url):
     paste(page, json.dumps(payload))
     for entry in predict(url, payload)["receipt"]["ignored"]:
         expect(page.locator(".receipt")).to_contain_text(entry["detail"])
+
+
+def test_a_child_has_no_numbers_but_a_reason_for_each_task(open_page, url):
+    page = open_page()
+    payload = read_example("septic_shock")
+    payload["tabular"]["age"] = 5
+    paste(page, json.dumps(payload))
+    expect(page.locator(".predictions h2")).to_have_text("0 predictions, 44 tasks abstain")
+    answer = predict(url, payload, explain="full")
+    reason = answer["predictions"][0]["abstained"]["reason"]
+    expect(page.locator("[data-task]")).to_have_count(44)
+    for text in page.locator("[data-task] td").all_inner_texts():
+        assert text == f"no prediction: {reason}"
+    expect(page.locator(".predictions data")).to_have_count(0)
+    expect(page.locator("ul.problem")).to_contain_text(reason)
+    expect(page.locator(".detail")).to_contain_text(f"No prediction: {reason}")
+
+
+def test_the_receipt_lists_inputs_without_influence_apart(open_page, serve, changed_bundle):
+    def edit(manifest, _):
+        manifest["not_learned"] = {"variables": ["lactate"], "treatments": ["norepinephrine"]}
+
+    at = serve(changed_bundle(edit))
+    page = open_page(at)
+    payload = read_example("septic_shock")
+    paste(page, json.dumps(payload))
+    receipt = predict(at, payload)["receipt"]
+    title = f"{len(receipt['used']) - 1} variables and {len(receipt['treatments']) - 1} treatments"
+    expect(page.locator(".receipt")).to_contain_text(f"{title} used")
+    apart = page.locator(".receipt details", has_text="without influence")
+    expect(apart.locator("summary")).to_have_text("2 read, but without influence on any prediction")
+    expect(apart.locator("li")).to_have_count(2)

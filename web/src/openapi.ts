@@ -223,6 +223,11 @@ export interface components {
         Abstained: {
             /** Reason */
             reason: string;
+            /**
+             * Code
+             * @description `not_trained`: the training data do not suffice for this task. `outside_trained_population`: the patient is unlike the training patients, for example a child. `no_input`: the request has no input that this task can use. `no_finite_number`: the computation failed. Absent in answers of older versions.
+             */
+            code?: ("not_trained" | "outside_trained_population" | "no_input" | "no_finite_number") | null;
         };
         /**
          * Agreement
@@ -368,6 +373,9 @@ export interface components {
         /**
          * Explanation
          * @description The explanation of the predictions. docs/explanations.md defines each figure.
+         *
+         *     It is absent if all tasks abstain. `modalities` and `variables` have no entry for a task that
+         *     abstains.
          */
         Explanation: {
             /** Attention */
@@ -607,6 +615,22 @@ export interface components {
             recalibrated_by?: string | null;
         };
         /**
+         * NotLearned
+         * @description Variables and treatments that the model reads but that change none of its outputs.
+         */
+        NotLearned: {
+            /**
+             * Variables
+             * @default []
+             */
+            variables?: string[];
+            /**
+             * Treatments
+             * @default []
+             */
+            treatments?: string[];
+        };
+        /**
          * NoteEvidence
          * @description A passage of a note: the characters from `start` up to, but not including, `end`.
          *
@@ -667,9 +691,9 @@ export interface components {
          * Prediction
          * @description The prediction of one task. It has exactly one of the value fields, or `abstained`.
          *
-         *     `based_on`: the modalities that the task used. If it is empty, the number is the prevalence
-         *     among the patients of the training or of the recalibration. Fields without a value are absent,
-         *     never null.
+         *     `based_on`: the modalities that the task used; empty if the task abstains. `prevalence`: among
+         *     the patients of the training or of the recalibration. Fields without a value are absent, never
+         *     null.
          */
         Prediction: {
             /** Task */
@@ -862,6 +886,8 @@ export interface components {
         /**
          * Receipt
          * @description The inputs that were used, converted, merged and ignored. Pointers are RFC 6901.
+         *
+         *     `used`, `treatments`: the variables and treatments that were read.
          */
         Receipt: {
             /** Modalities */
@@ -878,6 +904,8 @@ export interface components {
              * @default []
              */
             treatments?: string[];
+            /** @description those of `used` and `treatments` that have no influence: the model learned nothing from them, and no prediction would differ without them. Absent if the request has no such input, and if this was not measured when the bundle was exported */
+            not_learned?: components["schemas"]["NotLearned"] | null;
             /**
              * Converted
              * @default []
@@ -1129,6 +1157,11 @@ export interface components {
                 number,
                 number
             ] | null;
+            /**
+             * Learned
+             * @description false: the input is read, but the model learned nothing from it: it changes no output of this bundle. Absent if this was not measured when the bundle was exported.
+             */
+            learned?: boolean | null;
         };
         /**
          * TreatmentEvidence
@@ -1249,6 +1282,11 @@ export interface components {
             ] | null;
             /** Aggregate */
             aggregate: string;
+            /**
+             * Learned
+             * @description false: the input is read, but the model learned nothing from it: it changes no output of this bundle. Absent if this was not measured when the bundle was exported.
+             */
+            learned?: boolean | null;
         };
         /**
          * VariableList

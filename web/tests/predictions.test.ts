@@ -1,12 +1,14 @@
 import { expect, test } from "vitest";
-import type { Answer, Prediction } from "../src/lib/api";
+import type { Answer, Prediction, Receipt } from "../src/lib/api";
 import {
   classLabel,
+  countPredictions,
   groupByDepartment,
   hasSingleNumber,
   largestChanges,
   rankedClasses,
   sortByDistance,
+  splitByInfluence,
   visibleChange,
 } from "../src/lib/predictions";
 import { probability } from "./fixtures";
@@ -58,4 +60,29 @@ test("the largest changes come first, and at most the limit is returned", () => 
   const after = answer(probability("c", 0.1004, 0), probability("b", 0.4, 0), probability("a", 0.05, 0), stay);
   expect(largestChanges(before, after, 6).map(({ prediction }) => prediction.task)).toEqual(["b", "a"]);
   expect(largestChanges(before, after, 1)).toMatchObject([{ before: 0.1, after: 0.4 }]);
+});
+
+test("inputs without influence are not listed as used", () => {
+  const receipt = {
+    used: [{ variable: "lactate" }, { variable: "lipase" }],
+    treatments: ["rifaximin", "insulin"],
+    not_learned: { variables: ["lipase"], treatments: ["rifaximin"] },
+  } as unknown as Receipt;
+  expect(splitByInfluence(receipt)).toEqual({
+    used: [{ variable: "lactate" }],
+    treatments: ["insulin"],
+    notLearned: ["lipase", "rifaximin"],
+  });
+});
+
+test("all inputs are listed as used if nothing is known about their influence", () => {
+  const receipt = { used: [{ variable: "lactate" }], treatments: ["insulin"] } as unknown as Receipt;
+  expect(splitByInfluence(receipt)).toEqual({ ...receipt, notLearned: [] });
+});
+
+test("tasks that abstain are not counted as predictions", () => {
+  const abstaining = { task: "sepsis", abstained: { reason: "a child" } } as Prediction;
+  expect(countPredictions(answer(stay, discharge))).toBe("2 predictions");
+  expect(countPredictions(answer(stay, abstaining))).toBe("1 predictions, 1 task abstains");
+  expect(countPredictions(answer(abstaining, abstaining))).toBe("0 predictions, 2 tasks abstain");
 });

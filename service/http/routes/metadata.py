@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.manifest import Cohort, Manifest, Phenotype, Quantization, Recalibration
 from schemas.response import Modality
@@ -13,6 +13,12 @@ from service.http import openapi, problems
 from service.http.request_parsing import StrictRoute
 from service.http.static_response import MARKDOWN, StaticResponse
 from service.runtime.bundle import Bundle
+
+_LEARNED = Field(
+    default=None,
+    description="false: the input is read, but the model learned nothing from it: it changes no "
+    "output of this bundle. Absent if this was not measured when the bundle was exported.",
+)
 
 
 class _Metadata(BaseModel):
@@ -84,6 +90,7 @@ class VariableEntry(_Metadata):
     plausible: tuple[float, float]
     typical: tuple[float, float] | None = None
     aggregate: str
+    learned: bool | None = _LEARNED
 
 
 class TreatmentEntry(_Metadata):
@@ -94,6 +101,7 @@ class TreatmentEntry(_Metadata):
     units: tuple[str, ...]
     units_per_weight: tuple[str, ...]
     plausible: tuple[float, float] | None = None
+    learned: bool | None = _LEARNED
 
 
 class VariableList(_Metadata):
@@ -189,10 +197,19 @@ def model_metadata(manifest: Manifest, digest: str) -> Model:
 
 
 def variable_list(manifest: Manifest) -> VariableList:
-    spec = manifest.spec
+    spec, not_learned = manifest.spec, manifest.not_learned
+    variables, treatments = (
+        (None, None) if not_learned is None else (not_learned.variables, not_learned.treatments)
+    )
     return VariableList(
-        variables=tuple(map(_variable_entry, spec.extended_variables)),
-        treatments=tuple(map(_treatment_entry, spec.treatments)),
+        variables=tuple(
+            _variable_entry(variable, _learned(variable.name, variables))
+            for variable in spec.extended_variables
+        ),
+        treatments=tuple(
+            _treatment_entry(treatment, _learned(treatment.name, treatments))
+            for treatment in spec.treatments
+        ),
         categories=spec.categories,
         unit_spellings=load_spellings() | spec.spellings,
         window_hours=spec.window_hours,
@@ -200,7 +217,11 @@ def variable_list(manifest: Manifest) -> VariableList:
     )
 
 
-def _variable_entry(variable: Variable) -> VariableEntry:
+def _learned(name: str, not_learned: tuple[str, ...] | None) -> bool | None:
+    return None if not_learned is None else name not in not_learned
+
+
+def _variable_entry(variable: Variable, learned: bool | None) -> VariableEntry:
     return VariableEntry(
         name=variable.name,
         display=variable.display,
@@ -212,14 +233,16 @@ def _variable_entry(variable: Variable) -> VariableEntry:
         plausible=variable.plausible,
         typical=variable.typical,
         aggregate=variable.aggregate,
+        learned=learned,
     )
 
 
-def _treatment_entry(treatment: Treatment) -> TreatmentEntry:
+def _treatment_entry(treatment: Treatment, learned: bool | None) -> TreatmentEntry:
     return TreatmentEntry(
         name=treatment.name,
         display=treatment.display,
         units=treatment.accepted_units,
         units_per_weight=tuple(treatment.units_per_weight),
         plausible=treatment.plausible,
+        learned=learned,
     )

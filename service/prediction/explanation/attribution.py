@@ -1,7 +1,7 @@
 """The explanation of an answer: attention between tasks, modalities, and parts of the request."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cache
 from itertools import combinations
 from typing import Literal
@@ -33,18 +33,19 @@ DIGITS = 7  # decimals that single precision gives a probability
 
 
 def explain_outputs(
-    outputs: Outputs, manifest: Manifest, explain: Explain
+    outputs: Outputs, manifest: Manifest, explain: Explain, abstaining: Container[str] = ()
 ) -> ExplanationFields | None:
     """Explains an answer by attention and by modality.
 
-    Returns None for `explain="none"`, and if the attention is not finite.
+    `abstaining`: names of the tasks without a prediction. Returns None for `explain="none"`, and if
+    the attention is not finite.
     """
     if explain == "none" or not np.isfinite(outputs.fusion[ATTENTION]).all():
         return None
     attention = _attention_matrix if explain == "full" else _largest_attention
     return {
         "attention": attention(outputs, manifest),
-        "modalities": _modality_contributions(outputs, manifest),
+        "modalities": _modality_contributions(outputs, manifest, abstaining),
     }
 
 
@@ -81,7 +82,7 @@ def _largest_attention(outputs: Outputs, manifest: Manifest) -> list[TaskAttenti
 
 
 def _modality_contributions(
-    outputs: Outputs, manifest: Manifest
+    outputs: Outputs, manifest: Manifest, abstaining: Container[str]
 ) -> dict[str, ContributionsFields | dict[str, ContributionsFields]]:
     """The contributions by task; for tasks with several classes, by task and class.
 
@@ -98,7 +99,7 @@ def _modality_contributions(
             computed[key] = _shapley(outputs.coalitions[served.output], present, players)
         rows = computed[key]
         columns = range(len(rows)) if served.column is None else [served.column]
-        if served.abstains is not None or not all(
+        if served.task.name in abstaining or not all(
             math.isfinite(value) for column in columns for value in rows[column]
         ):
             continue
@@ -177,14 +178,16 @@ def influencing_modalities(served: ServedTask, manifest: Manifest) -> frozenset[
 # ---------------------------------------------------------------------------- parts of the request
 
 
-def most_deviating_tasks(outputs: Outputs, manifest: Manifest) -> list[ServedTask]:
-    """The binary tasks whose probabilities differ most from their prevalence."""
+def most_deviating_tasks(
+    outputs: Outputs, manifest: Manifest, abstaining: Container[str]
+) -> list[ServedTask]:
+    """The binary tasks with a prediction whose probabilities differ most from their prevalence."""
     deviations: list[tuple[float, ServedTask]] = []
     for served in manifest.tasks:
         if (
             served.task.kind == "binary"
             and served.prevalence is not None
-            and served.abstains is None
+            and served.task.name not in abstaining
         ):
             deviation = abs(_scalar_output(served, outputs) - served.prevalence)
             if math.isfinite(deviation):

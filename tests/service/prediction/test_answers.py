@@ -67,14 +67,16 @@ def test_a_task_that_abstains_has_a_reason_and_no_number(serve, changed_bundle, 
     engine = Engine(Bundle.load(changed_bundle(abstain), "cpu"))
     engine.replay_golden()
     first = serve(engine).predict(payload)["predictions"][0]
-    assert first["abstained"] == {"reason": "too few patients"}
+    assert first["abstained"] == {"reason": "too few patients", "code": "not_trained"}
     assert "probability" not in first
 
 
 def test_a_task_without_a_finite_number_abstains(computed):
     nan = {name: np.full_like(values, math.nan) for name, values in computed.outputs.fusion.items()}
     outputs = replace(computed.outputs, fusion=nan)
-    assert all(p.abstained for p in computed.answer(outputs=outputs).values())
+    for prediction in computed.answer(outputs=outputs).values():
+        assert prediction.abstained.code == "no_finite_number"
+        assert prediction.based_on == ()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 // Predictions: their order, their classes, and differences between two answers.
-import type { Answer, Payload, Prediction } from "./api";
+import type { Answer, Payload, Prediction, Receipt } from "./api";
 import { spaced } from "./numbers";
 
 /** A payload and the service's answer to it. `body` is the payload as it was sent. */
@@ -7,6 +7,23 @@ export interface Result {
   body: string;
   payload: Payload;
   answer: Answer;
+}
+
+/** The variables and treatments that were read: those with influence, and the names of those without. */
+export function splitByInfluence({ used = [], treatments = [], not_learned }: Receipt) {
+  const { variables = [], treatments: courses = [] } = not_learned ?? {};
+  return {
+    used: used.filter(({ variable }) => !variables.includes(variable)),
+    treatments: treatments.filter((treatment) => !courses.includes(treatment)),
+    notLearned: [...variables, ...courses],
+  };
+}
+
+/** How many tasks have a prediction, and how many abstain, in words. */
+export function countPredictions({ predictions }: Answer): string {
+  const abstaining = predictions.filter(({ abstained }) => abstained).length;
+  const count = `${predictions.length - abstaining} predictions`;
+  return abstaining ? `${count}, ${abstaining} ${abstaining === 1 ? "task abstains" : "tasks abstain"}` : count;
 }
 
 /** True for a probability or a value; false for probabilities of several classes. */

@@ -8,7 +8,7 @@ import { ReceiptPanel } from "../components/patient/receipt";
 import { WhatIf } from "../components/patient/what_if";
 import { ProblemNote } from "../components/problem_note";
 import type { Answer, Known } from "../lib/api";
-import type { Result } from "../lib/predictions";
+import { countPredictions, type Result } from "../lib/predictions";
 import { type EvidenceByTask, usePrediction } from "../lib/use_prediction";
 import "./patient_view.css";
 
@@ -20,7 +20,7 @@ export function PatientView({ known }: { known: Known }) {
     <>
       <PayloadForm send={send} busy={busy} open={!result} />
       <div role="status" class="visually-hidden">
-        {busy ? "Predicting" : result ? `${result.answer.predictions.length} predictions` : ""}
+        {busy ? "Predicting" : result ? countPredictions(result.answer) : ""}
       </div>
       {problem && <ProblemNote problem={problem} />}
       {result && <ResultView {...prediction} known={known} result={result} />}

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import type { Answer, Prediction } from "../../lib/api";
-import { groupByDepartment, sortByDistance } from "../../lib/predictions";
+import { countPredictions, groupByDepartment, sortByDistance } from "../../lib/predictions";
 import { PredictionCells } from "./prediction_cells";
 import "./predictions_table.css";
 
@@ -23,7 +23,7 @@ export function PredictionsTable({ answer, changed, selected, select }: Predicti
   return (
     <section class="panel predictions">
       <div class="row">
-        <h2>{answer.predictions.length} predictions</h2>
+        <h2>{countPredictions(answer)}</h2>
         <label class="small print-hidden">
           sorted by{" "}
           <select value={order} onChange={(event) => setOrder(event.currentTarget.value as Order)}>

@@ -1,5 +1,6 @@
 import type { Answer, Known } from "../../lib/api";
 import { spaced, unitLabel } from "../../lib/numbers";
+import { splitByInfluence } from "../../lib/predictions";
 import "./receipt.css";
 
 const SHOWN_POINTERS = 10;
@@ -9,7 +10,8 @@ export function ReceiptPanel({ answer, known }: { answer: Answer; known: Known }
   const { receipt, model } = answer;
   const displayNames = new Map(known.variables.map(({ name, display }) => [name, display]));
   const display = (variable: string) => displayNames.get(variable) ?? variable;
-  const { used = [], treatments = [], converted = [], read_as = [], merged = [], ignored = [] } = receipt;
+  const { converted = [], read_as = [], merged = [], ignored = [] } = receipt;
+  const { used, treatments, notLearned } = splitByInfluence(receipt);
   return (
     <section class="panel receipt">
       <h2>Receipt</h2>
@@ -21,6 +23,13 @@ export function ReceiptPanel({ answer, known }: { answer: Answer; known: Known }
           })),
           ...treatments.map((treatment) => ({ text: spaced(treatment) })),
         ]}
+      />
+      <Entries
+        title={`${notLearned.length} read, but without influence on any prediction`}
+        open
+        entries={notLearned.map((name) => ({
+          text: `${spaced(display(name))}: the model learned nothing from it`,
+        }))}
       />
       <Entries
         title={`${converted.length} converted from another unit`}
