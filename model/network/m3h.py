@@ -27,11 +27,14 @@ from schemas.tasks import Task
 SUBSET_MODALITIES: tuple[Modality, ...] = ("tabular", "series", "image")
 
 
-def subset_number(present: Bool[Tensor, "B M"]) -> Int[Tensor, " B"]:
-    """The number of each patient's set of SUBSET_MODALITIES, 0 (none) to 7."""
+def subset_number(
+    present: Bool[Tensor, "B M"], visible: Float[Tensor, "M L"]
+) -> Int[Tensor, "B L"]:
+    """The number of the set of SUBSET_MODALITIES that each task sees, 0 (none) to 7."""
     columns = [MODALITIES.index(modality) for modality in SUBSET_MODALITIES]
-    place = 2 ** torch.arange(len(columns), device=present.device)
-    return (present[:, columns].to(place.dtype) * place).sum(dim=1)
+    place = 2.0 ** torch.arange(len(columns), device=present.device)
+    seen = visible[columns] * place.unsqueeze(1)
+    return (present[:, columns].to(seen.dtype) @ seen).to(torch.int64)
 
 
 class Fusion(nn.Module):
@@ -57,7 +60,7 @@ class Fusion(nn.Module):
         binary = torch.tensor([task.kind == "binary" for task in tasks])
         self.register_buffer("visible_binary", visible[binary].T.float(), persistent=False)
         self.visible_binary: Tensor
-        # Log-odds of calibration, for each set of present modalities (`subset_number`).
+        # Log-odds of calibration, for each set of modalities that a task sees (`subset_number`).
         subsets = torch.zeros(2 ** len(SUBSET_MODALITIES), int(binary.sum()))
         self.register_buffer("subset_shift", subsets)
         self.subset_shift: Tensor
@@ -122,7 +125,8 @@ class Fusion(nn.Module):
         if "binary" not in raw:
             return raw
         shown = evidence * self.visible_binary * present.unsqueeze(-1).to(evidence.dtype)
-        total = shown.sum(dim=1) + self.subset_shift[subset_number(present)]
+        number = subset_number(present, self.visible_binary)
+        total = shown.sum(dim=1) + self.subset_shift.gather(0, number)
         return {**raw, "binary": raw["binary"] + total, EVIDENCE: total}
 
     def fuse(

@@ -172,7 +172,11 @@ class Trainer(TaskNetwork):
                     prepared.weight[rows[known].numpy()] / len(parts),
                 )
             for fusion in self._fusions():
-                fusion.subset_shift[subset_number(shown)] = shift / fitted.evidence_scale
+                # A task to which a modality is hidden has the shift of the set without it.
+                all_seen = subset_number(shown, torch.ones_like(fusion.visible_binary))[0]
+                number = subset_number(shown, fusion.visible_binary)[0]
+                tasks = torch.nonzero(number == all_seen).squeeze(1)
+                fusion.subset_shift[number[tasks], tasks] = (shift / fitted.evidence_scale)[tasks]
 
     def _subset_log_odds(self, shown: Tensor) -> tuple[Tensor, Tensor]:
         """The log-odds [n, L] of held-out samples with only the modalities `shown`; their rows."""

@@ -48,6 +48,10 @@ def test_fewer_members_keep_the_splits_of_the_ensemble(prepared):
 def test_one_member_has_the_weights_of_the_ensemble_and_constants_of_its_own(prepared, trainer):
     alone = first_member(trainer)
     rows = np.arange(40)
+    # The calibration of sets of modalities is a constant of its own, too.
+    shift = trainer.net.fusion.members[0].subset_shift
+    assert not torch.equal(alone.net.fusion.members[0].subset_shift, shift)
+    alone.net.fusion.members[0].subset_shift.copy_(shift)
     expected, _ = member_outputs(trainer.net.member(0), prepared.represented, prepared.data, rows)
     raw, _ = ensemble_outputs(alone.net, prepared.represented, prepared.data, rows)
     for name, value in raw.items():
