@@ -6,19 +6,25 @@ that the report lacks are "not measured". The text is in `templates/model_card.m
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from export.card_text import (
+    NOT_MEASURED,
+    Results,
+    Rows,
+    interval,
+    interval_of,
+    join_words,
+    number,
+    table,
+)
 from schemas.manifest import Manifest, MetricChange, Quantization, Recalibration, ServedTask
 from schemas.tim import Agreement, Tim
 from service.prediction.phenotypes import describe_phenotypes
 
-Results = Mapping[str, Any]
-Rows = list[list[Any]]
-
-NOT_MEASURED = "not measured"
 SHIFTS, CHANGES, GAINS, CELLS = 10, 5, 3, 10  # how many the card lists
 # The sections of the report that a manifest holds; the card shows all but "decisions". A file
 # without any of them is not a report.
@@ -64,11 +70,11 @@ def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
     first, last = manifest.trained_hours
     return environment.get_template("model_card.md.j2").render(
         NOT_MEASURED=NOT_MEASURED,
-        table=_table,
+        table=table,
         manifest=manifest,
         counts=_task_counts(manifest),
         hours={"first": f"{first:g}", "last": f"{last:g}"},
-        personal_inputs=_join_words(name.partition("=")[0] for name in manifest.spec.tabular_names),
+        personal_inputs=join_words(name.partition("=")[0] for name in manifest.spec.tabular_names),
         recalibration=recalibration,
         recalibration_rows=recalibration and _recalibration_rows(recalibration, display),
         reduction=reduction,
@@ -119,7 +125,7 @@ def _recalibration_rows(
     return {
         "shifts": [[display[task], f"{shift:+.2f}"] for task, shift in shifts[:SHIFTS]],
         "classes": [
-            (display[task], _join_words(f"{name} {shift:+.2f}" for name, shift in classes.items()))
+            (display[task], join_words(f"{name} {shift:+.2f}" for name, shift in classes.items()))
             for task, classes in recalibration.classes.items()
         ],
         "ends": [
@@ -133,7 +139,7 @@ def _reduction_rows(reduction: Quantization, display: Mapping[str, str]) -> dict
     """The precision of each graph, and the tasks that lose most."""
     most = sorted(reduction.tasks.items(), key=lambda item: -_loss_share(item[1], reduction))
     return {
-        "patients": _join_words(
+        "patients": join_words(
             f"{held_out.patients} patients of {held_out.cohort} ({held_out.source})"
             for held_out in reduction.held_out
         ),
@@ -194,7 +200,7 @@ def _tim_values(tim: Tim, display: Mapping[str, str]) -> dict[str, Any]:
         "patients": tim.patients,
         "pairs": sum(value is not None for row in tim.matrix for value in row),
         "certain": len(cells),
-        "gains": _join_words(
+        "gains": join_words(
             f"{display[task]} {gain:+.3f} [{low:+.3f}, {high:+.3f}]"
             for gain, low, high, task in (*gains[: -GAINS - 1 : -1], *gains[:GAINS])
         ),
@@ -226,8 +232,8 @@ def _ranking_rows(results: Results) -> Rows:
                 models.get(other, models.get(before, {})).get("m3h_ahead_by")
                 for other, before in _OTHER_MODELS.items()
             ]
-            auroc = _interval(models["m3h"]["auroc"])
-            differences = [NOT_MEASURED if a is None else _interval(a, "+") for a in ahead]
+            auroc = interval(models["m3h"]["auroc"])
+            differences = [NOT_MEASURED if a is None else interval(a, "+") for a in ahead]
             rows.append([name, tested_on, results[key]["tasks"], auroc, *differences])
     return rows
 
@@ -239,22 +245,22 @@ def _calibration_rows(results: Results | None) -> Rows:
     summary = results.get("summary") or {}
     median, within = summary.get("median", {}), summary.get("share_within", {})
     return [
-        ["calibration slope, median over tasks", _number(median.get("slope"))],
-        ["share of tasks whose slope is within a quarter of 1", _number(within.get("slope"))],
-        ["observed / expected, median over tasks", _number(median.get("observed_to_expected"))],
+        ["calibration slope, median over tasks", number(median.get("slope"))],
+        ["share of tasks whose slope is within a quarter of 1", number(within.get("slope"))],
+        ["observed / expected, median over tasks", number(median.get("observed_to_expected"))],
         [
             "share of tasks whose observed / expected is within a quarter of 1",
-            _number(within.get("observed_to_expected")),
+            number(within.get("observed_to_expected")),
         ],
-        ["calibration slope, pooled (ideal: 1)", _number(c.get("slope"))],
-        ["calibration intercept, pooled (ideal: 0)", _number(c.get("intercept"), "+")],
-        ["Brier skill, pooled (0: the prevalence alone)", _number(c.get("brier_skill"))],
-        ["calibration error, ten bins, pooled", _number(c.get("calibration_error"), digits=4)],
-        ["noise floor of the calibration error", _number(c.get("noise_floor"), digits=4)],
-        ["patients with the disease whose set has `yes` (made for 0.9)", _number(s["positives"])],
-        ["patients without whose set has `no` (made for 0.9)", _number(s["negatives"])],
-        ["sets with both answers", _number(s.get("undecided"))],
-        ["lengths of stay inside their interval (made for 0.9)", _number(s["length_of_stay"])],
+        ["calibration slope, pooled (ideal: 1)", number(c.get("slope"))],
+        ["calibration intercept, pooled (ideal: 0)", number(c.get("intercept"), "+")],
+        ["Brier skill, pooled (0: the prevalence alone)", number(c.get("brier_skill"))],
+        ["calibration error, ten bins, pooled", number(c.get("calibration_error"), digits=4)],
+        ["noise floor of the calibration error", number(c.get("noise_floor"), digits=4)],
+        ["patients with the disease whose set has `yes` (made for 0.9)", number(s["positives"])],
+        ["patients without whose set has `no` (made for 0.9)", number(s["negatives"])],
+        ["sets with both answers", number(s.get("undecided"))],
+        ["lengths of stay inside their interval (made for 0.9)", number(s["length_of_stay"])],
     ]
 
 
@@ -277,11 +283,11 @@ def _task_metric(facts: ServedTask, results: Results) -> str:
         return NOT_MEASURED
     if facts.task.kind == "regression":
         error = m3h.get("mae_days")
-        return NOT_MEASURED if error is None else f"mean error {_number(error)} d"
+        return NOT_MEASURED if error is None else f"mean error {number(error)} d"
     auroc = m3h["by_task"].get(facts.task.name)
     if auroc is None:
         return "too few" if facts.task.kind == "binary" else NOT_MEASURED
-    return _interval(auroc) if isinstance(auroc, list) else _number(auroc)
+    return interval(auroc) if isinstance(auroc, list) else number(auroc)
 
 
 def _set(facts: ServedTask) -> str:
@@ -301,9 +307,9 @@ def _group_rows(results: Results) -> Rows:
             f"{name} (small)" if group.get("small") else name,
             group.get("stays", ""),
             group.get("tasks", ""),
-            _interval_of(group, "auroc"),
-            _interval_of(group, "against_everyone", "+"),
-            _interval_of(group, "observed_to_expected"),
+            interval_of(group, "auroc"),
+            interval_of(group, "against_everyone", "+"),
+            interval_of(group, "observed_to_expected"),
         ]
         for grouping, groups in results.items()
         for name, group in groups.items()
@@ -316,8 +322,8 @@ def _landmark_rows(results: Results) -> Rows:
             f"{hours} h",
             landmark.get("stays", ""),
             landmark.get("tasks", ""),
-            _interval(landmark["models"]["m3h"]),
-            _interval_of(landmark, "observed_to_expected"),
+            interval(landmark["models"]["m3h"]),
+            interval_of(landmark, "observed_to_expected"),
         ]
         for hours, landmark in results.items()
     ]
@@ -328,7 +334,7 @@ def _recognition_rows(results: Results) -> Rows:
     for inputs, name in _INPUTS.items():
         m3h = results.get(inputs, {}).get("models", {}).get("m3h")
         keys = ("charted_later", "same_tasks_as_usual")
-        rows.append([name, *(_interval(m3h[key]) if m3h else NOT_MEASURED for key in keys)])
+        rows.append([name, *(interval(m3h[key]) if m3h else NOT_MEASURED for key in keys)])
     return rows
 
 
@@ -336,7 +342,7 @@ def _masked(results: Results) -> str:
     aurocs = results.get("masked", {}).get("models", {}).get("m3h_one")
     if not aurocs:
         return NOT_MEASURED
-    return f"AUROC {_interval(aurocs['masked'])}, with unmasked notes {_interval(aurocs['all'])}"
+    return f"AUROC {interval(aurocs['masked'])}, with unmasked notes {interval(aurocs['all'])}"
 
 
 def _recalibration_effect(results: Results | None) -> dict[str, Any] | None:
@@ -353,7 +359,7 @@ def _recalibration_effect(results: Results | None) -> dict[str, Any] | None:
         "patients": results["patients"],
         "splits": results["splits"],
         "rows": [
-            [name, *(_interval(results[when][key]) for when in ("before", "after"))]
+            [name, *(interval(results[when][key]) for when in ("before", "after"))]
             for key, name in names.items()
             if key in results["before"]
         ],
@@ -367,14 +373,14 @@ def _behaviour(results: Results | None) -> dict[str, Any] | None:
     return {
         "expectations": results["expectations"],
         "patients": results["patients"],
-        "reliable": _number(results["reliable"]),
-        "concordance": _number(results["concordance"]),
+        "reliable": number(results["reliable"]),
+        "concordance": number(results["concordance"]),
         "rows": [
             [
                 row["expectation"],
                 row["task"],
-                _number(row["share"]),
-                _number(row["mean_change"], "+"),
+                number(row["share"]),
+                number(row["mean_change"], "+"),
             ]
             for row in results["rows"]
         ],
@@ -382,30 +388,3 @@ def _behaviour(results: Results | None) -> dict[str, Any] | None:
 
 
 # ---- numbers and words ---------------------------------------------------------------------------
-
-
-def _number(value: float | None, sign: str = "", digits: int = 3) -> str:
-    return NOT_MEASURED if value is None else f"{value:{sign}.{digits}f}"
-
-
-def _interval(figures: Sequence[float | None], sign: str = "") -> str:
-    value, low, high = figures
-    if low is None or high is None:
-        return _number(value, sign)
-    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]"
-
-
-def _interval_of(results: Results, name: str, sign: str = "") -> str:
-    """A figure with its interval; "too few" if too few patients were left to measure it."""
-    return _interval(results[name], sign) if name in results else "too few"
-
-
-def _join_words(words: Iterable[str]) -> str:
-    """Joins words without repetitions: "a, b and c"."""
-    words = list(dict.fromkeys(words))
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _table(head: Sequence[str], rows: Rows) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
