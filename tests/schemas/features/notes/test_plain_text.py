@@ -155,6 +155,4 @@ def test_the_time_is_linear_in_the_length(before, part):
         to_plain_text(text)
         return time.process_time() - started
 
-    short = min(seconds(20_000) for _ in range(3))
-    # Ten times the length: quadratic time would be a hundred times as long.
-    assert seconds(200_000) < 40 * max(short, 0.001)
+    assert seconds(200_000) < 4.0  # processor time; quadratic time would be 20 s and more
