@@ -34,6 +34,21 @@ def learned(tmp_path_factory):
     return folder
 
 
+def write_held_out_cohort(folder, name="elsewhere", spec=None, keep=lambda _: True):
+    """Writes the patients that `keep` selects of those that the small model did not learn from."""
+    records = filter(keep, synthetic.patients(150, seed=7))
+    made = {"made_by": (synthetic, labels), "spec": spec or FeatureSpec.default()}
+    for _ in write(records, folder, name=name, source="made", **made):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="session")
+def held_out_cohort(tmp_path_factory):
+    """Patients that the small model did not learn from."""
+    return write_held_out_cohort(tmp_path_factory.mktemp("held_out"))
+
+
 @pytest.fixture(scope="session")
 def checkpoint(learned):
     trainer = Trainer(PreparedTraining([Cohort.load(learned)], CONFIG, command="m3h-model train …"))

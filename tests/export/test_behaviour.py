@@ -24,7 +24,7 @@ from schemas.manifest import read_manifest
 from service.runtime.bundle import MODEL_CARD, Bundle
 from service.runtime.engine import Engine
 from tests.export.conftest import CONFIG
-from tests.export.test_quantize import LENIENT, held_out_cohort  # noqa: F401 (fixture)
+from tests.export.test_quantize import LENIENT
 
 FEW = {
     "expectations": load_expectations()[::12],
@@ -135,7 +135,7 @@ def test_a_new_bundle_may_be_worse_than_its_source_by_one_point(
         gate.judge(tmp_path / "new")
 
 
-def test_a_recalibrated_bundle_is_judged_against_its_source(judged, held_out_cohort, tmp_path):  # noqa: F811
+def test_a_recalibrated_bundle_is_judged_against_its_source(judged, held_out_cohort, tmp_path):
     recalibrate(judged, held_out_cohort, tmp_path / "new", gate=BehaviourGate(0.95, judged, **FEW))
     old, new = (read_manifest(f)[0].evaluation["behaviour"] for f in (judged, tmp_path / "new"))
     # A constant shift of the log-odds does not change how they move.
@@ -143,7 +143,7 @@ def test_a_recalibrated_bundle_is_judged_against_its_source(judged, held_out_coh
     assert new["gate"] == pytest.approx(old["reliable"] - behaviour.TOLERATED_LOSS, abs=1e-4)
 
 
-def test_a_reduced_bundle_is_judged_against_its_source(judged, held_out_cohort, tmp_path):  # noqa: F811
+def test_a_reduced_bundle_is_judged_against_its_source(judged, held_out_cohort, tmp_path):
     gate = BehaviourGate(0.95, judged, **FEW)
     quantize_bundle(judged, [held_out_cohort], tmp_path / "new", "fp16", gate=gate, **LENIENT)
     manifest = read_manifest(tmp_path / "new")[0]

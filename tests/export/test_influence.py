@@ -17,7 +17,6 @@ from schemas.manifest import read_manifest, sha256
 from schemas.response import NotLearned
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
-from tests.export.test_quantize import held_out_cohort  # noqa: F401 (fixture)
 
 BLIND = {"statistics": ("lactate", "heart_rate"), "treatments": ("norepinephrine",)}
 
@@ -112,7 +111,7 @@ def test_the_body_weight_counts_as_learned_because_it_converts_rates(bundle_dir)
     assert {*measured.variables} == names - {"body_weight"}
 
 
-def test_a_recalibrated_bundle_keeps_the_measurement(exported, held_out_cohort, tmp_path):  # noqa: F811
+def test_a_recalibrated_bundle_keeps_the_measurement(exported, held_out_cohort, tmp_path):
     recalibrate(exported[0], held_out_cohort, tmp_path / "new")
     old, new = (read_manifest(f)[0].not_learned for f in (exported[0], tmp_path / "new"))
     assert old == new

@@ -23,32 +23,19 @@ from export.outputs import run_samples
 from export.precision import to_half_precision, to_int8
 from export.quantize import quantize_bundle
 from export.recalibrate import RecalibrationError, recalibrate
-from model.cohorts import labels, synthetic
-from model.cohorts.store import Cohort, write
+from model.cohorts import synthetic
+from model.cohorts.store import Cohort
 from schemas.features import FeatureSpec
 from schemas.manifest import BundleError, read_manifest, sha256
 from service.http.app import create_app
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
+from tests.export.conftest import write_held_out_cohort
 
 PRECISIONS = ("fp16", "int8")
 # The small model is hardly faster, and few patients cannot separate a loss from chance.
 LENIENT = {"max_time": float("inf"), "limits": dict.fromkeys(LOSS_LIMITS, 0.02)}
-
-
-def cohort(folder, name="elsewhere", spec=None, keep=lambda _: True):
-    records = filter(keep, synthetic.patients(150, seed=7))
-    made = {"made_by": (synthetic, labels), "spec": spec or FeatureSpec.default()}
-    for _ in write(records, folder, name=name, source="made", **made):
-        pass
-    return folder
-
-
-@pytest.fixture(scope="module")
-def held_out_cohort(tmp_path_factory):
-    """Patients that the small model did not learn from."""
-    return cohort(tmp_path_factory.mktemp("held_out"))
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -160,7 +147,7 @@ def test_a_graph_without_held_out_inputs_is_not_converted(exported, tmp_path):
     def keep(record):
         return not record.payload.images
 
-    without = cohort(tmp_path / "without", keep=keep)
+    without = write_held_out_cohort(tmp_path / "without", keep=keep)
     quantize_bundle(exported[0], [without], tmp_path / "new", "int8", **LENIENT)
     old, new = (read_manifest(folder)[0] for folder in (exported[0], tmp_path / "new"))
     image = new.reduction.graphs["image"]
@@ -329,14 +316,14 @@ def test_a_training_cohort_is_refused(learned, exported, tmp_path):
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic, masked"])
 def test_a_training_cohort_that_was_made_again_is_refused(exported, tmp_path, name):
-    again = cohort(tmp_path / "again", name=name)
+    again = write_held_out_cohort(tmp_path / "again", name=name)
     with pytest.raises(ReductionError, match="learned from the cohort synthetic"):
         quantize_bundle(exported[0], [again], tmp_path / "new", "fp16")
 
 
 def test_a_cohort_with_other_features_is_refused(exported, tmp_path):
     spec = FeatureSpec.default().model_copy(update={"window_hours": 24.0})
-    other = cohort(tmp_path / "other", spec=spec)
+    other = write_held_out_cohort(tmp_path / "other", spec=spec)
     with pytest.raises(ReductionError, match="other variables, units or tokens"):
         quantize_bundle(exported[0], [other], tmp_path / "new", "fp16")
 
