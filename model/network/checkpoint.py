@@ -7,7 +7,6 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from model.errors import UserError, error_reason, wrap_file_errors
 from model.knowledge.findings import Finding, NoteFindings, SeriesFindings, TabularFindings
 from model.network.config import NetConfig
 from model.network.m3h import M3H
+from model.network.tensor_files import read_tensors, write_tensors
 from model.representations.modalities import build_representations
 from model.representations.pretrained import Pretrained, build_encoder
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
@@ -126,7 +126,7 @@ class Checkpoint:
             raw["spec"]["tokenizer_json"] = tokenizer
             facts = Facts.model_validate(raw)
         with wrap_file_errors(folder / WEIGHTS, CheckpointError, Exception):
-            weights = load_file(folder / WEIGHTS)
+            weights, _ = read_tensors(folder / WEIGHTS)
             _check_weights(facts, weights)
         tim = None
         if (folder / TIM).exists():
@@ -184,12 +184,3 @@ def build_net(facts: Facts) -> M3H:
     net = M3H(facts.tasks, visible, representations, facts.net, facts.members)
     net.start_at(facts.prevalence)
     return net
-
-
-def write_tensors(
-    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
-) -> None:
-    """Replaces the file atomically: a killed process never leaves a partial file."""
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    partial.replace(path)

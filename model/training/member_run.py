@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from model.auroc import binary_auroc
 from model.errors import RunError, wrap_file_errors
-from model.network.checkpoint import write_tensors
 from model.network.m3h import Member
+from model.network.tensor_files import read_tensors, write_tensors
 from model.training.data import CHUNK
 from model.training.directions import Directions
 from model.training.task_evidence import set_evidence
@@ -233,14 +231,14 @@ class MemberRun:
             return
         # safetensors has its own error types for a damaged file.
         with wrap_file_errors(path, RunError, Exception):
-            with safe_open(path, framework="pt") as state_file:
-                progress = json.loads(state_file.metadata()["progress"])
+            tensors, metadata = read_tensors(path)
+            progress = json.loads(metadata["progress"])
             if progress["of"] != self._identity():
                 raise RunError(
                     f"{path.parent} holds another run (other cohorts or another configuration); "
                     "take another folder, or remove it to start again"
                 )
-            self._load_state(load_file(path), progress)
+            self._load_state(tensors, progress)
 
     def _load_state(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         self.mean.load_state_dict(_with_prefix("mean/", tensors))

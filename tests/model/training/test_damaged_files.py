@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from model.cohorts.samples import Samples
 from model.cohorts.store import COHORT, Cohort, CohortError
 from model.errors import RunError
 from model.network.checkpoint import FACTS, WEIGHTS, Checkpoint, CheckpointError
+from model.network.tensor_files import read_tensors
 from model.training.preparation import PreparedTraining
 from model.training.trainer import STATE, Trainer
 from schemas.manifest import TOKENIZER, sha256
@@ -60,6 +62,21 @@ def fault_of(read, error):
         assert message
     assert "\n" not in message
     return message
+
+
+def same_tensors(folder, whole, name):
+    """The content can differ without harm: any byte but 0 of a boolean is true."""
+    (tensors, metadata), (expected, its_metadata) = (
+        read_tensors(f / name) for f in (folder, whole)
+    )
+    assert metadata == its_metadata
+    return all(torch.equal(tensors[n], expected[n]) for n in tensors.keys() | expected.keys())
+
+
+def may_start(folder, whole):
+    """Whether the first member's state is undamaged, or absent so that the member starts again."""
+    name = STATE.format(0)
+    return not os.path.lexists(folder / name) or same_tensors(folder, whole, name)
 
 
 def with_digests(folder):
@@ -213,7 +230,9 @@ def test_a_damaged_file_of_a_checkpoint_is_named(run_folder, target, name):
         folder = copied(run_folder, target)
         damage_file(data.draw, folder / name)
         said = fault_of(lambda: Checkpoint.load(folder), CheckpointError)
-        assert said == "" or said.startswith(str(folder))
+        assert said.startswith(str(folder)) or (
+            said == "" and (name != WEIGHTS or same_tensors(folder, run_folder, name))
+        )
 
     try_one()
 
@@ -255,7 +274,7 @@ def test_a_damaged_state_of_a_run_is_named(run_folder, target):
         folder = copied(run_folder, target)
         damage_file(data.draw, folder / STATE.format(0))
         said = fault_of(lambda: next(iter(Trainer(prepared).run(folder)), None), RunError)
-        assert said == "" or said.startswith(str(folder))
+        assert said.startswith(str(folder)) or (said == "" and may_start(folder, run_folder))
 
     try_one()
 
