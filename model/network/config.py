@@ -34,7 +34,7 @@ class NetConfig(BaseModel):
     # Number of phenotypes: of 3 to 8, the number on which bootstraps of hospitals agree most
     # (eICU, k-means).
     clusters: int = Field(5, ge=1, le=1_000)
-    dropout: Share = 0.3
+    dropout: Share = 0.5
     # Dropout on the representations. A modality that is not named keeps its default.
     input_dropout: dict[Modality, Share] = _INPUT_DROPOUT
 

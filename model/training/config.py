@@ -38,9 +38,9 @@ class TrainConfig(BaseModel):
     # folds of a cross-validation do.
     members: int = Field(8, ge=1)
     epochs: int = Field(60, ge=1)
-    patience: int = Field(8, ge=1)
+    patience: int = Field(6, ge=1)
     batch: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(5e-4, gt=0, le=1)
     weight_decay: float = Field(0.1, ge=0, le=1)
     # Decay of the exponential moving average of the weights, which is validated and served.
     averaging: float = Field(0.97, ge=0, lt=1)

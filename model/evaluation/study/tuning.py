@@ -16,9 +16,9 @@ from model.training.config import TrainConfig
 # Each model has the same number of candidates. The first candidate is the default.
 _NETWORK_CANDIDATES: tuple[Settings, ...] = (
     {},
-    {"learning_rate": 5e-4},
+    {"learning_rate": 1e-3},
     {"batch": 128},
-    {"net": {"dropout": 0.5}},
+    {"net": {"dropout": 0.3}},
 )
 CANDIDATES: Mapping[str, tuple[Settings, ...]] = {
     "m3h": _NETWORK_CANDIDATES,
