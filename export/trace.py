@@ -79,7 +79,7 @@ class StackedEnsemble(nn.Module):
         projected = [member.project_tasks(x) for member, x in zip(self.members, fused, strict=True)]
         raw, weights = self._stacked("attend", torch.stack(projected))
         mean = {name: value.mean(0) for name, value in raw.items()}
-        mean = self.members[0].add_evidence(mean, parts[..., width:].mean(0), present)
+        mean = self.members[0].add_log_odds(mean, parts[..., width:].mean(0), present)
         return mean | {name: mean[name] + bias for name, bias in self.bias.items()}, weights.mean(0)
 
     def _stacked(self, method: str, per_member: Tensor, *shared: Tensor) -> Any:

@@ -179,6 +179,7 @@ def build_net(facts: Facts) -> M3H:
         }
         if facts.findings
         else None,
+        values=[modality for modality in MODALITIES if facts.net.tree_count(modality)],
     )
     representations |= {m: build_encoder(encoder) for m, encoder in facts.pretrained.items()}
     net = M3H(facts.tasks, visible, representations, facts.net, facts.members)

@@ -9,7 +9,9 @@ from schemas.response import Modality
 Share = Annotated[float, Field(ge=0, lt=1)]
 # Group normalisation divides the channels into eight groups.
 Channels = Annotated[int, Field(ge=8, le=4_096, multiple_of=8)]
+TreeCount = Annotated[int, Field(ge=0, le=10_000)]
 _INPUT_DROPOUT: dict[Modality, float] = {"tabular": 0.1, "series": 0.3, "notes": 0.2, "image": 0.3}
+_TREES = {"tabular": 20, "series": 60}
 
 
 class NetConfig(BaseModel):
@@ -25,6 +27,8 @@ class NetConfig(BaseModel):
     attention: Literal["balanced", "published", "none"] = "balanced"
     # Whether findings add the log-odds of their expected effects (`model.knowledge`).
     clinical_effects: bool = True
+    # Boosted trees of each member for each binary task, by modality. An empty table: none.
+    trees: dict[Literal["tabular", "series"], TreeCount] = _TREES
     # Groups of tasks, by name. Each group has its own trunk, and attention stays within the group.
     # If there are groups, each task is in exactly one. Empty: all tasks share one trunk.
     groups: tuple[tuple[str, ...], ...] = ()
@@ -42,6 +46,10 @@ class NetConfig(BaseModel):
     @classmethod
     def _add_defaults(cls, shares: dict[Modality, float]) -> dict[Modality, float]:
         return {**_INPUT_DROPOUT, **shares}
+
+    def tree_count(self, modality: Modality) -> int:
+        """The trees of each member for a binary task."""
+        return {**self.trees}.get(modality, 0)
 
     @property
     def trunks(self) -> int:

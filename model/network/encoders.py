@@ -2,7 +2,8 @@
 
 Shapes: B patients, E members of the ensemble, D `trunks` x `width`, L binary tasks, W the width of
 the representation, K the number of its findings. A member's embedding has D features for the
-network, and then its evidence: L log-odds, which the findings of the modality add to the tasks.
+network, and then L log-odds of evidence and L of trees, which the findings and the values of the
+modality add to the tasks.
 """
 
 from typing import Any
@@ -13,9 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.network.config import NetConfig
+from model.network.trees import Trees
 from model.representations.modalities import Pixels
 from model.representations.novelty import Novelty
 from schemas.response import Modality
+
+
+def of_one_task(name: str) -> bool:
+    """Whether the weight of an encoder is fitted for each task alone, not trained."""
+    return ".evidence." in name or ".trees." in name
 
 
 class ModalityEncoder(nn.Module):
@@ -42,7 +49,7 @@ class ModalityEncoder(nn.Module):
         self.adapters = nn.ModuleList(
             ImageAdapter(config, binary_tasks)
             if pixels
-            else LinearAdapter(modality, represent.width, config, Evidence(count, binary_tasks))
+            else LinearAdapter(modality, represent.width, count, config, binary_tasks)
             for _ in range(members)
         )
 
@@ -77,21 +84,24 @@ class Evidence(nn.Module):
 
 
 class LinearAdapter(nn.Module):
-    """A member's own part of an encoder: dropout and one linear layer, and the evidence."""
+    """A member's own part of an encoder: dropout and one linear layer, evidence, and trees."""
 
     def __init__(
-        self, modality: Modality, features: int, config: NetConfig, evidence: Evidence
+        self, modality: Modality, features: int, findings: int, config: NetConfig, binary_tasks: int
     ) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.findings = features, findings
         self.dropout = nn.Dropout(config.input_dropout[modality])
         # Without a bias, notes without a known word are the same as no notes.
         self.linear = nn.Linear(features, config.trunks * config.width, bias=modality != "notes")
-        self.evidence = evidence
+        self.evidence = Evidence(findings, binary_tasks)
+        self.trees = Trees(config.tree_count(modality), binary_tasks)
 
-    def forward(self, represented: Float[Tensor, "B W"]) -> Float[Tensor, "B DL"]:
+    def forward(self, represented: Float[Tensor, "B W"]) -> Float[Tensor, "B DLL"]:
         embedding = self.linear(self.dropout(represented[:, : self.features]))
-        return torch.cat([embedding, self.evidence(represented[:, self.features :])], dim=1)
+        end = self.features + self.findings
+        evidence = self.evidence(represented[:, self.features : end])
+        return torch.cat([embedding, evidence, self.trees(represented[:, self.features :])], dim=1)
 
 
 class ImageAdapter(nn.Module):
@@ -119,12 +129,12 @@ class ImageAdapter(nn.Module):
             nn.Linear(previous, config.trunks * config.width),
         )
 
-    def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B DL"]:
+    def forward(self, pixels: UInt8[Tensor, "B 1 side side"]) -> Float[Tensor, "B DLL"]:
         grey = pixels.to(torch.float32) / 255.0
         mean = grey.mean(dim=(2, 3), keepdim=True)
         spread = torch.sqrt(((grey - mean) ** 2).mean(dim=(2, 3), keepdim=True) + 1e-4)
         embedding = self.project(self.stages((grey - mean) / spread).mean(dim=(2, 3)))
-        return F.pad(embedding, (0, self.binary_tasks))
+        return F.pad(embedding, (0, 2 * self.binary_tasks))
 
 
 class ResidualBlock(nn.Module):

@@ -11,6 +11,7 @@ from model.network.config import NetConfig
 from schemas.tasks import DIED, DISPOSITION, MORTALITY, Task
 
 EVIDENCE = "evidence"  # the raw output of the findings' evidence
+TREES = "trees"  # the raw output of the boosted trees
 
 
 class Heads(nn.Module):
@@ -59,9 +60,10 @@ class OutputCalibration(nn.Module):
 
     Binary tasks: the difference between a patient's log-odds and those of a patient without data
     (`nothing`) is added to the log-odds of the prevalence (`prior`). So a patient without data gets
-    the prevalence. Before, the evidence of findings is multiplied by `evidence_scale`, and what the
-    network adds to it by `scale`. Both are fitted on held-out patients. Log-odds
-    are limited to ± `bound`: a probability is at least half a held-out patient away from 0 and 1.
+    the prevalence. Before, the evidence of findings is multiplied by `evidence_scale`, what the
+    network adds to it by `scale`, and the log-odds of the trees by `tree_scale`. They are fitted on
+    held-out patients. Log-odds are limited to ± `bound`: a probability is at least half a held-out
+    patient away from 0 and 1.
     A task that is a subset of another never exceeds it. P(died) of the disposition is the
     mortality task's.
     Days: the value and its interval. `margin` (log-days) moves the interval's ends outwards until
@@ -75,12 +77,14 @@ class OutputCalibration(nn.Module):
         self.kinds = {t.name: t.kind for t in tasks}
         self.register_buffer("scale", torch.ones(len(binary)))
         self.register_buffer("evidence_scale", torch.ones(len(binary)))
+        self.register_buffer("tree_scale", torch.zeros(len(binary)))
         self.register_buffer("prior", torch.zeros(len(binary)))
         self.register_buffer("nothing", torch.zeros(len(binary)))
         self.register_buffer("bound", torch.full((len(binary),), 20.0))
         self.register_buffer("margin", torch.zeros(2))
         self.scale: Tensor
         self.evidence_scale: Tensor
+        self.tree_scale: Tensor
         self.prior: Tensor
         self.nothing: Tensor
         self.bound: Tensor
@@ -94,7 +98,7 @@ class OutputCalibration(nn.Module):
     def forward(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         served: dict[str, Tensor] = {}
         for name, value in raw.items():
-            if name == EVIDENCE:
+            if name in (EVIDENCE, TREES):
                 continue
             if name == "binary":
                 p = torch.sigmoid(self.log_odds(raw))
@@ -114,6 +118,8 @@ class OutputCalibration(nn.Module):
         evidence = raw.get(EVIDENCE, torch.zeros_like(value))
         logits = self.prior + self.scale * (value - evidence - self.nothing)
         logits = logits + self.evidence_scale * evidence
+        if TREES in raw:
+            logits = logits + self.tree_scale * raw[TREES]
         return torch.minimum(torch.maximum(logits, -self.bound), self.bound)
 
     def _log_days(self, raw: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:

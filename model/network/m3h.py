@@ -3,8 +3,8 @@
 Read from the bottom: `M3H` is the whole network; the classes above it are its parts. Shapes:
 B patients, T tasks, L binary tasks, M = 4 modalities, E members of the ensemble, D `width`,
 K `task_width`, V views (distinct sets of modalities that tasks see). A member's embedding has D
-features and L log-odds of evidence. Every step from an input to a served number is
-in this package or in `model.representations`, so that all of them are in the ONNX graphs.
+features, L log-odds of evidence and L log-odds of trees. Every step from an input to a served
+number is in this package or in `model.representations`, so that all of them are in the ONNX graphs.
 """
 
 import math
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from model.network.attention import CrossTaskAttention
 from model.network.config import NetConfig
-from model.network.encoders import ModalityEncoder
-from model.network.heads import EVIDENCE, Heads, OutputCalibration
+from model.network.encoders import ModalityEncoder, of_one_task
+from model.network.heads import EVIDENCE, TREES, Heads, OutputCalibration
 from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task
 
@@ -40,7 +40,8 @@ def subset_number(
 class Fusion(nn.Module):
     """Embeddings to raw outputs: trunk, projection for each task, cross-task attention, heads.
 
-    The evidence of the modalities is added to the outputs of the binary tasks.
+    The evidence of the modalities is added to the outputs of the binary tasks; that of their trees
+    is an output of its own.
     A learned constant (`stand_in`; 0 for notes) replaces an absent modality and one that is hidden
     from a task.
     A task that sees fewer modalities gets a fused vector without the others, and attends to the
@@ -101,7 +102,7 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        embeddings: Float[Tensor, "B M DL"],
+        embeddings: Float[Tensor, "B M DLL"],
         present: Bool[Tensor, "B M"],
         active: Bool[Tensor, " T"] | None = None,
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
@@ -109,25 +110,26 @@ class Fusion(nn.Module):
         width = self.stand_in.shape[1]
         fused = self.fuse(embeddings[:, :, :width], present)
         raw, weights = self.attend(self.project_tasks(fused), active)
-        return self.add_evidence(raw, embeddings[:, :, width:], present), weights
+        return self.add_log_odds(raw, embeddings[:, :, width:], present), weights
 
-    def add_evidence(
+    def add_log_odds(
         self,
         raw: dict[str, Tensor],
-        evidence: Float[Tensor, "B M L"],
+        log_odds: Float[Tensor, "B M LL"],
         present: Bool[Tensor, "B M"],
     ) -> dict[str, Tensor]:
-        """The raw outputs with the evidence of present modalities that the tasks see.
+        """The raw outputs with evidence and trees of present modalities that the tasks see.
 
-        `binary` includes it, and `evidence` [B, L] is it alone. The calibration of the set of
-        present modalities is part of it.
+        `binary` includes the evidence, and `evidence` [B, L] is it alone. The calibration of the
+        set of present modalities is part of it. `trees` [B, L] is in no other output.
         """
         if "binary" not in raw:
             return raw
-        shown = evidence * self.visible_binary * present.unsqueeze(-1).to(evidence.dtype)
+        shown = self.visible_binary * present.unsqueeze(-1).to(log_odds.dtype)
+        evidence, trees = ((part * shown).sum(dim=1) for part in log_odds.chunk(2, dim=2))
         number = subset_number(present, self.visible_binary)
-        total = shown.sum(dim=1) + self.subset_shift.gather(0, number)
-        return {**raw, "binary": raw["binary"] + total, EVIDENCE: total}
+        evidence = evidence + self.subset_shift.gather(0, number)
+        return {**raw, "binary": raw["binary"] + evidence, EVIDENCE: evidence, TREES: trees}
 
     def fuse(
         self, embeddings: Float[Tensor, "B M D"], present: Bool[Tensor, "B M"]
@@ -163,7 +165,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(
-        self, embeddings: Float[Tensor, "B M EDL"], present: Bool[Tensor, "B M"]
+        self, embeddings: Float[Tensor, "B M EDLL"], present: Bool[Tensor, "B M"]
     ) -> tuple[dict[str, Tensor], Float[Tensor, "B T T"]]:
         parts = embeddings.chunk(len(self.members), dim=2)
         outputs = [member(part, present) for member, part in zip(self.members, parts, strict=True)]
@@ -184,7 +186,7 @@ class Member(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict({str(m): adapter for m, adapter in adapters.items()})
         self.fusion = fusion
-        self.width = fusion.stand_in.shape[1] + fusion.visible_binary.shape[1]
+        self.width = fusion.stand_in.shape[1] + 2 * fusion.visible_binary.shape[1]
 
     def forward(
         self,
@@ -223,7 +225,7 @@ class M3H(nn.Module):
         )
         self.fusion = Ensemble([Fusion(tasks, visible, config) for _ in range(members)])
         self.calibrate = OutputCalibration(tasks)
-        self.width = (config.trunks * config.width + binary) * members
+        self.width = (config.trunks * config.width + 2 * binary) * members
 
     def member(self, number: int) -> Member:
         """One member. It shares its parts with this network."""
@@ -235,8 +237,8 @@ class M3H(nn.Module):
     def copy_from(self, source: "M3H", rows: Sequence[int]) -> None:
         """Copies the weights of the source's tasks `rows`."""
         own = self.encoders.state_dict()
-        # Evidence is fitted for each task alone, after the weights are copied.
-        weights = {n: w for n, w in source.encoders.state_dict().items() if ".evidence." not in n}
+        # Evidence and trees are fitted for each task alone, after the weights are copied.
+        weights = {n: w for n, w in source.encoders.state_dict().items() if not of_one_task(n)}
         self.encoders.load_state_dict(own | weights)
         for mine, theirs in zip(self.fusion.members, source.fusion.members, strict=True):
             cast("Fusion", mine).copy_from(cast("Fusion", theirs), rows)

@@ -2,12 +2,12 @@
 
 Each representation is fitted on the training patients' inputs and then fixed. It is computed once
 for each sample; the members of an ensemble and the coalitions of TIM share it. Findings
-(`model.knowledge.findings`) follow it.
+(`model.knowledge.findings`) follow it, and the plain values for trees.
 Shapes: B patients, W the representation's `width` and the number of its findings.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,14 @@ class RobustScaler(nn.Module):
 
 
 class TabularFeatures(nn.Module):
-    """Scaled values, indicators of the values that are known, and findings."""
+    """Scaled values, indicators of the values that are known, findings, and the values."""
 
-    def __init__(self, features: int, findings: nn.Module | None = None) -> None:
+    def __init__(
+        self, features: int, findings: nn.Module | None = None, *, values: bool = False
+    ) -> None:
         super().__init__()
         self.normalise = RobustScaler((features,))
-        self.findings = findings
+        self.findings, self.values = findings, values
         self.width = 2 * features
 
     def fit(self, values: Float[Tensor, "n F"]) -> None:
@@ -72,6 +74,8 @@ class TabularFeatures(nn.Module):
         parts = [self.normalise(values), known]
         if self.findings is not None:
             parts.append(self.findings(values))
+        if self.values:
+            parts.append(values)
         return torch.cat(parts, dim=1)
 
 
@@ -115,16 +119,18 @@ class PrincipalDirections(nn.Module):
 
 
 class SeriesFeatures(nn.Module):
-    """Statistics of each variable, the measured variables, treatments; and findings."""
+    """Statistics of each variable, the measured variables, treatments; findings; and the values."""
 
     def __init__(
         self,
         statistics: tuple[int, int],
         treatments: tuple[int, int],
         findings: nn.Module | None = None,
+        *,
+        values: bool = False,
     ) -> None:
         super().__init__()
-        self.findings = findings
+        self.findings, self.values = findings, values
         self.normalise = RobustScaler(statistics)
         self.normalise_treatments = RobustScaler(treatments)
         features = math.prod(statistics) + statistics[0] + math.prod(treatments)
@@ -139,10 +145,12 @@ class SeriesFeatures(nn.Module):
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
     ) -> Float[Tensor, "B W"]:
-        projected: Tensor = self.directions(self._scaled(statistics, treatments))
-        if self.findings is None:
-            return projected
-        return torch.cat([projected, self.findings(statistics, treatments)], dim=1)
+        parts = [self.directions(self._scaled(statistics, treatments))]
+        if self.findings is not None:
+            parts.append(self.findings(statistics, treatments))
+        if self.values:
+            parts += [statistics.flatten(1), treatments.flatten(1)]
+        return torch.cat(parts, dim=1)
 
     def _scaled(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
@@ -231,15 +239,19 @@ def build_representations(
     words: int,
     image_side: int,
     findings: Mapping[Modality, nn.Module] | None = None,
+    values: Collection[Modality] = (),
 ) -> dict[Modality, Any]:
     """One representation for each modality, not yet fitted.
 
-    `statistics`, `treatments`: [variables or treatments, features of each].
+    `statistics`, `treatments`: [variables or treatments, features of each]. `values`: modalities
+    whose values follow their findings, for trees.
     """
     findings = findings or {}
     return {
-        "tabular": TabularFeatures(tabular, findings.get("tabular")),
-        "series": SeriesFeatures(statistics, treatments, findings.get("series")),
+        "tabular": TabularFeatures(tabular, findings.get("tabular"), values="tabular" in values),
+        "series": SeriesFeatures(
+            statistics, treatments, findings.get("series"), values="series" in values
+        ),
         "notes": BagOfWords(vocabulary, words, findings.get("notes")),
         "image": Pixels(image_side),
     }

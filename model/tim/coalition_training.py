@@ -20,7 +20,7 @@ from model.cohorts.store import Cohort
 from model.errors import RunError
 from model.evaluation.folds import Fold, hospital_folds
 from model.network.checkpoint import Facts
-from model.network.heads import EVIDENCE
+from model.network.heads import EVIDENCE, TREES
 from model.tim.batched_training import MAX_NETWORKS, BatchedTraining
 from model.tim.coalitions import Coalition, draw_coalitions
 from model.training.config import TrainConfig
@@ -35,7 +35,13 @@ from schemas.response import MODALITIES
 FOLDS = 5
 SEEDS = 3  # of the single-task and all-task networks of a fold; coalitions alternate between them
 # Settings that make the networks fast. All compared networks have them.
-FAST_SETTINGS = {"members": SEEDS, "batch": 256, "patience": 4, "direction_weight": 0.0}
+FAST_SETTINGS = {
+    "members": SEEDS,
+    "batch": 256,
+    "learning_rate": 1e-3,
+    "patience": 4,
+    "direction_weight": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,11 @@ class NetworkJob:
 
 
 def coalition_config(config: TrainConfig) -> TrainConfig:
-    """The model's own configuration, with FAST_SETTINGS and without groups of tasks.
+    """The model's own configuration, with FAST_SETTINGS without groups of tasks and trees.
 
-    Groups are left out because they would hide the effect of one task on another.
+    Groups would hide the effect of one task on another. Trees learn each task alone.
     """
-    net = config.net.model_copy(update={"groups": ()})
+    net = config.net.model_copy(update={"groups": (), "trees": {}})
     return config.model_copy(update={**FAST_SETTINGS, "net": net})
 
 
@@ -194,5 +200,7 @@ class FoldTraining:
 
 
 def _as_arrays(raw: Mapping[str, Tensor], attention: Tensor) -> Arrays:
-    arrays = {f"raw/{name}": value.numpy() for name, value in raw.items() if name != EVIDENCE}
+    arrays = {
+        f"raw/{name}": value.numpy() for name, value in raw.items() if name not in (EVIDENCE, TREES)
+    }
     return arrays | {"attention": attention.numpy()}

@@ -18,6 +18,7 @@ from model.auroc import binary_auroc
 from model.errors import RunError, wrap_file_errors
 from model.network.m3h import Member
 from model.network.tensor_files import read_tensors, write_tensors
+from model.training.boosting import set_trees
 from model.training.data import CHUNK
 from model.training.directions import Directions
 from model.training.task_evidence import set_evidence
@@ -101,7 +102,7 @@ class MemberRun:
         self.mean.load_state_dict(self.best)
 
     def _set_evidence(self) -> None:
-        """Sets the evidence of findings, to which the network adds what it learns."""
+        """Sets the evidence of findings, on top of which the network is trained, and the trees."""
         binary = [
             column
             for column, task in zip(self.network.columns, self.network.facts.tasks, strict=True)
@@ -111,6 +112,7 @@ class MemberRun:
             evidence = self.prepared.evidence(self.number, column)
             if evidence is not None:
                 set_evidence(self.mean, k, evidence)
+            set_trees(self.mean, k, self.prepared.trees(self.number, column))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}

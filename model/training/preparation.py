@@ -22,6 +22,7 @@ from model.network.checkpoint import Facts, build_net
 from model.representations.informative_words import informative_ids
 from model.representations.modalities import select_words
 from model.representations.pretrained import Pretrained, read_encoders
+from model.training.boosting import Columns, TaskTrees, TreeFitter
 from model.training.config import TrainConfig
 from model.training.data import RepresentedSamples, Rows, SampleTensors
 from model.training.device import CPU, Device
@@ -240,6 +241,8 @@ class PreparedTraining:
         self.represented = RepresentedSamples.compute(self.data, encoders, device, processes)
         self._fitters: dict[int, EvidenceFitter] = {}
         self._evidence: dict[tuple[int, int], TaskEvidence | None] = {}
+        self._tree_fitters: dict[int, TreeFitter] = {}
+        self._trees: dict[tuple[int, int], dict[Modality, TaskTrees]] = {}
         self.statistics = standardise(self.data, encoders["series"].represent.normalise)
         self.prototypes = torch.zeros(net.clusters, self.statistics.shape[1])
         if processes.is_first:
@@ -271,6 +274,28 @@ class PreparedTraining:
                 self.weight,
             )
         return self._evidence[member, column]
+
+    def trees(self, member: int, column: int) -> dict[Modality, TaskTrees]:
+        """The trees of the task in `column` by modality, fitted as the evidence is."""
+        if (member, column) not in self._trees:
+            counts = {m: self.facts.net.tree_count(m) for m in MODALITIES}
+            if member not in self._tree_fitters:
+                self._tree_fitters[member] = TreeFitter(
+                    self.encoders,
+                    self.represented,
+                    self.data.present,
+                    self.splits[member][0],
+                    counts,
+                    Columns(self.facts.findings, self._finding_names(), self.facts.spec),
+                )
+            self._trees[member, column] = self._tree_fitters[member].fit(
+                self.facts.tasks[column], self.data.outcomes[:, column], self.offset[:, column]
+            )
+        return self._trees[member, column]
+
+    def _finding_names(self) -> dict[Modality, tuple[str, ...]]:
+        findings = {m: getattr(self.encoders[m].represent, "findings", None) for m in MODALITIES}
+        return {m: () if own is None else own.names for m, own in findings.items()}
 
     def _share(self, fitted: dict[str, Tensor]) -> None:
         """Copies fitted tensors from the first process to all others."""

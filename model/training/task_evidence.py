@@ -53,7 +53,8 @@ class EvidenceFitter:
             has = present[rows, i]
             values = torch.zeros(len(rows), len(findings.names))
             vectors = represented.vectors[modality][represented.index[rows[has], i]]
-            values[has] = vectors[:, encoders[modality].width :].cpu().float()
+            start = encoders[modality].width
+            values[has] = vectors[:, start : start + len(findings.names)].cpu().float()
             self._present[modality] = has.numpy()
             self._findings[modality] = values.double().numpy()
             self._names[modality] = findings.names

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from model.calibration import calibrate
 from model.network.checkpoint import Checkpoint
-from model.network.heads import EVIDENCE
+from model.network.encoders import of_one_task
+from model.network.heads import EVIDENCE, TREES
 from model.network.losses import INTERVAL
 from model.network.m3h import SUBSET_MODALITIES, Fusion, Member, subset_number
 from model.training.data import CHUNK, Rows, member_outputs
@@ -68,7 +69,7 @@ class Trainer(TaskNetwork):
         for k in range(self.config.members):
             member = self.net.member(k)
             weights = [p.data for p in member.parameters()]
-            weights += [b for n, b in member.named_buffers() if ".evidence." in n]
+            weights += [b for n, b in member.named_buffers() if of_one_task(n)]
             self.processes.broadcast([self.epochs[k], *weights], source=self.processes.owner(k))
         self.calibrate_members()
 
@@ -125,15 +126,11 @@ class Trainer(TaskNetwork):
             if task.kind == "binary":
                 k = fitted.names.index(task.name)
                 base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
-                evidence = self.held_out[EVIDENCE][rows, k]
+                evidence, trees = (self.held_out[name][rows, k] for name in (EVIDENCE, TREES))
                 learned = self.held_out["binary"][rows, k] - evidence - fitted.nothing[k]
-                fitted.evidence_scale[k], fitted.scale[k] = calibrate.fit_scales(
-                    evidence.double().numpy(),
-                    learned.double().numpy(),
-                    base.double().numpy(),
-                    y,
-                    weight,
-                )
+                parts = torch.stack([evidence, learned, trees]).double().numpy()
+                scales = calibrate.fit_scales(parts, base.double().numpy(), y, weight)
+                fitted.evidence_scale[k], fitted.scale[k], fitted.tree_scale[k] = scales
                 fitted.bound[k] = calibrate.log_odds_bound(float(weight.sum()))
             elif task.kind == "regression" and len(rows):
                 low, high = self.held_out[task.name][rows, 1:].double().numpy().T

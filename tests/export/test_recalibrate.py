@@ -129,7 +129,7 @@ def test_a_modality_that_is_hidden_from_a_task_counts_as_no_input(exported):
     binary = BinaryShifts(names, prior, shift, np.full(len(tasks), 6.0), tuple(range(len(tasks))))
     shift_prior(graph, binary, manifest.model_copy(update={"tasks": tuple(blind)}))
     # Without any evidence from the inputs.
-    for scale in ("scale", "evidence_scale"):
+    for scale in ("scale", "evidence_scale", "tree_scale"):
         _replace_initializer(graph, f"calibrate.{scale}", np.zeros(len(tasks)))
     import onnxruntime
 

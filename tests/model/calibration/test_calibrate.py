@@ -6,6 +6,7 @@ import pytest
 from model.calibration.calibrate import (
     MIN_CLASS_PATIENTS,
     MIN_EVIDENCE_SCALE,
+    USUAL_SCALES,
     class_shift,
     conformal_margin,
     conformal_sets,
@@ -25,46 +26,45 @@ def calibrated_patients(count, seed=0):
     return p, (draw.random(count) < p).astype(float), np.ones(count)
 
 
-def patients_of(evidence, learned, factors, seed=0):
+def patients_of(parts, factors, seed=0):
     """Base, outcomes drawn with these factors, and weights."""
-    base = np.full(len(evidence), -1.0)
-    z = base + factors[0] * evidence + factors[1] * learned
+    base = np.full(parts.shape[1], -1.0)
+    z = base + factors @ parts
     draw = np.random.default_rng(seed)
     return base, (draw.random(len(z)) < 1 / (1 + np.exp(-z))).astype(float), np.ones(len(z))
 
 
-def parts(count):
-    draw = np.random.default_rng(1)
-    return draw.normal(size=count), draw.normal(size=count)
+def three_parts(count):
+    """The evidence, what the network learned, and the trees."""
+    return np.random.default_rng(1).normal(size=(3, count))
+
+
+def test_evidence_network_and_trees_are_scaled_apart():
+    parts, true = three_parts(20_000), np.array([2.0, 0.5, 1.0])
+    assert fit_scales(parts, *patients_of(parts, true)) == pytest.approx(true, abs=0.07)
 
 
 def test_scaling_corrects_overconfident_log_odds_of_the_network():
-    evidence, learned = parts(20_000)
-    factors = fit_scales(evidence, learned * 3, *patients_of(evidence, learned, (1.0, 1.0)))
-    assert factors == pytest.approx((1.0, 1 / 3), abs=0.05)
+    parts, true = three_parts(20_000), np.array([1.0, 1.0, 0.5])
+    overconfident = parts * np.array([[1.0], [3.0], [1.0]])
+    factors = fit_scales(overconfident, *patients_of(parts, true))
+    assert factors == pytest.approx([1.0, 1 / 3, 0.5], abs=0.05)
 
 
-def test_evidence_and_the_networks_part_are_scaled_apart():
-    evidence, learned = parts(20_000)
-    factors = fit_scales(evidence, learned, *patients_of(evidence, learned, (2.0, 0.5)))
-    assert factors == pytest.approx((2.0, 0.5), abs=0.07)
-
-
-def test_scaling_never_shrinks_evidence_below_its_least_size_nor_reverses_the_network():
-    evidence, learned = parts(2000)
-    factors = fit_scales(evidence, learned, *patients_of(evidence, learned, (-1.0, -1.0)))
-    assert factors == pytest.approx((MIN_EVIDENCE_SCALE, 0.0), abs=1e-6)
+def test_scaling_never_shrinks_evidence_below_its_least_size_nor_reverses_a_part():
+    parts = three_parts(2000)
+    factors = fit_scales(parts, *patients_of(parts, -np.ones(3)))
+    assert factors == pytest.approx([MIN_EVIDENCE_SCALE, 0.0, 0.0], abs=1e-6)
 
 
 def test_scaling_hardly_changes_a_task_with_few_patients():
-    wrong = np.array([1.0, -1.0])
-    of_evidence, of_network = fit_scales(
-        np.zeros(2), wrong, np.zeros(2), np.array([0.0, 1.0]), np.ones(2)
-    )
-    assert of_evidence == pytest.approx(1.0, abs=1e-3)
-    assert 0.4 < of_network < 1
+    usual = np.array(USUAL_SCALES)
+    wrong = np.array([[0.0, 0.0], [1.0, -1.0], [0.0, 0.0]])
+    factors = fit_scales(wrong, np.zeros(2), np.array([0.0, 1.0]), np.ones(2))
+    assert factors[[0, 2]] == pytest.approx(usual[[0, 2]], abs=1e-3)
+    assert 0 <= factors[1] < usual[1]
     nothing = np.empty(0)
-    assert fit_scales(*[nothing] * 5) == pytest.approx((1.0, 1.0), abs=1e-3)
+    assert fit_scales(np.empty((3, 0)), nothing, nothing, nothing) == pytest.approx(usual, abs=1e-3)
 
 
 def test_the_bound_is_half_a_patient_from_certainty():

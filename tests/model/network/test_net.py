@@ -30,6 +30,7 @@ def random_net(visible=None, **config):
             vocabulary=50,
             words=20,
             image_side=32,
+            values=("tabular", "series"),
         ),
         NetConfig(image_channels=(8, 16), **config),
         members=2,
