@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[int, Field(ge=8, le=4_096, multiple_of=8)]
 TreeCount = Annotated[int, Field(ge=0, le=10_000)]
 _INPUT_DROPOUT: dict[Modality, float] = {"tabular": 0.1, "series": 0.3, "notes": 0.2, "image": 0.3}
-_TREES = {"tabular": 20, "series": 60}
+_TREES: dict[Modality, int] = {"tabular": 20, "series": 60}
 
 
 class NetConfig(BaseModel):
@@ -28,7 +28,7 @@ class NetConfig(BaseModel):
     # Whether findings add the log-odds of their expected effects (`model.knowledge`).
     clinical_effects: bool = True
     # Boosted trees of each member for each binary task, by modality. An empty table: none.
-    trees: dict[Literal["tabular", "series"], TreeCount] = _TREES
+    trees: dict[Modality, TreeCount] = _TREES
     # Groups of tasks, by name. Each group has its own trunk, and attention stays within the group.
     # If there are groups, each task is in exactly one. Empty: all tasks share one trunk.
     groups: tuple[tuple[str, ...], ...] = ()
@@ -47,9 +47,16 @@ class NetConfig(BaseModel):
     def _add_defaults(cls, shares: dict[Modality, float]) -> dict[Modality, float]:
         return {**_INPUT_DROPOUT, **shares}
 
+    @field_validator("trees")
+    @classmethod
+    def _check_trees(cls, counts: dict[Modality, int]) -> dict[Modality, int]:
+        if not counts.keys() <= _TREES.keys():
+            raise ValueError(f"the modalities with trees are {' and '.join(_TREES)}")
+        return counts
+
     def tree_count(self, modality: Modality) -> int:
         """The trees of each member for a binary task."""
-        return {**self.trees}.get(modality, 0)
+        return self.trees.get(modality, 0)
 
     @property
     def trunks(self) -> int:
