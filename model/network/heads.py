@@ -114,13 +114,16 @@ class OutputCalibration(nn.Module):
 
     def log_odds(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "B L"]:
         """The calibrated log-odds of the binary tasks, before coherence."""
-        value = raw["binary"]
-        evidence = raw.get(EVIDENCE, torch.zeros_like(value))
-        logits = self.prior + self.scale * (value - evidence - self.nothing)
-        logits = logits + self.evidence_scale * evidence
-        if TREES in raw:
-            logits = logits + self.tree_scale * raw[TREES]
+        evidence, learned, trees = self.parts(raw)
+        logits = self.prior + self.evidence_scale * evidence
+        logits = logits + self.scale * learned + self.tree_scale * trees
         return torch.minimum(torch.maximum(logits, -self.bound), self.bound)
+
+    def parts(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "3 B L"]:
+        """The log-odds that evidence, network and trees add."""
+        nothing = torch.zeros_like(raw["binary"])
+        evidence, trees = raw.get(EVIDENCE, nothing), raw.get(TREES, nothing)
+        return torch.stack([evidence, raw["binary"] - evidence - self.nothing, trees])
 
     def _log_days(self, raw: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
         """The value, and its interval with the margins added."""

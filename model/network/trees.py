@@ -34,11 +34,11 @@ class Trees(nn.Module):
     def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B L"]:
         """`values`: NaN where missing."""
         if not len(self.leaf):
-            return values.new_zeros(len(values), self.binary_tasks)
+            return values.new_zeros(values.shape[0], self.binary_tasks)
         x = values[:, self.feature.flatten().long()].unflatten(1, self.feature.shape)
-        right = torch.where(torch.isnan(x), self.missing_goes_right, x > self.threshold)
+        right = (x > self.threshold) | (torch.isnan(x) & self.missing_goes_right)
         # From the leaves to the root: each split chooses between the values of its two children.
-        value = self.leaf.expand(len(values), -1, -1)
+        value = self.leaf.expand(values.shape[0], -1, -1)  # not len(), which the export fixes
         for level in reversed(range(DEPTH)):
             splits = right[:, :, 2**level - 1 : 2 ** (level + 1) - 1]
             value = torch.where(splits, value[:, :, 1::2], value[:, :, 0::2])

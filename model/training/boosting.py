@@ -114,7 +114,7 @@ class TreeFitter:
         return fitted
 
     def _dataset(self, modality: Modality, known: npt.NDArray[np.bool_]) -> lightgbm.Dataset:
-        """The values of the patients with a known outcome; shared by tasks with the same patients."""
+        """The values of the patients with a known outcome, for all tasks with these patients."""
         key = modality, known.tobytes()
         if key not in self._datasets:
             values = self._values[modality][known]

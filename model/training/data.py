@@ -138,17 +138,22 @@ def _represent(
 
 @torch.no_grad()
 def member_outputs(
-    member: Member, represented: RepresentedSamples, data: SampleTensors, rows: Rows
+    member: Member,
+    represented: RepresentedSamples,
+    data: SampleTensors,
+    rows: Rows,
+    hidden: Sequence[Modality] = (),
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Raw outputs and attention of the samples `rows`, with all their modalities; on the CPU.
+    """Raw outputs and attention of the samples `rows`, without the modalities `hidden`; on the CPU.
 
     The member must be on the device of `represented`.
     """
+    shown = torch.tensor([modality not in hidden for modality in MODALITIES])
     member.eval()
     device = represented.device.torch_device
     parts = []
     for chunk in torch.from_numpy(rows).split(CHUNK):
-        present = data.present[chunk]
+        present = data.present[chunk] & shown
         parts.append(member(represented.select(chunk, present), present.to(device)))
     raw = {name: torch.cat([part[name].cpu() for part, _ in parts]) for name in parts[0][0]}
     return raw, torch.cat([weights.cpu() for _, weights in parts])

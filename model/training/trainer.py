@@ -13,7 +13,6 @@ from torch import Tensor
 from model.calibration import calibrate
 from model.network.checkpoint import Checkpoint
 from model.network.encoders import of_one_task
-from model.network.heads import EVIDENCE, TREES
 from model.network.losses import INTERVAL
 from model.network.m3h import SUBSET_MODALITIES, Fusion, Member, subset_number
 from model.training.data import CHUNK, Rows, member_outputs
@@ -23,7 +22,7 @@ from model.training.preparation import PreparedTraining
 from model.training.task_network import TaskNetwork
 from model.training.training_log import Epoch, TrainingLog
 from schemas.manifest import ConformalSets, Phenotype, VennAbersCurve
-from schemas.response import MODALITIES
+from schemas.response import MODALITIES, Modality
 
 STATE = "member-{}.safetensors"
 _WITH_AND_WITHOUT_NOTES = (
@@ -44,6 +43,7 @@ class Trainer(TaskNetwork):
         super().__init__(prepared, tasks=tasks)
         # Raw outputs of each member for the samples that it held out; NaN for all other samples.
         self.held_out: dict[str, Tensor] = {}
+        self.held_out_without_notes: dict[str, Tensor] = {}
         # [members, 2] the best epoch, and the number of epochs.
         self.epochs = torch.zeros(self.config.members, 2, dtype=torch.int64)
 
@@ -86,14 +86,20 @@ class Trainer(TaskNetwork):
         """Stores the raw outputs of member `k` for the samples that it held out."""
         data, stop = self.prepared.data, torch.from_numpy(self.prepared.splits[k][1])
         member = self.net.member(k).to(self.device.torch_device)
+        versions: list[tuple[dict[str, Tensor], tuple[Modality, ...]]] = [
+            (self.held_out, ()),
+            (self.held_out_without_notes, ("notes",)),
+        ]
         # In chunks, because the attention weights of many samples need much memory.
-        for rows in stop.split(CHUNK):
-            raw, _ = member_outputs(member, self.prepared.represented, data, rows.numpy())
+        for rows, (outputs, hidden) in itertools.product(stop.split(CHUNK), versions):
+            raw, _ = member_outputs(
+                member, self.prepared.represented, data, rows.numpy(), hidden=hidden
+            )
             for name, value in raw.items():
-                if name not in self.held_out:
+                if name not in outputs:
                     shape = (len(self.prepared.data), *value.shape[1:])
-                    self.held_out[name] = torch.full(shape, torch.nan)
-                self.held_out[name][rows] = value
+                    outputs[name] = torch.full(shape, torch.nan)
+                outputs[name][rows] = value
         member.cpu()
 
     def checkpoint(self) -> Checkpoint:
@@ -126,10 +132,15 @@ class Trainer(TaskNetwork):
             if task.kind == "binary":
                 k = fitted.names.index(task.name)
                 base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
-                evidence, trees = (self.held_out[name][rows, k] for name in (EVIDENCE, TREES))
-                learned = self.held_out["binary"][rows, k] - evidence - fitted.nothing[k]
-                parts = torch.stack([evidence, learned, trees]).double().numpy()
-                scales = calibrate.fit_scales(parts, base.double().numpy(), y, weight)
+                # Each patient with and without notes: they hide how much the other inputs tell.
+                versions = self.held_out, self.held_out_without_notes
+                parts = [fitted.parts(version)[:, rows, k] for version in versions]
+                scales = calibrate.fit_scales(
+                    torch.cat(parts, dim=1).double().numpy(),
+                    np.tile(base.double().numpy(), 2),
+                    np.tile(y, 2),
+                    np.tile(weight / 2, 2),
+                )
                 fitted.evidence_scale[k], fitted.scale[k], fitted.tree_scale[k] = scales
                 fitted.bound[k] = calibrate.log_odds_bound(float(weight.sum()))
             elif task.kind == "regression" and len(rows):

@@ -45,6 +45,8 @@ def fault_of(path):
         ("[net]\nimage_channels = [12]", "net.image_channels.0: Input should be a multiple of 8"),
         ("[net]\nimage_channels = []", "net.image_channels: "),
         ('[net]\nattention = "fair"', "net.attention: Input should be 'balanced'"),
+        ("[net]\ntrees = {notes = 3}", "the modalities with trees are tabular and series"),
+        ("[net]\ntrees = {series = -1}", "net.trees.series: Input should be greater"),
         ("[loss_weights]\nbinari = 1.0", "the kinds of tasks are binary, multiclass"),
         ("[loss_weights]\nbinary = -1.0", "loss_weights.binary: Input should be greater"),
     ],
