@@ -10,7 +10,7 @@ the ratios of a round. The row `all` is a whole request without feature extracti
 import argparse
 from pathlib import Path
 
-from export.benchmark_graphs import benchmark_graphs
+from export.precision.benchmark_graphs import benchmark_graphs
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 

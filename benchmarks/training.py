@@ -27,9 +27,9 @@ import torch
 from model.cohorts import labels, synthetic
 from model.cohorts.store import Cohort, write
 from model.training.config import TrainConfig
-from model.training.device import Device
-from model.training.distributed import join_process_group
 from model.training.preparation import PreparedTraining
+from model.training.processes.device import Device
+from model.training.processes.distributed import join_process_group
 from model.training.trainer import Trainer
 from schemas.features import FeatureSpec
 

@@ -131,7 +131,7 @@ def _error_line(error: Exception) -> str | None:
 
 def read_evaluation(path: Path) -> dict[str, Any]:
     """The sections of a report for the model card. Raises EvaluationError without any."""
-    from export.model_card import SECTIONS
+    from export.card.model_card import SECTIONS
 
     try:
         results = json.loads(path.read_bytes())
@@ -208,7 +208,7 @@ def _quantize(
     share: float,
 ) -> str:
     from export.behaviour import BehaviourGate
-    from export.quantize import quantize_bundle
+    from export.precision.quantize import quantize_bundle
 
     gate = BehaviourGate(share, old)
     digest, reduction = quantize_bundle(

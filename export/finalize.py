@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.behaviour import BehaviourGate
-from export.model_card import model_card
+from export.card.model_card import model_card
 from model.evaluation.behaviour.summary import shortened
 from schemas.features import extract_features
 from schemas.manifest import GOLDEN, MANIFEST, Manifest, sha256, write_manifest

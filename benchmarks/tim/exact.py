@@ -25,7 +25,7 @@ from model.tim.coalition_training import FOLDS, SEEDS, NetworkJob
 from model.tim.coalitions import half_width
 from model.tim.matrix import CoalitionValues, estimate_row
 from model.training.config import TrainConfig
-from model.training.jobs import Arrays, claim_folder, run_jobs
+from model.training.processes.jobs import Arrays, claim_folder, run_jobs
 
 TASKS = (
     "respiratory_failure",

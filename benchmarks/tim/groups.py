@@ -26,8 +26,8 @@ from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.task_groups import suggest
 from model.training.config import TrainConfig
 from model.training.data import RepresentedSamples, SampleTensors, ensemble_outputs
-from model.training.jobs import Arrays, claim_folder, run_jobs, write_arrays
 from model.training.preparation import PreparedTraining
+from model.training.processes.jobs import Arrays, claim_folder, run_jobs, write_arrays
 from model.training.trainer import Trainer
 from schemas.response import MODALITIES
 

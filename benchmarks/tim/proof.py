@@ -29,7 +29,7 @@ from model.tim.coalition_training import NetworkJob
 from model.tim.matrix import CoalitionValues, compute_tim
 from model.tim.synthetic_study import relations
 from model.training.config import TrainConfig
-from model.training.jobs import Arrays, claim_folder, run_jobs
+from model.training.processes.jobs import Arrays, claim_folder, run_jobs
 from schemas.features import FeatureSpec
 from schemas.tasks import Task
 from schemas.tim import Tim

@@ -25,8 +25,8 @@ from model.cohorts.store import Cohort
 from model.tim.coalition_training import CoalitionTraining, NetworkJob
 from model.tim.coalitions import draw_coalitions
 from model.training.config import TrainConfig
-from model.training.device import Device
-from model.training.jobs import Arrays
+from model.training.processes.device import Device
+from model.training.processes.jobs import Arrays
 
 Run = Callable[[list[NetworkJob]], dict[NetworkJob, Arrays]]
 

@@ -17,9 +17,9 @@ from model.tim import coalition_training, synthetic_study, task_groups
 from model.tim.coalition_training import CoalitionTraining, CoalitionTrainingFactory
 from model.tim.matrix import CoalitionValues, check_enough, compute_tim
 from model.training.config import TrainConfig, read_choices, read_config
-from model.training.device import Device, DeviceName
-from model.training.distributed import join_process_group
-from model.training.jobs import claim_folder, run_jobs
+from model.training.processes.device import Device, DeviceName
+from model.training.processes.distributed import join_process_group
+from model.training.processes.jobs import claim_folder, run_jobs
 
 
 def evaluate(
@@ -128,6 +128,6 @@ def _load_cohorts(
 def _identity(
     cohorts: Sequence[Cohort | None], config: TrainConfig, chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The identity of a folder of jobs (`model.training.jobs.claim_folder`)."""
+    """The identity of a folder of jobs (`model.training.processes.jobs.claim_folder`)."""
     digests = [cohort.digest for cohort in cohorts if cohort is not None]
     return {"cohorts": digests, "training": config.model_dump(mode="json"), "chosen": chosen}

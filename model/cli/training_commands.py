@@ -22,10 +22,10 @@ from model.evaluation.evaluate import evaluate as evaluate_model
 from model.network.checkpoint import Checkpoint
 from model.representations.bert_tokenizer import read_tokenizer
 from model.training.config import read_choices, read_config
-from model.training.device import Device, DeviceName
-from model.training.distributed import join_process_group
 from model.training.failure_signatures import checkpoint_with_signatures, warnings
 from model.training.preparation import PreparedTraining
+from model.training.processes.device import Device, DeviceName
+from model.training.processes.distributed import join_process_group
 from model.training.trainer import STATE, Trainer
 from schemas.features import FeatureSpec
 from schemas.manifest import BundleError, read_manifest

@@ -18,8 +18,8 @@ from model.evaluation.predictions import Predictions, auprc_and_brier
 from model.evaluation.study.networks import multitask_outputs
 from model.training.config import TrainConfig
 from model.training.data import SampleTensors
-from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining
+from model.training.processes.jobs import Arrays
 from schemas.tasks import load_tasks
 
 FOLDS = 5

@@ -13,7 +13,7 @@ class Trees(nn.Module):
 
     Each task has N trees of depth 3. `feature`, `threshold`, `missing_goes_right` [L * N, 7]: the
     splits, level by level; a value above its threshold goes to the right. `leaf` [L * N, 8].
-    `model.training.boosting` fits them.
+    `model.training.per_task.trees` fits them.
     """
 
     def __init__(self, trees: int, binary_tasks: int) -> None:

@@ -25,10 +25,10 @@ from model.tim.batched_training import MAX_NETWORKS, BatchedTraining
 from model.tim.coalitions import Coalition, draw_coalitions
 from model.training.config import TrainConfig
 from model.training.data import RepresentedSamples, SampleTensors, member_outputs
-from model.training.device import CPU, Device
-from model.training.jobs import Arrays, write_arrays
 from model.training.member_run import MemberRun
 from model.training.preparation import PreparedTraining
+from model.training.processes.device import CPU, Device
+from model.training.processes.jobs import Arrays, write_arrays
 from model.training.task_network import TaskNetwork
 from schemas.response import MODALITIES
 
@@ -111,7 +111,7 @@ def check_cohort(facts: Facts, cohort: Cohort) -> None:
 
 @dataclass(frozen=True)
 class CoalitionTrainingFactory:
-    """Loads the cohort in a worker process (`model.training.jobs.run_jobs`)."""
+    """Loads the cohort in a worker process (`model.training.processes.jobs.run_jobs`)."""
 
     cohort: Path
     config: TrainConfig
@@ -141,7 +141,7 @@ class CoalitionTraining:
     def run_batched(
         self, jobs: Sequence[NetworkJob], folder: Path
     ) -> Iterator[tuple[NetworkJob, bool]]:
-        """Trains many networks at once; files and results as in `model.training.jobs.run_jobs`."""
+        """Trains many networks at once; files and results as in `run_jobs`."""
         pending = [job for job in jobs if not (folder / job.file).is_file()]
         yield from ((job, False) for job in jobs if job not in pending)
         # Networks with the same number of tasks train for about the same time.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from model.network.m3h import M3H, Member
-from model.training.device import CPU, Device
-from model.training.distributed import SINGLE_PROCESS, ProcessGroup
+from model.training.processes.device import CPU, Device
+from model.training.processes.distributed import SINGLE_PROCESS, ProcessGroup
 from schemas.response import MODALITIES, Modality
 
 CHUNK = 1024  # samples in one forward pass

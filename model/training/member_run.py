@@ -18,10 +18,10 @@ from model.auroc import binary_auroc
 from model.errors import RunError, wrap_file_errors
 from model.network.m3h import Member
 from model.network.tensor_files import read_tensors, write_tensors
-from model.training.boosting import set_trees
 from model.training.data import CHUNK
 from model.training.directions import Directions
-from model.training.task_evidence import set_evidence
+from model.training.per_task.evidence import set_evidence
+from model.training.per_task.trees import set_trees
 from model.training.task_network import TaskNetwork
 from model.training.training_log import Epoch, TrainingLog
 

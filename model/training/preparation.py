@@ -22,13 +22,13 @@ from model.network.checkpoint import Facts, build_net
 from model.representations.informative_words import informative_ids
 from model.representations.modalities import select_words
 from model.representations.pretrained import Pretrained, read_encoders
-from model.training.boosting import Columns, TaskTrees, TreeFitter
 from model.training.config import TrainConfig
 from model.training.data import RepresentedSamples, Rows, SampleTensors
-from model.training.device import CPU, Device
-from model.training.distributed import SINGLE_PROCESS, ProcessGroup
+from model.training.per_task.evidence import EvidenceFitter, TaskEvidence
+from model.training.per_task.trees import Columns, TaskTrees, TreeFitter
 from model.training.phenotypes import fit_prototypes, standardise
-from model.training.task_evidence import EvidenceFitter, TaskEvidence
+from model.training.processes.device import CPU, Device
+from model.training.processes.distributed import SINGLE_PROCESS, ProcessGroup
 from schemas.manifest import Cohort as CohortFacts
 from schemas.response import MODALITIES, Modality
 

@@ -10,7 +10,7 @@ from export import behaviour
 from export.behaviour import BehaviourError, BehaviourGate, bundle_predictor
 from export.bundle import export_bundle
 from export.cli import app
-from export.quantize import quantize_bundle
+from export.precision.quantize import quantize_bundle
 from export.recalibrate import recalibrate
 from model.cohorts import synthetic
 from model.cohorts.store import Cohort

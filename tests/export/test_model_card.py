@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from export.card.model_card import NOT_MEASURED, SECTIONS, model_card
 from export.cli import EvaluationError, app, read_evaluation
-from export.model_card import NOT_MEASURED, SECTIONS, model_card
 from model.evaluation import bootstrap
 from model.evaluation.folds import hospital_folds
 from model.evaluation.report import write_report

@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from export.accuracy_loss import (
+from export.cli import app
+from export.outputs import run_samples
+from export.precision.accuracy_loss import (
     LOSS_LIMITS,
     MAX_PROBABILITY_CHANGE,
     MIN_SAMPLES,
@@ -18,10 +20,8 @@ from export.accuracy_loss import (
     _change,
     compare_outputs,
 )
-from export.cli import app
-from export.outputs import run_samples
-from export.precision import to_half_precision, to_int8
-from export.quantize import quantize_bundle
+from export.precision.convert import to_half_precision, to_int8
+from export.precision.quantize import quantize_bundle
 from export.recalibrate import RecalibrationError, recalibrate
 from model.cohorts import synthetic
 from model.cohorts.store import Cohort

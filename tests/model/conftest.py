@@ -3,7 +3,7 @@
 import pytest
 
 from model.tim.coalition_training import CoalitionTraining, all_jobs
-from model.training.jobs import write_arrays
+from model.training.processes.jobs import write_arrays
 from tests.support.inputs.cohorts import CHOSEN, SMALL, small_cohort
 
 

@@ -12,8 +12,8 @@ import torch
 from model.evaluation.metrics import Floats, Rows
 from model.network.m3h import M3H
 from model.training.data import RepresentedSamples, SampleTensors, ensemble_outputs
-from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining
+from model.training.processes.jobs import Arrays
 from model.training.trainer import Trainer
 from schemas.response import MODALITIES
 

@@ -12,7 +12,7 @@ from model.evaluation.bootstrap import Comparison
 from model.evaluation.folds import HEADLINE_HOURS
 from model.evaluation.predictions import Predictions
 from model.evaluation.study.jobs import ENSEMBLES, EXTERNAL, FOLDS, Job, jobs_of
-from model.training.jobs import Arrays
+from model.training.processes.jobs import Arrays
 
 _ONE_NETWORK = "_one"
 

@@ -30,8 +30,8 @@ from model.evaluation.study.networks import multitask_outputs, single_task_outpu
 from model.evaluation.study.tuning import CANDIDATES, SCORED_TASKS, Choices, changed
 from model.training.config import TrainConfig
 from model.training.data import SampleTensors
-from model.training.jobs import Arrays
 from model.training.preparation import PreparedTraining, member_splits
+from model.training.processes.jobs import Arrays
 from schemas.response import Modality
 from schemas.tasks import Task
 

@@ -7,7 +7,7 @@ import pytest
 
 from model.cohorts.store import CohortError
 from model.evaluation import image_study
-from model.training.jobs import write_arrays
+from model.training.processes.jobs import write_arrays
 from tests.support.inputs.cohorts import CONFIG, NAMES, make_cohort
 
 SMALL = CONFIG.model_copy(update={"epochs": 30, "learning_rate": 0.01, "averaging": 0.8})

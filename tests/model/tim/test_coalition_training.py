@@ -17,8 +17,8 @@ from model.tim.coalition_training import (
     check_cohort,
     single_task_jobs,
 )
-from model.training.jobs import run_jobs
 from model.training.preparation import PreparedTraining
+from model.training.processes.jobs import run_jobs
 from model.training.trainer import Trainer
 from tests.support.inputs.cohorts import CHOSEN, SMALL, small_cohort
 

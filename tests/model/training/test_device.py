@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.training.device import CPU, Device, DeviceError
-from model.training.distributed import ProcessGroup
 from model.training.preparation import PreparedTraining
+from model.training.processes.device import CPU, Device, DeviceError
+from model.training.processes.distributed import ProcessGroup
 from model.training.trainer import Trainer
 from tests.support.inputs.cohorts import CONFIG, make_cohort
 

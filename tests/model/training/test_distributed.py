@@ -16,8 +16,8 @@ from model.cohorts import labels, synthetic
 from model.cohorts.store import write
 from model.errors import RunError
 from model.network.checkpoint import Checkpoint
-from model.training.distributed import ProcessGroup
 from model.training.preparation import PreparedTraining
+from model.training.processes.distributed import ProcessGroup
 from model.training.trainer import STATE
 from model.training.training_log import EPOCHS as EPOCHS_FILE
 from schemas.features import FeatureSpec
@@ -135,7 +135,7 @@ def test_the_others_stop_if_a_process_dies_and_fewer_can_resume(folder, alone, t
 def test_all_processes_get_all_computed_items():
     script = (
         "import torch\n"
-        "from model.training.distributed import join_process_group\n"
+        "from model.training.processes.distributed import join_process_group\n"
         "with join_process_group() as processes:\n"
         "    parts = processes.compute_all([3, 1, 2], lambda n: torch.full((n, 2), n).byte() + 1)\n"
         "    assert processes.size == 2\n"

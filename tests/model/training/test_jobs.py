@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.errors import RunError
-from model.training.jobs import claim_folder, write_arrays
+from model.training.processes.jobs import claim_folder, write_arrays
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):

@@ -21,7 +21,9 @@ def telemetry_files(code, graph, folder):
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("module", ["service.runtime.bundle", "export.parity", "export.precision"])
+@pytest.mark.parametrize(
+    "module", ["service.runtime.bundle", "export.parity", "export.precision.convert"]
+)
 def test_no_telemetry_is_stored(module, bundle_dir, tmp_path):
     assert telemetry_files(f"import {module}", bundle_dir / "fusion.onnx", tmp_path) == []
 

@@ -1,6 +1,6 @@
 """Bundles of reduced precision: the same model with matrix products in 16 or in 8 bits.
 
-Needs no torch: the ONNX graphs are converted (`export/precision.py`) and served as before.
+Needs no torch: the ONNX graphs are converted (`export/precision/convert.py`) and served as before.
 
 - **fp16, for GPUs.** Not bfloat16, which has 8 bits of precision where half precision has 11. The
   parts that need its range (values in their units, calibration) stay in fp32, and the weights are
@@ -11,8 +11,8 @@ Needs no torch: the ONNX graphs are converted (`export/precision.py`) and served
   batch, so the answer for a patient would depend on the other patients of the batch.
 
 A graph is converted if its loss of accuracy is small on patients that the model never learned from
-(`export/accuracy_loss.py`), and if it is faster on its target device (fp16 is not timed without a
-CUDA device). Golden answers stay those of full precision. Each start then proves on its own
+(`accuracy_loss.py`), and if it is faster on its target device (fp16 is not timed without a CUDA
+device). Golden answers stay those of full precision. Each start then proves on its own
 processor that the bundle reproduces them, within a tolerance near the difference measured here.
 """
 
@@ -28,18 +28,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from export.accuracy_loss import (
+from export.behaviour import BehaviourGate
+from export.finalize import finalize, write_digests
+from export.outputs import run_samples
+from export.precision.accuracy_loss import (
     LOSS_LIMITS,
     AccuracyLoss,
     ReductionError,
     compare_outputs,
     held_out_samples,
 )
-from export.behaviour import BehaviourGate
-from export.benchmark_graphs import benchmark_graphs
-from export.finalize import finalize, write_digests
-from export.outputs import run_samples
-from export.precision import to_half_precision, to_int8
+from export.precision.benchmark_graphs import benchmark_graphs
+from export.precision.convert import to_half_precision, to_int8
 from model.cohorts.samples import Samples
 from model.cohorts.store import Cohort
 from schemas.features import extract_features

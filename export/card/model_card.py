@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from export.card_text import (
+from export.card.text import (
     NOT_MEASURED,
     Results,
     Rows,
@@ -60,7 +60,7 @@ def model_card(manifest: Manifest, tim: Tim | None = None) -> str:
     display = {facts.task.name: facts.task.display for facts in manifest.tasks}
     recalibration, reduction = manifest.recalibration, manifest.reduction
     environment = Environment(
-        loader=PackageLoader("export"),
+        loader=PackageLoader("export.card"),
         autoescape=False,  # noqa: S701 (Markdown)
         undefined=StrictUndefined,
         trim_blocks=True,

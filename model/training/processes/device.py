@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.errors import UserError
-from model.training.distributed import SINGLE_PROCESS, ProcessGroup
+from model.training.processes.distributed import SINGLE_PROCESS, ProcessGroup
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 

@@ -11,9 +11,9 @@ from model.knowledge.effects import expected_effects
 from model.knowledge.findings import load_findings
 from model.network.heads import TREES
 from model.network.trees import Trees
-from model.training import boosting
-from model.training.boosting import Columns
 from model.training.member_run import MemberRun
+from model.training.per_task import trees as task_trees
+from model.training.per_task.trees import Columns
 from model.training.preparation import PreparedTraining
 from model.training.task_network import TaskNetwork
 from schemas.features import STATISTICS, FeatureSpec
@@ -42,8 +42,8 @@ def test_the_tensors_predict_as_lightgbm_does(seed):
     x[draw.random(x.shape) < 0.2] = np.nan
     x[:, 4:] = np.nan_to_num(x[:, 4:])  # without missing values in training
     y = (np.nan_to_num(x[:, 0]) + x[:, 4] + draw.normal(size=800) > 0).astype(float)
-    booster = lightgbm.train(dict(boosting._PARAMETERS), lightgbm.Dataset(x, y), 30)
-    fitted = boosting._arrays(booster, 30, 0.0)
+    booster = lightgbm.train(dict(task_trees._PARAMETERS), lightgbm.Dataset(x, y), 30)
+    fitted = task_trees._arrays(booster, 30, 0.0)
     trees = Trees(30, 1)
     for name in ("feature", "threshold", "missing_goes_right", "leaf"):
         getattr(trees, name).copy_(torch.from_numpy(getattr(fitted, name)))
