@@ -1,4 +1,4 @@
-"""A file of tensors gives what was written, or an error."""
+"""A file of tensors gives the written tensors, or an error."""
 
 import json
 
