@@ -2293,7 +2293,8 @@ export interface operations {
                      *             20,
                      *             250
                      *           ],
-                     *           "aggregate": "level"
+                     *           "aggregate": "level",
+                     *           "learned": true
                      *         }
                      *       ],
                      *       "treatments": [
@@ -2320,7 +2321,8 @@ export interface operations {
                      *           "plausible": [
                      *             0,
                      *             10
-                     *           ]
+                     *           ],
+                     *           "learned": true
                      *         }
                      *       ],
                      *       "categories": {
@@ -2362,13 +2364,17 @@ export interface operations {
                     /**
                      * @example {
                      *       "name": "m3h-open",
-                     *       "version": "1.0.0",
-                     *       "digest": "9d97ef4ddd150e32a1881c116ae130c39975054ef810f4a14a325383b9a6105e",
-                     *       "created": "2026-11-25",
-                     *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --tuned docs/tuned.json --out runs/m3h-open",
+                     *       "version": "0.2.0",
+                     *       "digest": "cfb4801a6424d978f466bcb934ac07b3f1b7d34dc2de75ec5d3a61ed9b05432f",
+                     *       "created": "2026-11-30",
+                     *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {
                      *         "members": 8,
                      *         "attention": "balanced",
+                     *         "trees": {
+                     *           "tabular": 20,
+                     *           "series": 60
+                     *         },
                      *         "width": 256
                      *       },
                      *       "trained_hours": [
@@ -2389,7 +2395,7 @@ export interface operations {
                      *           "log_odds_offset": {},
                      *           "with_notes_and_image": 0,
                      *           "source": "eICU Collaborative Research Database Demo 2.0.1 (PhysioNet) and its hourly grid, as made by YAIB; Open Database License 1.0 (ODbL)",
-                     *           "digest": "250f10c0dc40db1133fde7986cef336d6e1cf0ed1d26ba35a5ed0848c237934a"
+                     *           "digest": "f205f9b0a35932cf2a2ba2f2b77775f7ba9eb729804e8317463cf9772ca849e2"
                      *         },
                      *         {
                      *           "name": "nih_cxr",
@@ -2403,7 +2409,7 @@ export interface operations {
                      *           },
                      *           "with_notes_and_image": 0,
                      *           "source": "ChestX-ray14 (Wang et al., CVPR 2017), provided by the NIH Clinical Center; no restrictions on use, attribution required",
-                     *           "digest": "2f163af78e8aaf9c4e50caecdc75e308a3f80fe17829fa28ad22549da12a7412"
+                     *           "digest": "1f13758ce9cabee864300be21b74087c456f955c6d5210d1aec3eea496a35959"
                      *         }
                      *       ],
                      *       "evaluation": {}
@@ -2474,30 +2480,30 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "definition": "A cell of the matrix says how much learning the task of its column helps the task of its row (the source): the Shapley value of the one in the game whose worth is the other's metric on hospitals held out, when both are learned together with any of the remaining tasks (arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype the share of the variance of standardised vital signs and laboratory values that lies between the clusters. A row adds up to multitask_gain: what learning all tasks together brings that task, over learning it alone, with the models that were trained for this matrix, one network each. lower and upper hold the cell, gain_lower and gain_upper the gain, with 95 % confidence, by chance in the coalitions that were drawn, in the seeds, and in the patients that were tested. certain marks the cells that are not 0 at a false discovery rate of 5 %. null: not measured, as on the diagonal. It says what networks learned from these data, not which disease causes which.",
+                     *       "definition": "A cell of the matrix states how much learning the task of its column helps the task of its row (the source). It is the Shapley value of the column's task in a game whose players are the other tasks. The value of a coalition is the metric of the source on held-out hospitals when it is learned together with the coalition (arXiv 2404.18975, our reading). The metric is AUROC for a disease and for mortality, macro-AUROC for the disposition, R² of log-days for the length of stay, and for the phenotype the share of the variance of standardised vital signs and laboratory values that lies between the clusters. A row adds up to multitask_gain: the gain of learning all tasks together over learning the source alone, with one network for each coalition. lower and upper are the 95 % confidence interval of the cell, gain_lower and gain_upper that of the gain. The intervals cover chance in the sampled coalitions, the seeds and the test patients. certain marks the cells that differ from 0 at a false discovery rate of 5 %. null means not measured, as on the diagonal. The matrix describes what networks learned from these data. It does not state which disease causes which.",
                      *       "tasks": [
-                     *         "hyperlipidemia",
-                     *         "dementia_or_delirium"
+                     *         "pleural_effusion",
+                     *         "asthma"
                      *       ],
                      *       "sources": [
                      *         "hypertension"
                      *       ],
                      *       "matrix": [
                      *         [
-                     *           -0.009896,
-                     *           0.009214
+                     *           -0.016064,
+                     *           -0.009327
                      *         ]
                      *       ],
                      *       "lower": [
                      *         [
-                     *           -0.018681,
-                     *           -0.000384
+                     *           -0.03073,
+                     *           -0.017794
                      *         ]
                      *       ],
                      *       "upper": [
                      *         [
-                     *           -0.00111,
-                     *           0.018812
+                     *           -0.001398,
+                     *           -0.00086
                      *         ]
                      *       ],
                      *       "certain": [
@@ -2507,44 +2513,44 @@ export interface operations {
                      *         ]
                      *       ],
                      *       "multitask_gain": [
-                     *         -0.010358
+                     *         -0.005155
                      *       ],
                      *       "gain_lower": [
-                     *         -0.027755
+                     *         -0.019597
                      *       ],
                      *       "gain_upper": [
-                     *         0.007039
+                     *         0.009288
                      *       ],
                      *       "metric": [
                      *         "AUROC"
                      *       ],
                      *       "mean_attention": [
                      *         [
-                     *           0.003739,
-                     *           0.00527
+                     *           0.009036,
+                     *           0.009376
                      *         ]
                      *       ],
                      *       "halves": {
-                     *         "value": 0.053169321011573505,
-                     *         "lower": 0.006697493282193026,
-                     *         "upper": 0.10265899250316556
+                     *         "value": -0.04866495689935376,
+                     *         "lower": -0.09595491307763603,
+                     *         "upper": 0.03215344092413598
                      *       },
                      *       "attention_agreement": {
-                     *         "value": -0.034852832157271904,
-                     *         "lower": -0.08472112586145356,
-                     *         "upper": 0.010567907251311057
+                     *         "value": -0.037718623870843744,
+                     *         "lower": -0.07425111885999834,
+                     *         "upper": -0.00018215795832076753
                      *       },
                      *       "coalitions": 512,
                      *       "patients": 1315,
-                     *       "cohort": "250f10c0dc40db1133fde7986cef336d6e1cf0ed1d26ba35a5ed0848c237934a",
-                     *       "command": "m3h-model tim runs/m3h-open --cohort runs/eicu --work runs/tim"
+                     *       "cohort": "f205f9b0a35932cf2a2ba2f2b77775f7ba9eb729804e8317463cf9772ca849e2",
+                     *       "command": "m3h-model tim runs/m3h-open --cohort runs/eicu --work runs/tim --suggest-groups runs/groups.toml"
                      *     }
                      */
                     "application/json": components["schemas"]["Tim"];
                     /**
                      * @example source,task,metric,tim,lower,upper,certain,bundle
-                     *     hypertension,hyperlipidemia,AUROC,-0.009896,-0.018681,-0.00111,False,
-                     *     hypertension,dementia_or_delirium,AUROC,0.009214,-0.000384,0.018812,False,
+                     *     hypertension,pleural_effusion,AUROC,-0.016064,-0.03073,-0.001398,False,
+                     *     hypertension,asthma,AUROC,-0.009327,-0.017794,-0.00086,False,
                      */
                     "text/csv": string;
                 };
