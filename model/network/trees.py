@@ -20,7 +20,7 @@ class Trees(nn.Module):
         super().__init__()
         self.binary_tasks = binary_tasks
         count = trees * binary_tasks
-        self.register_buffer("feature", torch.zeros(count, SPLITS, dtype=torch.int16))
+        self.register_buffer("feature", torch.zeros(count, SPLITS, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(count, SPLITS))
         self.register_buffer("missing_goes_right", torch.zeros(count, SPLITS, dtype=torch.bool))
         self.register_buffer("leaf", torch.zeros(count, LEAVES))

@@ -2365,7 +2365,7 @@ export interface operations {
                      * @example {
                      *       "name": "m3h-open",
                      *       "version": "0.2.0",
-                     *       "digest": "cfb4801a6424d978f466bcb934ac07b3f1b7d34dc2de75ec5d3a61ed9b05432f",
+                     *       "digest": "a5df790854a809c8fdc065a602fe0f7ad016ea13d6d9c7c6fda9570f2a276ba8",
                      *       "created": "2026-11-30",
                      *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {

@@ -53,7 +53,7 @@ class TaskTrees:
     `mean`: of their sum, over the patients that they were fitted to.
     """
 
-    feature: npt.NDArray[np.int16]
+    feature: npt.NDArray[np.int32]
     threshold: npt.NDArray[np.float32]
     missing_goes_right: npt.NDArray[np.bool_]
     leaf: npt.NDArray[np.float32]
@@ -179,7 +179,7 @@ def _sign_of_statistic(sign: float, statistic: str) -> float:
 
 def _arrays(booster: lightgbm.Booster, count: int, mean: float) -> TaskTrees:
     trees = TaskTrees(
-        np.zeros((count, SPLITS), np.int16),
+        np.zeros((count, SPLITS), np.int32),
         np.zeros((count, SPLITS), np.float32),
         np.zeros((count, SPLITS), np.bool_),
         np.zeros((count, LEAVES), np.float32),

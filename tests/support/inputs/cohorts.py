@@ -29,7 +29,13 @@ SPEC = FeatureSpec(
 )
 FIRST_PHRASE = SPEC.tokenizer.get_vocab_size()
 CONFIG = TrainConfig(
-    net=NetConfig(width=16, task_width=8, image_channels=(8,), clusters=2),
+    net=NetConfig(
+        width=16,
+        task_width=8,
+        image_channels=(8,),
+        clusters=2,
+        trees={"tabular": 2, "series": 3},
+    ),
     members=2,
     epochs=4,
     batch=64,
