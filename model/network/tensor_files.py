@@ -26,8 +26,8 @@ def write_tensors(
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a file of `write_tensors`.
 
-    Raises ValueError if the content differs from the written one, OSError or SafetensorError if the file
-    cannot be read.
+    Raises ValueError if the content differs from the written one, OSError or SafetensorError if the
+    file cannot be read.
     """
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
