@@ -59,8 +59,8 @@ def export_bundle(
         version=version,
         created=datetime.now(UTC).date().isoformat(),
         command=facts.command,
-        network={"members": facts.members}
-        | facts.net.model_dump(include={"attention", "width", "trees"}),
+        network={"members": facts.members, "trees": sum(facts.net.trees.values())}
+        | facts.net.model_dump(include={"attention", "width"}),
         tasks=task_facts(net, facts, fusion),
         spec=facts.spec,
         encoders=graphs,

@@ -55,6 +55,19 @@ def bundle_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def evaluated_bundle(changed_bundle: Callable[..., Path]) -> Path:
+    """The shipped bundle with the figures of the checked-in report, of whatever model they are."""
+    from export.cli import read_evaluation  # noqa: PLC0415 - few tests need the exporter
+
+    report = Path(__file__).parents[1] / "docs" / "results.json"
+
+    def add_figures(manifest: dict[str, Any], _: Path) -> None:
+        manifest["evaluation"] |= read_evaluation(report)
+
+    return changed_bundle(add_figures)
+
+
+@pytest.fixture(scope="session")
 def changed_bundle(
     bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:

@@ -116,7 +116,10 @@ def test_weights_take_two_bytes_each(exported, checkpoint):
     assert size[onnx.TensorProto.FLOAT16] > 2 * members * 1000
     # Statistics of the training patients (medians, spreads, directions) stay float32.
     assert not any(
-        tensor.data_type == onnx.TensorProto.FLOAT and "adapters" in tensor.name
+        tensor.data_type == onnx.TensorProto.FLOAT
+        and "adapters" in tensor.name
+        # The thresholds of trees are values in their units.
+        and ".trees." not in tensor.name
         for tensor in graph.initializer
         if len(tensor.dims) > 1
     )

@@ -14,6 +14,7 @@ from threading import Thread
 import pytest
 import redis
 
+from schemas.manifest import read_manifest
 from tests.helm.chart import ALL_FEATURES, FOLDER, find_object, redis_container, render, server_spec
 from tests.support.servers import service_process
 
@@ -148,7 +149,8 @@ def test_helm_test_passes_if_the_service_predicts(predict_container, bundle_dir,
         process.kill()
         process.communicate()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "m3h-open 1.0.0 predicts 44 tasks\n"
+    version = read_manifest(bundle_dir)[0].version
+    assert done.stdout == f"m3h-open {version} predicts 44 tasks\n"
 
 
 @pytest.mark.parametrize("predictions", [[], [{"task": "another"}]])

@@ -55,9 +55,9 @@ def serve(logs) -> Iterator[Callable[[Path], str]]:
 
 
 @pytest.fixture(scope="module")
-def url(serve, bundle_dir) -> str:
-    """The URL of a service with the shipped bundle."""
-    return serve(bundle_dir)
+def url(serve, evaluated_bundle) -> str:
+    """The URL of a service with the shipped bundle and the figures of a report."""
+    return serve(evaluated_bundle)
 
 
 @pytest.fixture

@@ -31,10 +31,12 @@ REWRITES = {
 
 
 @pytest.fixture(scope="module")
-def direct(bundle_dir, tmp_path_factory):
+def direct(evaluated_bundle, tmp_path_factory):
     """The URL of a service with the path prefix `/m3h`, without a proxy."""
     log = tmp_path_factory.mktemp("prefix") / "log.jsonl"
-    process, url = service_process.start(bundle_dir, log, M3H_WORKERS="1", M3H_ROOT_PATH="/m3h")
+    process, url = service_process.start(
+        evaluated_bundle, log, M3H_WORKERS="1", M3H_ROOT_PATH="/m3h"
+    )
     yield url.replace("localhost", "127.0.0.1")
     process.kill()
     process.communicate()

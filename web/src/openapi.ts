@@ -2364,17 +2364,14 @@ export interface operations {
                     /**
                      * @example {
                      *       "name": "m3h-open",
-                     *       "version": "0.2.0",
-                     *       "digest": "a5df790854a809c8fdc065a602fe0f7ad016ea13d6d9c7c6fda9570f2a276ba8",
+                     *       "version": "1.1.0",
+                     *       "digest": "e4e2df1901934b90470b393e2cc6770fac87aa51c3fa3f9901cfe074fa045b09",
                      *       "created": "2026-11-30",
                      *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {
                      *         "members": 8,
+                     *         "trees": 80,
                      *         "attention": "balanced",
-                     *         "trees": {
-                     *           "tabular": 20,
-                     *           "series": 60
-                     *         },
                      *         "width": 256
                      *       },
                      *       "trained_hours": [

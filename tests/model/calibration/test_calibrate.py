@@ -48,7 +48,7 @@ def test_scaling_corrects_overconfident_log_odds_of_the_network():
     parts, true = three_parts(20_000), np.array([1.0, 1.0, 0.5])
     overconfident = parts * np.array([[1.0], [3.0], [1.0]])
     factors = fit_scales(overconfident, *patients_of(parts, true))
-    assert factors == pytest.approx([1.0, 1 / 3, 0.5], abs=0.05)
+    assert factors == pytest.approx([1.0, 1 / 3, 0.5], abs=0.07)
 
 
 def test_scaling_never_shrinks_evidence_below_its_least_size_nor_reverses_a_part():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.network.heads import EVIDENCE
+from model.network.heads import EVIDENCE, TREES
 from model.tim.batched_training import BatchedTraining
 from model.training.data import member_outputs
 from model.training.member_run import MemberRun
@@ -50,7 +50,7 @@ def test_batched_networks_have_the_outputs_of_single_ones(attention, hidden):
         columns = [i for i, name in enumerate(NAMES) if name in names]
         for name, value in single.items():
             mine = raw[name][k]
-            if name in ("binary", EVIDENCE):
+            if name in ("binary", EVIDENCE, TREES):
                 mine = mine[:, [binary.index(NAMES[i]) for i in columns if NAMES[i] in binary]]
             torch.testing.assert_close(mine, value, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(

@@ -134,7 +134,7 @@ def test_an_explanation_does_not_depend_on_the_batch(engine, payload):
     alone = engine.run([part], {0})[0]
     beside = engine.run([whole, part, {}], {0, 1, 2})[1]
     for name, rows in alone.coalitions.items():
-        np.testing.assert_allclose(beside.coalitions[name], rows, atol=1e-6)
+        np.testing.assert_allclose(beside.coalitions[name], rows, rtol=1e-6, atol=1e-6)
     assert len(alone.coalitions["binary"]) == 2
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from schemas.manifest import read_manifest
 from service.process.child_process import Backoff
 from tests.support.servers.processes import admin_url, logged, serving, until, workers_of
 from tests.support.servers.prometheus import scraped
@@ -100,7 +101,8 @@ def test_more_workers_than_threads_of_a_pool_start(started, other_version, paylo
     assert {line["event"] for line in logged(process)} <= {"bundle served", "request"}
 
 
-def test_counters_survive_a_worker_and_use_no_files(started, payload, tmp_path):
+def test_counters_survive_a_worker_and_use_no_files(started, payload, tmp_path, bundle_dir):
+    version = read_manifest(bundle_dir)[0].version
     folder = tmp_path / "temporary"
     folder.mkdir()
     process, url = started(M3H_WORKERS="1", TMPDIR=str(folder))
@@ -111,7 +113,7 @@ def test_counters_survive_a_worker_and_use_no_files(started, payload, tmp_path):
             assert answer.status_code == 200
         text = httpx.get(f"{url}/metrics", timeout=60).text
         assert scraped(text, counted) == 3 * round_
-        assert serving(url) == {"1.0.0": 1}
+        assert serving(url) == {version: 1}
         (worker,) = workers_of(process)
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert str(folder) not in maps

@@ -254,7 +254,7 @@ def test_the_engine_accepts_an_empty_batch_and_an_empty_sample(engine):
 
 def test_an_evaluation_of_another_shape_is_refused(changed_bundle):
     def edit(manifest: dict[str, Any], _: Path) -> None:
-        manifest["evaluation"]["measured"]["models"] = [0.76]
+        manifest["evaluation"]["measured"] = {"models": [0.76]}
 
     with pytest.raises(BundleError, match=r"evaluation: .*measured\.models"):
         load(changed_bundle(edit))
