@@ -57,7 +57,7 @@ def bundle_dir() -> Path:
 @pytest.fixture(scope="session")
 def evaluated_bundle(changed_bundle: Callable[..., Path]) -> Path:
     """The shipped bundle with the figures of the checked-in report, of whatever model they are."""
-    from export.cli import read_evaluation  # noqa: PLC0415 - few tests need the exporter
+    from export.cli import read_evaluation
 
     report = Path(__file__).parents[1] / "docs" / "results.json"
 
