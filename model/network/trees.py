@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 DEPTH = 3
 SPLITS, LEAVES = 2**DEPTH - 1, 2**DEPTH
+# The left children of a level before the right ones, for splits and for leaves.
+_ORDER = [0, 1, 2, 3, 5, 4, 6]
+_LEAF_ORDER = [0, 4, 2, 6, 1, 5, 3, 7]
 
 
 class Trees(nn.Module):
@@ -35,11 +38,17 @@ class Trees(nn.Module):
         """`values`: NaN where missing."""
         if not len(self.leaf):
             return values.new_zeros(values.shape[0], self.binary_tasks)
-        x = values[:, self.feature.flatten().long()].unflatten(1, self.feature.shape)
-        right = (x > self.threshold) | (torch.isnan(x) & self.missing_goes_right)
-        # From the leaves to the root: each split chooses between the values of its two children.
-        value = self.leaf.expand(values.shape[0], -1, -1)  # not len(), which the export fixes
-        for level in reversed(range(DEPTH)):
-            splits = right[:, :, 2**level - 1 : 2 ** (level + 1) - 1]
-            value = torch.where(splits, value[:, :, 1::2], value[:, :, 0::2])
-        return value.squeeze(2).unflatten(1, (self.binary_tasks, -1)).sum(2) - self.mean
+        # Few operations on contiguous blocks: a missing value is -inf or inf, as its split needs,
+        # and the left children of a level come before the right ones.
+        infinity = torch.full_like(values, torch.inf)
+        missing = torch.isnan(values)
+        filled = [torch.where(missing, -infinity, values), torch.where(missing, infinity, values)]
+        column = self.feature + values.shape[1] * self.missing_goes_right
+        splits = column.T[_ORDER].flatten().long()
+        right = torch.cat(filled, dim=1)[:, splits].unflatten(1, (SPLITS, -1))
+        right = right > self.threshold.T[_ORDER]
+        leaves = self.leaf.T[_LEAF_ORDER]
+        value = torch.where(right[:, 3:], leaves[4:], leaves[:4])
+        value = torch.where(right[:, 1:3], value[:, 2:], value[:, :2])
+        value = torch.where(right[:, 0], value[:, 1], value[:, 0])
+        return value.unflatten(1, (self.binary_tasks, -1)).sum(2) - self.mean

@@ -2363,9 +2363,9 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "name": "m3h-open",
+                     *       "name": "fast",
                      *       "version": "1.1.0",
-                     *       "digest": "e4e2df1901934b90470b393e2cc6770fac87aa51c3fa3f9901cfe074fa045b09",
+                     *       "digest": "82afb774e11237db03442d5946d3f3c735da11bf494c44f61680161d7b5838ca",
                      *       "created": "2026-11-30",
                      *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {
@@ -2432,7 +2432,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example # m3h-open */
+                    /** @example # fast */
                     "text/markdown": string;
                 };
             };
