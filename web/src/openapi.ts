@@ -2363,9 +2363,9 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "name": "fast",
+                     *       "name": "m3h-open",
                      *       "version": "1.1.0",
-                     *       "digest": "82afb774e11237db03442d5946d3f3c735da11bf494c44f61680161d7b5838ca",
+                     *       "digest": "9fbe407655e3b9b2b3cf38435516314ab4d7debedcffad618c891971bac1c78f",
                      *       "created": "2026-11-30",
                      *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {
@@ -2432,7 +2432,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example # fast */
+                    /** @example # m3h-open */
                     "text/markdown": string;
                 };
             };
