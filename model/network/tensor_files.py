@@ -32,6 +32,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         # Copies: a tensor of `safe_open` maps the file, and changes if the file is overwritten.
+        # `safe_open` has `keys` but cannot be iterated.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     digest = metadata.pop(_DIGEST, None)
     if digest is None:
