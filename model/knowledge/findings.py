@@ -70,7 +70,10 @@ def _sources(finding: Finding) -> tuple[str, ...]:
 
 
 class _Severity(nn.Module):
-    """Values [B, K] to severities [B, K]; NaN becomes 0."""
+    """Values [B, K] to severities [B, K]. NaN becomes `usual`, which is 0 before `fit`.
+
+    So a missing value counts neither as normal nor as abnormal: it adds about the mean evidence.
+    """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__()
@@ -80,14 +83,26 @@ class _Severity(nn.Module):
         self.register_buffer("log", log, persistent=False)
         self.register_buffer("normal", normal, persistent=False)
         self.register_buffer("span", severe - normal, persistent=False)
+        self.register_buffer("usual", torch.zeros(len(findings)))
         self.log: Tensor
         self.normal: Tensor
         self.span: Tensor
+        self.usual: Tensor
+
+    def fit(self, values: Float[Tensor, "n K"]) -> None:
+        """Sets the usual severities: the means over the training patients, with NaN as 0.
+
+        The mean of the measured patients would be too high for what is measured on suspicion.
+        """
+        self.usual.copy_(torch.nan_to_num(self._severity(values), nan=0.0).mean(dim=0))
 
     def forward(self, values: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        severity = self._severity(values)
+        return torch.where(torch.isnan(severity), self.usual, severity)
+
+    def _severity(self, values: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         scaled = torch.where(self.log, values.clamp_min(_SMALLEST_LOGGED).log(), values)
-        severity = ((scaled - self.normal) / self.span).clamp(0.0, LARGEST)
-        return torch.where(torch.isnan(severity), torch.zeros_like(severity), severity)
+        return ((scaled - self.normal) / self.span).clamp(0.0, LARGEST)
 
 
 class TabularFindings(nn.Module):
@@ -101,6 +116,10 @@ class TabularFindings(nn.Module):
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
         self.columns: Tensor
         self.severity = _Severity([*own.values()])
+
+    def fit(self, values: Float[Tensor, "n F"]) -> None:
+        """Sets the severities that stand for missing values."""
+        self.severity.fit(values[:, self.columns])
 
     def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B K"]:
         severity: Tensor = self.severity(values[:, self.columns])
@@ -153,19 +172,36 @@ class SeriesFindings(nn.Module):
         self.worst: Tensor
         self.rates: Tensor
         self.severity_measured = _Severity([*measured.values()])
-        self.severity_other = _Severity([*computed.values(), *rates.values()])
+        self.severity_computed = _Severity([*computed.values()])
+        # Not fitted: a treatment without a rate is not given.
+        self.severity_rates = _Severity([*rates.values()])
+
+    def fit(self, statistics: Float[Tensor, "n V S"]) -> None:
+        """Sets the severities that stand for variables and formulas without a value."""
+        self.severity_measured.fit(torch.cat(self._measured(statistics)))
+        self.severity_computed.fit(self._computed(statistics))
 
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]
     ) -> Float[Tensor, "B K"]:
+        if not self.names:
+            return statistics.new_zeros(len(statistics), 0)
+        worst, last = (self.severity_measured(values) for values in self._measured(statistics))
+        computed = self.severity_computed(self._computed(statistics))
+        rates = self.severity_rates(treatments[:, self.rates, _RATE])
+        given = (treatments[:, :, _GIVEN] > 0).to(worst.dtype)
+        return torch.cat([(worst + last) / 2, computed, rates, given], dim=1)
+
+    def _measured(self, statistics: Float[Tensor, "B V S"]) -> tuple[Tensor, Tensor]:
+        """The worst and the last values of the variables with findings, [B, K] each."""
+        last = statistics[:, self.variables, STATISTICS.index("last")]
+        return statistics[:, self.variables, self.worst], last
+
+    def _computed(self, statistics: Float[Tensor, "B V S"]) -> Float[Tensor, "B K"]:
         def of(variable: str, statistic: str) -> Tensor:
             return statistics[:, self.index[variable], STATISTICS.index(statistic)]
 
-        if not self.names:
-            return statistics.new_zeros(len(statistics), 0)
-        worst = self.severity_measured(statistics[:, self.variables, self.worst])
-        last = self.severity_measured(statistics[:, self.variables, STATISTICS.index("last")])
-        computed = [formula(of).unsqueeze(1) for formula in self.formulas]
-        other = self.severity_other(torch.cat([*computed, treatments[:, self.rates, _RATE]], dim=1))
-        given = (treatments[:, :, _GIVEN] > 0).to(worst.dtype)
-        return torch.cat([(worst + last) / 2, other, given], dim=1)
+        values = [formula(of) for formula in self.formulas]
+        if not values:
+            return statistics.new_zeros(statistics.shape[0], 0)
+        return torch.stack(values, dim=1)

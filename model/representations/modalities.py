@@ -58,9 +58,7 @@ class RobustScaler(nn.Module):
 class TabularFeatures(nn.Module):
     """Scaled values, indicators of the values that are known, findings, and the values."""
 
-    def __init__(
-        self, features: int, findings: nn.Module | None = None, *, values: bool = False
-    ) -> None:
+    def __init__(self, features: int, findings: Any = None, *, values: bool = False) -> None:
         super().__init__()
         self.normalise = RobustScaler((features,))
         self.findings, self.values = findings, values
@@ -68,6 +66,8 @@ class TabularFeatures(nn.Module):
 
     def fit(self, values: Float[Tensor, "n F"]) -> None:
         self.normalise.fit(values)
+        if self.findings is not None:
+            self.findings.fit(values)
 
     def forward(self, values: Float[Tensor, "B F"]) -> Float[Tensor, "B W"]:
         known = (~torch.isnan(values)).to(values.dtype)
@@ -125,7 +125,7 @@ class SeriesFeatures(nn.Module):
         self,
         statistics: tuple[int, int],
         treatments: tuple[int, int],
-        findings: nn.Module | None = None,
+        findings: Any = None,
         *,
         values: bool = False,
     ) -> None:
@@ -141,6 +141,8 @@ class SeriesFeatures(nn.Module):
         self.normalise.fit(statistics)
         self.normalise_treatments.fit(treatments)
         self.directions.fit(self._scaled(statistics, treatments).numpy())
+        if self.findings is not None:
+            self.findings.fit(statistics)
 
     def forward(
         self, statistics: Float[Tensor, "B V S"], treatments: Float[Tensor, "B R 4"]

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from schemas.features.images.view import View
 from schemas.features.notes.assertions import CODES_OF_A_DISEASE
+from schemas.features.notes.concepts import load_concepts
 from schemas.features.notes.language import LanguageCheck
-from schemas.tasks import load_tasks
 from schemas.terminology.units import Conversion, candidate_codes, find_conversion
 from schemas.variables import (
     Treatment,
@@ -100,7 +100,7 @@ class FeatureSpec(BaseModel):
     # Whether a negated word gets a phrase id instead of its token id. Bundles and cohorts without
     # this field were made before negation detection existed.
     denied_apart: bool = False
-    # Diseases whose assertions in notes get ids of their own. Empty for a BERT, and in bundles and
+    # Tasks whose assertions in notes get ids of their own. Empty for a BERT, and in bundles and
     # cohorts that were made before assertions were read.
     assertions: tuple[str, ...] = Field(default=(), max_length=MAX_NAMES)
     # Stored in a separate file beside the spec.
@@ -124,7 +124,7 @@ class FeatureSpec(BaseModel):
             treatments=load_treatments(),
             spellings=load_spellings(),
             denied_apart=True,
-            assertions=tuple(task.name for task in load_tasks() if task.is_disease),
+            assertions=tuple(load_concepts()),
             tokenizer_json=files("schemas").joinpath("tokenizer.json").read_text("utf-8"),
         )
 

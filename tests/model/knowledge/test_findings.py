@@ -71,11 +71,56 @@ def test_a_normal_value_on_the_other_side_is_0():
     assert low["heart_rate_low"] > 0
 
 
-def test_a_patient_without_data_has_no_finding():
+def test_a_patient_without_data_has_no_finding_before_the_findings_are_fitted():
     assert set(series_findings({}).values()) == {0.0}
     tabular = TabularFindings(FINDINGS, SPEC)
     values = torch.full((1, len(SPEC.tabular_names)), torch.nan)
     assert (tabular(values) == 0).all()
+
+
+def test_a_variable_that_was_not_measured_counts_as_in_the_mean_of_the_training_patients():
+    finding = MEASURED["heart_rate_high"]
+    statistics = torch.full((4, len(VARIABLES), len(STATISTICS)), torch.nan)
+    severe = torch.tensor([finding.normal, finding.severe, finding.severe])
+    statistics[:3, VARIABLES.index("heart_rate"), WORST_AND_LAST] = severe[:, None]
+    findings = SeriesFindings(FINDINGS, SPEC)
+    findings.fit(statistics)
+    treatments = torch.zeros(4, len(SPEC.treatments), len(TREATMENT_FEATURES))
+    heart_rate = findings(statistics, treatments)[:, findings.names.index("heart_rate_high")]
+    # Of the four, the one without a measurement counts as normal in the mean, and then as the mean.
+    torch.testing.assert_close(heart_rate, torch.tensor([0.0, 1.0, 1.0, 0.5]), atol=1e-4, rtol=0)
+
+
+def test_a_formula_with_a_missing_part_counts_as_in_the_mean_of_the_training_patients():
+    statistics = torch.full((2, len(VARIABLES), len(STATISTICS)), torch.nan)
+    statistics[0, VARIABLES.index("heart_rate")] = 150.0
+    statistics[:, VARIABLES.index("systolic_blood_pressure")] = 75.0
+    findings = SeriesFindings(FINDINGS, SPEC)
+    findings.fit(statistics)
+    treatments = torch.zeros(2, len(SPEC.treatments), len(TREATMENT_FEATURES))
+    shock = findings(statistics, treatments)[:, findings.names.index("shock_index_high")]
+    assert shock[1] == shock[0] / 2 > 0
+
+
+def test_a_treatment_that_was_not_given_is_no_finding_after_the_findings_were_fitted():
+    findings = SeriesFindings(FINDINGS, SPEC)
+    findings.fit(torch.rand(3, len(VARIABLES), len(STATISTICS)))
+    statistics = torch.full((1, len(VARIABLES), len(STATISTICS)), torch.nan)
+    treatments = torch.full((1, len(SPEC.treatments), len(TREATMENT_FEATURES)), torch.nan)
+    values = dict(zip(findings.names, findings(statistics, treatments)[0].tolist(), strict=True))
+    rates = [name for name, finding in FINDINGS.items() if finding.rate_of is not None]
+    assert all(values[name] == 0 for name in [*rates, *SPEC.treatment_index])
+
+
+def test_a_missing_tabular_value_counts_as_in_the_mean_of_the_training_patients():
+    name, finding = next(iter(TABULAR.items()))
+    values = torch.full((3, len(SPEC.tabular_names)), torch.nan)
+    column = SPEC.tabular_names.index(finding.column)
+    values[:2, column] = torch.tensor([finding.normal, finding.severe])
+    findings = TabularFindings(FINDINGS, SPEC)
+    findings.fit(values)
+    severity = findings(values)[:, findings.names.index(name)]
+    torch.testing.assert_close(severity, torch.tensor([0.0, 1.0, 1 / 3]), atol=1e-4, rtol=0)
 
 
 def test_a_logarithmic_finding_is_one_half_at_the_geometric_mean():
