@@ -104,6 +104,14 @@ class LinearAdapter(nn.Module):
         return torch.cat([embedding, evidence, self.trees(represented[:, self.features :])], dim=1)
 
 
+def without_trees(member: Any) -> Any:
+    """Removes the trees from the adapters of a member, and returns it. They add 0 to each task."""
+    for adapter in member.adapters.values():
+        if isinstance(adapter, LinearAdapter):
+            adapter.trees = Trees(0, adapter.trees.binary_tasks)
+    return member
+
+
 class ImageAdapter(nn.Module):
     """A member's own image encoder: a small residual network. Images have no findings.
 

@@ -128,6 +128,14 @@ class RepresentedSamples:
             if present[:, i].any()
         }
 
+    def of_modality(
+        self, modality: Modality, rows: Rows, present: Tensor
+    ) -> tuple[npt.NDArray[np.bool_], Tensor]:
+        """Which of the `rows` have the modality [n], and the representations of those."""
+        i, of_rows = MODALITIES.index(modality), torch.from_numpy(rows)
+        has = present[of_rows, i]
+        return has.numpy(), self.vectors[modality][self.index[of_rows[has], i]].cpu()
+
 
 def _represent(
     data: SampleTensors, modality: Modality, represent: Any, device: Device, rows: Rows

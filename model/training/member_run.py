@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.auroc import binary_auroc
 from model.errors import RunError, wrap_file_errors
+from model.network.encoders import without_trees
 from model.network.m3h import Member
 from model.network.tensor_files import read_tensors, write_tensors
 from model.training.data import CHUNK
@@ -29,9 +30,9 @@ from model.training.training_log import Epoch, TrainingLog
 class MemberRun:
     """The training of one member.
 
-    The optimiser updates `learning`. `mean` is the moving average of its weights; it is validated,
-    and at the end it has the weights of the best epoch. `learn`, `stop`: the rows to learn from and
-    the held-out rows.
+    The optimiser updates `learning`, which has no trees, because no loss reads them. `mean` is the
+    moving average of its weights; it is validated, and at the end it has the weights of the best
+    epoch. `learn`, `stop`: the rows to learn from and the held-out rows.
     """
 
     def __init__(self, network: TaskNetwork, number: int) -> None:
@@ -43,7 +44,7 @@ class MemberRun:
         self.mean: Member = network.net.member(number)
         self._set_evidence()
         self.mean.to(self.device.torch_device)
-        self.learning = copy.deepcopy(self.mean)
+        self.learning = without_trees(copy.deepcopy(self.mean))
         self.directions = Directions(
             list(network.facts.tasks),
             network.facts.spec,

@@ -11,7 +11,7 @@ from model.knowledge.effects import expected_effects
 from model.knowledge.evidence import fit_evidence
 from model.network.m3h import Member
 from model.training.data import RepresentedSamples, Rows
-from schemas.response import MODALITIES, Modality
+from schemas.response import Modality
 from schemas.tasks import Task
 
 
@@ -45,18 +45,16 @@ class EvidenceFitter:
         self._present: dict[Modality, np.ndarray] = {}
         self._findings: dict[Modality, np.ndarray] = {}
         self._names: dict[Modality, tuple[str, ...]] = {}
-        rows = torch.from_numpy(learn)
-        for i, modality in enumerate(MODALITIES):
+        for modality in represented.vectors:
             findings = getattr(encoders[modality].represent, "findings", None)
-            if findings is None or not findings.names or modality not in represented.vectors:
+            if findings is None or not findings.names:
                 continue
-            has = present[rows, i]
-            values = torch.zeros(len(rows), len(findings.names))
-            vectors = represented.vectors[modality][represented.index[rows[has], i]]
+            has, vectors = represented.of_modality(modality, learn, present)
+            values = np.zeros((len(learn), len(findings.names)))
             start = encoders[modality].width
-            values[has] = vectors[:, start : start + len(findings.names)].cpu().float()
-            self._present[modality] = has.numpy()
-            self._findings[modality] = values.double().numpy()
+            values[has] = vectors[:, start : start + len(findings.names)].numpy()
+            self._present[modality] = has
+            self._findings[modality] = values
             self._names[modality] = findings.names
 
     def fit(self, task: Task, outcome: Tensor, offset: Tensor, weight: Any) -> TaskEvidence | None:

@@ -20,7 +20,7 @@ from model.network.m3h import Member
 from model.network.trees import DEPTH, LEAVES, SPLITS
 from model.training.data import RepresentedSamples, Rows
 from schemas.features import STATISTICS, TREATMENT_FEATURES, FeatureSpec
-from schemas.response import MODALITIES, Modality
+from schemas.response import Modality
 from schemas.tasks import Task
 
 MIN_CASES = 3  # of each outcome, to fit trees
@@ -77,13 +77,10 @@ class TreeFitter:
         self._present: dict[Modality, npt.NDArray[np.bool_]] = {}
         self._values: dict[Modality, npt.NDArray[np.float32]] = {}
         self._datasets: dict[tuple[Modality, bytes], lightgbm.Dataset] = {}
-        rows = torch.from_numpy(learn)
         for modality in self._counts:
-            i = MODALITIES.index(modality)
-            has = present[rows, i]
-            vectors = represented.vectors[modality][represented.index[rows[has], i]]
-            self._present[modality] = has.numpy()
-            self._values[modality] = vectors[:, encoders[modality].width :].cpu().numpy()
+            has, vectors = represented.of_modality(modality, learn, present)
+            self._present[modality] = has
+            self._values[modality] = vectors[:, encoders[modality].width :].numpy()
 
     def fit(self, task: Task, outcome: Tensor, offset: Tensor) -> dict[Modality, TaskTrees]:
         """The trees of one task by modality. Those of a modality correct those of the one before.

@@ -27,8 +27,8 @@ COALITIONS = [
 )
 def test_batched_networks_have_the_outputs_of_single_ones(attention, hidden):
     """Also if a modality is hidden from a task, so that some networks have two views."""
-    net = CONFIG.net.model_copy(update={"attention": attention})
-    # The networks of TIM are trained without the penalty on directions.
+    # The networks of TIM are trained without trees and without the penalty on directions.
+    net = CONFIG.net.model_copy(update={"attention": attention, "trees": {}})
     config = CONFIG.model_copy(update={"net": net, "epochs": 3, "direction_weight": 0.0})
     cohort = make_cohort()
     if hidden:

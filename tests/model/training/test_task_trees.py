@@ -140,3 +140,15 @@ def test_without_trees_the_inputs_are_not_kept(prepared):
         width = without.represented.vectors[modality].shape[1]
         assert width < prepared.represented.vectors[modality].shape[1]
     assert (trees_of(without)[0]["series"](torch.zeros(2, 3)) == 0).all()
+
+
+def test_trees_do_not_change_what_the_network_learns(prepared):
+    net = CONFIG.net.model_copy(update={"trees": {}})
+    without = PreparedTraining([clinical_cohort()], CONFIG.model_copy(update={"net": net}))
+    learned = []
+    for preparation in (prepared, without):
+        run = MemberRun(TaskNetwork(preparation), 0)
+        next(run.epochs())
+        learned.append([*run.learning.parameters()])
+    for one, other in zip(*learned, strict=True):
+        torch.testing.assert_close(one, other)
