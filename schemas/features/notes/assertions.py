@@ -16,9 +16,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from schemas.features.notes.concepts import ConceptMatch, load_concepts, match_concepts
 from schemas.features.notes.context_cues import CUE
 from schemas.features.notes.negation import negated_spans
@@ -28,7 +25,7 @@ from schemas.features.time_limit import no_time_limit
 from schemas.tasks import load_tasks
 
 Status = Literal["affirmed", "historical", "possible", "denied", "family"]
-# The columns of `count_assertions`.
+# The order of the codes of a disease.
 STATUSES: tuple[Status, ...] = ("affirmed", "historical", "possible", "denied", "family")
 
 # The first context that holds decides.
@@ -117,21 +114,6 @@ def assertion_codes(
         for status in statuses:
             row = rows[mention.disease] * len(STATUSES) + STATUSES.index(status)
             yield 2 * row + mention.suggestive, mention
-
-
-def count_assertions(
-    mentions: Iterable[Mention], diseases: Sequence[str]
-) -> npt.NDArray[np.float32]:
-    """Returns the flags [diseases, 5] of the mentions, in the order of `STATUSES`.
-
-    A flag is 1 if the name of the disease is mentioned so, 0.5 if only evidence for it is, else 0.
-    A history of a chronic disease also sets the flag "affirmed".
-    """
-    flags = np.zeros((len(diseases), len(STATUSES)), dtype=np.float32)
-    flat = flags.reshape(-1)
-    for code, mention in assertion_codes(mentions, diseases):
-        flat[code // 2] = max(flat[code // 2], SUGGESTIVE_WEIGHT if mention.suggestive else 1)
-    return flags
 
 
 def _read_sentence(

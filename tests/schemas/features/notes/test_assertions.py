@@ -5,12 +5,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.features.notes.assertions import STATUSES, Mention, count_assertions, find_mentions
+from schemas.features.notes.assertions import (
+    CODES_OF_A_DISEASE,
+    STATUSES,
+    Mention,
+    assertion_codes,
+    find_mentions,
+)
 from schemas.features.notes.concepts import expand, load_concepts
 from schemas.tasks import load_tasks
 
@@ -106,29 +111,39 @@ def test_a_denied_subset_does_not_deny_its_superset():
     assert described("Septic shock.") == {"septic_shock affirmed", "sepsis affirmed"}
 
 
-def test_flags_are_in_the_order_of_diseases_and_statuses():
+def codes(mentions, diseases):
+    """The assertions by disease and status, with ~ for mere evidence."""
+    names = [f"{disease} {status}" for disease in diseases for status in STATUSES]
+    found = {code for code, _ in assertion_codes(mentions, diseases)}
+    return {names[code // 2] + "~" * (code % 2) for code in found}
+
+
+def test_codes_are_in_the_order_of_diseases_and_statuses_and_others_have_none():
     mentions = [
         Mention("sepsis", 0, 1, "affirmed", suggestive=True),
         Mention("sepsis", 2, 3, "denied", suggestive=False),
         Mention("copd", 4, 5, "family", suggestive=False),
         Mention("asthma", 6, 7, "possible", suggestive=False),
     ]
-    flags = count_assertions(mentions, ["copd", "sepsis"])
-    assert flags.dtype == np.float32
-    assert flags.tolist() == [[0, 0, 0, 0, 1], [0.5, 0, 0, 1, 0]]
+    assert codes(mentions, ["copd", "sepsis"]) == {
+        "copd family",
+        "sepsis affirmed~",
+        "sepsis denied",
+    }
+    first, last = mentions[2], Mention("sepsis", 0, 1, STATUSES[-1], suggestive=True)
+    assert [code for code, _ in assertion_codes([first], ["copd"])] == [8]
+    assert [code for code, _ in assertion_codes([last], ["copd", "sepsis"])] == [
+        2 * CODES_OF_A_DISEASE - 1
+    ]
 
 
 def test_a_history_counts_as_present_for_chronic_diseases_only():
     mentions = find_mentions("Past medical history: COPD, stroke.")
-    assert count_assertions(mentions, ["copd", "stroke_or_tia"]).tolist() == [
-        [1, 1, 0, 0, 0],
-        [0, 1, 0, 0, 0],
-    ]
-
-
-def test_repeated_mentions_set_a_flag_once_and_a_name_outweighs_evidence():
-    flags = count_assertions(find_mentions("Sepsis. Sepsis. Bacteremia."), ["sepsis"])
-    assert flags.tolist() == [[1, 0, 0, 0, 0]]
+    assert codes(mentions, ["copd", "stroke_or_tia"]) == {
+        "copd historical",
+        "copd affirmed",
+        "stroke_or_tia historical",
+    }
 
 
 def shifted(mentions, by):
