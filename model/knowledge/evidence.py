@@ -20,9 +20,15 @@ _MAX_STEPS = 200
 
 
 def fit_evidence(
-    findings: Floats, expected: Floats, outcome: Floats, offset: Floats, weight: Floats
+    findings: Floats,
+    expected: Floats,
+    outcome: Floats,
+    offset: Floats,
+    weight: Floats,
+    *,
+    has_intercept: bool = True,
 ) -> tuple[float, Floats]:
-    """The intercept and the weights [K].
+    """The intercept, which is 0 without one, and the weights [K].
 
     findings [n, K], expected [K] (`expected_effects`), outcome [n] 0 or 1, offset [n] known
     log-odds, weight [n] of each patient's record. Without both outcomes the weights are `expected`.
@@ -43,8 +49,8 @@ def fit_evidence(
         slope = np.concatenate([[residual.sum()], findings.T @ residual + away / spread])
         return float(value), slope
 
-    start = np.concatenate([[np.log(share / (1 - share))], expected])
-    bounds = [(None, None), *zip(low, high, strict=True)]
+    start = np.concatenate([[np.log(share / (1 - share)) if has_intercept else 0.0], expected])
+    bounds = [(None, None) if has_intercept else (0.0, 0.0), *zip(low, high, strict=True)]
     options = {"maxiter": _MAX_STEPS}
     fitted = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     return float(fitted[0]), np.asarray(fitted[1:])

@@ -58,30 +58,42 @@ class EvidenceFitter:
             self._names[modality] = findings.names
 
     def fit(self, task: Task, outcome: Tensor, offset: Tensor, weight: Any) -> TaskEvidence | None:
-        """The evidence of one task; None without findings or without labels."""
+        """The evidence of one task; None without findings or without labels.
+
+        The weights of notes are fitted last, on top of the others. Fitted together, notes that name
+        a disease would explain away what the measurements tell about patients without notes.
+        """
         known = ~torch.isnan(outcome[self._learn]).numpy()
-        if self._present:
-            known &= np.logical_or.reduce([*self._present.values()])
-        if not self._findings or not known.any():
-            return None
-        y = outcome[self._learn].double().numpy()[known]
-        bias, fitted = fit_evidence(
-            np.concatenate([f[known] for f in self._findings.values()], axis=1),
-            np.concatenate([expected_effects(task.name, n) for n in self._names.values()]),
-            y,
-            offset[self._learn].double().numpy()[known],
-            weight[self._learn][known],
-        )
-        weights, means, start = {}, {}, 0
-        for modality, findings in self._findings.items():
-            own = fitted[start : start + findings.shape[1]]
-            start += findings.shape[1]
-            # Silent notes are the same as no notes, so that their evidence is 0, not below a mean.
-            present = self._present[modality] & known & (modality != "notes")
-            means[modality] = float((findings[present] @ own).mean()) if present.any() else 0.0
-            weights[modality] = torch.from_numpy(own).float()
-            bias += means[modality]
-        return TaskEvidence(weights, means, bias)
+        y = outcome[self._learn].double().numpy()
+        log_odds = offset[self._learn].double().numpy()
+        weights: dict[Modality, Tensor] = {}
+        means: dict[Modality, float] = {}
+        bias = 0.0
+        measured = [modality for modality in self._findings if modality != "notes"]
+        for stage in (measured, [m for m in self._findings if m == "notes"]):
+            rows = known & np.any([self._present[m] for m in stage] or [~known], axis=0)
+            if not rows.any():
+                continue
+            intercept, fitted = fit_evidence(
+                np.concatenate([self._findings[m][rows] for m in stage], axis=1),
+                np.concatenate([expected_effects(task.name, self._names[m]) for m in stage]),
+                y[rows],
+                log_odds[rows],
+                weight[self._learn][rows],
+                # Silent notes are the same as no notes: they add nothing.
+                has_intercept=not weights,
+            )
+            bias += intercept
+            log_odds = log_odds + intercept
+            for modality in stage:
+                own, fitted = np.split(fitted, [len(self._names[modality])])
+                added = self._findings[modality] @ own
+                log_odds = log_odds + added
+                present = self._present[modality] & known
+                centred = modality != "notes" and present.any()
+                means[modality] = float(added[present].mean()) if centred else 0.0
+                weights[modality] = torch.from_numpy(own).float()
+        return TaskEvidence(weights, means, bias + sum(means.values())) if weights else None
 
 
 @torch.no_grad()
