@@ -1,5 +1,6 @@
 """FHIR R4: `POST /fhir/$predict`, `GET /fhir/metadata` and the OperationDefinition."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -35,6 +36,8 @@ from service.telemetry.metrics import Metrics
 
 _RESOURCE_TYPES = (FHIR_JSON, JSON)
 _BULK_TYPES = (NDJSON, "application/x-ndjson", "application/ndjson")
+_VERSION = re.compile(r";\s*fhirversion\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+_R4 = ("4.0", "4.0.0", "4.0.1")
 _FORMATS = ("json", *_RESOURCE_TYPES, *_BULK_TYPES)
 # FHIR has no place for the explanation of a number (docs/explanations.md).
 _OPTIONS = {strict: Options(explain="none", strict=strict) for strict in (False, True)}
@@ -112,8 +115,7 @@ class FhirRoutes:
         _check_format(request, query.format)
         as_of = _parse_as_of(query.as_of)
         options = _OPTIONS[query.strict]
-        media_type = utf8_media_type(request.headers.get("content-type", ""))
-        is_bulk = media_type in _BULK_TYPES
+        is_bulk = _check_version(request.headers.get("content-type", "")) in _BULK_TYPES
         accepted = (*_RESOURCE_TYPES, *_BULK_TYPES)
         with self._admission.admit(request, "bulk" if is_bulk else "urgent", accepted) as call:
             span = self._admission.request_span(request, options, call)
@@ -158,6 +160,14 @@ def _check_format(request: Request, requested: str | None) -> None:
     is_known = requested is None or requested.replace(" ", "+") in _FORMATS
     if not is_known or (requested is None and not accepts(request.headers, offered)):
         raise problems.not_acceptable((FHIR_JSON, NDJSON))
+
+
+def _check_version(content_type: str) -> str:
+    """The media type. Raises ProblemError (415) for another version of FHIR (section 2.1.0.6)."""
+    version = _VERSION.search(content_type)
+    if version is not None and version[1] not in _R4:
+        raise problems.unsupported_media_type([f"{FHIR_JSON}; fhirVersion=4.0"])
+    return utf8_media_type(content_type)
 
 
 def _parse_as_of(text: str | None) -> datetime | None:

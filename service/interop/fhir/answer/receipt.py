@@ -222,7 +222,9 @@ class PlacedReceipt:
             detail = f"{entry['variable']}: {entry['observations']} observations in {entry['unit']}"
             yield ("information", "used", detail), observed.get(entry["variable"], ())
         for name in fields.get("treatments", ()):
-            yield ("information", "used", f"{name}: a treatment"), ()
+            courses = zip(self._record.treatment_names, self._record.treatment_places, strict=True)
+            places = [place for known, place in courses if known == name]
+            yield ("information", "used", f"{name}: a treatment"), places
         not_learned = fields.get("not_learned") or {}
         names = [*not_learned.get("variables", ()), *not_learned.get("treatments", ())]
         if names:

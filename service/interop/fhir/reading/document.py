@@ -61,14 +61,29 @@ def parse_document(body: bytes) -> BundleDocument:
 
 def _parse_json(body: bytes) -> Any:
     if len(body) > CHUNK_BYTES:
-        document, _ = read_json(body)
-    else:
-        try:
-            document = orjson.loads(body.removeprefix(_MARK))
-        except ValueError:
-            refuse("", "json", _json_fault(body))
+        document, names = read_json(body)
+        if names != _count_names(document):
+            _refuse_repeated_names(body, document)
+        return document
+    try:
+        document = orjson.loads(body.removeprefix(_MARK))
+    except ValueError:
+        refuse("", "json", _json_fault(body))
     _check_repeated_names(body, document)
     return document
+
+
+def _count_names(document: Any) -> int:
+    """The number of member names of a parsed document. Other threads can run meanwhile."""
+    names, open_parts = 0, [document]
+    while open_parts:
+        part = open_parts.pop()
+        if type(part) is dict:
+            names += len(part)
+            open_parts += [v for v in part.values() if type(v) in (dict, list)]
+        elif type(part) is list:
+            open_parts += [v for v in part if type(v) in (dict, list)]
+    return names
 
 
 def _json_fault(body: bytes) -> str:
@@ -94,17 +109,28 @@ def _check_repeated_names(body: bytes, document: Any) -> None:
     count = written.count(b'":')
     if body.count(b'":') == count or len(_NAME.findall(body)) == count:
         return
+    _refuse_repeated_names(body, document)
+
+
+def _refuse_repeated_names(body: bytes, document: Any) -> None:
+    """Raises InvalidPayload if an object has a repeated name; the pointers are FHIRPath."""
+    kind = document.get("resourceType") if isinstance(document, dict) else None
+    head = kind if kind in ("Bundle", "Parameters") else ""
     try:
         refuse_repeated_names(body)
     except InvalidPayload as error:
         raise InvalidPayload(
-            [f.model_copy(update={"pointer": _to_fhir_path(f.pointer)}) for f in error.errors]
+            [f.model_copy(update={"pointer": _to_fhir_path(f.pointer, head)}) for f in error.errors]
         ) from None
 
 
-def _to_fhir_path(pointer: str) -> str:
-    """Converts a JSON Pointer into a document to FHIRPath: `/entry/3/code` is `entry[3].code`."""
-    return re.sub(r"/(\d+)(?=/|$)", r"[\1]", pointer).replace("/", ".").removeprefix(".")
+def _to_fhir_path(pointer: str, head: str) -> str:
+    """Converts a JSON Pointer to FHIRPath: `/entry/3/resource` is `Bundle.entry[3].resource`.
+
+    The path ends before a name that could be a value.
+    """
+    path = re.sub(r"/(\d+)(?=/|$)", r"[\1]", pointer.partition("/(")[0])
+    return (head + path.replace("/", ".")).removeprefix(".")
 
 
 def _read_parameters(document: Resource) -> tuple[Resource, str, tuple[object, str]]:

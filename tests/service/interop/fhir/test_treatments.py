@@ -115,6 +115,13 @@ def test_a_procedure_with_a_treatment_of_the_model_is_read(fhir, concept, treatm
     given = make.procedure("x", 4, code=concept)
     answer = fhir.predict(make.bundle(given, make.heart_rate()))
     assert f"{treatment}: a treatment" in answer.details("used")
+    assert (FIRST, "used") in answer.reasons()
+
+
+def test_a_name_of_two_treatments_is_ambiguous(fhir):
+    given = make.administration("propofol and midazolam", 4)
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (FIRST, "ambiguous_treatment") in answer.reasons()
 
 
 def test_another_procedure_is_listed(fhir):
