@@ -1,4 +1,4 @@
-"""A FHIR request as the source of a payload (`service.prediction.jobs.PayloadSource`)."""
+"""A FHIR request as the source of a payload."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,6 +26,7 @@ from service.interop.fhir.reading.observations import ObservationReader, check_m
 from service.interop.fhir.reading.quantities import UnitChoice
 from service.interop.fhir.reading.record import STRICT_REASONS, Record
 from service.interop.fhir.reading.treatments import TreatmentReader
+from service.prediction.jobs import PayloadSource
 from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.prediction.scheduling.gc_pause import paused_gc
 
@@ -68,7 +69,7 @@ class FhirReader:
         self.spec, self.codes, self.units = spec, CodeTable(spec), UnitChoice(spec)
 
 
-class FhirRequest:
+class FhirRequest(PayloadSource):
     """A Bundle that is read when its turn comes.
 
     `as_of`: the query parameter, which precedes the time in the body. After `to_payload`, `record`

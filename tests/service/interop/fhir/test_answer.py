@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -185,3 +186,11 @@ def test_neither_the_log_nor_the_metrics_contain_a_value(fhir, service):
         [r for r in answer.resources if r["resourceType"] == "OperationOutcome"]
     )
     assert "Quillfeather" not in service.written()
+
+
+def test_the_link_has_the_path_prefix_of_a_proxy(serve, engine):
+    client = serve(engine, root_path="/m3h").client
+    headers = {"Content-Type": "application/fhir+json"}
+    body = json.dumps(make.bundle(make.heart_rate()))
+    answer = client.post("/fhir/$predict", content=body, headers=headers)
+    assert '"url":"/m3h/model-card"' in answer.text

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.runtime.engine import Engine
 from tests.service.interop.fhir.conftest import FHIR_JSON
 from tests.support.inputs import fhir_bundles as make
 from tests.support.servers.refusals import CANARY, NUMBER
@@ -241,3 +242,25 @@ def test_a_wrong_method_is_an_operation_outcome(fhir):
 def test_other_paths_still_answer_problem_documents(service):
     answer = service.client.get("/fhirs")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_repeated_parameter_is_an_error(fhir):
+    answer = fhir.service.client.post(
+        "/fhir/$predict?strict=true&strict=false",
+        content=json.dumps(make.bundle()),
+        headers=FHIR_JSON,
+    )
+    fhir.assert_refused(answer, 422, ("http.strict", "repeated"))
+
+
+def test_a_request_that_cannot_meet_its_deadline_is_an_operation_outcome(fhir):
+    headers = FHIR_JSON | {"M3H-Deadline-Ms": "1"}
+    note = make.note("Patient is febrile. " * 8000, 2)
+    fhir.assert_refused(fhir.post(make.bundle(note), headers), 504, ("", "late"))
+
+
+def test_the_service_is_not_ready_before_it_is_verified(serve, bundle, fhir):
+    client = serve(Engine(bundle)).client
+    answer = client.post("/fhir/$predict", content=b"{}", headers=FHIR_JSON)
+    fhir.assert_refused(answer, 503, ("", "not-ready"))
+    assert answer.headers["retry-after"] == "5"
