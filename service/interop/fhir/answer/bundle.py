@@ -188,7 +188,7 @@ def _context(
 ) -> Context:
     record, entries, model = request.record, request.entries, answer["model"]
     stay = record.stay
-    distinct = {tuple(prediction["based_on"]) for prediction in answer["predictions"]}
+    distinct = dict.fromkeys(tuple(part["based_on"]) for part in answer["predictions"])
     return Context(
         subject=entries.patient_reference(),
         encounter=None if stay is None else entries.reference_of(stay[0]),

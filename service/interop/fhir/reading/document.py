@@ -28,13 +28,15 @@ class BundleDocument:
     """A parsed request.
 
     `path`: FHIRPath of the Bundle. `as_of`, `as_of_path`: the time of the prediction as sent, from
-    the Parameters or from `Bundle.timestamp`, and its FHIRPath; None without one.
+    the Parameters or from `Bundle.timestamp`, and its FHIRPath; None without one. `has_more`:
+    whether the Bundle is a page of a search that has a next page.
     """
 
     path: str
     entries: list[Any]
     as_of: object = None
     as_of_path: str = "Bundle.timestamp"
+    has_more: bool = False
 
 
 def parse_document(body: bytes) -> BundleDocument:
@@ -56,7 +58,11 @@ def parse_document(body: bytes) -> BundleDocument:
             refuse("resourceType", "resource_type", "must be Bundle, or Parameters with a Bundle")
     if sent[0] is None:
         sent = (bundle.get("timestamp"), f"{path}.timestamp")
-    return BundleDocument(path, _read_entries(bundle, path), *sent)
+    links = bundle.get("link")
+    has_more = isinstance(links, list) and any(
+        isinstance(link, dict) and link.get("relation") == "next" for link in links
+    )
+    return BundleDocument(path, _read_entries(bundle, path), *sent, has_more)
 
 
 def _parse_json(body: bytes) -> Any:

@@ -53,6 +53,7 @@ _ADMINISTRATIVE = frozenset(
 )
 _ResourceReader = Callable[[int, Resource], None]
 _NOT_GIVEN = "does not state that the drug was given; send MedicationAdministration"
+_NEXT_PAGE = "the Bundle is one page of a search; send the entries of all pages in one Bundle"
 _NOT_READ = {
     "Condition": "known conditions are not read: the model does not take them",
     "ImagingStudy": "holds no pixels; send the chest X-ray as Media with image/png or image/jpeg",
@@ -100,6 +101,8 @@ class FhirRequest(PayloadSource):
         as_of = self._as_of or _read_as_of(document)
         record = self.record = Record(document.path, as_of, self._reader.spec)
         entries = self.entries = Entries(document, record)
+        if document.has_more:
+            record.skip((-1, "link"), "incomplete_bundle", _NEXT_PAGE)
         self._read_resources(entries, record)
         entries.release()
         if record.errors:

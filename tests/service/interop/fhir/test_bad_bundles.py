@@ -264,3 +264,17 @@ def test_the_service_is_not_ready_before_it_is_verified(serve, bundle, fhir):
     answer = client.post("/fhir/$predict", content=b"{}", headers=FHIR_JSON)
     fhir.assert_refused(answer, 503, ("", "not-ready"))
     assert answer.headers["retry-after"] == "5"
+
+
+def test_one_page_of_a_search_is_listed_as_incomplete(fhir):
+    link = [{"relation": "next", "url": "http://ehr/fhir?page=2"}]
+    body = make.bundle(make.heart_rate(), kind="searchset", link=link)
+    assert ("Bundle.link", "incomplete_bundle") in fhir.predict(body).reasons()
+    fhir.refuse(body, 422, ("Bundle.link", "incomplete_bundle"), strict="true")
+
+
+def test_equal_ids_of_two_servers_are_two_resources(fhir):
+    body = make.bundle(make.heart_rate(90, 2, id="1"), make.heart_rate(80, 1, id="1"))
+    for entry, server in zip(body["entry"][1:], ("http://a", "http://b"), strict=True):
+        entry["fullUrl"] = f"{server}/Observation/1"
+    assert fhir.predict(body).used() == {"heart_rate": 2}
