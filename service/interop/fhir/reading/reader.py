@@ -86,6 +86,12 @@ class FhirRequest(PayloadSource):
         self._reader, self._body = reader, body
         self._as_of, self._strict = as_of, strict
 
+    @property
+    def observations(self) -> int:
+        """Number of observations in the payload; 0 before the Bundle is read."""
+        record = getattr(self, "record", None)
+        return 0 if record is None else sum(len(group.places) for group in record.groups.values())
+
     def to_payload(self) -> Payload:
         """Reads the Bundle.
 

@@ -194,3 +194,16 @@ def test_the_link_has_the_path_prefix_of_a_proxy(serve, engine):
     body = json.dumps(make.bundle(make.heart_rate()))
     answer = client.post("/fhir/$predict", content=body, headers=headers)
     assert '"url":"/m3h/model-card"' in answer.text
+
+
+def test_a_bundle_with_thousands_of_observations_is_answered(large_fhir):
+    observations = [make.heart_rate(60.5 + i % 60, 1 + i / 80) for i in range(2_500)]
+    answer = large_fhir.post(make.bundle(*observations))
+    assert answer.status_code == 200
+    (receipt,) = [r for r in resources_of(answer) if r["resourceType"] == "OperationOutcome"]
+    used = [i["details"]["text"] for i in receipt["issue"]]
+    assert "heart_rate: 2500 observations in /min" in used
+
+
+def resources_of(answer: Any) -> list[dict[str, Any]]:
+    return [entry["resource"] for entry in answer.json()["entry"]]
