@@ -156,7 +156,7 @@ class _Inputs:
         present = tuple(m for m in modalities if self._used[m])
         if present not in self._references:
             distinct = dict.fromkeys(i for m in present for i in self._used[m])
-            references = [self._entries.reference_of(i) for i in distinct]
+            references = [*map(self._entries.reference_of, distinct)]
             if len(references) > MAX_BASIS:
                 self._lists[present] = references
                 references = [self._urls.reference(f"inputs {' '.join(present)}")]

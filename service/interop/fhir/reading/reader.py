@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, select_image
 from schemas.parsing.times import read_time
 from schemas.payload import Payload, as_payload
 from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
@@ -115,7 +115,9 @@ class FhirRequest(PayloadSource):
             raise InvalidPayload(record.errors)
         if self._strict:
             _refuse_ignored(record)
-        return _payload(record)
+        payload = _payload(record)
+        record.chosen_image = select_image(payload, record.spec)
+        return payload
 
     def _read_resources(self, entries: Entries, record: Record) -> None:
         observations = ObservationReader(record, self._reader.codes, self._reader.units)

@@ -89,6 +89,7 @@ class Record:
     `path`: FHIRPath of the Bundle. `groups`: by name of the variable and unit. `treatments`,
     `notes`, `images`: as in a payload; `*_places`: the place of each; `treatment_names`: the
     declared name of each treatment. `tabular_places`: by field.
+    `chosen_image`: index of the image that the model reads.
     `stay`: index and start of the Encounter that contains `as_of`. `not_read`, `assumed`: by reason
     and detail, the places.
     """
@@ -106,6 +107,7 @@ class Record:
     note_places: list[Place] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     image_places: list[Place] = field(default_factory=list)
+    chosen_image: int | None = None
     stay: tuple[int, datetime] | None = None
     not_read: dict[tuple[Reason, str], list[Place]] = field(default_factory=dict)
     assumed: dict[str, list[Place]] = field(default_factory=dict)

@@ -97,6 +97,25 @@ def test_the_basis_references_the_used_resources_only(fhir):
     assert set(sources) == expected
 
 
+def test_old_data_of_a_whole_record_are_neither_used_nor_missing_from_the_receipt(large_fhir):
+    """The receipt of a payload merges more than 100 entries; that of a Bundle counts all."""
+    notes = [make.note(f"Note {i}", 2000 + i) for i in range(150)]
+    values = [make.observation("2951-2", 139, "mmol/L", 100 + i) for i in range(150)]
+    ended = {"start": make.ago(200), "end": make.ago(100)}
+    drugs = [make.administration("propofol", 0, status="completed", effectivePeriod=ended)] * 120
+    body = make.bundle(make.heart_rate(), *notes, *values, *drugs)
+    answer = large_fhir.predict(body)
+    (provenance,) = answer.of_type("Provenance")
+    sources = [e["what"]["reference"] for e in provenance["entity"] if e["role"] == "source"]
+    assert set(sources) == {entry["fullUrl"] for entry in body["entry"][:2]}
+    places = [
+        i["diagnostics"]
+        for i in answer.issues()
+        if i["details"]["coding"][0]["code"] == "before_window"
+    ]
+    assert [int(text.split()[0]) for text in places] == [270, 150]
+
+
 def test_many_inputs_are_in_a_list_that_the_basis_references(large_fhir):
     observations = [make.heart_rate(80 + i / 10, 1 + i / 10) for i in range(150)]
     answer = large_fhir.predict(make.bundle(*observations))
