@@ -69,6 +69,14 @@ def test_a_report_gives_its_form_and_otherwise_its_conclusion(reader):
     assert full["time"].isoformat() == make.ago(5)
 
 
+def test_a_note_of_markup_only_is_no_input(fhir):
+    body = make.bundle(make.note("<p> </p>", 2, "text/html"), make.heart_rate())
+    answer = fhir.predict(body)
+    assert (f"{FIRST}.content[0].attachment", "no_text") in answer.reasons()
+    (provenance,) = answer.of_type("Provenance")
+    assert body["entry"][1]["fullUrl"] not in str(provenance)
+
+
 def test_white_space_in_base64_is_ignored(reader):
     data = make.encoded(TEXT)
     broken = "\n".join(data[i : i + 60] for i in range(0, len(data), 60))
