@@ -49,6 +49,10 @@ class _Location(NamedTuple):
     unit: str
     place: Place
 
+    def order(self) -> tuple[datetime, str, Place]:
+        """The key that orders the locations of a stay."""
+        return self.start, self.unit, self.place
+
 
 def read_patient(entries: Entries, record: Record) -> None:
     """Reads age and sex. Warns if the patient died before `as_of`."""
@@ -108,14 +112,15 @@ def read_stay(entries: Entries, record: Record) -> None:
         start, end = _period(period, (i, "period"), record) if rank else (None, None)
         if start is not None and start <= record.as_of and (end is None or end >= record.as_of):
             candidates.append((rank, start, entries.url(i), i, encounter))
-    if not candidates:
+    stay_entry = max(candidates, key=lambda candidate: candidate[:3], default=None)
+    for j, _ in encounters:
+        if stay_entry is None or j != stay_entry[3]:
+            record.skip((j, ""), "not_the_stay", "an Encounter that is not the stay at as_of")
+    if stay_entry is None:
         detail = "no inpatient or emergency Encounter contains as_of: the admission is unknown"
         record.assume((-1, "entry"), detail)
         return
-    _, start, _, i, stay = max(candidates, key=lambda candidate: candidate[:3])
-    for j, _ in encounters:
-        if j != i:
-            record.skip((j, ""), "not_the_stay", "an Encounter that is not the stay at as_of")
+    _, start, _, i, stay = stay_entry
     record.stay = i, start
     _read_admission(i, stay, start, entries, record)
 
@@ -176,8 +181,8 @@ def _unit_at(i: int, stay: Resource, entries: Entries, record: Record) -> _Locat
     now = [part for part in known if part.end is None or part.end >= record.as_of]
     if not now:
         return None
-    current = max(now)
-    for part in sorted(known, reverse=True):
+    current = max(now, key=_Location.order)
+    for part in sorted(known, key=_Location.order, reverse=True):
         if part.unit == current.unit and part.end == current.start:
             current = part
     return current
