@@ -9,7 +9,7 @@ from schemas.terminology.categories import NOT_KNOWN, find_category
 from schemas.terminology.units import candidate_codes
 from service.interop.fhir.reading.codes import HEIGHT
 from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, is_modified, objects
+from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
 from service.interop.fhir.reading.record import Place, Record, codes, texts
 from service.interop.fhir.reading.times import InvalidTime, completed_years
 
@@ -172,7 +172,7 @@ def _read_admission(
 def _unit_at(i: int, stay: Resource, entries: Entries, record: Record) -> _Location | None:
     """The unit at `as_of`, with the time since which the patient is in units of this type."""
     known: list[_Location] = []
-    for j, sent in enumerate(objects(stay, "location")):
+    for j, sent in indexed_objects(stay, "location"):
         place = (i, f"location[{j}]")
         unit = _unit_type(sent.get("location"), stay, entries, record.spec)
         start, end = _period(sent.get("period"), (i, f"location[{j}].period"), record)

@@ -224,6 +224,13 @@ def objects(resource: Resource, name: str) -> list[Resource]:
     return [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
 
 
+def indexed_objects(resource: Resource, name: str) -> list[tuple[int, Resource]]:
+    """The objects of a repeating element with their index."""
+    parts = resource.get(name)
+    listed = parts if isinstance(parts, list) else []
+    return [(i, part) for i, part in enumerate(listed) if isinstance(part, dict)]
+
+
 def is_modified(record: Record, place: Place, resource: Resource) -> bool:
     """Records and returns whether a resource has rules that could change its meaning.
 

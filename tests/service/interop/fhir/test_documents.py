@@ -50,6 +50,15 @@ def test_the_contents_of_a_document_are_one_note(reader):
         assert note["text"] == TEXT
 
 
+def test_a_pdf_beside_the_text_is_no_loss(fhir):
+    contents = [
+        {"attachment": {"contentType": "application/pdf", "data": "AAAA"}},
+        {"attachment": {"contentType": "text/plain", "data": make.encoded(TEXT)}},
+    ]
+    body = make.bundle(make.note("", 4, content=contents), make.heart_rate())
+    assert "notes: used" in " ".join(fhir.predict(body, strict="true").details("modality"))
+
+
 def test_a_report_gives_its_form_and_otherwise_its_conclusion(reader):
     report = {
         "resourceType": "DiagnosticReport",
