@@ -133,16 +133,15 @@ class FhirRoutes:
             ]
             jobs = [Job.queued(part, options, span) for part in requests]
             answers = await self._batcher.answer(call, jobs, request.receive)
-        build = (
-            partial(self._lines, answers, requests)
-            if is_bulk
-            else partial(self._bundle, answers[0], requests[0])
-        )
-        if sum(part.observations for part in requests) <= _MAX_INLINE_OBSERVATIONS:
-            content = build()
-        else:
+        if is_bulk:
+            build = partial(self._lines, answers, requests)
             content = await anyio.to_thread.run_sync(build, limiter=self._building)
-        return await json_response(request, content, NDJSON if is_bulk else FHIR_JSON)
+            return await json_response(request, content, NDJSON)
+        build = partial(self._bundle, answers[0], requests[0])
+        if requests[0].observations <= _MAX_INLINE_OBSERVATIONS:
+            return await json_response(request, build(), FHIR_JSON)
+        content = await anyio.to_thread.run_sync(build, limiter=self._building)
+        return await json_response(request, content, FHIR_JSON)
 
     def _bundle(self, answer: bytes | Exception, request: FhirRequest) -> bytes:
         """The answer as a Bundle. Raises the exception of a request that failed."""
