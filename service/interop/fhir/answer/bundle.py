@@ -9,7 +9,7 @@ from typing import Any
 from schemas.manifest import Manifest
 from schemas.response import MODALITIES, Modality
 from service.interop.fhir.answer import labels
-from service.interop.fhir.answer.outcomes import Context, Fields, outcome_resource
+from service.interop.fhir.answer.outcomes import Context, Fields, TaskCodes, outcome_resource
 from service.interop.fhir.answer.receipt import PlacedReceipt
 from service.interop.fhir.operation_outcome import operation_outcome
 from service.interop.fhir.reading.reader import FhirRequest
@@ -30,7 +30,7 @@ class AnswerBuilder:
     """
 
     def __init__(self, manifest: Manifest, card: bytes | None, card_url: str) -> None:
-        self._tasks = [served.task for served in manifest.tasks]
+        self._tasks = [TaskCodes.of(served.task) for served in manifest.tasks]
         self._card = None if card is None else _model_card(card, card_url)
 
     def build(self, answer: Mapping[str, Any], request: FhirRequest) -> Fields:
@@ -40,8 +40,8 @@ class AnswerBuilder:
         inputs = _Inputs(receipt, request, urls)
         context = _context(answer, request, urls, inputs)
         outcomes = [
-            (urls.of(task.name), outcome_resource(prediction, task, context))
-            for prediction, task in zip(answer["predictions"], self._tasks, strict=True)
+            (urls.of(codes.task.name), outcome_resource(prediction, codes, context))
+            for prediction, codes in zip(answer["predictions"], self._tasks, strict=True)
         ]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         entries = [

@@ -8,7 +8,7 @@ status `cancelled`, without a number and with the reason, so that it cannot be r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from schemas.tasks import MORTALITY, Task
 from service.interop.fhir.answer.labels import (
@@ -47,20 +47,40 @@ class Context:
     basis: Mapping[tuple[str, ...], Sequence[Fields]]
 
 
-def outcome_resource(prediction: Fields, task: Task, context: Context) -> Fields:
+@dataclass(frozen=True)
+class TaskCodes:
+    """A task, and the parts of its resource that are the same in each answer.
+
+    `code`: of the resource. `outcomes`: by class; the only one of a binary task is named "".
+    """
+
+    task: Task
+    code: Fields
+    outcomes: Mapping[str, Fields]
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        own = {"system": TASKS, "code": task.name, "display": task.display}
+        outcomes = {name: _disposition(name) for name in task.classes}
+        if task.kind == "binary":
+            coding = [part.model_dump() for part in task.coding]
+            outcomes = {"": concept(task.display, *coding)}
+        return cls(task, concept(task.display, own), outcomes)
+
+
+def outcome_resource(prediction: Fields, codes: TaskCodes, context: Context) -> Fields:
     """The resource of one prediction of an answer (`schemas.response.Prediction`)."""
-    if task.kind in ("binary", "multiclass"):
-        return _risk_assessment(prediction, task, context)
-    return _observation(prediction, task, context)
+    if codes.task.kind in ("binary", "multiclass"):
+        return _risk_assessment(prediction, codes, context)
+    return _observation(prediction, codes, context)
 
 
-def _head(kind: str, prediction: Fields, task: Task, context: Context) -> Fields:
-    own = {"system": TASKS, "code": task.name, "display": task.display}
+def _head(kind: str, prediction: Fields, codes: TaskCodes, context: Context) -> Fields:
     resource: Fields = {
         "resourceType": kind,
         "meta": AI_META,
         "status": "cancelled" if "abstained" in prediction else "final",
-        "code": concept(task.display, own),
+        "code": codes.code,
         "subject": context.subject,
     }
     if context.encounter is not None:
@@ -71,9 +91,9 @@ def _head(kind: str, prediction: Fields, task: Task, context: Context) -> Fields
 # ---- RiskAssessment ------------------------------------------------------------------------------
 
 
-def _risk_assessment(prediction: Fields, task: Task, context: Context) -> Fields:
+def _risk_assessment(prediction: Fields, codes: TaskCodes, context: Context) -> Fields:
     """A RiskAssessment (FHIR R4, section 9.7)."""
-    resource = _head("RiskAssessment", prediction, task, context)
+    resource = _head("RiskAssessment", prediction, codes, context)
     resource |= {
         "method": {"text": context.method},
         "occurrenceDateTime": context.as_of,
@@ -82,7 +102,7 @@ def _risk_assessment(prediction: Fields, task: Task, context: Context) -> Fields
     basis = context.basis.get(tuple(prediction["based_on"]))
     if basis:
         resource["basis"] = basis
-    resource["prediction"] = _predictions(prediction, task, context)
+    resource["prediction"] = _predictions(prediction, codes, context)
     notes = [f"No set of outcomes: {prediction['no_set']}."] if "no_set" in prediction else []
     if "prevalence" in prediction:
         notes.append(f"Prevalence among the training patients: {prediction['prevalence']:.4g}.")
@@ -91,18 +111,13 @@ def _risk_assessment(prediction: Fields, task: Task, context: Context) -> Fields
     return resource
 
 
-def _predictions(prediction: Fields, task: Task, context: Context) -> list[Fields]:
+def _predictions(prediction: Fields, codes: TaskCodes, context: Context) -> list[Fields]:
+    task = codes.task
     is_later = task.name == MORTALITY or not task.is_disease
     period = {"start": context.as_of if is_later else context.stay_start}
-    if task.kind == "binary":
-        coding = [part.model_dump() for part in task.coding]
-        outcomes = {"": concept(task.display, *coding)}
-        probabilities = {"": prediction.get("probability")}
-    else:
-        outcomes = {name: _disposition(name) for name in task.classes}
-        probabilities = prediction.get("probabilities", {})
+    probabilities = prediction.get("probabilities") or {"": prediction.get("probability")}
     listed = []
-    for name, outcome in outcomes.items():
+    for name, outcome in codes.outcomes.items():
         fields: Fields = {"outcome": outcome}
         if "abstained" in prediction:
             fields["extension"] = [_absent(prediction)]
@@ -143,9 +158,9 @@ def _absent(prediction: Fields) -> Fields:
 # ---- Observation ---------------------------------------------------------------------------------
 
 
-def _observation(prediction: Fields, task: Task, context: Context) -> Fields:
+def _observation(prediction: Fields, codes: TaskCodes, context: Context) -> Fields:
     """An Observation (FHIR R4, section 10.1)."""
-    resource = _head("Observation", prediction, task, context)
+    resource = _head("Observation", prediction, codes, context)
     resource |= {
         "effectiveDateTime": context.as_of,
         "device": context.device,
@@ -163,7 +178,7 @@ def _observation(prediction: Fields, task: Task, context: Context) -> Fields:
             "code": ABSENT_CODES.get(reason.get("code", ""), "unknown"),
         }
         resource["dataAbsentReason"] = concept(reason["reason"], coding)
-    elif task.kind == "regression":
+    elif codes.task.kind == "regression":
         unit = prediction.get("unit", "1")
         resource["valueQuantity"] = quantity(prediction["value"], unit)
         resource["extension"] = [confidence(prediction["interval"], unit)]

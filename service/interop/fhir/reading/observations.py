@@ -35,6 +35,9 @@ class ObservationReader:
         time = self._time(i, resource)
         if time is None:
             return
+        if "component" not in resource and "hasMember" not in resource:
+            self._read_part(resource, place, time)
+            return
         components = indexed_objects(resource, "component")
         is_panel = bool(components) or "hasMember" in resource
         if not is_panel or "valueQuantity" in resource or "valueInteger" in resource:

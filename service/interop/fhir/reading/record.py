@@ -142,9 +142,10 @@ class Record:
         A date without a time of day is the start of the day, or its end if `is_end`. It is not used
         if the time must be `exact`.
         """
-        known = self._times.get(value) if type(value) is str else None
-        if known is not None:
-            return known
+        if type(value) is str:
+            known = self._times.get(value)
+            if known is not None:
+                return known
         try:
             parsed = parse_date_time(value)
         except InvalidTime as error:
