@@ -227,6 +227,15 @@ def test_each_code_of_us_core_and_synthea_is_read(reader, code, unit, value):
     assert record.spec.look_up(name, read_unit)[1] is not None
 
 
+@pytest.mark.parametrize(
+    "code", ["39156-5", "9843-4", "59576-9", "96607-7", "72166-2", "33914-3", "32623-1", "2093-3"]
+)
+def test_a_code_of_us_core_or_synthea_that_is_no_input_is_named(fhir, code):
+    other = make.observation(code, 20, "1", 2)
+    answer = observed(fhir, other, make.heart_rate())
+    assert (FIRST, "unknown_code") in answer.reasons()
+
+
 @pytest.mark.parametrize("code", ["8302-2", "8867-4"])
 def test_a_measurement_of_the_patient_without_a_subject_is_an_error(fhir, code):
     alone = {k: v for k, v in make.observation(code, 90, "cm", 1).items() if k != "subject"}
