@@ -28,7 +28,6 @@ _UNKNOWN = "no input of the model has this code"
 _PROCEDURES = {
     _SNOMED: {
         "243147009": "mechanical_ventilation",
-        "40617009": "mechanical_ventilation",
         "428311008": "noninvasive_ventilation",
         "57485005": "oxygen_therapy",
         "302497006": "hemodialysis",
@@ -134,13 +133,14 @@ class CodeTable:
     def treatment(self, concept: object, known: dict[str, str | None]) -> tuple[str, str] | None:
         """The text of a treatment for the payload, and the declared name that it means.
 
-        A known code comes first, then the first known text. AMBIGUOUS if a text means several
-        treatments. `known`: the texts of this request that were looked up.
+        Known codes come first, then the first known text. AMBIGUOUS if the codes or a text mean
+        several treatments. `known`: the texts of this request that were looked up.
         """
-        for coding in codings(concept):
-            name = self._treatment_coding(coding.get("system"), coding.get("code"))
-            if name is not None:
-                return name, name
+        pairs = [(coding.get("system"), coding.get("code")) for coding in codings(concept)]
+        coded = {name for pair in pairs if (name := self._treatment_coding(*pair)) is not None}
+        if coded:
+            name = coded.pop()
+            return name, AMBIGUOUS if coded else name
         found = [
             (text, self._find_treatment(text, known)) for text in map(_without_tag, texts(concept))
         ]

@@ -126,6 +126,22 @@ def test_a_name_of_two_treatments_is_ambiguous(fhir):
     assert (FIRST, "ambiguous_treatment") in answer.reasons()
 
 
+def test_codes_of_two_treatments_are_ambiguous(fhir):
+    system = "http://snomed.info/sct"
+    both = [{"system": system, "code": code} for code in ("243147009", "428311008")]
+    for coding in (both, both[::-1]):
+        given = make.procedure("x", 4, code={"coding": coding})
+        answer = fhir.predict(make.bundle(given, make.heart_rate()))
+        assert (FIRST, "ambiguous_treatment") in answer.reasons()
+
+
+def test_artificial_ventilation_may_be_non_invasive_and_is_not_read(fhir):
+    coding = [{"system": "http://snomed.info/sct", "code": "40617009"}]
+    given = make.procedure("x", 4, code={"coding": coding})
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (FIRST, "unknown_treatment") in answer.reasons()
+
+
 def test_another_procedure_is_listed(fhir):
     answer = fhir.predict(make.bundle(make.procedure("Colonoscopy", 4), make.heart_rate()))
     assert (FIRST, "unknown_treatment") in answer.reasons()
