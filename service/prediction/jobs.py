@@ -1,6 +1,7 @@
 """A prediction job in its three states: queued, parsed, and prepared for a batch."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.features import Array, Features, Floats
 from schemas.parsing.json_body import read_json, refuse_repeated_names
 from schemas.parsing.validation import count_names
-from schemas.payload import FieldError, InvalidPayload, Payload
+from schemas.payload import FieldError, InvalidPayload, Payload, as_payload, parse_payload
 from schemas.response import Modality, Receipt
 from service.cache.embedding_cache import CacheKey
 from service.prediction.abstention import Basis
@@ -34,15 +35,23 @@ class Options(BaseModel):
     strict: bool = False
 
 
+class PayloadSource(ABC):
+    """A request in another format, which is read when its turn comes."""
+
+    @abstractmethod
+    def to_payload(self) -> Payload:
+        """Reads the request. Raises InvalidPayload and InputIgnored."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """A patient to predict: the body of a request, or a parsed item of a batch request.
+    """A patient to predict: the body of a request, a parsed item of a batch request, or a source.
 
     `stage`: span of the request, if it is traced; `queue`: its child span for the time in the
     queue. `created`: `time.perf_counter()`.
     """
 
-    content: bytes | Mapping[str, Any]
+    content: bytes | Mapping[str, Any] | PayloadSource
     options: Options
     stage: Span | None = None
     queue: Span | None = None
@@ -50,10 +59,20 @@ class Job:
 
     @classmethod
     def queued(
-        cls, content: bytes | Mapping[str, Any], options: Options, stage: Span | None
+        cls,
+        content: bytes | Mapping[str, Any] | PayloadSource,
+        options: Options,
+        stage: Span | None,
     ) -> Self:
         """A job that is about to be queued."""
         return cls(content, options, stage, None if stage is None else stage.start_child("queue"))
+
+    def parse(self) -> Payload:
+        """Parses and validates the content. Raises InvalidPayload and InputIgnored."""
+        content = self.content
+        if isinstance(content, bytes):
+            return parse_payload(content)
+        return content.to_payload() if isinstance(content, PayloadSource) else as_payload(content)
 
 
 @dataclass
