@@ -16,6 +16,7 @@ from typing import Final
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
 from schemas.dicom.signature import PREAMBLE, PREFIX, is_dicom
@@ -34,6 +35,7 @@ RLE: Final = "1.2.840.10008.1.2.5"
 JPEG: Final = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70))
 JPEG_LS: Final = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81))
 JPEG_2000: Final = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91))
+LOSSLESS: Final = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (57, 70, 80, 90))
 NATIVE: Final = frozenset({IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN})
 _SUPPORTED = NATIVE | JPEG | JPEG_LS | JPEG_2000 | {RLE}
 _SYNTAX_DETAIL = (
@@ -47,6 +49,7 @@ _PIXEL_TAGS = range(0x7FE00008, 0x7FE00011)  # float, double and integer pixel d
 _PIXEL_DATA = 0x7FE00010
 _MAX_READS = 100_000  # reads of the parser; an element takes one to three
 _MAX_HEADER = 4 << 20  # bytes before the pixel data of a deflated file
+_MAX_SEQUENCE = 1 << 20  # bytes
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = {b"OB", b"OW", b"UN"}  # value representations of pixel data with a length of 32 bits
 
@@ -64,7 +67,7 @@ class Elements:
         """The bytes of a value; empty if the element is absent or is a sequence."""
         if tag not in self._dataset:
             return b""
-        value = self._dataset.get_item(tag).value
+        value = self._dataset.get_item(tag, keep_deferred=True).value
         return value if isinstance(value, bytes) else b""
 
     def text(self, tag: int) -> str:
@@ -90,12 +93,17 @@ class Elements:
         return next(iter(self.shorts(tag)), None)
 
     def items(self, tag: int) -> Iterator["Elements"]:
-        """The items of a sequence."""
+        """The items of a sequence. Raises ImageError: it is damaged or too long."""
         if tag not in self._dataset:
             return
-        for item in self._dataset[tag].value or ():
-            if isinstance(item, Dataset):
-                yield Elements(item, self._byte_order)
+        if len(self.raw(tag)) > _MAX_SEQUENCE:
+            raise unreadable()
+        try:
+            items = self._dataset[tag].value
+        except Exception:  # noqa: BLE001 - pydicom raises many kinds of errors
+            raise unreadable() from None
+        for item in items if isinstance(items, Sequence) else ():
+            yield Elements(item, self._byte_order)
 
 
 @dataclass(frozen=True)

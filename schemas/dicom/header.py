@@ -1,4 +1,4 @@
-"""The facts of a DICOM file that this service reads besides the pixels (DICOM PS3.3).
+"""The elements of a DICOM file that describe its image (DICOM PS3.3).
 
 The header has no identifier of a patient, a physician, an institution or a device, and no private
 element.
@@ -67,11 +67,11 @@ class PixelFormat:
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a DICOM file says of an image; text is in capitals, and empty if absent.
+    """The description of an image; text is in capitals, and empty if absent.
 
     `intent`: Presentation Intent Type. `body_part`: Body Part Examined, else code and meaning of
     the Anatomic Region Sequence. `view`: View Position, else the meaning of the view code, else
-    LATERAL if Patient Orientation says so. `laterality`: L, R or empty. `taken_at`: acquisition
+    LATERAL by Patient Orientation. `laterality`: L, R or empty. `taken_at`: acquisition
     time, else content time; without a time zone if the file states none.
     """
 

@@ -14,7 +14,15 @@ import numpy.typing as npt
 import pydicom.encaps
 
 from schemas.dicom.codestreams import read_codestream
-from schemas.dicom.data_elements import JPEG, JPEG_2000, JPEG_LS, RLE, DicomFile, unreadable
+from schemas.dicom.data_elements import (
+    JPEG,
+    JPEG_2000,
+    JPEG_LS,
+    LOSSLESS,
+    RLE,
+    DicomFile,
+    unreadable,
+)
 from schemas.dicom.header import PixelFormat, is_native
 from schemas.request_errors import ImageError
 
@@ -55,7 +63,7 @@ class StoredPixels:
 def read_stored_pixels(file: DicomFile, form: PixelFormat, max_pixels: int) -> StoredPixels:
     """Decodes the pixels of a checked format (`check_pixel_format`).
 
-    Raises ImageError: the pixel data are truncated, damaged, of another size than the header says,
+    Raises ImageError: the pixel data are truncated, damaged, of another size than the header,
     or too large for their compression.
     """
     count = form.rows * form.columns
@@ -104,7 +112,8 @@ def _run_lengths(frame: bytes, form: PixelFormat) -> Stored:
     planes = values.reshape(-1).view(np.uint8).reshape(count, size)
     ends = [*offsets[1:size], len(frame)]
     for segment, (start, end) in enumerate(zip(offsets[:size], ends, strict=True)):
-        plane = imagecodecs.packbits_decode(frame[start:end], out=count)
+        runs = memoryview(frame)[start:end]
+        plane = imagecodecs.packbits_decode(runs, out=count)  # type: ignore[arg-type] # any buffer
         if len(plane) < count:
             raise unreadable()
         # The first segment has the most significant bytes; memory has the least significant first.
@@ -131,4 +140,7 @@ def _codestream(frame: bytes, syntax: str, form: PixelFormat) -> StoredPixels:
         is_signed = bool(frame[42] & 0x80)
         out = values.view(f"i{dtype().itemsize}") if is_signed else values
         imagecodecs.jpeg2k_decode(frame, out=out, numthreads=1)
-    return StoredPixels(values, declared.precision, 0, form.signed)
+    bits = declared.precision
+    if syntax in LOSSLESS:  # a lossy image may exceed the bits stored
+        bits = min(bits, form.bits_stored)
+    return StoredPixels(values, bits, 0, form.signed)

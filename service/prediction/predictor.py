@@ -46,6 +46,8 @@ STRICT_REASONS: frozenset[Reason] = frozenset(
         "unknown_category",
         "implausible_value",
         "hidden_modality",
+        "not_a_chest_xray",
+        "not_for_presentation",
     }
 )
 _ABLATIONS_PER_RUN = 64

@@ -12,10 +12,18 @@ import pytest
 from tests.docs.blocks import ROOT, Block, blocks_of
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md"] + [
-    f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))
+    str(path.relative_to(ROOT))
+    for folder in ("docs", "docs/integration")
+    for path in sorted((ROOT / folder).glob("*.md"))
 ]
 # Pages whose commands run from top to bottom in one folder, against one running service.
-TUTORIALS = ["docs/getting-started.md", "docs/predict.md", "docs/explanations.md", "docs/tim.md"]
+TUTORIALS = [
+    "docs/getting-started.md",
+    "docs/predict.md",
+    "docs/explanations.md",
+    "docs/tim.md",
+    "docs/integration/dicom.md",
+]
 # Other tests run the commands of these pages.
 OTHERS = {
     "README.md": "tests/docs/test_readme.py",
