@@ -20,6 +20,8 @@ from service.http.middleware import (
 )
 from service.http.openapi import OpenAPIApp
 from service.http.routes import health, metadata, monitoring, openapi, pages, tim
+from service.http.routes.admission import RequestAdmission
+from service.http.routes.fhir import FhirRoutes
 from service.http.routes.prediction import PredictionRoutes
 from service.prediction.canary import run_canary
 from service.prediction.predictor import Predictor
@@ -74,7 +76,9 @@ def create_app(
 
     app = OpenAPIApp(bundle.manifest, lifespan, settings.max_batch, settings.root_path)
     error_handlers.install(app)
-    PredictionRoutes(engine, batcher, settings, log, metrics).add_to(app)
+    admission = RequestAdmission(engine, batcher, settings)
+    PredictionRoutes(admission, batcher, settings, log, metrics).add_to(app)
+    FhirRoutes(admission, batcher, bundle, settings, log, metrics).add_to(app)
     app.include_router(metadata.routes(bundle))
     app.include_router(tim.routes(bundle))
     app.include_router(health.routes(engine, metrics))

@@ -14,6 +14,7 @@ from schemas.request_errors import InvalidPayload
 from service import errors
 from service.errors import ServiceError
 from service.http import problems
+from service.http.fhir.error_response import error_response
 from service.http.problems import Fault, Problem, ProblemError
 
 _PROBLEMS: dict[type[ServiceError], Callable[[Any], ProblemError]] = {
@@ -35,26 +36,28 @@ def install(app: FastAPI) -> None:
     """Installs the error handlers of an app. Middleware answers all other exceptions."""
 
     @app.exception_handler(ProblemError)
-    async def answer_problem(_: Request, error: ProblemError) -> Response:
-        return problems.response(error.problem, error.headers)
+    async def answer_problem(request: Request, error: ProblemError) -> Response:
+        return error_response(request.scope, error.problem, error.headers)
 
     @app.exception_handler(ServiceError)
-    async def answer_service_error(_: Request, error: ServiceError) -> Response:
+    async def answer_service_error(request: Request, error: ServiceError) -> Response:
         mapped = problem_error(error)
-        return problems.response(mapped.problem, mapped.headers)
+        return error_response(request.scope, mapped.problem, mapped.headers)
 
     @app.exception_handler(InvalidPayload)
-    async def answer_invalid_payload(_: Request, error: InvalidPayload) -> Response:
-        return problems.response(problems.invalid_payload(error.errors))
+    async def answer_invalid_payload(request: Request, error: InvalidPayload) -> Response:
+        return error_response(request.scope, problems.invalid_payload(error.errors))
 
     @app.exception_handler(RequestValidationError)
-    async def answer_invalid_parameters(_: Request, error: RequestValidationError) -> Response:
+    async def answer_invalid_parameters(
+        request: Request, error: RequestValidationError
+    ) -> Response:
         faults = [_parameter_fault(e) for e in error.errors()]
-        return problems.response(problems.invalid_parameters(faults))
+        return error_response(request.scope, problems.invalid_parameters(faults))
 
     @app.exception_handler(ClientDisconnect)
-    async def answer_client_gone(_: Request, __: ClientDisconnect) -> Response:
-        return problems.response(problems.client_gone().problem)
+    async def answer_client_gone(request: Request, _: ClientDisconnect) -> Response:
+        return error_response(request.scope, problems.client_gone().problem)
 
     app.exception_handler(HTTPException)(_answer_http_exception)
 
@@ -64,11 +67,11 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> Resp
     if error.status_code == 404 and request.scope["path"] == "*":  # OPTIONS * (RFC 9110, 9.3.7)
         error = HTTPException(405, headers={"Allow": "GET, POST"})
     if error.status_code != 405:
-        return problems.response(_http_problem(error.status_code), error.headers)
+        return error_response(request.scope, _http_problem(error.status_code), error.headers)
     allow = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": f"{allow}, OPTIONS"})
-    return problems.response(_http_problem(405), {"Allow": allow})
+    return error_response(request.scope, _http_problem(405), {"Allow": allow})
 
 
 def _parameter_fault(error: Mapping[str, object]) -> Fault:

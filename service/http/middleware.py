@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.http import problems
+from service.http.fhir.error_response import error_response
 from service.http.probe_paths import LIVE, METRICS, READY
 from service.telemetry.logging import stack_frames
 from service.telemetry.metrics import Metrics
@@ -121,7 +122,7 @@ class RequestTelemetryMiddleware:
                 traced.end(scope["method"], path, status)
 
     async def _send_internal_error(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer: ASGIApp = problems.response(problems.unexpected())
+        answer: ASGIApp = error_response(scope, problems.unexpected())
         if self._cors is not None:
             answer = self._cors(answer)
         await answer(scope, receive, send)
@@ -168,7 +169,8 @@ class AnswersCancelled:
         except asyncio.CancelledError:
             if not started:
                 error = problems.shut_down()
-                await problems.response(error.problem, error.headers)(scope, receive, send)
+                answer = error_response(scope, error.problem, error.headers)
+                await answer(scope, receive, send)
 
 
 def _match(header: bytes | None, pattern: re.Pattern[str]) -> str | None:

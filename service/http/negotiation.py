@@ -10,15 +10,18 @@ JSON: Final = "application/json"
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 
 
-def is_json(content_type: str) -> bool:
-    """Whether a Content-Type header is JSON in UTF-8 (RFC 9110, section 8.3)."""
+def utf8_media_type(content_type: str) -> str:
+    """The media type of a Content-Type header in lower case; empty if it is not in UTF-8.
+
+    Source: RFC 9110, section 8.3.
+    """
     media_type, *parameters = content_type.lower().split(";")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         charset = value.strip().strip('"').strip().replace("_", "-")
         if name.strip() == "charset" and charset not in _CHARSETS:
-            return False
-    return media_type.strip() == JSON
+            return ""
+    return media_type.strip()
 
 
 def is_unencoded(headers: Headers) -> bool:
@@ -38,6 +41,13 @@ def accepts_gzip(headers: Headers) -> bool:
     unnamed = 1.0 if identity == 0 and other is None else other or 0.0
     gzip = accepted.get("gzip", accepted.get("x-gzip", unnamed))
     return gzip > 0 and gzip >= (identity or 0.0)
+
+
+def accepts(headers: Headers, media_types: Sequence[str]) -> bool:
+    """Whether the client accepts one of the media types (RFC 9110, section 12.5.1)."""
+    accepted = _weights(headers, "accept")
+    ranges = {r for t in media_types for r in (t, f"{t.partition('/')[0]}/*", "*/*")}
+    return not accepted or any(accepted.get(name, 0.0) > 0 for name in ranges)
 
 
 def preferred(headers: Headers, media_types: Sequence[str]) -> str:

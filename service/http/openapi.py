@@ -17,9 +17,10 @@ from service.http.problems import MEDIA_TYPE, Problem
 
 _REFERENCE = "#/components/schemas/{model}"
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     400: "The body is not JSON",
     404: "The served bundle does not have it",
+    406: "The client accepts no format of the response",
     408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is not application/json",
@@ -116,7 +117,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": _REFERENCE.format(model="Problem")}
     return {
         status: {
-            "description": _DESCRIPTIONS[status],
+            "description": DESCRIPTIONS[status],
             "content": {
                 MEDIA_TYPE: {
                     "schema": schema,

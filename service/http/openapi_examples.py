@@ -100,6 +100,7 @@ _NOT_JSON = FieldError(pointer="", rule="json", detail="is not JSON")
 PROBLEMS: dict[int, Problem] = {
     400: problems.invalid_payload([_NOT_JSON]),
     404: problems.not_in_bundle("TIM").problem,
+    406: problems.not_acceptable(["application/fhir+json"]).problem,
     408: problems.too_slow("body", "M3H_BODY_SECONDS").problem,
     413: problems.too_large(32 * 2**20, "M3H_MAX_BODY_BYTES").problem,
     415: problems.unsupported_media_type().problem,

@@ -112,10 +112,15 @@ def too_large(limit: int, setting: str = "") -> ProblemError:
     return ProblemError(problem("body-too-large", "Body too large", 413, detail))
 
 
-def unsupported_media_type() -> ProblemError:
-    detail = "the body must be application/json in UTF-8 without a content coding"
+def unsupported_media_type(accepted: Sequence[str] = ("application/json",)) -> ProblemError:
+    detail = f"the body must be {' or '.join(accepted)} in UTF-8 without a content coding"
     body = problem("unsupported-media-type", "Unsupported media type", 415, detail)
-    return ProblemError(body, {"Accept": "application/json", "Accept-Encoding": "identity"})
+    return ProblemError(body, {"Accept": ", ".join(accepted), "Accept-Encoding": "identity"})
+
+
+def not_acceptable(offered: Sequence[str]) -> ProblemError:
+    detail = f"the response is {' or '.join(offered)}"
+    return ProblemError(problem("not-acceptable", "Not acceptable", 406, detail))
 
 
 def length_required() -> ProblemError:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import DeadlineExceeded
 from service.http import problems
-from service.http.negotiation import is_json, is_unencoded
+from service.http.negotiation import JSON, is_unencoded, utf8_media_type
 from service.prediction.jobs import Options
 from service.prediction.scheduling.batcher import Admission
 from service.prediction.scheduling.lane import Priority
@@ -103,6 +103,11 @@ def parse_scheduling(request: Request) -> SchedulingHeaders:
     return _validate(SchedulingHeaders, values, "header") if values else _DEFAULT_SCHEDULING
 
 
+def parse_query(model: type[M], request: Request) -> M:
+    """The query parameters as a model. Raises RequestValidationError."""
+    return _validate(model, dict(request.query_params), "query")
+
+
 def _validate(model: type[M], values: dict[str, str], source: str) -> M:
     try:
         return model.model_validate(values)
@@ -113,14 +118,15 @@ def _validate(model: type[M], values: dict[str, str], source: str) -> M:
         ) from None
 
 
-def declared_body_size(request: Request, limit: int) -> int:
-    """The Content-Length of a JSON request, or 0 without one.
+def declared_body_size(request: Request, limit: int, media_types: Sequence[str] = (JSON,)) -> int:
+    """The Content-Length of a request, or 0 without one.
 
-    Raises ProblemError if the body is not JSON or larger than `limit`.
+    Raises ProblemError if the body has none of the media types or is larger than `limit`.
     """
     headers = request.headers
-    if not is_json(headers.get("content-type", "")) or not is_unencoded(headers):
-        raise problems.unsupported_media_type()
+    media_type = utf8_media_type(headers.get("content-type", ""))
+    if media_type not in media_types or not is_unencoded(headers):
+        raise problems.unsupported_media_type(media_types)
     length = headers.get("content-length", "")
     size = int(length) if length.isdecimal() else 0
     if size > limit:

@@ -57,7 +57,7 @@ def _etag(content: bytes) -> dict[str, str]:
     return {"ETag": f'"{sha256(content)[:32]}"'}
 
 
-async def json_response(request: Request, content: bytes) -> Response:
+async def json_response(request: Request, content: bytes, media_type: str = JSON) -> Response:
     """A JSON response that was made for one request."""
     headers = {"Vary": "Accept-Encoding"}
     if len(content) > _MIN_GZIP_BYTES and accepts_gzip(request.headers):
@@ -66,7 +66,7 @@ async def json_response(request: Request, content: bytes) -> Response:
             content = await anyio.to_thread.run_sync(_compress, content)
         else:
             content = _compress(content)
-    return Response(content, headers=headers, media_type=JSON)
+    return Response(content, headers=headers, media_type=media_type)
 
 
 def _compress(content: bytes) -> bytes:

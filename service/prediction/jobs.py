@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.features import Array, Features, Floats
 from schemas.parsing.json_body import read_json, refuse_repeated_names
 from schemas.parsing.validation import count_names
-from schemas.payload import FieldError, InvalidPayload, Payload
+from schemas.payload import FieldError, InvalidPayload, Payload, as_payload, parse_payload
 from schemas.response import Modality, Receipt
 from service.cache.embedding_cache import CacheKey
 from service.prediction.abstention import Basis
@@ -34,15 +34,22 @@ class Options(BaseModel):
     strict: bool = False
 
 
+class PayloadSource(Protocol):
+    """A request in another format, which is read when its turn comes."""
+
+    def to_payload(self) -> Payload:
+        """Reads the request. Raises InvalidPayload and InputIgnored."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """A patient to predict: the body of a request, or a parsed item of a batch request.
+    """A patient to predict: the body of a request, a parsed item of a batch request, or a source.
 
     `stage`: span of the request, if it is traced; `queue`: its child span for the time in the
     queue. `created`: `time.perf_counter()`.
     """
 
-    content: bytes | Mapping[str, Any]
+    content: bytes | Mapping[str, Any] | PayloadSource
     options: Options
     stage: Span | None = None
     queue: Span | None = None
@@ -50,10 +57,20 @@ class Job:
 
     @classmethod
     def queued(
-        cls, content: bytes | Mapping[str, Any], options: Options, stage: Span | None
+        cls,
+        content: bytes | Mapping[str, Any] | PayloadSource,
+        options: Options,
+        stage: Span | None,
     ) -> Self:
         """A job that is about to be queued."""
         return cls(content, options, stage, None if stage is None else stage.start_child("queue"))
+
+    def parse(self) -> Payload:
+        """Parses and validates the content. Raises InvalidPayload and InputIgnored."""
+        content = self.content
+        if isinstance(content, bytes):
+            return parse_payload(content)
+        return as_payload(content) if isinstance(content, Mapping) else content.to_payload()
 
 
 @dataclass

@@ -13,7 +13,7 @@ from itertools import islice
 import orjson
 
 from schemas.features import Array, EncodedNote, encode_note, extract_features, no_time_limit
-from schemas.payload import FieldError, Payload, as_payload, parse_payload
+from schemas.payload import FieldError, Payload
 from schemas.response import SCHEMA_VERSION, Modality, ModelReference, Reason, Receipt
 from service.cache.embedding_cache import CacheKey, CacheKeys, EmbeddingCache
 from service.errors import InputIgnored, InvalidOption, ServiceError
@@ -76,15 +76,17 @@ class Predictor:
         return job.options.explain
 
     def parse(self, job: Job) -> ParsedJob:
-        """Parses and validates the payload. Raises InvalidPayload and InvalidOption."""
+        """Parses and validates the payload.
+
+        Raises InvalidPayload, InvalidOption, and InputIgnored for a PayloadSource.
+        """
         began = time.perf_counter()
         if job.queue is not None:
             job.queue.ended = began
         stage = None if job.stage is None else job.stage.start_child("prepare")
         with _end_on_error(stage):
             self._check_task(job.options)
-            content = job.content
-            payload = parse_payload(content) if isinstance(content, bytes) else as_payload(content)
+            payload = job.parse()
             ended = time.perf_counter()
             encoders = self._engine.bundle.encoders
             keys = {m: k for m, k in self._keys.content_keys(payload).items() if m in encoders}

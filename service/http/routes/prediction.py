@@ -13,24 +13,15 @@ from schemas.request_errors import InvalidPayload
 from schemas.response import Answer
 from service.errors import DeadlineExceeded, ServiceError
 from service.http import error_handlers, openapi, openapi_examples, problems
-from service.http.request_parsing import (
-    SchedulingHeaders,
-    declared_body_size,
-    parse_options,
-    parse_scheduling,
-    read_body,
-    reject_repeated,
-)
+from service.http.request_parsing import SchedulingHeaders, parse_options, reject_repeated
+from service.http.routes.admission import PredictionBatcher, RequestAdmission
 from service.http.static_response import json_response
-from service.prediction.jobs import Job, Options, ParsedJob, PreparedJob, parse_batch
-from service.prediction.scheduling.batcher import INLINE_BYTES, Admission, Batcher
+from service.prediction.jobs import Job, Options, parse_batch
+from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.prediction.scheduling.gc_pause import paused_gc
-from service.prediction.scheduling.lane import Priority
-from service.runtime.engine import Engine
 from service.settings import Settings
 from service.telemetry.logging import stack_frames
 from service.telemetry.metrics import Metrics
-from service.telemetry.spans import SPAN_KEY, Span
 
 
 class PredictionRoutes:
@@ -38,13 +29,13 @@ class PredictionRoutes:
 
     def __init__(
         self,
-        engine: Engine,
-        batcher: Batcher[Job, ParsedJob, PreparedJob],
+        admission: RequestAdmission,
+        batcher: PredictionBatcher,
         settings: Settings,
         log: FilteringBoundLogger,
         metrics: Metrics,
     ) -> None:
-        self._engine, self._batcher, self._settings = engine, batcher, settings
+        self._admission, self._batcher, self._settings = admission, batcher, settings
         self._log, self._metrics = log, metrics
         # Long batches are parsed in a thread, one at a time.
         self._parsing = anyio.CapacityLimiter(1)
@@ -81,9 +72,9 @@ class PredictionRoutes:
         """
         reject_repeated(request)
         options = parse_options(request)
-        with self._admit(request, "urgent") as call:
-            span = self._request_span(request, options, call)
-            body = await read_body(request, self._settings.max_body_bytes, call)
+        with self._admission.admit(request, "urgent") as call:
+            span = self._admission.request_span(request, options, call)
+            body = await self._admission.read(request, call)
             job = Job.queued(body, options, span)
             (answer,) = await self._batcher.answer(call, [job], request.receive)
         if isinstance(answer, Exception):
@@ -94,9 +85,9 @@ class PredictionRoutes:
         """Returns an Answer or a Problem for each item, in the order of the items."""
         reject_repeated(request)
         options = parse_options(request)
-        with self._admit(request, "bulk") as call:
-            span = self._request_span(request, options, call)
-            body = await read_body(request, self._settings.max_body_bytes, call)
+        with self._admission.admit(request, "bulk") as call:
+            span = self._admission.request_span(request, options, call)
+            body = await self._admission.read(request, call)
             parse = partial(_parse_items, body, self._settings.max_batch, call.deadline)
             if len(body) <= INLINE_BYTES:
                 payloads = parse()
@@ -106,26 +97,6 @@ class PredictionRoutes:
             answers = await self._batcher.answer(call, jobs, request.receive)
         contents = [a if isinstance(a, bytes) else self._item_problem(a) for a in answers]
         return await json_response(request, b'{"items":[' + b",".join(contents) + b"]}")
-
-    def _admit(self, request: Request, default: Priority) -> Admission:
-        """Admits a request by its headers, before its body is read. Raises ProblemError."""
-        if not self._engine.verified:
-            raise problems.not_ready("the golden answers have not been verified yet")
-        headers = parse_scheduling(request)
-        size = declared_body_size(request, self._settings.max_body_bytes)
-        deadline_ms = headers.deadline_ms or self._settings.deadline_ms
-        return self._batcher.admit(headers.priority or default, size, deadline_ms)
-
-    def _request_span(self, request: Request, options: Options, call: Admission) -> Span | None:
-        """The span of the request with its attributes, if the request is traced."""
-        span: Span | None = request.scope.get(SPAN_KEY)
-        if span is not None:
-            span.attributes |= {
-                "m3h.bundle.digest": self._engine.bundle.digest,
-                "m3h.explain": options.explain,
-                "m3h.priority": call.priority,
-            }
-        return span
 
     def _item_problem(self, error: Exception) -> bytes:
         """The problem document of a failed item. Logs an error of the service."""

@@ -1,0 +1,1 @@
+"""HTTP parts of the FHIR interface: error responses and the OpenAPI document."""

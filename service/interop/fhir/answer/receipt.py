@@ -1,0 +1,245 @@
+"""The receipt of an answer at the places of the Bundle, and the resources that were used.
+
+The receipt of a payload names its parts by JSON Pointer. Here each pointer becomes the FHIRPath of
+the resources that the part was read from.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from schemas.request_errors import FieldError
+from schemas.response import Modality
+from service.interop.fhir.operation_outcome import MAX_EXPRESSIONS, Severity, issue
+from service.interop.fhir.reading.record import STRICT_REASONS, Group, Place, Record
+
+_RATE_PARTS = frozenset({"rate", "unit"})
+_POINTER = re.compile(r"/(?:series|treatments|notes|images)/\d+")
+_IN_BRACKETS = re.compile(rf" \({_POINTER.pattern}[^)]*\)")
+_IMPLAUSIBLE, _EARLY = "implausible_value", "before_window"
+_MODALITY_OF_PART: dict[str, Modality] = {
+    "tabular": "tabular",
+    "series": "series",
+    "treatments": "series",
+    "notes": "notes",
+    "images": "image",
+}
+# Reasons of the payload's receipt that are no fault of the sender.
+_NO_FAULT = frozenset({_EARLY, "no_value", "not_the_latest_image", "hidden_modality"})
+
+
+# Severity, rule and detail of an issue, and its places.
+_Entry = tuple[Severity, str, str]
+_Finding = tuple[_Entry, Iterable[Place]]
+
+
+class PlacedReceipt:
+    """A receipt of a payload, `fields`, with the places of its parts in a Bundle."""
+
+    def __init__(self, fields: Mapping[str, Any], record: Record) -> None:
+        self._fields, self._record = fields, record
+        self._groups = [*record.groups.items()]
+
+    # ---- places ----------------------------------------------------------------------------------
+
+    def places(self, pointer: str, reason: str = "") -> list[Place]:
+        """The places of a pointer into the payload. `reason`: why the part is ignored."""
+        part, index, *below = (*pointer.strip("/").split("/"), "")[:3]
+        record = self._record
+        match part:
+            case "series" if index.isdecimal():
+                (name, unit), group = self._groups[int(index)]
+                return self._members(name, unit, group, reason)
+            case "treatments" if index.isdecimal():
+                entry, _ = record.treatment_places[int(index)]
+                return [(entry, "dosage" if below and below[0] in _RATE_PARTS else "")]
+            case "notes" if index.isdecimal():
+                return [record.note_places[int(index)]]
+            case "images" if index.isdecimal():
+                return [record.image_places[int(index)]]
+            case "tabular":
+                known = record.tabular_places
+                return [known[index]] if index in known else [*known.values()][:1]
+        by_part = {
+            "series": [place for _, group in self._groups for place in group.places],
+            "treatments": record.treatment_places,
+            "notes": record.note_places,
+            "images": record.image_places,
+        }
+        return by_part.get(part) or [(-1, "entry")]
+
+    def _members(self, name: str, unit: str | None, group: Group, reason: str) -> list[Place]:
+        """The observations of a series that are ignored for `reason`; all for other reasons."""
+        if reason not in (_IMPLAUSIBLE, _EARLY):
+            return group.places
+        matching = [
+            place
+            for place, implausible, early in self._judged(name, unit, group)
+            if (implausible if reason == _IMPLAUSIBLE else early)
+        ]
+        return matching or group.places
+
+    def _judged(
+        self, name: str, unit: str | None, group: Group
+    ) -> Iterator[tuple[Place, bool, bool]]:
+        """Yields each observation, and whether it is implausible and before the window."""
+        spec, as_of = self._record.spec, self._record.as_of
+        index, conversion = spec.look_up(name, unit)
+        if index is None or conversion is None:
+            return
+        low, high = spec.variables[index].plausible
+        factor, offset = conversion.factor, conversion.offset
+        oldest = as_of - timedelta(hours=spec.window_hours)
+        for time, value, place in zip(group.times, group.values, group.places, strict=True):
+            number = value if isinstance(value, float) else float(value.lstrip("<>="))
+            is_plausible = low <= number * factor + offset <= high
+            yield place, not is_plausible, time <= oldest
+
+    def to_expressions(self, error: FieldError) -> Iterator[FieldError]:
+        """Yields the error of a payload at each of its places in the Bundle."""
+        for place in self.places(error.pointer, error.rule)[:MAX_EXPRESSIONS]:
+            yield error.model_copy(update={"pointer": self._record.expression(place)})
+
+    # ---- used resources --------------------------------------------------------------------------
+
+    def used_entries(self) -> dict[Modality, list[int]]:
+        """By modality, the entries whose content the model read, in order and without repeats."""
+        used: dict[Modality, dict[int, None]] = {m: {} for m in _MODALITY_OF_PART.values()}
+        ignored = {entry["pointer"] for entry in self._fields.get("ignored", ())}
+        ignored |= {p for e in self._fields.get("ignored", ()) for p in e.get("pointers", ())}
+        for part, places in self._parts(ignored):
+            modality = _MODALITY_OF_PART[part]
+            if self._fields["modalities"][modality]["status"] == "used":
+                used[modality].update((entry, None) for entry, _ in places if entry >= 0)
+        return {modality: [*entries] for modality, entries in used.items()}
+
+    def _parts(self, ignored: set[str]) -> Iterator[tuple[str, Iterable[Place]]]:
+        record = self._record
+        yield (
+            "tabular",
+            (
+                place
+                for field, place in record.tabular_places.items()
+                if f"/tabular/{field}" not in ignored
+            ),
+        )
+        for (name, unit), group in self._groups:
+            judged = self._judged(name, unit, group)
+            yield "series", (part[0] for part in filter(_is_used, judged))
+        for part, places in (
+            ("treatments", record.treatment_places),
+            ("notes", record.note_places),
+            ("images", record.image_places),
+        ):
+            yield part, (p for i, p in enumerate(places) if f"/{part}/{i}" not in ignored)
+
+    def _observed(self) -> dict[str, list[Place]]:
+        """The places of the used observations by variable."""
+        observed: dict[str, list[Place]] = {}
+        for (name, unit), group in self._groups:
+            index = self._record.spec.find_variable(name)
+            if index is not None:
+                variable = self._record.spec.variables[index].name
+                places = [part[0] for part in filter(_is_used, self._judged(name, unit, group))]
+                observed.setdefault(variable, []).extend(places)
+        return observed
+
+    # ---- issues ----------------------------------------------------------------------------------
+
+    def issues(self) -> list[dict[str, Any]]:
+        """What became of the input, as the issues of an OperationOutcome. Equal ones are merged."""
+        merged: dict[_Entry, dict[Place, None]] = {}
+        for part in (
+            self._warnings(),
+            self._not_read(),
+            self._ignored(),
+            self._assumed(),
+            self._changed(),
+            self._used(),
+        ):
+            for entry, places in part:
+                merged.setdefault(entry, {}).update(dict.fromkeys(places))
+        return [self._issue(*entry, [*places]) for entry, places in merged.items()]
+
+    def _issue(
+        self, severity: Severity, rule: str, detail: str, places: Sequence[Place]
+    ) -> dict[str, Any]:
+        expressions = [self._record.expression(place) for place in places[:MAX_EXPRESSIONS]]
+        return issue(severity, rule, detail, expressions, len(places))
+
+    def _warnings(self) -> Iterator[_Finding]:
+        for warning in self._fields.get("warnings", ()):
+            places = [place for p in _POINTER.findall(warning) for place in self.places(p)]
+            yield ("warning", "warning", _named(_IN_BRACKETS.sub("", warning))), places
+
+    def _not_read(self) -> Iterator[_Finding]:
+        for (reason, detail), places in self._record.not_read.items():
+            severity: Severity = "warning" if reason in STRICT_REASONS else "information"
+            yield (severity, reason, detail), places
+
+    def _ignored(self) -> Iterator[_Finding]:
+        for entry in self._fields.get("ignored", ()):
+            pointers = entry.get("pointers") or (entry["pointer"],)
+            reason = entry["reason"]
+            places = [place for p in pointers for place in self.places(p, reason)]
+            severity: Severity = "information" if reason in _NO_FAULT else "warning"
+            yield (severity, reason, _named(entry["detail"])), places
+
+    def _assumed(self) -> Iterator[_Finding]:
+        for detail, places in self._record.assumed.items():
+            yield ("information", "assumed", detail), places
+
+    def _changed(self) -> Iterator[_Finding]:
+        for entry in self._fields.get("converted", ()):
+            detail = (
+                f"{entry['variable']}: converted from {entry['from_unit']} to {entry['to_unit']}"
+            )
+            yield ("information", "converted", detail), self._all_places(entry)
+        for entry in self._fields.get("read_as", ()):
+            detail = f"read as {entry['read_as']}: {entry['detail']}"
+            yield ("information", "read_as", detail), self._all_places(entry)
+        for entry in self._fields.get("merged", ()):
+            if entry["reason"] != "unsorted_times":  # the order of entries has no meaning
+                detail = f"{entry['variable']}: {entry['reason'].replace('_', ' ')}"
+                yield ("information", "merged", detail), self._all_places(entry)
+
+    def _all_places(self, entry: Mapping[str, Any]) -> list[Place]:
+        pointers = entry.get("pointers") or (entry["pointer"],)
+        return [place for pointer in pointers for place in self.places(pointer)]
+
+    def _used(self) -> Iterator[_Finding]:
+        fields = self._fields
+        observed = self._observed()
+        for entry in fields.get("used", ()):
+            detail = f"{entry['variable']}: {entry['observations']} observations in {entry['unit']}"
+            yield ("information", "used", detail), observed.get(entry["variable"], ())
+        for name in fields.get("treatments", ()):
+            yield ("information", "used", f"{name}: a treatment"), ()
+        not_learned = fields.get("not_learned") or {}
+        names = [*not_learned.get("variables", ()), *not_learned.get("treatments", ())]
+        if names:
+            detail = f"read without influence on any prediction: {', '.join(names)}"
+            yield ("information", "not_learned", detail), ()
+        for modality, use in fields["modalities"].items():
+            detail = f"{modality}: {use['status']}"
+            if use.get("unusual") is not None:
+                detail = (
+                    f"{detail}; more unusual than {use['unusual']:.3g} of the training patients"
+                )
+            yield ("information", "modality", detail), ()
+
+
+def _is_used(judged: tuple[Place, bool, bool]) -> bool:
+    return not judged[1] and not judged[2]
+
+
+def _named(text: str) -> str:
+    """Replaces the names of the payload's fields by those of FHIR."""
+    for name, element in (
+        ("tabular.admitted_at", "the start of the stay (Encounter)"),
+        ("admitted_at", "the start of the stay"),
+        ("; see GET /variables", ""),
+    ):
+        text = text.replace(name, element)
+    return text
