@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from schemas.features import FeatureSpec
 from schemas.request_errors import safe_name
@@ -87,8 +88,7 @@ class CodeTable:
         return self._spec.find_variable(text) if text.strip() else None
 
 
-@dataclass(frozen=True)
-class _Result:
+class _Result(NamedTuple):
     rank: int
     value: float | str
     unit: str | None
@@ -158,7 +158,10 @@ class ObservationReader:
 
     def _value(self, segment: Segment) -> float | str | None:
         """The number, or a bound such as "<0.01"; None, with a record, if there is none."""
-        kind, place = segment.text(2).upper(), segment.place(5)
+        kind = segment.text(2).upper()
+        if kind == "NM" and _NUMBER.fullmatch(segment.raw(5)):  # nearly all results
+            return float(segment.raw(5))
+        place = segment.place(5)
         if kind not in _NUMERIC:
             detail = "the value type is not NM, SN, ST or TX; a code or a time is no number"
             self._record.skip(place, "coded_value", detail)
@@ -175,7 +178,7 @@ class ObservationReader:
         if not text:
             self._record.skip(place, "no_value", "has no value; counts as not measured")
             return None
-        if text[0] in "<>" and (bound := _BOUND.fullmatch(text)):
+        if bound := _BOUND.fullmatch(text):
             return f"{bound[1]}{bound[2]}"
         if is_number:
             return self._number(text, place)

@@ -77,7 +77,7 @@ class Record:
     not_read: dict[tuple[Reason, str], list[str]] = field(default_factory=dict)
     assumed: dict[str, list[str]] = field(default_factory=dict)
     errors: list[FieldError] = field(default_factory=list)
-    _times: dict[str, StatedTime] = field(default_factory=dict, repr=False)
+    _known_times: dict[str, datetime] = field(default_factory=dict, repr=False)  # by their text
 
     def set(self, name: str, value: object, place: str) -> None:
         """Sets a tabular field."""
@@ -103,8 +103,9 @@ class Record:
         The reason is then recorded. An absent time is None without a record.
         """
         text = segment.text(field)
-        if not text:
-            return None
+        known = self._known_times.get(text)
+        if known is not None or not text:
+            return known
         place = segment.place(field)
         stated = self.stated_time(text, place)
         if stated is None:
@@ -113,20 +114,18 @@ class Record:
             detail = "a date without a time of day is not exact enough; send the time"
             self.skip(place, "no_time_of_day", detail)
             return None
-        return self.known_time(stated, place)
+        time = self.known_time(stated, place)
+        if time is not None and len(self._known_times) < _MAX_CACHED_TIMES:
+            self._known_times[text] = time
+        return time
 
     def stated_time(self, text: str, place: str) -> StatedTime | None:
         """Parses a time. None, with an error, if it is not valid."""
-        known = self._times.get(text)
-        if known is None:
-            try:
-                known = parse_time(text, place)
-            except InvalidPayload as error:
-                self.add_error(place, error.errors[0].rule, error.errors[0].detail)
-                return None
-            if len(self._times) < _MAX_CACHED_TIMES:
-                self._times[text] = known
-        return known
+        try:
+            return parse_time(text, place)
+        except InvalidPayload as error:
+            self.add_error(place, error.errors[0].rule, error.errors[0].detail)
+            return None
 
     def known_time(self, stated: StatedTime, place: str) -> datetime | None:
         """The time with its zone; None, with a record, if it has none or is after `as_of`."""
