@@ -98,25 +98,36 @@ class Hl7Routes:
         reject_repeated(request)
         query = parse_query(Hl7Query, request)
         as_of, as_json = parse_as_of(query.as_of), preferred(request.headers, (ER7, JSON)) == JSON
-        options = _OPTIONS[query.strict]
-        with self._admission.admit(request, "urgent", ER7_TYPES) as call:
-            span = self._admission.request_span(request, options, call)
-            body = await self._admission.read(request, call)
-            try:
-                requests, is_batch = self._requests(body, as_of, strict=query.strict)
-            except InvalidPayload as error:
-                return self._error_response(error, None, as_json=as_json)
-            jobs = [Job.queued(part, options, span) for part in requests]
-            answers = await self._batcher.answer(call, jobs, request.receive)
-        pairs = zip(answers, requests, strict=True)
+        try:
+            answers, is_batch = await self._answers(request, as_of, strict=query.strict)
+        except (InvalidPayload, ServiceError, ProblemError) as error:
+            if isinstance(error, ProblemError) and error.problem.status == 415:
+                raise
+            return self._error_response(error, None, as_json=as_json)
         if is_batch:
-            return await self._batch_response(request, list(pairs), as_json=as_json)
-        (answer, source), *_ = pairs
+            return await self._batch_response(request, answers, as_json=as_json)
+        ((answer, source),) = answers
         if isinstance(answer, Exception):
             return self._error_response(answer, source, as_json=as_json)
         if as_json:
             return await json_response(request, _as_json(answer, source))
         return _er7_response(_accepted(answer, source))
+
+    async def _answers(
+        self, request: Request, as_of: datetime | None, *, strict: bool
+    ) -> tuple[list[tuple[bytes | Exception, Hl7Request]], bool]:
+        """The answer to each message of a body, and whether it is a batch.
+
+        Raises InvalidPayload, ServiceError and ProblemError: the body cannot be answered.
+        """
+        options = _OPTIONS[strict]
+        with self._admission.admit(request, "urgent", ER7_TYPES) as call:
+            span = self._admission.request_span(request, options, call)
+            body = await self._admission.read(request, call)
+            requests, is_batch = self._requests(body, as_of, strict=strict)
+            jobs = [Job.queued(part, options, span) for part in requests]
+            answers = await self._batcher.answer(call, jobs, request.receive)
+        return list(zip(answers, requests, strict=True)), is_batch
 
     def _requests(
         self, body: bytes, as_of: datetime | None, *, strict: bool
