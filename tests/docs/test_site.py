@@ -56,7 +56,7 @@ def pages(site):
 
 def test_every_page_of_the_navigation_is_built(site):
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    names = re.findall(r"([\w-]+)\.md\b(?!\n *#.*from README)", navigation)
+    names = re.findall(r"([\w/-]+)\.md\b(?!\n *#.*from README)", navigation)
     assert len(names) > 20
     assert all((site / f"{name}.html").is_file() for name in names if name.islower())
 

@@ -58,6 +58,12 @@ def observation(code: str, value: Any, unit: str | None, hours: float, **fields:
     } | fields
 
 
+def bound(code: str, comparator: str, value: float, unit: str, hours: float) -> Resource:
+    return observation(
+        code, value, unit, hours, valueQuantity=quantity(value, unit, comparator=comparator)
+    )
+
+
 def heart_rate(value: float = 121.5, hours: float = 1, **fields: Any) -> Resource:
     return observation("8867-4", value, "/min", hours, **fields)
 
@@ -144,9 +150,7 @@ def full_stay(image: str) -> tuple[Resource, Resource]:
         observation("2160-0", 210, "umol/L", 2),
         observation("32693-4", 4.1, "mmol/L", 2),
         observation("8310-5", 102.2, "[degF]", 4),
-        observation(
-            "6598-7", 0.01, "ng/mL", 5, valueQuantity=quantity(0.01, "ng/mL", comparator="<")
-        ),
+        bound("6598-7", "<", 0.01, "ng/mL", 5),
         observation("8302-2", 165, "cm", 23),
         observation("29463-7", 71.5, "kg", 23),
         administration(

@@ -2,20 +2,19 @@
 
 import base64
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from schemas.manifest import Manifest
-from schemas.response import MODALITIES
+from schemas.response import MODALITIES, Modality
 from service.interop.fhir.answer import labels
 from service.interop.fhir.answer.outcomes import Context, Fields, outcome_resource
 from service.interop.fhir.answer.receipt import PlacedReceipt
 from service.interop.fhir.operation_outcome import operation_outcome
 from service.interop.fhir.reading.reader import FhirRequest
 
-MAX_BASIS = 100  # references of one resource; more are in a List that it references
+MAX_BASIS = 50  # references of one resource; more are in a List that it references
 _CARD_TYPE = {"system": labels.AI_INPUTS, "code": "AIModelCard", "display": "AI Model-Card"}
 _CARD_FORMAT = {
     "system": labels.AI_INPUTS,
@@ -130,13 +129,15 @@ class AnswerBuilder:
 
 
 class _Urls:
-    """The fullUrl of each resource of an answer: a UUID from the answer's id and a name."""
+    """The fullUrl of each resource of an answer: its UUID with a number as the last group."""
 
     def __init__(self, answer_id: str) -> None:
-        self._namespace = uuid.UUID(answer_id)
+        self._head = f"urn:uuid:{answer_id[:-12]}"  # its last group has 12 digits
+        self._numbers: dict[str, int] = {}
 
     def of(self, name: str) -> str:
-        return f"urn:uuid:{uuid.uuid5(self._namespace, name)}"
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        return f"{self._head}{number:012x}"
 
     def reference(self, name: str) -> Fields:
         return {"reference": self.of(name)}
@@ -146,22 +147,21 @@ class _Inputs:
     """The references to the used resources, for each set of modalities."""
 
     def __init__(self, receipt: PlacedReceipt, request: FhirRequest, urls: _Urls) -> None:
-        entries, used = request.entries, receipt.used_entries()
-        self._references: dict[str, list[Fields]] = {
-            modality: [entries.reference_of(i) for i in used[modality]] for modality in MODALITIES
-        }
-        self._urls = urls
-        self._lists: dict[tuple[str, ...], list[Fields]] = {}
+        self._entries, self._used, self._urls = request.entries, receipt.used_entries(), urls
+        self._references: dict[tuple[Modality, ...], list[Fields]] = {}
+        self._lists: dict[tuple[Modality, ...], list[Fields]] = {}
 
-    def of(self, modalities: tuple[str, ...]) -> list[Fields]:
+    def of(self, modalities: Sequence[Modality]) -> list[Fields]:
         """The inputs of some modalities; a reference to a List of them if they are many."""
-        references = [r for m in modalities for r in self._references.get(m, ())]
-        distinct = {(*reference.values(),): reference for reference in references}
-        references = [*distinct.values()]
-        if len(references) <= MAX_BASIS:
-            return references
-        self._lists[modalities] = references
-        return [self._urls.reference(f"inputs {' '.join(modalities)}")]
+        present = tuple(m for m in modalities if self._used[m])
+        if present not in self._references:
+            distinct = dict.fromkeys(i for m in present for i in self._used[m])
+            references = [self._entries.reference_of(i) for i in distinct]
+            if len(references) > MAX_BASIS:
+                self._lists[present] = references
+                references = [self._urls.reference(f"inputs {' '.join(present)}")]
+            self._references[present] = references
+        return self._references[present]
 
     def all(self) -> list[Fields]:
         return self.of(MODALITIES)
@@ -194,8 +194,8 @@ def _context(
         encounter=None if stay is None else entries.reference_of(stay[0]),
         device=urls.reference("device"),
         method=f"{model['name']} {model['version']}",
-        as_of=record.as_of,
-        stay_start=None if stay is None else stay[1],
+        as_of=record.as_of.isoformat(),
+        stay_start=(record.as_of if stay is None else stay[1]).isoformat(),
         basis={modalities: inputs.of(modalities) for modalities in distinct},
     )
 

@@ -8,7 +8,6 @@ status `cancelled`, without a number and with the reason, so that it cannot be r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from schemas.tasks import MORTALITY, Task
@@ -35,15 +34,16 @@ _DERIVED_FROM = ("DocumentReference/", "ImagingStudy/", "Media/", "Observation/"
 class Context:
     """What all resources of an answer share. References are those of FHIR.
 
-    `stay_start`: start of the Encounter. `basis`: by modalities, the references to the inputs.
+    `as_of`, `stay_start`: time of the prediction, and start of the Encounter if it is known,
+    otherwise the same time. `basis`: by modalities, the references to the inputs.
     """
 
     subject: Fields
     encounter: Fields | None
     device: Fields
     method: str
-    as_of: datetime
-    stay_start: datetime | None
+    as_of: str
+    stay_start: str
     basis: Mapping[tuple[str, ...], Sequence[Fields]]
 
 
@@ -76,7 +76,7 @@ def _risk_assessment(prediction: Fields, task: Task, context: Context) -> Fields
     resource = _head("RiskAssessment", prediction, task, context)
     resource |= {
         "method": {"text": context.method},
-        "occurrenceDateTime": context.as_of.isoformat(),
+        "occurrenceDateTime": context.as_of,
         "performer": context.device,
     }
     basis = context.basis.get(tuple(prediction["based_on"]))
@@ -93,8 +93,7 @@ def _risk_assessment(prediction: Fields, task: Task, context: Context) -> Fields
 
 def _predictions(prediction: Fields, task: Task, context: Context) -> list[Fields]:
     is_later = task.name == MORTALITY or not task.is_disease
-    start = context.as_of if is_later or context.stay_start is None else context.stay_start
-    period = {"start": start.isoformat()}
+    period = {"start": context.as_of if is_later else context.stay_start}
     if task.kind == "binary":
         coding = [part.model_dump() for part in task.coding]
         outcomes = {"": concept(task.display, *coding)}
@@ -148,7 +147,7 @@ def _observation(prediction: Fields, task: Task, context: Context) -> Fields:
     """An Observation (FHIR R4, section 10.1)."""
     resource = _head("Observation", prediction, task, context)
     resource |= {
-        "effectiveDateTime": context.as_of.isoformat(),
+        "effectiveDateTime": context.as_of,
         "device": context.device,
         "method": {"text": context.method},
     }

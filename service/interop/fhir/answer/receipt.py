@@ -40,6 +40,7 @@ class PlacedReceipt:
     def __init__(self, fields: Mapping[str, Any], record: Record) -> None:
         self._fields, self._record = fields, record
         self._groups = [*record.groups.items()]
+        self._judgements: dict[tuple[str, str | None], list[tuple[Place, bool, bool]]] = {}
 
     # ---- places ----------------------------------------------------------------------------------
 
@@ -80,10 +81,16 @@ class PlacedReceipt:
         ]
         return matching or group.places
 
-    def _judged(
+    def _judged(self, name: str, unit: str | None, group: Group) -> list[tuple[Place, bool, bool]]:
+        """Each observation, and whether it is implausible and before the window."""
+        judged = self._judgements.get((name, unit))
+        if judged is None:
+            judged = self._judgements[name, unit] = [*self._judge(name, unit, group)]
+        return judged
+
+    def _judge(
         self, name: str, unit: str | None, group: Group
     ) -> Iterator[tuple[Place, bool, bool]]:
-        """Yields each observation, and whether it is implausible and before the window."""
         spec, as_of = self._record.spec, self._record.as_of
         index, conversion = spec.look_up(name, unit)
         if index is None or conversion is None:

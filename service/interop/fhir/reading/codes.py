@@ -5,6 +5,7 @@ systems of its FHIR version. The text of a code never does, because "Sodium" may
 urine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,9 +65,13 @@ class CodeTable:
 
     def observation(self, concept: object) -> Code:
         """The variable of `Observation.code`, HEIGHT, or the reason why it is not read."""
-        listed = [*codings(concept)]
-        if len(listed) == 1:
-            return self._observation_coding(listed[0])
+        try:  # a single coding that is cached, which is the usual case
+            (coding,) = concept["coding"]  # type: ignore[index]
+            return self._observations[coding["system"], coding["code"]]
+        except (TypeError, KeyError, ValueError):
+            return self._observation_codings([*codings(concept)])
+
+    def _observation_codings(self, listed: Sequence[Resource]) -> Code:
         found: Code | None = None
         unknown: Code | None = None
         for coding in listed:

@@ -4,7 +4,7 @@ References are resolved inside the Bundle only (FHIR R4, section 2.36.4). The se
 another server.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from service.interop.fhir.reading.document import BundleDocument, Resource
@@ -47,8 +47,7 @@ class Entries:
         self.patient = self._find_patient()
         self.subject: str | None = None
         for kind, resources in self._by_type.items():
-            for i, resource in resources:
-                self._check_subject(i, resource, is_required=kind in PATIENT_DATA)
+            self._check_subjects(resources, is_required=kind in PATIENT_DATA)
         if self.patient is None:
             self.subject = min(
                 (name for name, own in self._patient_names.items() if own), default=None
@@ -83,6 +82,11 @@ class Entries:
         else:
             detail = "two entries have the same identity and different content; send one version"
             self._record.add_error((i, ""), "duplicate_resource", detail)
+
+    def release(self) -> None:
+        """Frees the resources. Their references stay known."""
+        self._by_type.clear()
+        self._by_url.clear()
 
     def of_type(self, kind: str) -> list[tuple[int, Resource]]:
         """The resources of a type with the index of their entry."""
@@ -122,6 +126,18 @@ class Entries:
             detail = "the Bundle has more than one Patient; send one Bundle for each"
             self._record.add_error((i, ""), "one_patient", detail)
         return patients[0] if patients else None
+
+    def _check_subjects(
+        self, resources: Sequence[tuple[int, Resource]], *, is_required: bool
+    ) -> None:
+        checked = None  # the last reference that names the patient
+        for i, resource in resources:
+            subject = resource.get("subject")
+            reference = subject.get("reference") if type(subject) is dict else None
+            if checked is None or reference != checked:
+                self._check_subject(i, resource, is_required=is_required)
+                is_known = type(reference) is str and self._patient_names.get(reference)
+                checked = reference if is_known else None
 
     def _check_subject(self, i: int, resource: Resource, *, is_required: bool) -> None:
         field = "subject" if "subject" in resource else "patient"

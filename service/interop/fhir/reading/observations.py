@@ -46,7 +46,7 @@ class ObservationReader:
         """When the value was observed; None if it is unknown, not exact or after `as_of`."""
         record, field = self._record, "effective"
         value = resource.get("effectiveDateTime") or resource.get("effectiveInstant")
-        if value is None:
+        if not value:
             period = resource.get("effectivePeriod")
             if isinstance(period, dict):
                 value = period.get("end") or period.get("start")

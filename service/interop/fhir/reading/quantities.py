@@ -72,24 +72,45 @@ def read_value(
 
     A wrong type is an error of the record.
     """
+    plain = _plain_quantity(resource)
+    return _read_any(resource, place, name, units, record) if plain is None else plain
+
+
+def _read_any(
+    resource: Resource, place: Place, name: str, units: UnitChoice, record: Record
+) -> Value | None:
+    """The value of any type. A value that is not a number is recorded with the reason."""
     if "dataAbsentReason" in resource:
         record.skip(place, "no_value", "has a dataAbsentReason; counts as not measured")
         return None
-    quantity = resource.get("valueQuantity")
-    if quantity is not None:
-        return _read_quantity(quantity, place, name, units, record)
+    if resource.get("valueQuantity") is not None:
+        return _read_quantity(resource["valueQuantity"], place, name, units, record)
     if "valueInteger" in resource:
-        number = resource["valueInteger"]
-        if type(number) is int:
-            return float(number), None
-        record.add_error(_below(place, "value"), "integer", "must be an integer")
-        return None
+        return _read_integer(resource["valueInteger"], place, record)
     if "valueString" in resource:
         return _read_text(resource["valueString"], place, record)
     other = next((kind for kind in _OTHER_VALUES if kind in resource), None)
     reason, detail = _OTHER_VALUES.get(other or "", ("no_value", "has no value"))
     record.skip(place, reason, detail)
     return None
+
+
+def _read_integer(number: object, place: Place, record: Record) -> Value | None:
+    if type(number) is int and abs(number) <= _MAX_INTEGER:
+        return float(number), None
+    record.add_error(_below(place, "value"), "integer", "must be an integer")
+    return None
+
+
+def _plain_quantity(resource: Resource) -> Value | None:
+    """The usual value: a decimal whose code and unit are equal, without a comparator."""
+    quantity = resource.get("valueQuantity")
+    if type(quantity) is not dict or "dataAbsentReason" in resource or "comparator" in quantity:
+        return None
+    value, code = quantity.get("value"), quantity.get("code")
+    if type(value) is not float or type(code) is not str or code != quantity.get("unit"):
+        return None
+    return (value, code) if math.isfinite(value) and code.strip() else None
 
 
 def _read_quantity(

@@ -100,6 +100,7 @@ class FhirRequest:
         record = self.record = Record(document.path, as_of, self._reader.spec)
         entries = self.entries = Entries(document, record)
         self._read_resources(entries, record)
+        entries.release()
         if record.errors:
             raise InvalidPayload(record.errors)
         if self._strict:

@@ -1,0 +1,147 @@
+"""MedicationAdministration and Procedure become courses of treatments."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.inputs import fhir_bundles as make
+
+FIRST = "Bundle.entry[1].resource"
+
+
+def courses(reader: Any, *resources: Any) -> list[dict[str, Any]]:
+    return reader(make.bundle(make.heart_rate(), *resources)).treatments
+
+
+def test_a_running_infusion_has_its_rate(reader):
+    dosage = {"rateQuantity": make.quantity(0.1, "ug/kg/min")}
+    (course,) = courses(reader, make.administration("Levophed", 5, dosage=dosage))
+    assert course["name"] == "Levophed"
+    assert course["end"] is None
+    assert (course["rate"], course["unit"]) == (0.1, "ug/kg/min")
+
+
+def test_a_ratio_is_a_rate(reader):
+    ratio = {"numerator": make.quantity(6, "mg"), "denominator": make.quantity(2, "h")}
+    (course,) = courses(reader, make.administration("midazolam", 5, dosage={"rateRatio": ratio}))
+    assert (course["rate"], course["unit"]) == (3, "mg/h")
+
+
+def test_a_rate_is_converted_and_listed_at_its_place(fhir):
+    dosage = {"rateQuantity": make.quantity(6, "ug/min")}
+    given = make.administration("norepinephrine", 5, dosage=dosage)
+    weight = make.observation("29463-7", 60, "kg", 3)
+    answer = fhir.predict(make.bundle(given, weight))
+    assert "norepinephrine: converted from ug/min to ug/kg/min" in answer.details("converted")
+
+
+@pytest.mark.parametrize(
+    ("status", "period", "running"),
+    [
+        ("in-progress", {"start": make.ago(5)}, True),
+        ("in-progress", {"start": make.ago(5), "end": make.ago(-1)}, True),
+        ("completed", {"start": make.ago(5), "end": make.ago(-1)}, True),
+        ("completed", {"start": make.ago(5), "end": make.ago(2)}, False),
+        ("stopped", {"start": make.ago(5), "end": make.ago(2)}, False),
+        ("on-hold", {"start": make.ago(5)}, False),
+        ("completed", {"start": make.ago(5)}, False),
+    ],
+)
+def test_a_course_runs_if_its_end_is_after_as_of_or_open(reader, status, period, running):
+    given = make.administration("propofol", 5, status=status, effectivePeriod=period)
+    (course,) = courses(reader, given)
+    assert (course["end"] is None) == running
+
+
+@pytest.mark.parametrize("status", ["not-done", "entered-in-error", "unknown", None])
+def test_a_drug_that_was_not_given_is_not_a_treatment(fhir, status):
+    body = make.bundle(make.administration("propofol", 5, status=status), make.heart_rate())
+    answer = fhir.predict(body)
+    assert (FIRST, "not_given") in answer.reasons()
+    assert not any("propofol" in detail for detail in answer.details("used"))
+
+
+def test_the_name_of_the_drug_may_be_in_a_medication(reader):
+    medication = {
+        "resourceType": "Medication",
+        "id": "m",
+        "code": {"coding": [{"display": "vancomycin 1 GM Injection"}]},
+    }
+    named = make.administration("x", 5, medicationReference={"reference": "Medication/m"})
+    own = make.administration(
+        "x", 4, medicationReference={"reference": "#m"}, contained=[medication]
+    )
+    for given in (named, own):
+        del given["medicationCodeableConcept"]
+    names = [course["name"] for course in courses(reader, named, own, medication)]
+    assert names == ["vancomycin 1 GM Injection"] * 2
+
+
+def test_a_code_without_a_name_is_listed_as_unknown(fhir):
+    rxnorm = {"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "7512"}
+    given = make.administration("x", 5, medicationCodeableConcept={"coding": [rxnorm]})
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (FIRST, "unknown_treatment") in answer.reasons()
+
+
+@pytest.mark.parametrize(
+    ("concept", "treatment"),
+    [
+        ({"text": "Mechanical ventilation"}, "mechanical_ventilation"),
+        ({"coding": [{"display": "Mechanical ventilation (procedure)"}]}, "mechanical_ventilation"),
+        (
+            {"coding": [{"system": "http://snomed.info/sct", "code": "302497006"}]},
+            "hemodialysis",
+        ),
+        (
+            {"coding": [{"system": "http://www.cms.gov/Medicare/Coding/ICD10", "code": "5A1955Z"}]},
+            "mechanical_ventilation",
+        ),
+        (
+            {
+                "coding": [
+                    {
+                        "system": "http://mimic.mit.edu/fhir/mimic/CodeSystem/mimic-d-items",
+                        "code": "225802",
+                    }
+                ]
+            },
+            "continuous_renal_replacement",
+        ),
+        ({"text": "Packed red cells transfusion"}, "packed_red_cells"),
+    ],
+)
+def test_a_procedure_with_a_treatment_of_the_model_is_read(fhir, concept, treatment):
+    given = make.procedure("x", 4, code=concept)
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert f"{treatment}: a treatment" in answer.details("used")
+
+
+def test_another_procedure_is_listed(fhir):
+    answer = fhir.predict(make.bundle(make.procedure("Colonoscopy", 4), make.heart_rate()))
+    assert (FIRST, "unknown_treatment") in answer.reasons()
+
+
+def test_a_date_alone_is_the_start_of_its_day(fhir):
+    given = make.procedure("Hemodialysis", 4, performedDateTime="2031-05-04")
+    del given["performedPeriod"]
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (f"{FIRST}.performed", "assumed") in answer.reasons()
+    assert "hemodialysis: a treatment" in answer.details("used")
+
+
+@pytest.mark.parametrize(
+    "kind", ["MedicationRequest", "MedicationStatement", "MedicationDispense", "Condition"]
+)
+def test_orders_reports_and_conditions_are_listed_as_not_read(fhir, kind):
+    order = {
+        "resourceType": kind,
+        "status": "active",
+        "intent": "order",
+        "medicationCodeableConcept": {"text": "propofol"},
+        "subject": {"reference": make.PATIENT},
+    }
+    body = make.bundle(order, make.heart_rate())
+    answer = fhir.predict(body, strict="true")
+    assert (FIRST, "resource_not_read") in answer.reasons()
+    assert answer.numbers() == fhir.predict(make.bundle(make.heart_rate())).numbers()
