@@ -74,13 +74,14 @@ class Hl7Routes:
         parameters = openapi.parameters(query=Hl7Query, header=SchedulingHeaders)
         text = {"schema": {"type": "string"}, "example": openapi_examples.HL7_MESSAGE}
         answer = {"schema": {"type": "string"}, "example": openapi_examples.HL7_ANSWER}
+        native = {"schema": {"type": "object"}, "example": openapi_examples.ANSWER}
         app.post(
             "/hl7v2",
             tags=["hl7v2"],
             response_class=Response,  # without a media type of its own
             summary="Predict all tasks for one patient from an HL7 v2 message",
             responses=openapi.problems(*_STATUSES)
-            | {200: {"content": {ER7: answer, JSON: {"schema": {"type": "object"}}}}},
+            | {200: {"content": {ER7: answer, JSON: native}}},
             openapi_extra={
                 "requestBody": {"required": True, "content": dict.fromkeys(ER7_TYPES, text)}
             }
