@@ -13,6 +13,7 @@ from service.http.app import create_app
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings
+from tests.support.inputs import fhir_bundles
 
 PARTS = {
     "tabular": ("tabular",),
@@ -91,3 +92,18 @@ def test_an_xray_changes_only_tasks_with_image_labels(client, patient):
     assert moved == {"pleural_effusion", "pneumonia", "copd"}
     hidden = with_image["receipt"]["modalities"]["image"]["hidden_from"]
     assert len(hidden) == 41
+
+
+def test_a_bundle_of_a_real_patient_gives_equal_predictions(client, patient):
+    native = client.post("/predict", json=fhir_bundles.with_measured_weight(patient))
+    body = json.dumps(fhir_bundles.from_payload(patient))
+    headers = {"Content-Type": "application/fhir+json"}
+    answer = client.post("/fhir/$predict", content=body, headers=headers)
+    assert answer.status_code == native.status_code == 200, answer.text
+    outcomes = [e["resource"] for e in answer.json()["entry"] if "code" in e["resource"]]
+    found = {r["code"]["coding"][0]["code"]: r for r in outcomes}
+    assert len(found) == 44
+    for prediction in native.json()["predictions"]:
+        if "probability" in prediction:
+            (served,) = found[prediction["task"]]["prediction"]
+            assert served["probabilityDecimal"] == prediction["probability"], prediction["task"]

@@ -1,9 +1,10 @@
 """A prediction job in its three states: queued, parsed, and prepared for a batch."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,9 +35,10 @@ class Options(BaseModel):
     strict: bool = False
 
 
-class PayloadSource(Protocol):
+class PayloadSource(ABC):
     """A request in another format, which is read when its turn comes."""
 
+    @abstractmethod
     def to_payload(self) -> Payload:
         """Reads the request. Raises InvalidPayload and InputIgnored."""
 
@@ -70,7 +72,7 @@ class Job:
         content = self.content
         if isinstance(content, bytes):
             return parse_payload(content)
-        return as_payload(content) if isinstance(content, Mapping) else content.to_payload()
+        return content.to_payload() if isinstance(content, PayloadSource) else as_payload(content)
 
 
 @dataclass

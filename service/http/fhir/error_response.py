@@ -43,7 +43,7 @@ def error_response(
 
 
 def _is_fhir(scope: Scope) -> bool:
-    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    path = str(scope["path"])
     return path == FHIR_PREFIX or path.startswith(f"{FHIR_PREFIX}/")
 
 

@@ -67,4 +67,5 @@ def test_405_lists_the_allowed_methods(service, path):
     answer = service.client.post(path, content=b"{}", headers=JSON)
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD"
-    assert answer.headers["content-type"] == "application/problem+json"
+    kind = "fhir+json" if path.startswith("/fhir/") else "problem+json"
+    assert answer.headers["content-type"] == f"application/{kind}"

@@ -4,6 +4,8 @@ import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from schemas.variables import load_variables
+
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
 AS_OF = datetime(2031, 5, 4, 12, tzinfo=UTC)
@@ -196,3 +198,77 @@ def full_stay(image: str) -> tuple[Resource, Resource]:
 def series(variable: str, unit: str, *points: tuple[float, Any]) -> Resource:
     times, values = [ago(hours) for hours, _ in points], [value for _, value in points]
     return {"variable": variable, "unit": unit, "times": times, "values": values}
+
+
+def with_measured_weight(payload: Resource) -> Resource:
+    """The payload with its weight as a measurement, too. A Bundle cannot tell them apart."""
+    weight = payload.get("tabular", {}).get("weight_kg")
+    if weight is None:
+        return payload
+    time = datetime.fromisoformat(payload["as_of"])
+    measured = series("body_weight", "kg", (0, weight)) | {"times": [time.isoformat()]}
+    return payload | {"series": [*payload.get("series", ()), measured]}
+
+
+def from_payload(payload: Resource) -> Resource:
+    """A Bundle that equals `with_measured_weight(payload)`.
+
+    The variables and treatments of the payload have declared names.
+    """
+    tabular = payload.get("tabular", {})
+    loinc_codes = {v.name: v.loinc[0] for v in load_variables() if v.loinc}
+    resources = _measurements(payload, loinc_codes)
+    resources += _tabular_resources(payload["as_of"], tabular)
+    resources += [_course(given) for given in payload.get("treatments", ())]
+    resources += [
+        note(part["text"], 0, date=part["time"], type={}) for part in payload.get("notes", ())
+    ]
+    resources += [
+        chest_xray(
+            part["data"],
+            0,
+            createdDateTime=part["time"],
+            view={"text": part.get("view", "unknown")},
+            content={"contentType": part["media_type"], "data": part["data"]},
+        )
+        for part in payload.get("images", ())
+    ]
+    sent = bundle(*resources, timestamp=payload["as_of"])
+    year = datetime.fromisoformat(payload["as_of"]).year
+    birth = {} if "age" not in tabular else {"birthDate": f"{year - int(tabular['age'])}-01-01"}
+    sex = {} if "sex" not in tabular else {"gender": tabular["sex"]}
+    sent["entry"][0]["resource"] = {"resourceType": "Patient"} | birth | sex
+    return sent
+
+
+def _measurements(payload: Resource, loinc_codes: dict[str, str]) -> list[Resource]:
+    measured = []
+    for part in payload.get("series", ()):
+        name = part["variable"]
+        code = loinc_codes.get(name, name.removeprefix("loinc:"))
+        for time, value in zip(part["times"], part["values"], strict=True):
+            measured.append(observation(code, value, part.get("unit"), 0, effectiveDateTime=time))
+    return measured
+
+
+def _tabular_resources(as_of: str, tabular: Resource) -> list[Resource]:
+    resources = []
+    for field, code, unit in (("height_cm", "8302-2", "cm"), ("weight_kg", "29463-7", "kg")):
+        if tabular.get(field) is not None:
+            size = observation(code, tabular[field], unit, 0, effectiveDateTime=as_of)
+            resources.append(size)
+    admitted = tabular.get("admitted_at")
+    if admitted is not None:
+        place = {"location": {"display": tabular.get("unit_type")}, "period": {"start": admitted}}
+        source = {"admitSource": {"text": tabular.get("admission_source", "")}}
+        resources.append(stay(period={"start": admitted}, location=[place], hospitalization=source))
+    return resources
+
+
+def _course(given: Resource) -> Resource:
+    rate = {}
+    if given.get("rate") is not None:
+        rate = {"dosage": {"rateQuantity": quantity(given["rate"], given.get("unit"))}}
+    period = {k: given[k] for k in ("start", "end") if given.get(k) is not None}
+    status = "in-progress" if given.get("end") is None else "completed"
+    return administration(given["name"], 0, status=status, effectivePeriod=period, **rate)

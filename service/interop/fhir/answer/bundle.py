@@ -156,7 +156,7 @@ class _Inputs:
         present = tuple(m for m in modalities if self._used[m])
         if present not in self._references:
             distinct = dict.fromkeys(i for m in present for i in self._used[m])
-            references = [self._entries.reference_of(i) for i in distinct]
+            references = [*map(self._entries.reference_of, distinct)]
             if len(references) > MAX_BASIS:
                 self._lists[present] = references
                 references = [self._urls.reference(f"inputs {' '.join(present)}")]
@@ -188,7 +188,7 @@ def _context(
 ) -> Context:
     record, entries, model = request.record, request.entries, answer["model"]
     stay = record.stay
-    distinct = {tuple(prediction["based_on"]) for prediction in answer["predictions"]}
+    distinct = dict.fromkeys(tuple(part["based_on"]) for part in answer["predictions"])
     return Context(
         subject=entries.patient_reference(),
         encounter=None if stay is None else entries.reference_of(stay[0]),

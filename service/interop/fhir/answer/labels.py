@@ -1,7 +1,8 @@
 """Codes and labels of the answer.
 
 AI labels follow HL7's AI Transparency on FHIR, version 1.0.0-ballot: the security label AIAST, the
-profiles of Device, Provenance and model card, and the confidence extension.
+codes and extensions of Device, Provenance and model card, and the confidence extension. No
+`meta.profile` is set, because the profiles of a ballot may change.
 """
 
 from typing import Any

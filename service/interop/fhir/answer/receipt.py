@@ -7,7 +7,7 @@ the resources that the part was read from.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.request_errors import FieldError
 from schemas.response import Modality
@@ -18,20 +18,21 @@ _RATE_PARTS = frozenset({"rate", "unit"})
 _POINTER = re.compile(r"/(?:series|treatments|notes|images)/\d+")
 _IN_BRACKETS = re.compile(rf" \({_POINTER.pattern}[^)]*\)")
 _IMPLAUSIBLE, _EARLY = "implausible_value", "before_window"
-_MODALITY_OF_PART: dict[str, Modality] = {
-    "tabular": "tabular",
-    "series": "series",
-    "treatments": "series",
-    "notes": "notes",
-    "images": "image",
-}
 # Reasons of the payload's receipt that are no fault of the sender.
-_NO_FAULT = frozenset({_EARLY, "no_value", "not_the_latest_image", "hidden_modality"})
+_NO_FAULT = frozenset({"no_value", "not_the_latest_image", "hidden_modality"})
 
 
 # Severity, rule and detail of an issue, and its places.
 _Entry = tuple[Severity, str, str]
 _Finding = tuple[_Entry, Iterable[Place]]
+
+
+class _Judged(NamedTuple):
+    """The places of the observations of a series, by what becomes of them."""
+
+    used: list[Place]
+    implausible: list[Place]
+    early: list[Place]
 
 
 class PlacedReceipt:
@@ -40,7 +41,7 @@ class PlacedReceipt:
     def __init__(self, fields: Mapping[str, Any], record: Record) -> None:
         self._fields, self._record = fields, record
         self._groups = [*record.groups.items()]
-        self._judgements: dict[tuple[str, str | None], list[tuple[Place, bool, bool]]] = {}
+        self._judged = {key: self._judge(*key, group) for key, group in self._groups}
 
     # ---- places ----------------------------------------------------------------------------------
 
@@ -72,36 +73,29 @@ class PlacedReceipt:
 
     def _members(self, name: str, unit: str | None, group: Group, reason: str) -> list[Place]:
         """The observations of a series that are ignored for `reason`; all for other reasons."""
-        if reason not in (_IMPLAUSIBLE, _EARLY):
-            return group.places
-        matching = [
-            place
-            for place, implausible, early in self._judged(name, unit, group)
-            if (implausible if reason == _IMPLAUSIBLE else early)
-        ]
-        return matching or group.places
+        if reason == _IMPLAUSIBLE:
+            return self._judged[name, unit].implausible or group.places
+        return group.places
 
-    def _judged(self, name: str, unit: str | None, group: Group) -> list[tuple[Place, bool, bool]]:
-        """Each observation, and whether it is implausible and before the window."""
-        judged = self._judgements.get((name, unit))
-        if judged is None:
-            judged = self._judgements[name, unit] = [*self._judge(name, unit, group)]
-        return judged
-
-    def _judge(
-        self, name: str, unit: str | None, group: Group
-    ) -> Iterator[tuple[Place, bool, bool]]:
-        spec, as_of = self._record.spec, self._record.as_of
+    def _judge(self, name: str, unit: str | None, group: Group) -> _Judged:
+        """What becomes of each observation of a series (`schemas.features.series`)."""
+        judged, spec = _Judged([], [], []), self._record.spec
         index, conversion = spec.look_up(name, unit)
         if index is None or conversion is None:
-            return
+            return judged
         low, high = spec.variables[index].plausible
         factor, offset = conversion.factor, conversion.offset
-        oldest = as_of - timedelta(hours=spec.window_hours)
+        oldest = self._record.as_of - timedelta(hours=spec.window_hours)
         for time, value, place in zip(group.times, group.values, group.places, strict=True):
             number = value if isinstance(value, float) else float(value.lstrip("<>="))
-            is_plausible = low <= number * factor + offset <= high
-            yield place, not is_plausible, time <= oldest
+            is_early = time <= oldest
+            if is_early:
+                judged.early.append(place)
+            if not low <= number * factor + offset <= high:
+                judged.implausible.append(place)
+            elif not is_early:
+                judged.used.append(place)
+        return judged
 
     def to_expressions(self, error: FieldError) -> Iterator[FieldError]:
         """Yields the error of a payload at each of its places in the Bundle."""
@@ -112,44 +106,48 @@ class PlacedReceipt:
 
     def used_entries(self) -> dict[Modality, list[int]]:
         """By modality, the entries whose content the model read, in order and without repeats."""
-        used: dict[Modality, dict[int, None]] = {m: {} for m in _MODALITY_OF_PART.values()}
-        ignored = {entry["pointer"] for entry in self._fields.get("ignored", ())}
-        ignored |= {p for e in self._fields.get("ignored", ()) for p in e.get("pointers", ())}
-        for part, places in self._parts(ignored):
-            modality = _MODALITY_OF_PART[part]
+        used: dict[Modality, dict[int, None]] = {}
+        for modality, places in self._used_places():
+            entries = used.setdefault(modality, {})
             if self._fields["modalities"][modality]["status"] == "used":
-                used[modality].update((entry, None) for entry, _ in places if entry >= 0)
+                entries.update((entry, None) for entry, _ in places if entry >= 0)
         return {modality: [*entries] for modality, entries in used.items()}
 
-    def _parts(self, ignored: set[str]) -> Iterator[tuple[str, Iterable[Place]]]:
+    def _used_places(self) -> Iterator[tuple[Modality, Iterable[Place]]]:
         record = self._record
-        yield (
-            "tabular",
-            (
-                place
-                for field, place in record.tabular_places.items()
-                if f"/tabular/{field}" not in ignored
-            ),
-        )
-        for (name, unit), group in self._groups:
-            judged = self._judged(name, unit, group)
-            yield "series", (part[0] for part in filter(_is_used, judged))
-        for part, places in (
-            ("treatments", record.treatment_places),
-            ("notes", record.note_places),
-            ("images", record.image_places),
-        ):
-            yield part, (p for i, p in enumerate(places) if f"/{part}/{i}" not in ignored)
+        ignored = {entry["pointer"] for entry in self._fields.get("ignored", ())}
+        fields = record.tabular_places.items()
+        yield "tabular", (place for name, place in fields if f"/tabular/{name}" not in ignored)
+        for judged in self._judged.values():
+            yield "series", judged.used
+        early = {*self._early_treatments(), *self._early_notes()}
+        yield "series", (place for place in record.treatment_places if place not in early)
+        yield "notes", (place for place in record.note_places if place not in early)
+        chosen = record.chosen_image
+        yield "image", () if chosen is None else (record.image_places[chosen],)
+
+    def _early_treatments(self) -> Iterator[Place]:
+        """The treatments that ended before the window (`schemas.features.treatments`)."""
+        record, window = self._record, timedelta(hours=self._record.spec.window_hours)
+        for given, place in zip(record.treatments, record.treatment_places, strict=True):
+            if given["end"] is not None and record.as_of - given["end"] >= window:
+                yield place
+
+    def _early_notes(self) -> Iterator[Place]:
+        """The notes before the window (`schemas.features.notes`)."""
+        record, hours = self._record, self._record.spec.note_window_hours
+        for note, place in zip(record.notes, record.note_places, strict=True):
+            if hours is not None and record.as_of - note["time"] >= timedelta(hours=hours):
+                yield place
 
     def _observed(self) -> dict[str, list[Place]]:
         """The places of the used observations by variable."""
         observed: dict[str, list[Place]] = {}
-        for (name, unit), group in self._groups:
-            index = self._record.spec.find_variable(name)
+        spec = self._record.spec
+        for (name, _), judged in self._judged.items():
+            index = spec.find_variable(name)
             if index is not None:
-                variable = self._record.spec.variables[index].name
-                places = [part[0] for part in filter(_is_used, self._judged(name, unit, group))]
-                observed.setdefault(variable, []).extend(places)
+                observed.setdefault(spec.variables[index].name, []).extend(judged.used)
         return observed
 
     # ---- issues ----------------------------------------------------------------------------------
@@ -161,6 +159,7 @@ class PlacedReceipt:
             self._warnings(),
             self._not_read(),
             self._ignored(),
+            self._early(),
             self._assumed(),
             self._changed(),
             self._used(),
@@ -189,9 +188,23 @@ class PlacedReceipt:
         for entry in self._fields.get("ignored", ()):
             pointers = entry.get("pointers") or (entry["pointer"],)
             reason = entry["reason"]
+            if reason == _EARLY:
+                continue  # `_early` lists all places
             places = [place for p in pointers for place in self.places(p, reason)]
             severity: Severity = "information" if reason in _NO_FAULT else "warning"
             yield (severity, reason, _named(entry["detail"])), places
+
+    def _early(self) -> Iterator[_Finding]:
+        spec = self._record.spec
+        places = [place for judged in self._judged.values() for place in judged.early]
+        places += self._early_treatments()
+        if places:
+            detail = f"the model reads the last {spec.window_hours:g} hours"
+            yield ("information", _EARLY, detail), places
+        notes = [*self._early_notes()]
+        if notes:
+            detail = f"the model reads the notes of the last {spec.note_window_hours:g} hours"
+            yield ("information", _EARLY, detail), notes
 
     def _assumed(self) -> Iterator[_Finding]:
         for detail, places in self._record.assumed.items():
@@ -222,7 +235,9 @@ class PlacedReceipt:
             detail = f"{entry['variable']}: {entry['observations']} observations in {entry['unit']}"
             yield ("information", "used", detail), observed.get(entry["variable"], ())
         for name in fields.get("treatments", ()):
-            yield ("information", "used", f"{name}: a treatment"), ()
+            courses = zip(self._record.treatment_names, self._record.treatment_places, strict=True)
+            places = [place for known, place in courses if known == name]
+            yield ("information", "used", f"{name}: a treatment"), places
         not_learned = fields.get("not_learned") or {}
         names = [*not_learned.get("variables", ()), *not_learned.get("treatments", ())]
         if names:
@@ -235,10 +250,6 @@ class PlacedReceipt:
                     f"{detail}; more unusual than {use['unusual']:.3g} of the training patients"
                 )
             yield ("information", "modality", detail), ()
-
-
-def _is_used(judged: tuple[Place, bool, bool]) -> bool:
-    return not judged[1] and not judged[2]
 
 
 def _named(text: str) -> str:

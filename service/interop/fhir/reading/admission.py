@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from schemas.features import FeatureSpec
 from schemas.terminology.categories import NOT_KNOWN, find_category
+from schemas.terminology.units import candidate_codes
 from service.interop.fhir.reading.codes import HEIGHT
 from service.interop.fhir.reading.document import Resource
 from service.interop.fhir.reading.entries import Entries, is_modified, objects
@@ -32,9 +33,11 @@ _CENTIMETRES = {
     "[in_i]": 2.54,
     "[in_us]": 2.54,
     "in": 2.54,
+    "inch": 2.54,
     "inches": 2.54,
     "[ft_i]": 30.48,
     "ft": 30.48,
+    "feet": 30.48,
 }
 _WEIGHT_VARIABLE = "body_weight"
 _RECENT_WEIGHT = timedelta(days=30)
@@ -215,16 +218,28 @@ def _first_category(field: str, names: list[object], spec: FeatureSpec) -> str |
 
 
 def read_height(heights: list[tuple[datetime, float, str | None, Place]], record: Record) -> None:
-    """Takes the latest height. Heights of earlier times are listed as stale."""
-    latest = max((time for time, *_ in heights), default=None)
-    for time, value, unit, place in sorted(heights, key=lambda height: (height[0], height[1])):
-        if time != latest:
-            record.skip(place, "stale", "a later height is used")
-        elif unit is None or unit not in _CENTIMETRES:
+    """Takes the latest height in a known unit. Earlier heights are listed as stale."""
+    known: list[tuple[datetime, float, Place]] = []
+    for time, value, unit, place in heights:
+        factor = _centimetres(unit)
+        if factor is None:
             detail = f"the unit of a height must be one of {', '.join(_CENTIMETRES)}"
-            record.skip(place, "unknown_code", detail)
+            record.skip(place, "unknown_unit", detail)
         else:
-            _set(record, HEIGHT, value * _CENTIMETRES[unit], place)
+            known.append((time, value * factor, place))
+    for *_, place in sorted(known)[:-1]:
+        record.skip(place, "stale", "a later height is used")
+    if known:
+        _, height, place = max(known)
+        _set(record, HEIGHT, height, place)
+
+
+def _centimetres(unit: str | None) -> float | None:
+    """Centimetres per unit, which may be spelled as hospitals do; None for an unknown unit."""
+    if unit is None:
+        return None
+    spelled = (unit.strip(), unit.strip().lower(), *candidate_codes(unit))
+    return next((_CENTIMETRES[code] for code in spelled if code in _CENTIMETRES), None)
 
 
 def read_weight(record: Record) -> None:

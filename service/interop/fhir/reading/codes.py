@@ -131,29 +131,35 @@ class CodeTable:
     def _mimic_treatments(self) -> dict[str, str]:
         return {str(i): t.name for t in self._spec.treatments for i in t.mimic_iv}
 
-    def treatment(self, concept: object, names: dict[str, str | None]) -> str | None:
-        """The name of a treatment for the payload: a known code, otherwise the first known text.
+    def treatment(self, concept: object, known: dict[str, str | None]) -> tuple[str, str] | None:
+        """The text of a treatment for the payload, and the declared name that it means.
 
-        `names`: the texts of this request that were looked up.
+        A known code comes first, then the first known text. AMBIGUOUS if a text means several
+        treatments. `known`: the texts of this request that were looked up.
         """
         for coding in codings(concept):
-            system, code = coding.get("system"), coding.get("code")
-            if not isinstance(system, str) or not isinstance(code, str):
-                continue
-            table = _PROCEDURES.get("icd-10-pcs" if system in _ICD_10_PCS else system, {})
-            known = table.get(code)
-            if known is None and system.startswith(_MIMIC):
-                known = self._mimic_treatments.get(code)
-            if known in self._spec.treatment_names:
-                return known
-        plain = map(_without_tag, texts(concept))
-        return next((text for text in plain if self._find_treatment(text, names)), None)
+            name = self._treatment_coding(coding.get("system"), coding.get("code"))
+            if name is not None:
+                return name, name
+        found = [
+            (text, self._find_treatment(text, known)) for text in map(_without_tag, texts(concept))
+        ]
+        named = [(text, name) for text, name in found if name is not None]
+        return min(named, key=lambda pair: pair[1] == AMBIGUOUS, default=None)
 
-    def _find_treatment(self, text: str, names: dict[str, str | None]) -> str | None:
-        if text not in names and len(names) < _MAX_NAMES:
-            known = find_treatment(text, self._spec.treatment_names)
-            names[text] = None if known == AMBIGUOUS else known
-        return names.get(text)
+    def _treatment_coding(self, system: object, code: object) -> str | None:
+        if not isinstance(system, str) or not isinstance(code, str):
+            return None
+        table = _PROCEDURES.get("icd-10-pcs" if system in _ICD_10_PCS else system, {})
+        name = table.get(code)
+        if name is None and system.startswith(_MIMIC):
+            name = self._mimic_treatments.get(code)
+        return name if name in self._spec.treatment_names else None
+
+    def _find_treatment(self, text: str, known: dict[str, str | None]) -> str | None:
+        if text not in known and len(known) < _MAX_NAMES:
+            known[text] = find_treatment(text, self._spec.treatment_names)
+        return known.get(text)
 
 
 def _without_tag(text: str) -> str:

@@ -28,13 +28,15 @@ class BundleDocument:
     """A parsed request.
 
     `path`: FHIRPath of the Bundle. `as_of`, `as_of_path`: the time of the prediction as sent, from
-    the Parameters or from `Bundle.timestamp`, and its FHIRPath; None without one.
+    the Parameters or from `Bundle.timestamp`, and its FHIRPath; None without one. `has_more`:
+    whether the Bundle is a page of a search that has a next page.
     """
 
     path: str
     entries: list[Any]
     as_of: object = None
     as_of_path: str = "Bundle.timestamp"
+    has_more: bool = False
 
 
 def parse_document(body: bytes) -> BundleDocument:
@@ -56,19 +58,38 @@ def parse_document(body: bytes) -> BundleDocument:
             refuse("resourceType", "resource_type", "must be Bundle, or Parameters with a Bundle")
     if sent[0] is None:
         sent = (bundle.get("timestamp"), f"{path}.timestamp")
-    return BundleDocument(path, _read_entries(bundle, path), *sent)
+    links = bundle.get("link")
+    has_more = isinstance(links, list) and any(
+        isinstance(link, dict) and link.get("relation") == "next" for link in links
+    )
+    return BundleDocument(path, _read_entries(bundle, path), *sent, has_more)
 
 
 def _parse_json(body: bytes) -> Any:
     if len(body) > CHUNK_BYTES:
-        document, _ = read_json(body)
-    else:
-        try:
-            document = orjson.loads(body.removeprefix(_MARK))
-        except ValueError:
-            refuse("", "json", _json_fault(body))
+        document, names = read_json(body)
+        if names != _count_names(document):
+            _refuse_repeated_names(body, document)
+        return document
+    try:
+        document = orjson.loads(body.removeprefix(_MARK))
+    except ValueError:
+        refuse("", "json", _json_fault(body))
     _check_repeated_names(body, document)
     return document
+
+
+def _count_names(document: Any) -> int:
+    """The number of member names of a parsed document. Other threads can run meanwhile."""
+    names, open_parts = 0, [document]
+    while open_parts:
+        part = open_parts.pop()
+        if type(part) is dict:
+            names += len(part)
+            open_parts += [v for v in part.values() if type(v) in (dict, list)]
+        elif type(part) is list:
+            open_parts += [v for v in part if type(v) in (dict, list)]
+    return names
 
 
 def _json_fault(body: bytes) -> str:
@@ -94,17 +115,28 @@ def _check_repeated_names(body: bytes, document: Any) -> None:
     count = written.count(b'":')
     if body.count(b'":') == count or len(_NAME.findall(body)) == count:
         return
+    _refuse_repeated_names(body, document)
+
+
+def _refuse_repeated_names(body: bytes, document: Any) -> None:
+    """Raises InvalidPayload if an object has a repeated name; the pointers are FHIRPath."""
+    kind = document.get("resourceType") if isinstance(document, dict) else None
+    head = kind if kind in ("Bundle", "Parameters") else ""
     try:
         refuse_repeated_names(body)
     except InvalidPayload as error:
         raise InvalidPayload(
-            [f.model_copy(update={"pointer": _to_fhir_path(f.pointer)}) for f in error.errors]
+            [f.model_copy(update={"pointer": _to_fhir_path(f.pointer, head)}) for f in error.errors]
         ) from None
 
 
-def _to_fhir_path(pointer: str) -> str:
-    """Converts a JSON Pointer into a document to FHIRPath: `/entry/3/code` is `entry[3].code`."""
-    return re.sub(r"/(\d+)(?=/|$)", r"[\1]", pointer).replace("/", ".").removeprefix(".")
+def _to_fhir_path(pointer: str, head: str) -> str:
+    """Converts a JSON Pointer to FHIRPath: `/entry/3/resource` is `Bundle.entry[3].resource`.
+
+    The path ends before a name that could be a value.
+    """
+    path = re.sub(r"/(\d+)(?=/|$)", r"[\1]", pointer.partition("/(")[0])
+    return (head + path.replace("/", ".")).removeprefix(".")
 
 
 def _read_parameters(document: Resource) -> tuple[Resource, str, tuple[object, str]]:

@@ -5,6 +5,7 @@ another server.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from service.interop.fhir.reading.document import BundleDocument, Resource
@@ -34,10 +35,10 @@ class Entries:
     """
 
     def __init__(self, document: BundleDocument, record: Record) -> None:
-        self._record = record
+        self._document, self._record = document, record
         self._by_type: dict[str, list[tuple[int, Resource]]] = {}
         self._by_url: dict[str, tuple[int, Resource]] = {}
-        self._indices: dict[str, int] = {}
+        self._contained: dict[int, dict[str, Resource]] = {}
         for i, entry in enumerate(document.entries):
             self._add(i, entry)
         self._urls: dict[int, str] = {}
@@ -69,10 +70,22 @@ class Entries:
             known = by_url.setdefault(url, added)
         if isinstance(identity, str) and (known is None or known is added):
             known = by_url.setdefault(f"{kind}/{identity}", added)
-        if known is not None and known is not added:
-            self._add_repeated(i, resource, known[1])
+            if known is not added and self._are_servers(url, known):
+                known = added  # of another server
+        if known is None or known is added:
+            self._by_type.setdefault(kind, []).append(added)
             return
-        self._by_type.setdefault(kind, []).append(added)
+        if isinstance(url, str):
+            by_url[url] = known
+        self._add_repeated(i, resource, known[1])
+
+    def _are_servers(self, url: object, known: tuple[int, Resource]) -> bool:
+        """Whether both entries have the URL of a server, which then differ."""
+        urls = (url, self._full_url(known[0]))
+        return all(isinstance(u, str) and u.startswith(("http://", "https://")) for u in urls)
+
+    def _full_url(self, i: int) -> object:
+        return self._document.entries[i].get("fullUrl")
 
     def _add_repeated(self, i: int, resource: Resource, known: Resource) -> None:
         """A second entry of a resource: equal content is read once, other content is an error."""
@@ -85,6 +98,8 @@ class Entries:
 
     def release(self) -> None:
         """Frees the resources. Their references stay known."""
+        self._document = BundleDocument(self._document.path, [])
+        self._contained.clear()
         self._by_type.clear()
         self._by_url.clear()
 
@@ -113,10 +128,18 @@ class Entries:
         if not isinstance(text, str):
             return None
         if text.startswith("#"):
-            return next(
-                ((-1, part) for part in contained(origin) if part.get("id") == text[1:]), None
-            )
+            part = self._contained_in(origin).get(text[1:])
+            return None if part is None else (-1, part)
         return self._by_url.get(text) or self._by_url.get(_type_and_id(text))
+
+    def _contained_in(self, origin: Resource) -> dict[str, Resource]:
+        """The contained resources of a resource by their id."""
+        known = self._contained.get(id(origin))
+        if known is None:
+            parts = objects(origin, "contained")
+            known = {part["id"]: part for part in parts if isinstance(part.get("id"), str)}
+            self._contained[id(origin)] = known
+        return known
 
     # ---- the patient -----------------------------------------------------------------------------
 
@@ -173,26 +196,18 @@ class Entries:
     def _has_patient_identifier(self, subject: object) -> bool:
         """Whether a logical reference has an identifier of the Patient (section 2.3.0.4)."""
         sent = subject.get("identifier") if isinstance(subject, dict) else None
-        own = self.patient[1].get("identifier") if self.patient is not None else None
-        if not isinstance(sent, dict) or not isinstance(own, list):
-            return False
-        key = (sent.get("system"), sent.get("value"))
-        known = [(part.get("system"), part.get("value")) for part in own if isinstance(part, dict)]
-        return key[1] is not None and key in known
+        return isinstance(sent, dict) and _identifier_key(sent) in self._patient_identifiers
+
+    @cached_property
+    def _patient_identifiers(self) -> frozenset[tuple[str, str]]:
+        own = [] if self.patient is None else objects(self.patient[1], "identifier")
+        return frozenset(key for key in map(_identifier_key, own) if key is not None)
 
     def patient_reference(self) -> dict[str, str]:
         """A Reference to the Patient, otherwise to the patient as the resources name it."""
         if self.patient is not None:
             return self.reference_of(self.patient[0])
         return {"display": "not named"} if self.subject is None else {"reference": self.subject}
-
-
-def contained(resource: Resource) -> Iterator[Resource]:
-    """The contained resources of a resource."""
-    parts = resource.get("contained")
-    for part in parts if isinstance(parts, list) else ():
-        if isinstance(part, dict):
-            yield part
 
 
 def objects(resource: Resource, name: str) -> list[Resource]:
@@ -212,6 +227,11 @@ def is_modified(record: Record, place: Place, resource: Resource) -> bool:
     detail = "has a modifierExtension or implicitRules that the service does not know"
     record.skip(place, "modifier_extension", detail)
     return True
+
+
+def _identifier_key(identifier: Resource) -> tuple[str, str] | None:
+    system, value = identifier.get("system", ""), identifier.get("value")
+    return (system, value) if isinstance(system, str) and isinstance(value, str) else None
 
 
 def _type_and_id(reference: str) -> str:

@@ -68,7 +68,7 @@ class ObservationReader:
         issued = resource.get("issued")
         if issued is None or issued == resource.get("effectiveDateTime"):
             return False
-        time = self._record.time(issued, (i, "issued"), exact=True)
+        time = self._record.time(issued, (i, "issued"))
         return time is not None and time > self._record.as_of
 
     def _read_part(self, part: Resource, place: Place, time: datetime) -> None:

@@ -28,7 +28,7 @@ _OTHER_VALUES: dict[str, tuple[Reason, str]] = {
     "valueDateTime": ("coded_value", "the value is a time, not a number"),
     "valuePeriod": ("coded_value", "the value is a period, not a number"),
 }
-_MAX_CACHED = 10_000
+_MAX_CACHED, _MAX_LENGTH = 10_000, 200  # entries; characters of a code and a unit
 _MAX_INTEGER = 1e15
 
 
@@ -50,7 +50,7 @@ class UnitChoice:
         chosen = self._chosen.get(key)
         if chosen is None:
             chosen = self._compare(name, code, unit)
-            if len(self._chosen) < _MAX_CACHED:
+            if len(self._chosen) < _MAX_CACHED and len(code) + len(unit) < _MAX_LENGTH:
                 self._chosen[key] = chosen
         return chosen
 

@@ -1,4 +1,4 @@
-"""A FHIR request as the source of a payload (`service.prediction.jobs.PayloadSource`)."""
+"""A FHIR request as the source of a payload."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from schemas.features import FeatureSpec
+from schemas.features import FeatureSpec, select_image
 from schemas.parsing.times import read_time
 from schemas.payload import Payload, as_payload
 from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
@@ -26,6 +26,7 @@ from service.interop.fhir.reading.observations import ObservationReader, check_m
 from service.interop.fhir.reading.quantities import UnitChoice
 from service.interop.fhir.reading.record import STRICT_REASONS, Record
 from service.interop.fhir.reading.treatments import TreatmentReader
+from service.prediction.jobs import PayloadSource
 from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.prediction.scheduling.gc_pause import paused_gc
 
@@ -52,6 +53,7 @@ _ADMINISTRATIVE = frozenset(
 )
 _ResourceReader = Callable[[int, Resource], None]
 _NOT_GIVEN = "does not state that the drug was given; send MedicationAdministration"
+_NEXT_PAGE = "the Bundle is one page of a search; send the entries of all pages in one Bundle"
 _NOT_READ = {
     "Condition": "known conditions are not read: the model does not take them",
     "ImagingStudy": "holds no pixels; send the chest X-ray as Media with image/png or image/jpeg",
@@ -68,7 +70,7 @@ class FhirReader:
         self.spec, self.codes, self.units = spec, CodeTable(spec), UnitChoice(spec)
 
 
-class FhirRequest:
+class FhirRequest(PayloadSource):
     """A Bundle that is read when its turn comes.
 
     `as_of`: the query parameter, which precedes the time in the body. After `to_payload`, `record`
@@ -83,6 +85,12 @@ class FhirRequest:
     ) -> None:
         self._reader, self._body = reader, body
         self._as_of, self._strict = as_of, strict
+
+    @property
+    def observations(self) -> int:
+        """Number of observations in the payload; 0 before the Bundle is read."""
+        record = getattr(self, "record", None)
+        return 0 if record is None else sum(len(group.places) for group in record.groups.values())
 
     def to_payload(self) -> Payload:
         """Reads the Bundle.
@@ -99,13 +107,17 @@ class FhirRequest:
         as_of = self._as_of or _read_as_of(document)
         record = self.record = Record(document.path, as_of, self._reader.spec)
         entries = self.entries = Entries(document, record)
+        if document.has_more:
+            record.skip((-1, "link"), "incomplete_bundle", _NEXT_PAGE)
         self._read_resources(entries, record)
         entries.release()
         if record.errors:
             raise InvalidPayload(record.errors)
         if self._strict:
             _refuse_ignored(record)
-        return _payload(record)
+        payload = _payload(record)
+        record.chosen_image = select_image(payload, record.spec)
+        return payload
 
     def _read_resources(self, entries: Entries, record: Record) -> None:
         observations = ObservationReader(record, self._reader.codes, self._reader.units)

@@ -21,11 +21,13 @@ Place = tuple[int, str]
 Reason = Literal[
     "after_as_of",
     "ambiguous_code",
+    "ambiguous_treatment",
     "coded_value",
     "contradictory_unit",
     "dangling_reference",
     "duplicate_resource",
     "external_url",
+    "incomplete_bundle",
     "media_type_not_read",
     "modifier_extension",
     "no_code",
@@ -44,13 +46,16 @@ Reason = Literal[
     "unknown_category",
     "unknown_code",
     "unknown_treatment",
+    "unknown_unit",
 ]
 STRICT_REASONS: frozenset[Reason] = frozenset(
     {
         "ambiguous_code",
+        "ambiguous_treatment",
         "contradictory_unit",
         "dangling_reference",
         "external_url",
+        "incomplete_bundle",
         "media_type_not_read",
         "modifier_extension",
         "no_code",
@@ -60,6 +65,7 @@ STRICT_REASONS: frozenset[Reason] = frozenset(
         "unknown_category",
         "unknown_code",
         "unknown_treatment",
+        "unknown_unit",
     }
 )
 
@@ -81,7 +87,9 @@ class Record:
     """The parts of a payload that are read from a Bundle at `as_of`.
 
     `path`: FHIRPath of the Bundle. `groups`: by name of the variable and unit. `treatments`,
-    `notes`, `images`: as in a payload; `*_places`: the place of each. `tabular_places`: by field.
+    `notes`, `images`: as in a payload; `*_places`: the place of each; `treatment_names`: the
+    declared name of each treatment. `tabular_places`: by field.
+    `chosen_image`: index of the image that the model reads.
     `stay`: index and start of the Encounter that contains `as_of`. `not_read`, `assumed`: by reason
     and detail, the places.
     """
@@ -94,10 +102,12 @@ class Record:
     tabular_places: dict[str, Place] = field(default_factory=dict)
     treatments: list[dict[str, Any]] = field(default_factory=list)
     treatment_places: list[Place] = field(default_factory=list)
+    treatment_names: list[str] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     note_places: list[Place] = field(default_factory=list)
     images: list[dict[str, Any]] = field(default_factory=list)
     image_places: list[Place] = field(default_factory=list)
+    chosen_image: int | None = None
     stay: tuple[int, datetime] | None = None
     not_read: dict[tuple[Reason, str], list[Place]] = field(default_factory=dict)
     assumed: dict[str, list[Place]] = field(default_factory=dict)

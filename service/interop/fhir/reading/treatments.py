@@ -6,6 +6,7 @@ given in this stay, so neither is read.
 
 from datetime import datetime
 
+from schemas.terminology.treatment_names import AMBIGUOUS
 from service.interop.fhir.reading.codes import CodeTable
 from service.interop.fhir.reading.document import Resource
 from service.interop.fhir.reading.entries import Entries, is_modified
@@ -16,6 +17,7 @@ _GIVEN = (_RUNNING, "completed", "stopped", "on-hold")
 _STATUS = "its status does not state that the treatment was given"
 _UNKNOWN = "the model does not know this treatment; see GET /variables"
 _MAX_RATE = 1e15
+_AMBIGUOUS = "the name matches more than one treatment; see GET /variables"
 _ENDED = "has ended without a time of its end; the time of its start is used"
 
 
@@ -53,15 +55,20 @@ class TreatmentReader:
             return
         if is_modified(record, place, resource):
             return
-        name = self._codes.treatment(concept, self._names)
-        if name is None:
-            record.skip(place, "unknown_treatment", _UNKNOWN)
+        treatment = self._codes.treatment(concept, self._names)
+        if treatment is None or treatment[1] == AMBIGUOUS:
+            if treatment is None:
+                record.skip(place, "unknown_treatment", _UNKNOWN)
+            else:
+                record.skip(place, "ambiguous_treatment", _AMBIGUOUS)
             return
         course = self._course(i, resource, field, is_running=status == _RUNNING)
         if course is None:
             return
         start, end = course
-        given = {"name": name, "start": start, "end": end}
+        text, name = treatment
+        record.treatment_names.append(name)
+        given = {"name": text, "start": start, "end": end}
         if rate.get("rate") is not None:
             given |= rate
         record.treatments.append(given)

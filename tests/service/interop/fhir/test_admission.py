@@ -98,7 +98,8 @@ def test_an_unknown_source_is_listed(fhir):
 
 
 @pytest.mark.parametrize(
-    ("value", "unit"), [(165, "cm"), (1.65, "m"), (64.9606299, "[in_i]"), (5.41338583, "[ft_i]")]
+    ("value", "unit"),
+    [(165, "cm"), (1.65, "m"), (64.9606299, "[in_i]"), (5.41338583, "Feet"), (165, "Centimeters")],
 )
 def test_the_latest_height_is_converted(reader, value, unit):
     old = make.observation("8302-2", 120, "cm", 300)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -96,6 +97,25 @@ def test_the_basis_references_the_used_resources_only(fhir):
     assert set(sources) == expected
 
 
+def test_old_data_of_a_whole_record_are_neither_used_nor_missing_from_the_receipt(large_fhir):
+    """The receipt of a payload merges more than 100 entries; that of a Bundle counts all."""
+    notes = [make.note(f"Note {i}", 2000 + i) for i in range(150)]
+    values = [make.observation("2951-2", 139, "mmol/L", 100 + i) for i in range(150)]
+    ended = {"start": make.ago(200), "end": make.ago(100)}
+    drugs = [make.administration("propofol", 0, status="completed", effectivePeriod=ended)] * 120
+    body = make.bundle(make.heart_rate(), *notes, *values, *drugs)
+    answer = large_fhir.predict(body)
+    (provenance,) = answer.of_type("Provenance")
+    sources = [e["what"]["reference"] for e in provenance["entity"] if e["role"] == "source"]
+    assert set(sources) == {entry["fullUrl"] for entry in body["entry"][:2]}
+    places = [
+        i["diagnostics"]
+        for i in answer.issues()
+        if i["details"]["coding"][0]["code"] == "before_window"
+    ]
+    assert [int(text.split()[0]) for text in places] == [270, 150]
+
+
 def test_many_inputs_are_in_a_list_that_the_basis_references(large_fhir):
     observations = [make.heart_rate(80 + i / 10, 1 + i / 10) for i in range(150)]
     answer = large_fhir.predict(make.bundle(*observations))
@@ -185,3 +205,24 @@ def test_neither_the_log_nor_the_metrics_contain_a_value(fhir, service):
         [r for r in answer.resources if r["resourceType"] == "OperationOutcome"]
     )
     assert "Quillfeather" not in service.written()
+
+
+def test_the_link_has_the_path_prefix_of_a_proxy(serve, engine):
+    client = serve(engine, root_path="/m3h").client
+    headers = {"Content-Type": "application/fhir+json"}
+    body = json.dumps(make.bundle(make.heart_rate()))
+    answer = client.post("/fhir/$predict", content=body, headers=headers)
+    assert '"url":"/m3h/model-card"' in answer.text
+
+
+def test_a_bundle_with_thousands_of_observations_is_answered(large_fhir):
+    observations = [make.heart_rate(60.5 + i % 60, 1 + i / 80) for i in range(2_500)]
+    answer = large_fhir.post(make.bundle(*observations))
+    assert answer.status_code == 200
+    (receipt,) = [r for r in resources_of(answer) if r["resourceType"] == "OperationOutcome"]
+    used = [i["details"]["text"] for i in receipt["issue"]]
+    assert "heart_rate: 2500 observations in /min" in used
+
+
+def resources_of(answer: Any) -> list[dict[str, Any]]:
+    return [entry["resource"] for entry in answer.json()["entry"]]

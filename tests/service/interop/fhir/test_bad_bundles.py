@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.runtime.engine import Engine
 from tests.service.interop.fhir.conftest import FHIR_JSON
 from tests.support.inputs import fhir_bundles as make
 from tests.support.servers.refusals import CANARY, NUMBER
@@ -37,6 +38,7 @@ def test_a_body_that_is_not_json_is_400(fhir, body):
         ("application/fhir+json", 200),
         ("application/fhir+json; charset=utf-8; fhirVersion=4.0", 200),
         ("application/json", 200),
+        ("application/fhir+json; fhirVersion=5.0", 415),
         ("application/fhir+xml", 415),
         ("application/fhir+json; charset=iso-8859-1", 415),
         ("application/dicom", 415),
@@ -191,8 +193,15 @@ def test_a_reference_out_of_the_bundle_is_listed_and_refused_if_strict(fhir):
 def test_a_repeated_json_name_is_an_error(fhir):
     text = json.dumps(make.bundle(make.heart_rate()))
     twice = text.replace('"value": 121.5', f'"value": 121.5, "value": {NUMBER}')
-    place = "entry[1].resource.(name withheld)"
-    fhir.refuse(twice.encode(), 422, (place, "repeated_name"))
+    fhir.refuse(twice.encode(), 422, (FIRST, "repeated_name"))
+
+
+def test_a_repeated_json_name_in_a_long_body_is_an_error(large_fhir):
+    long = {"resourceType": "Binary", "contentType": "x", "data": "A" * 1_200_000}
+    text = json.dumps(make.bundle(make.heart_rate(), long))
+    assert large_fhir.post(text.encode()).status_code == 200
+    twice = text.replace('"value": 121.5', f'"value": 121.5, "value": {NUMBER}')
+    large_fhir.refuse(twice.encode(), 422, (FIRST, "repeated_name"))
 
 
 def test_a_bundle_without_anything_that_is_read_lists_what_it_holds(fhir):
@@ -233,3 +242,39 @@ def test_a_wrong_method_is_an_operation_outcome(fhir):
 def test_other_paths_still_answer_problem_documents(service):
     answer = service.client.get("/fhirs")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_repeated_parameter_is_an_error(fhir):
+    answer = fhir.service.client.post(
+        "/fhir/$predict?strict=true&strict=false",
+        content=json.dumps(make.bundle()),
+        headers=FHIR_JSON,
+    )
+    fhir.assert_refused(answer, 422, ("http.strict", "repeated"))
+
+
+def test_a_request_that_cannot_meet_its_deadline_is_an_operation_outcome(fhir):
+    headers = FHIR_JSON | {"M3H-Deadline-Ms": "1"}
+    note = make.note("Patient is febrile. " * 8000, 2)
+    fhir.assert_refused(fhir.post(make.bundle(note), headers), 504, ("", "late"))
+
+
+def test_the_service_is_not_ready_before_it_is_verified(serve, bundle, fhir):
+    client = serve(Engine(bundle)).client
+    answer = client.post("/fhir/$predict", content=b"{}", headers=FHIR_JSON)
+    fhir.assert_refused(answer, 503, ("", "not-ready"))
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_one_page_of_a_search_is_listed_as_incomplete(fhir):
+    link = [{"relation": "next", "url": "http://ehr/fhir?page=2"}]
+    body = make.bundle(make.heart_rate(), kind="searchset", link=link)
+    assert ("Bundle.link", "incomplete_bundle") in fhir.predict(body).reasons()
+    fhir.refuse(body, 422, ("Bundle.link", "incomplete_bundle"), strict="true")
+
+
+def test_equal_ids_of_two_servers_are_two_resources(fhir):
+    body = make.bundle(make.heart_rate(90, 2, id="1"), make.heart_rate(80, 1, id="1"))
+    for entry, server in zip(body["entry"][1:], ("http://a", "http://b"), strict=True):
+        entry["fullUrl"] = f"{server}/Observation/1"
+    assert fhir.predict(body).used() == {"heart_rate": 2}

@@ -91,6 +91,33 @@ def test_latin_1_is_read_if_it_is_declared(reader):
 
 
 @pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"status": "registered"}, "status"),
+        ({"status": "entered-in-error"}, "status"),
+        ({"modifierExtension": [{"url": "urn:not"}]}, "modifier_extension"),
+        ({"conclusion": None}, "no_text"),
+        ({"issued": make.ago(-1)}, "after_as_of"),
+        ({"issued": None, "effectiveDateTime": None}, "no_time"),
+    ],
+)
+def test_a_report_that_is_not_read_is_listed(fhir, fields, reason):
+    report = {
+        "resourceType": "DiagnosticReport",
+        "status": "final",
+        "code": {"text": "Chest X-ray"},
+        "subject": {"reference": make.PATIENT},
+        "effectiveDateTime": make.ago(6),
+        "issued": make.ago(5),
+        "conclusion": TEXT,
+    }
+    sent = {k: v for k, v in (report | fields).items() if v is not None}
+    answer = fhir.predict(make.bundle(sent, make.heart_rate()))
+    assert (FIRST, reason) in answer.reasons()
+    assert "notes: absent" in answer.details("modality")
+
+
+@pytest.mark.parametrize(
     ("attachment", "place", "rule"),
     [
         (

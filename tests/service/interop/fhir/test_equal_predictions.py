@@ -57,6 +57,14 @@ def test_the_parameter_as_of_precedes_the_timestamp(fhir, full):
     assert answer.numbers() == fhir.predict(bundle).numbers()
 
 
+@pytest.mark.parametrize("name", ["heart_failure", "septic_shock", "vitals_only", "minimal"])
+def test_an_example_gives_equal_predictions_as_a_bundle(large_fhir, name):
+    payload = json.loads((ROOT / "examples" / f"{name}.json").read_text(encoding="utf-8"))
+    answer = large_fhir.predict(make.from_payload(payload))
+    native = large_fhir.service.predict(make.with_measured_weight(payload), explain="none")
+    assert answer.numbers() == native_numbers(native)
+
+
 def synthea_files(open_data: Any) -> list[Path]:
     return sorted((open_data("synthea-fhir-r4") / "synthea-fhir-r4").glob("*.json.gz"))
 

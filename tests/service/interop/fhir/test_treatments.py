@@ -115,6 +115,13 @@ def test_a_procedure_with_a_treatment_of_the_model_is_read(fhir, concept, treatm
     given = make.procedure("x", 4, code=concept)
     answer = fhir.predict(make.bundle(given, make.heart_rate()))
     assert f"{treatment}: a treatment" in answer.details("used")
+    assert (FIRST, "used") in answer.reasons()
+
+
+def test_a_name_of_two_treatments_is_ambiguous(fhir):
+    given = make.administration("propofol and midazolam", 4)
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (FIRST, "ambiguous_treatment") in answer.reasons()
 
 
 def test_another_procedure_is_listed(fhir):
@@ -145,3 +152,30 @@ def test_orders_reports_and_conditions_are_listed_as_not_read(fhir, kind):
     answer = fhir.predict(body, strict="true")
     assert (FIRST, "resource_not_read") in answer.reasons()
     assert answer.numbers() == fhir.predict(make.bundle(make.heart_rate())).numbers()
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "reason"),
+    [
+        ({"effectivePeriod": None}, "", "no_time"),
+        ({"effectivePeriod": {"start": make.ago(-1)}}, "", "after_as_of"),
+        ({"effectivePeriod": {"start": "2031"}}, ".effective", "no_time"),
+        ({"modifierExtension": [{"url": "urn:not"}]}, "", "modifier_extension"),
+    ],
+)
+def test_a_course_without_a_usable_start_is_listed(fhir, fields, place, reason):
+    given = {k: v for k, v in make.administration("propofol", 4, **fields).items() if v is not None}
+    answer = fhir.predict(make.bundle(given, make.heart_rate()))
+    assert (f"{FIRST}{place}", reason) in answer.reasons()
+
+
+def test_a_course_that_ends_before_it_starts_is_an_error(fhir):
+    period = {"start": make.ago(4), "end": make.ago(5)}
+    body = make.bundle(make.administration("propofol", 4, effectivePeriod=period))
+    fhir.refuse(body, 422, (f"{FIRST}.effective", "ordered"))
+
+
+def test_a_rate_that_is_text_is_an_error(fhir):
+    dosage = {"rateQuantity": make.quantity("0.1", "ug/kg/min")}
+    body = make.bundle(make.administration("propofol", 4, dosage=dosage))
+    fhir.refuse(body, 422, (f"{FIRST}.dosage.rate", "decimal"))
