@@ -12,6 +12,7 @@ from service.interop.hl7v2.observations import CodeTable, ObservationReader
 from service.interop.hl7v2.patient import one_patient, read_patient, read_sizes, read_visit
 from service.interop.hl7v2.record import Record
 from service.interop.hl7v2.times import parse_time, zoned
+from service.prediction.jobs import PayloadSource
 from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.prediction.scheduling.gc_pause import paused_gc
 
@@ -41,7 +42,7 @@ class Hl7Reader:
         self.spec, self.codes = spec, CodeTable(spec)
 
 
-class Hl7Request:
+class Hl7Request(PayloadSource):
     """A message that is read when its turn comes.
 
     `as_of`: the query parameter, which precedes MSH-7. After `to_payload`, `record` holds the parts
