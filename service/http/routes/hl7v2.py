@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import orjson
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,9 +30,10 @@ from service.interop.hl7v2.acknowledgement import (
     rejection_code,
 )
 from service.interop.hl7v2.charsets import decode
-from service.interop.hl7v2.reader import Hl7Reader, Hl7Request, split_batch
+from service.interop.hl7v2.reader import Hl7Reader, Hl7Request, is_batch, split_batch
 from service.interop.hl7v2.results import receipt_with_locations, result_segments
 from service.prediction.jobs import Job, Options
+from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.runtime.bundle import Bundle
 from service.settings import Settings
 from service.telemetry.logging import stack_frames
@@ -69,6 +73,8 @@ class Hl7Routes:
         self._admission, self._batcher = admission, batcher
         self._max_messages, self._log, self._metrics = settings.max_batch, log, metrics
         self._reader = Hl7Reader(bundle.manifest.spec)
+        # Long bodies are decoded in a thread, one at a time.
+        self._reading = anyio.CapacityLimiter(1)
 
     def add_to(self, app: FastAPI) -> None:
         parameters = openapi.parameters(query=Hl7Query, header=SchedulingHeaders)
@@ -100,12 +106,12 @@ class Hl7Routes:
         query = parse_query(Hl7Query, request)
         as_of, as_json = parse_as_of(query.as_of), preferred(request.headers, (ER7, JSON)) == JSON
         try:
-            answers, is_batch = await self._answers(request, as_of, strict=query.strict)
+            answers, has_several = await self._answers(request, as_of, strict=query.strict)
         except (InvalidPayload, ServiceError, ProblemError) as error:
             if isinstance(error, ProblemError) and error.problem.status == 415:
                 raise
             return self._error_response(error, None, as_json=as_json)
-        if is_batch:
+        if has_several:
             return await self._batch_response(request, answers, as_json=as_json)
         ((answer, source),) = answers
         if isinstance(answer, Exception):
@@ -125,23 +131,27 @@ class Hl7Routes:
         with self._admission.admit(request, "urgent", ER7_TYPES) as call:
             span = self._admission.request_span(request, options, call)
             body = await self._admission.read(request, call)
-            requests, is_batch = self._requests(body, as_of, strict=strict)
+            read = partial(self._requests, body, as_of, strict=strict)
+            if len(body) <= INLINE_BYTES:
+                requests, has_several = read()
+            else:
+                requests, has_several = await anyio.to_thread.run_sync(read, limiter=self._reading)
             jobs = [Job.queued(part, options, span) for part in requests]
             answers = await self._batcher.answer(call, jobs, request.receive)
-        return list(zip(answers, requests, strict=True)), is_batch
+        return list(zip(answers, requests, strict=True)), has_several
 
     def _requests(
         self, body: bytes, as_of: datetime | None, *, strict: bool
     ) -> tuple[list[Hl7Request], bool]:
         """The messages of a body, and whether it is a batch. Raises InvalidPayload."""
         text = decode(body)
-        messages = [*split_batch(text)]
-        is_batch = text.startswith(("FHS", "BHS")) or len(messages) > 1
+        has_several = is_batch(text)
+        messages = [*split_batch(text)] if has_several else [text]
         if len(messages) > self._max_messages:
             detail = f"a batch must hold 1 to {self._max_messages} messages (M3H_MAX_BATCH)"
             raise InvalidPayload([FieldError(pointer="BHS^1", rule="item_count", detail=detail)])
         requests = [Hl7Request(self._reader, part, as_of, strict=strict) for part in messages]
-        return requests, is_batch
+        return requests, has_several
 
     def _error_response(
         self, error: Exception, source: Hl7Request | None, *, as_json: bool

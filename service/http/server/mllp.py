@@ -22,6 +22,7 @@ from service.settings import Settings
 _START, _END = b"\x0b", b"\x1c"
 _BETWEEN = b"\r\n"  # bytes that may stand between two frames
 _CHUNK = 1 << 16
+_LOG_SECONDS = 60.0
 _SCOPE: dict[str, Any] = {
     "type": "http",
     "asgi": {"version": "3.0"},
@@ -67,6 +68,7 @@ class MllpServer:
         self._app, self._listening, self._settings, self._log = app, listening, settings, log
         self._connections: dict[asyncio.Task[object], _Connection] = {}
         self._closing = False
+        self._refused, self._next_log = 0, 0.0
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -93,8 +95,7 @@ class MllpServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if self._closing or len(self._connections) >= self._settings.mllp_connections:
-            self._log.warning("mllp connection refused", setting="M3H_MLLP_CONNECTIONS")
-            writer.close()
+            self._refuse(writer)
             return
         connection = _Connection(self._app, reader, writer, self._settings)
         if task is not None:
@@ -106,6 +107,16 @@ class MllpServer:
             if task is not None:
                 del self._connections[task]
             writer.close()
+
+    def _refuse(self, writer: asyncio.StreamWriter) -> None:
+        """Closes a connection. Logs the number of refused ones at most once a minute."""
+        writer.close()
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_log:
+            setting = "M3H_MLLP_CONNECTIONS"
+            self._log.warning("mllp connections refused", count=self._refused, setting=setting)
+            self._refused, self._next_log = 0, now + _LOG_SECONDS
 
 
 class _Connection:

@@ -1,6 +1,7 @@
 """Notes and images in OBX segments of TX, FT, ST and ED (HL7 v2.5.1, chapters 2.A.24, 7.4, 9.6)."""
 
 from datetime import datetime
+from typing import Any
 
 import pybase64
 
@@ -49,6 +50,7 @@ class DocumentReader:
     def __init__(self, record: Record, document: Segment | None) -> None:
         self._record, self._document = record, document
         self._open: tuple[object, ...] | None = None
+        self._lines: list[tuple[dict[str, Any], list[str]]] = []  # of each note of lines
 
     def read(self, segment: Segment, order: Segment | None) -> bool:
         """Reads an OBX that is no variable. False if it holds no document."""
@@ -84,16 +86,22 @@ class DocumentReader:
     def _add_line(self, segment: Segment, order: Segment | None, time: datetime) -> None:
         text = segment.plain(5)
         key = segment.raw(3), None if order is None else order.sequence, time
-        notes = self._record.notes
         if self._open == key:
-            notes[-1]["text"] += f"\n{text}"
+            self._lines[-1][1].append(text)
             return
         if not text.strip():
             self._record.skip(segment.place(5), "no_text", "the text is empty")
             return
         self._open = key
-        notes.append({"kind": self._kind(order), "time": time, "text": text})
+        note = {"kind": self._kind(order), "time": time, "text": text}
+        self._lines.append((note, [text]))
+        self._record.notes.append(note)
         self._record.note_places.append(segment.place())
+
+    def finish(self) -> None:
+        """Joins the lines of each note."""
+        for note, lines in self._lines:
+            note["text"] = "\n".join(lines)
 
     def _kind(self, order: Segment | None) -> str:
         if self._document is not None:

@@ -14,6 +14,7 @@ MAX_SEGMENTS = 100_000
 MAX_SEGMENT_LENGTH = 32 << 20  # characters; a segment with an image is long
 MAX_TEXT_SEGMENT_LENGTH = 1 << 16  # characters of a segment that holds no document
 MAX_FIELDS = 200  # of a segment; HL7 defines fewer than 60
+MAX_COMPONENTS = 100  # of a field; further ones are not read
 _LONG_SEGMENTS = {"OBX", "NTE"}
 _SEGMENT_ID = re.compile(r"[A-Z][A-Z0-9]{2}", re.ASCII)
 _HEADERS = ("MSH", "FHS", "BHS")
@@ -107,7 +108,7 @@ class Segment:
         separator = self._delimiters.subcomponent
         return [
             "" if part == '""' else self._unescape(part.split(separator, 1)[0])
-            for part in repetition.split(self._delimiters.component)
+            for part in repetition.split(self._delimiters.component, MAX_COMPONENTS)
         ]
 
     def text(self, field: int, component: int = 1) -> str:
@@ -143,7 +144,7 @@ def parse_message(text: str) -> Message:
     Raises InvalidPayload: the message has no MSH, unusable delimiters, a name that no segment can
     have, or exceeds a limit.
     """
-    lines = [line for line in _LINE_END.split(text) if line.strip()]
+    lines = [line for line in split_lines(text) if line.strip()]
     if not lines or not lines[0].startswith("MSH"):
         raise invalid(location("MSH", 1), "msh_required", "the message must start with MSH")
     if len(lines) > MAX_SEGMENTS:
@@ -169,6 +170,11 @@ def parse_message(text: str) -> Message:
     return Message(tuple(segments))
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, whatever their ends: CR as the standard demands, LF, or both."""
+    return text.replace("\r\n", "\r").replace("\n", "\r").split("\r")
+
+
 def make_unescape(delimiters: Delimiters) -> Callable[[str], str]:
     """A function that replaces the escape sequences of a text (chapter 2.7).
 
@@ -178,7 +184,7 @@ def make_unescape(delimiters: Delimiters) -> Callable[[str], str]:
     escape = delimiters.escape
     if not escape:
         return lambda text: text
-    pattern = re.compile(f"{re.escape(escape)}([^{re.escape(escape)}]*){re.escape(escape)}")
+    pattern = re.compile(f"{re.escape(escape)}([^{re.escape(escape)}]+){re.escape(escape)}")
     single = {
         "F": delimiters.field,
         "S": delimiters.component,

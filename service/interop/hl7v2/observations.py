@@ -76,7 +76,12 @@ class CodeTable:
         return Code(None, self._near_match(parts, details[0]))
 
     def _near_match(self, parts: list[str], detail: str) -> str:
-        """The detail, with the variable whose name is the text of the code, if any."""
+        """The detail, with the variable whose name is the text of the code, if any.
+
+        Once the cache is full, names are not compared: it would take long for many codes.
+        """
+        if len(self._known) >= _MAX_CACHED:
+            return detail
         index = next((i for t in (parts[1], parts[4]) if (i := self._find(t)) is not None), None)
         if index is None:
             return detail

@@ -1,5 +1,6 @@
 """A message as the source of a payload (`service.prediction.jobs.PayloadSource`)."""
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import datetime
@@ -7,7 +8,14 @@ from datetime import datetime
 from schemas.features import FeatureSpec
 from schemas.payload import Payload
 from service.interop.hl7v2.documents import DocumentReader
-from service.interop.hl7v2.er7 import Message, Segment, invalid, location, parse_message
+from service.interop.hl7v2.er7 import (
+    Message,
+    Segment,
+    invalid,
+    location,
+    parse_message,
+    split_lines,
+)
 from service.interop.hl7v2.observations import CodeTable, ObservationReader
 from service.interop.hl7v2.patient import one_patient, read_patient, read_sizes, read_visit
 from service.interop.hl7v2.record import Record
@@ -17,6 +25,7 @@ from service.prediction.scheduling.batcher import INLINE_BYTES
 from service.prediction.scheduling.gc_pause import paused_gc
 
 MESSAGE_TYPES = {("ORU", "R01"), ("ADT", "A01"), ("ADT", "A08"), ("MDM", "T02")}
+_NEXT_MESSAGE = re.compile(r"[\r\n]MSH")
 _PROCESSING_IDS = ("P", "T", "D")
 # Segments without data of the patient's state: nothing of them is listed as not read.
 _ADMINISTRATIVE = frozenset(
@@ -103,6 +112,7 @@ class Hl7Request(PayloadSource):
                 detail = _NOT_READ.get(segment.name, "the model reads nothing from this segment")
                 record.skip(segment.place(), "segment_not_read", detail)
         observations.finish()
+        documents.finish()
         read_sizes(observations.heights, observations.height_units, record)
 
 
@@ -121,15 +131,19 @@ def check_header(header: Segment) -> None:
         raise invalid(header.place(12), "version", "must be a version 2 of HL7, such as 2.5.1")
 
 
+def is_batch(text: str) -> bool:
+    """Whether a text is a batch (FHS, BHS; chapter 2.10.3) or holds several messages."""
+    return text.startswith(("FHS", "BHS")) or _NEXT_MESSAGE.search(text) is not None
+
+
 def split_batch(text: str) -> Iterator[str]:
-    """Yields the messages of a text with one message, or of a batch (FHS, BHS; chapter 2.10.3)."""
+    """Yields the messages of a batch."""
     lines: list[str] = []
-    for line in text.replace("\r\n", "\r").replace("\n", "\r").split("\r"):
-        if line[:3] in ("FHS", "BHS", "BTS", "FTS"):
+    for line in split_lines(text):
+        if line[:3] in ("FHS", "BHS", "BTS", "FTS") or not line.strip():
             continue
         if line.startswith("MSH") and lines:
             yield "\r".join(lines)
             lines = []
-        if line.strip():
-            lines.append(line)
+        lines.append(line)
     yield "\r".join(lines)
