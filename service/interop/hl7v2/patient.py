@@ -2,10 +2,11 @@
 
 from datetime import datetime, timedelta
 
+from schemas.request_errors import InvalidPayload
 from schemas.terminology.categories import NOT_KNOWN, find_category
 from service.interop.hl7v2.er7 import Message, Segment, invalid, location
 from service.interop.hl7v2.record import Group, Record
-from service.interop.hl7v2.times import completed_years
+from service.interop.hl7v2.times import completed_years, zoned
 
 # Table 0023, admit source, of v2.5.1: the codes that mean a category of the model.
 _ADMIT_SOURCES = {
@@ -46,7 +47,7 @@ def one_patient(message: Message) -> Segment:
 
 
 def read_patient(patient: Segment, record: Record) -> None:
-    """Reads the age at `as_of` (PID-7) and the sex (PID-8)."""
+    """Reads the age at `as_of` (PID-7) and the sex (PID-8). Lists a recorded death."""
     text, place = patient.text(7), patient.place(7)
     stated = record.stated_time(text, place) if text else None
     if stated is not None:
@@ -60,12 +61,26 @@ def read_patient(patient: Segment, record: Record) -> None:
     sex = patient.text(8)
     if sex:
         record.set("sex", sex, patient.place(8))
+    _note_death(patient, record)
+
+
+def _note_death(patient: Segment, record: Record) -> None:
+    """Lists a death (PID-29, PID-30) that `as_of` does not precede."""
+    text, place = patient.text(29), patient.place(29)
+    stated = record.stated_time(text, place) if text else None
+    is_later = stated is not None and stated.local.date() > record.as_of.date()
+    if not is_later and (stated is not None or patient.text(30).upper() == "Y"):
+        detail = "the patient is recorded as deceased; check that as_of is before the death"
+        record.assume(place, detail)
 
 
 def read_visit(visit: Segment, record: Record) -> None:
     """Reads admission time (PV1-44), source (PV1-14) and unit (PV1-3) of an inpatient."""
     if visit.text(2).upper() not in _INPATIENT:
         record.skip(visit.place(2), "unknown_category", "the visit is not that of an inpatient")
+        return
+    if _has_ended(visit, record):
+        record.skip(visit.place(45), "stale", "the visit has ended before as_of")
         return
     _read_admission_time(visit, record)
     unit = _category("unit_type", visit.components(3)[:1] + visit.components(3)[8:9], record)
@@ -82,6 +97,20 @@ def read_visit(visit: Segment, record: Record) -> None:
         record.skip(visit.place(14), "unknown_category", detail)
     else:
         record.set("admission_source", known, visit.place(14))
+
+
+def _has_ended(visit: Segment, record: Record) -> bool:
+    """Whether the discharge (PV1-45) is before `as_of`; a date alone is the end of its day."""
+    text, place = visit.text(45), visit.place(45)
+    stated = record.stated_time(text, place) if text else None
+    if stated is None:
+        return False
+    try:
+        ended = zoned(stated, record.zone, place)
+    except InvalidPayload as error:
+        record.add_error(place, error.errors[0].rule, error.errors[0].detail)
+        return False
+    return ended + (timedelta() if stated.has_hour else timedelta(days=1)) <= record.as_of
 
 
 def _read_admission_time(visit: Segment, record: Record) -> None:

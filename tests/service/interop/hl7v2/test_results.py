@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from tests.service.interop.hl7v2.conftest import reasons, used
-from tests.support.inputs.hl7_messages import OBR, comments_of, message, obx
+from tests.support.inputs.hl7_messages import OBR, PID, comments_of, message, obx
 
 HEART_RATE = "8867-4^Heart rate^LN"
 NOTE = "11506-3^Note^LN"
@@ -222,7 +222,23 @@ def test_other_segments_are_listed(hl7):
 
 @pytest.mark.parametrize(
     ("segment", "reason"),
-    [("PV1|1|O", "unknown_category"), ("PV1|1|I||||||||||||9", "unknown_category")],
+    [
+        ("PV1|1|O", "unknown_category"),
+        ("PV1|1|I" + 12 * "|" + "9", "unknown_category"),
+        ("PV1|1|I" + 43 * "|" + "20310504110000", "stale"),
+        ("PV1|1|I" + 43 * "|" + "20310503", "stale"),
+        ("PV1|1|I" + 43 * "|" + "20310504", None),
+    ],
 )
 def test_an_unread_part_of_the_visit_is_listed(hl7, segment, reason):
-    assert {r for _, r in reasons(hl7.predict(message(segment)))} == {reason}
+    listed = {r for _, r in reasons(hl7.predict(message(segment)))}
+    assert listed == ({reason} if reason else set())
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_listed"),
+    [("|Y", True), ("20310504|Y", True), ("20310505|Y", False), ("|N", False)],
+)
+def test_a_death_before_the_prediction_is_listed(hl7, fields, is_listed):
+    answer = hl7.predict(message(obx("112"), patient=PID + 21 * "|" + fields))
+    assert [e["pointer"] for e in answer["receipt"]["assumed"]] == ["PID^1^29"] * is_listed
