@@ -10,6 +10,7 @@ the network. Both predictions are without an explanation.
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import statistics
@@ -130,6 +131,8 @@ def rows(rounds: int, bundle_path: Path) -> Iterator[tuple[str, int, int, int, t
     with asyncio.Runner() as runner:
         context = app.router.lifespan_context(app)
         runner.run(context.__aenter__())
+        gc.collect()
+        gc.freeze()  # as a worker does
         for count in OBSERVATIONS:
             bundle = make_bundle(spec, count)
 

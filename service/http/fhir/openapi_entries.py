@@ -1,5 +1,6 @@
 """The FHIR endpoints in the OpenAPI document. Resources are plain objects there."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel
@@ -56,11 +57,11 @@ def predict_operation(query: type[BaseModel]) -> dict[str, Any]:
     """The arguments of the route of `$predict`."""
     parameters = openapi.parameters(query=query, header=SchedulingHeaders)
     media = {"schema": _RESOURCE, "example": BUNDLE}
-    lines = {"schema": {"type": "string"}, "example": "\n"}
+    lines = {"schema": {"type": "string"}, "example": f"{json.dumps(BUNDLE)}\n"}
     body = {"required": True, "content": {FHIR_JSON: media, JSON: media, NDJSON: lines}}
     answer = {
         FHIR_JSON: {"schema": _RESOURCE, "example": ANSWER},
-        NDJSON: {"schema": {"type": "string"}, "example": "\n"},
+        NDJSON: {"schema": {"type": "string"}, "example": f"{json.dumps(ANSWER)}\n"},
     }
     return {
         "tags": ["fhir"],

@@ -120,9 +120,9 @@ class PlacedReceipt:
         yield "tabular", (place for name, place in fields if f"/tabular/{name}" not in ignored)
         for judged in self._judged.values():
             yield "series", judged.used
-        early = {*self._early_treatments(), *self._early_notes()}
-        yield "series", (place for place in record.treatment_places if place not in early)
-        yield "notes", (place for place in record.note_places if place not in early)
+        unread = {*self._early_treatments(), *self._early_notes(), *self._blank_notes()}
+        yield "series", (place for place in record.treatment_places if place not in unread)
+        yield "notes", (place for place in record.note_places if place not in unread)
         chosen = record.chosen_image
         yield "image", () if chosen is None else (record.image_places[chosen],)
 
@@ -139,6 +139,13 @@ class PlacedReceipt:
         for note, place in zip(record.notes, record.note_places, strict=True):
             if hours is not None and record.as_of - note["time"] >= timedelta(hours=hours):
                 yield place
+
+    def _blank_notes(self) -> Iterator[Place]:
+        """The notes that hold only markup."""
+        for entry in self._fields.get("ignored", ()):
+            if entry["reason"] == "no_text":
+                for pointer in entry.get("pointers") or (entry["pointer"],):
+                    yield from self.places(pointer)
 
     def _observed(self) -> dict[str, list[Place]]:
         """The places of the used observations by variable."""

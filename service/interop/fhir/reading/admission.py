@@ -9,7 +9,7 @@ from schemas.terminology.categories import NOT_KNOWN, find_category
 from schemas.terminology.units import candidate_codes
 from service.interop.fhir.reading.codes import HEIGHT
 from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, is_modified, objects
+from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
 from service.interop.fhir.reading.record import Place, Record, codes, texts
 from service.interop.fhir.reading.times import InvalidTime, completed_years
 
@@ -48,6 +48,10 @@ class _Location(NamedTuple):
     end: datetime | None
     unit: str
     place: Place
+
+    def order(self) -> tuple[datetime, str, Place]:
+        """The key that orders the locations of a stay."""
+        return self.start, self.unit, self.place
 
 
 def read_patient(entries: Entries, record: Record) -> None:
@@ -108,14 +112,15 @@ def read_stay(entries: Entries, record: Record) -> None:
         start, end = _period(period, (i, "period"), record) if rank else (None, None)
         if start is not None and start <= record.as_of and (end is None or end >= record.as_of):
             candidates.append((rank, start, entries.url(i), i, encounter))
-    if not candidates:
+    stay_entry = max(candidates, key=lambda candidate: candidate[:3], default=None)
+    for j, _ in encounters:
+        if stay_entry is None or j != stay_entry[3]:
+            record.skip((j, ""), "not_the_stay", "an Encounter that is not the stay at as_of")
+    if stay_entry is None:
         detail = "no inpatient or emergency Encounter contains as_of: the admission is unknown"
         record.assume((-1, "entry"), detail)
         return
-    _, start, _, i, stay = max(candidates, key=lambda candidate: candidate[:3])
-    for j, _ in encounters:
-        if j != i:
-            record.skip((j, ""), "not_the_stay", "an Encounter that is not the stay at as_of")
+    _, start, _, i, stay = stay_entry
     record.stay = i, start
     _read_admission(i, stay, start, entries, record)
 
@@ -167,7 +172,7 @@ def _read_admission(
 def _unit_at(i: int, stay: Resource, entries: Entries, record: Record) -> _Location | None:
     """The unit at `as_of`, with the time since which the patient is in units of this type."""
     known: list[_Location] = []
-    for j, sent in enumerate(objects(stay, "location")):
+    for j, sent in indexed_objects(stay, "location"):
         place = (i, f"location[{j}]")
         unit = _unit_type(sent.get("location"), stay, entries, record.spec)
         start, end = _period(sent.get("period"), (i, f"location[{j}].period"), record)
@@ -176,8 +181,8 @@ def _unit_at(i: int, stay: Resource, entries: Entries, record: Record) -> _Locat
     now = [part for part in known if part.end is None or part.end >= record.as_of]
     if not now:
         return None
-    current = max(now)
-    for part in sorted(known, reverse=True):
+    current = max(now, key=_Location.order)
+    for part in sorted(known, key=_Location.order, reverse=True):
         if part.unit == current.unit and part.end == current.start:
             current = part
     return current

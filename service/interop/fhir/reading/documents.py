@@ -12,11 +12,12 @@ from service.interop.fhir.reading.attachments import (
     read_text,
 )
 from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, is_modified, objects
+from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
 from service.interop.fhir.reading.record import Place, Record, codes, texts
 
 _REPORT_STATUSES = ("final", "amended", "corrected", "appended", "preliminary", "partial")
 _NOT_KNOWN = "was not known at as_of"
+_NO_TEXT_TYPE = f"the media type is not read; send one of {', '.join(TEXT_TYPES[:4])}"
 _STATUS = "its status does not state that it is valid; it is not read"
 # LOINC of documents, by the kind of a note. Others are of the kind "note".
 _NOTE_KINDS = {
@@ -53,7 +54,7 @@ class DocumentReader:
             return
         if is_modified(record, place, resource):
             return
-        forms = objects(resource, "presentedForm")
+        forms = indexed_objects(resource, "presentedForm")
         conclusion = resource.get("conclusion")
         if not forms and not isinstance(conclusion, str):
             detail = "has no text; its results are read as Observations of the Bundle"
@@ -63,8 +64,8 @@ class DocumentReader:
         if time is None:
             return
         kind = _note_kind(resource, "code")
-        places = [(i, f"presentedForm[{j}]") for j in range(len(forms))]
-        if self._add_note([*zip(places, forms, strict=True)], resource, kind, time):
+        attachments = [((i, f"presentedForm[{j}]"), form) for j, form in forms]
+        if self._add_note(attachments, resource, kind, time):
             return
         if isinstance(conclusion, str) and conclusion.strip():
             self._append_note(kind, time, conclusion, (i, "conclusion"))
@@ -97,7 +98,7 @@ class DocumentReader:
             return
         attachments = [
             ((i, f"content[{j}].attachment"), content["attachment"])
-            for j, content in enumerate(objects(resource, "content"))
+            for j, content in indexed_objects(resource, "content")
             if isinstance(content.get("attachment"), dict)
         ]
         if not attachments:
@@ -122,15 +123,18 @@ class DocumentReader:
         kind: str,
         time: datetime,
     ) -> bool:
-        """Adds the attachment that is the simplest text; the others are the same document."""
+        """Adds the attachment that is the simplest text; the others are the same document.
+
+        Returns whether one was added. Only if none was, those of other media types are listed.
+        """
         ranked: list[tuple[int, int]] = []
+        others: list[Place] = []
         for j, (place, attachment) in enumerate(attachments):
             media_type = self._media_type(attachment, origin)
             if media_type in TEXT_TYPES:
                 ranked.append((TEXT_TYPES.index(media_type), j))
             else:
-                detail = f"is not read; send one of {', '.join(TEXT_TYPES[:4])}"
-                self._record.skip(place, "media_type_not_read", f"the media type {detail}")
+                others.append(place)
         for _, j in sorted(ranked):
             place, attachment = attachments[j]
             content = read_content(attachment, place, origin, self._entries, self._record)
@@ -142,6 +146,8 @@ class DocumentReader:
             if text is not None:
                 self._append_note(kind, time, text, place)
                 return True
+        for place in others:
+            self._record.skip(place, "media_type_not_read", _NO_TEXT_TYPE)
         return False
 
     def _media_type(self, attachment: Resource, origin: Resource) -> str:

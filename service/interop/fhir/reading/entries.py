@@ -23,8 +23,6 @@ PATIENT_DATA = frozenset(
         "Procedure",
     }
 )
-# Resources that are read only through a reference to them.
-REFERENCED = frozenset({"Binary", "Location", "Medication"})
 _HISTORY = "/_history/"
 
 
@@ -130,7 +128,17 @@ class Entries:
         if text.startswith("#"):
             part = self._contained_in(origin).get(text[1:])
             return None if part is None else (-1, part)
-        return self._by_url.get(text) or self._by_url.get(_type_and_id(text))
+        return self._look_up(text)
+
+    def _look_up(self, reference: str) -> tuple[int, Resource] | None:
+        """The entry of a URL or of a type and id. The URL of one server never names another's."""
+        plain = reference.partition(_HISTORY)[0]
+        target = self._by_url.get(plain)
+        if target is None:
+            target = self._by_url.get(_type_and_id(plain))
+            if target is not None and self._are_servers(reference, target):
+                return None
+        return target
 
     def _contained_in(self, origin: Resource) -> dict[str, Resource]:
         """The contained resources of a resource by their id."""
@@ -186,7 +194,7 @@ class Entries:
 
     def _names_patient(self, reference: str) -> bool:
         if self.patient is not None:
-            target = self._by_url.get(reference) or self._by_url.get(_type_and_id(reference))
+            target = self._look_up(reference)
             return target is not None and target[0] == self.patient[0]
         name = _type_and_id(reference)
         if self.subject is None:
@@ -214,6 +222,13 @@ def objects(resource: Resource, name: str) -> list[Resource]:
     """The objects of a repeating element; entries of another kind are left out."""
     parts = resource.get(name)
     return [p for p in parts if isinstance(p, dict)] if isinstance(parts, list) else []
+
+
+def indexed_objects(resource: Resource, name: str) -> list[tuple[int, Resource]]:
+    """The objects of a repeating element with their index."""
+    parts = resource.get(name)
+    listed = parts if isinstance(parts, list) else []
+    return [(i, part) for i, part in enumerate(listed) if isinstance(part, dict)]
 
 
 def is_modified(record: Record, place: Place, resource: Resource) -> bool:

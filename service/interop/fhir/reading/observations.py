@@ -8,7 +8,7 @@ from datetime import datetime
 
 from service.interop.fhir.reading.codes import HEIGHT, CodeTable
 from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, is_modified, objects
+from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified
 from service.interop.fhir.reading.quantities import UnitChoice, read_value
 from service.interop.fhir.reading.record import Group, Place, Record
 
@@ -35,11 +35,11 @@ class ObservationReader:
         time = self._time(i, resource)
         if time is None:
             return
-        components = objects(resource, "component")
+        components = indexed_objects(resource, "component")
         is_panel = bool(components) or "hasMember" in resource
         if not is_panel or "valueQuantity" in resource or "valueInteger" in resource:
             self._read_part(resource, place, time)
-        for j, component in enumerate(components):
+        for j, component in components:
             self._read_part(component, (i, f"component[{j}]"), time)
 
     def _time(self, i: int, resource: Resource) -> datetime | None:
@@ -99,7 +99,7 @@ def check_members(entries: Entries, record: Record) -> None:
         if "hasMember" not in resource:
             continue
         members[i] = []
-        for j, reference in enumerate(objects(resource, "hasMember")):
+        for j, reference in indexed_objects(resource, "hasMember"):
             target = entries.resolve(reference, resource)
             if target is None:
                 detail = "the member is not in the Bundle; its value is not read"

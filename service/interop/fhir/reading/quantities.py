@@ -13,9 +13,10 @@ from service.interop.fhir.reading.document import Resource
 from service.interop.fhir.reading.record import Place, Reason, Record
 
 Value = tuple[float | str, str | None]
+_ASCII = {"≤": "<=", "≥": ">="}
 _COMPARATORS = ("<", "<=", ">=", ">")
 _BOUND = re.compile(
-    r"\s*(<=|>=|<|>)\s*(\d{1,15}(?:\.\d{1,15})?)(?:\s+(\S.{0,63}?)|([%A-Za-z/\[{].{0,63}?))?\s*"
+    r"\s*(<=|>=|<|>|≤|≥)\s*(\d{1,15}(?:\.\d{1,15})?)(?:\s+(\S.{0,63}?)|([%A-Za-z/\[{].{0,63}?))?\s*"
 )
 # value[x] that holds no number for a series: why it is not read.
 _OTHER_VALUES: dict[str, tuple[Reason, str]] = {
@@ -179,7 +180,9 @@ def _read_text(text: object, place: Place, record: Record) -> Value | None:
         record.skip(place, "text_value", detail)
         return None
     comparator, number, *unit = bound.groups()
-    return f"{comparator}{number}", next((part for part in unit if part), None)
+    return f"{_ASCII.get(comparator, comparator)}{number}", next(
+        (part for part in unit if part), None
+    )
 
 
 def _below(place: Place, path: str) -> Place:

@@ -17,6 +17,7 @@ _GIVEN = (_RUNNING, "completed", "stopped", "on-hold")
 _STATUS = "its status does not state that the treatment was given"
 _UNKNOWN = "the model does not know this treatment; see GET /variables"
 _MAX_RATE = 1e15
+_DATE_LENGTH = 10  # of a date without a time of day
 _AMBIGUOUS = "the name matches more than one treatment; see GET /variables"
 _ENDED = "has ended without a time of its end; the time of its start is used"
 
@@ -97,7 +98,9 @@ class TreatmentReader:
             record.add_error(place, "ordered", "end must not be before start")
             return None
         if end is not None and end > record.as_of:
-            return start, None  # it ran at as_of
+            is_day = isinstance(sent[1], str) and len(sent[1]) <= _DATE_LENGTH
+            has_ended = is_day and not is_running  # at an unknown time of this day
+            return start, record.as_of if has_ended else None
         if end is None and not is_running:
             if isinstance(period, dict):
                 record.assume(place, _ENDED)

@@ -53,6 +53,15 @@ def test_the_unit_and_its_time_come_from_the_location_at_as_of(reader):
     assert found["admitted_at"].isoformat() == make.ago(26)
 
 
+def test_two_locations_of_one_time_are_no_error(reader):
+    start = make.ago(10)
+    periods = ({"start": start}, {"start": start, "end": make.ago(-1)})
+    locations = [{"location": {"display": "MICU"}, "period": period} for period in periods]
+    for order in (locations, locations[::-1]):
+        found = tabular(reader, make.stay(location=order))
+        assert found["admitted_at"].isoformat() == start
+
+
 def test_without_a_known_unit_the_start_of_the_encounter_is_used(fhir):
     answer = fhir.predict(make.bundle(make.heart_rate(), make.stay(location=[])))
     assert ("Bundle.entry[2].resource.period.start", "assumed") in answer.reasons()

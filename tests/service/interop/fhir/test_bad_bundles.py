@@ -278,3 +278,9 @@ def test_equal_ids_of_two_servers_are_two_resources(fhir):
     for entry, server in zip(body["entry"][1:], ("http://a", "http://b"), strict=True):
         entry["fullUrl"] = f"{server}/Observation/1"
     assert fhir.predict(body).used() == {"heart_rate": 2}
+
+
+def test_the_patient_of_another_server_is_another_patient(fhir):
+    body = make.bundle(make.heart_rate(subject={"reference": "http://b/fhir/Patient/1"}))
+    body["entry"][0] = {"fullUrl": "http://a/fhir/Patient/1", "resource": make.patient(id="1")}
+    fhir.refuse(body, 422, (f"{FIRST}.subject.reference", "one_patient"))

@@ -2,6 +2,8 @@
 
 import pytest
 
+from service.http.fhir.openapi_entries import ANSWER, BUNDLE
+
 
 @pytest.mark.parametrize("path", ["metadata", "OperationDefinition/m3h-predict"])
 def test_a_conformance_resource_is_valid(fhir, path):
@@ -29,3 +31,8 @@ def test_metadata_has_an_etag(fhir):
     first = fhir.service.client.get("/fhir/metadata")
     again = {"If-None-Match": first.headers["etag"]}
     assert fhir.service.client.get("/fhir/metadata", headers=again).status_code == 304
+
+
+def test_the_examples_of_the_openapi_document_are_valid(fhir):
+    assert fhir.predict(BUNDLE, strict="true").used() == {"heart_rate": 1}
+    fhir.validator.assert_valid(ANSWER)

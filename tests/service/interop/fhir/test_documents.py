@@ -50,6 +50,15 @@ def test_the_contents_of_a_document_are_one_note(reader):
         assert note["text"] == TEXT
 
 
+def test_a_pdf_beside_the_text_is_no_loss(fhir):
+    contents = [
+        {"attachment": {"contentType": "application/pdf", "data": "AAAA"}},
+        {"attachment": {"contentType": "text/plain", "data": make.encoded(TEXT)}},
+    ]
+    body = make.bundle(make.note("", 4, content=contents), make.heart_rate())
+    assert "notes: used" in " ".join(fhir.predict(body, strict="true").details("modality"))
+
+
 def test_a_report_gives_its_form_and_otherwise_its_conclusion(reader):
     report = {
         "resourceType": "DiagnosticReport",
@@ -67,6 +76,14 @@ def test_a_report_gives_its_form_and_otherwise_its_conclusion(reader):
     assert (short["text"], full["text"]) == ("No acute disease.", TEXT)
     assert {short["kind"], full["kind"]} == {"radiology"}
     assert full["time"].isoformat() == make.ago(5)
+
+
+def test_a_note_of_markup_only_is_no_input(fhir):
+    body = make.bundle(make.note("<p> </p>", 2, "text/html"), make.heart_rate())
+    answer = fhir.predict(body)
+    assert (f"{FIRST}.content[0].attachment", "no_text") in answer.reasons()
+    (provenance,) = answer.of_type("Provenance")
+    assert body["entry"][1]["fullUrl"] not in str(provenance)
 
 
 def test_white_space_in_base64_is_ignored(reader):

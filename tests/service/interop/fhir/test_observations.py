@@ -153,10 +153,11 @@ def test_an_implausible_value_is_listed_at_its_own_place(fhir):
     assert (FIRST, "implausible_value") not in answer.reasons()
 
 
-def test_a_text_with_a_comparator_is_read_as_its_bound(fhir):
-    text = make.observation("6598-7", 0, None, 3)
-    del text["valueQuantity"]
-    answer = observed(fhir, text | {"valueString": "<0.01 ng/mL"})
+@pytest.mark.parametrize("text", ["<0.01 ng/mL", "< 0.01 ng/mL", "≤0.01ng/mL"])
+def test_a_text_with_a_comparator_is_read_as_its_bound(fhir, text):
+    sent = make.observation("6598-7", 0, None, 3)
+    del sent["valueQuantity"]
+    answer = observed(fhir, sent | {"valueString": text})
     expected = fhir.predict(make.bundle(make.bound("6598-7", "<", 0.01, "ng/mL", 3)))
     assert answer.numbers() == expected.numbers()
     assert answer.details("read_as") == [

@@ -44,6 +44,8 @@ def test_a_rate_is_converted_and_listed_at_its_place(fhir):
         ("completed", {"start": make.ago(5), "end": make.ago(2)}, False),
         ("stopped", {"start": make.ago(5), "end": make.ago(2)}, False),
         ("on-hold", {"start": make.ago(5)}, False),
+        ("completed", {"start": make.ago(5), "end": "2031-05-04"}, False),
+        ("in-progress", {"start": make.ago(5), "end": "2031-05-04"}, True),
         ("completed", {"start": make.ago(5)}, False),
     ],
 )
