@@ -110,6 +110,19 @@ def test_other_media_types_and_parameters_are_refused(hl7):
     assert hl7.post(GOOD, explain="full").status_code == 422
 
 
+def test_a_request_that_the_service_cannot_answer_gets_a_rejection(hl7):
+    answer = hl7.post(GOOD + "NTE|1||" + "x" * 400_000)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/hl7-v2")
+    assert named(answer.text, "MSA")[0][1] == "AR"
+    assert errors_of(answer.text) == {("", "body-too-large")}
+    late = hl7.service.client.post(
+        "/hl7v2",
+        content=GOOD,
+        headers={"Content-Type": "application/hl7-v2", "M3H-Deadline-Ms": "0"},
+    )
+    assert late.status_code == 422
+
+
 # --------------------------------------------------------------------------------------- a batch
 
 
