@@ -1,6 +1,6 @@
 # Three images: make image, make image TARGET=cpu, make image TARGET=train.
-#   gpu    serves on a GPU; falls back to the CPU   2.6 GB   m3h:VERSION
-#   cpu    serves on the CPU                        0.5 GB   m3h:VERSION-cpu
+#   gpu    serves on a GPU; falls back to the CPU   2.7 GB   m3h:VERSION
+#   cpu    serves on the CPU                        0.6 GB   m3h:VERSION-cpu
 #   train  trains and exports, with torch                    m3h-train:VERSION
 #
 # Options of the builder, after scripts/image TARGET:

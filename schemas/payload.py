@@ -6,8 +6,9 @@ rule. They never quote a value, because a value may identify a patient.
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import compress, islice
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pybase64
 from pydantic import (
@@ -24,11 +25,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from schemas.dicom.signature import MEDIA_TYPE as DICOM
+from schemas.dicom.signature import is_dicom
 from schemas.parsing.json_body import read_json, refuse_repeated_names
 from schemas.parsing.measured_values import ReadingList, Readings
 from schemas.parsing.times import Time, Times
 from schemas.parsing.validation import count_names, iter_errors
-from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
+from schemas.request_errors import (
+    MAX_LISTED,
+    RULES,
+    FieldError,
+    ImageError,
+    InvalidPayload,
+    image_error,
+)
+
+if TYPE_CHECKING:
+    from schemas.dicom.header import DicomHeader
 
 __all__ = [
     "FieldError",
@@ -164,20 +177,68 @@ def _normalize_media_type(value: object) -> object:
     return "image/jpeg" if name == "image/jpg" else name
 
 
+_IN_FILE: Any = None  # default of a field that a DICOM file states
+
+
+def _optional_for_dicom(schema: dict[str, Any]) -> None:
+    """Removes the default, which only means that a DICOM file states the value itself."""
+    del schema["default"]
+
+
 class Image(_PayloadModel):
-    """A chest X-ray as PNG or JPEG. `data` is base64 in JSON.
+    """A chest X-ray as PNG, JPEG or DICOM. `data` is base64 in JSON.
 
     `view`: for example PA, AP supine or lateral; case does not matter. The model reads only the
     latest image of a view that it supports. An image without a view counts as supported.
+
+    `media_type`, `view` and `time` are optional for DICOM, and then taken from the file. `time` is
+    required if the file states no acquisition time with a time zone.
     """
 
     kind: Text = "chest_xray"
     view: str | None = None
-    time: Time
+    time: Time = Field(_IN_FILE, json_schema_extra=_optional_for_dicom)
     media_type: Annotated[
-        Literal["image/png", "image/jpeg"], BeforeValidator(_normalize_media_type)
-    ]
+        Literal["image/png", "image/jpeg", "application/dicom"],
+        BeforeValidator(_normalize_media_type),
+    ] = Field(_IN_FILE, json_schema_extra=_optional_for_dicom)
     data: Base64
+
+    @cached_property
+    def dicom(self) -> "DicomHeader | None":
+        """The header of a DICOM file. Raises ImageError: the file is damaged."""
+        if self.media_type != DICOM or not is_dicom(self.data):
+            return None
+        # The import takes a third of a second.
+        from schemas.dicom.header import read_header  # noqa: PLC0415
+
+        return read_header(self.data)
+
+    @model_validator(mode="after")
+    def _complete_from_dicom(self) -> Self:
+        fields = self.__dict__
+        if fields["media_type"] is None:
+            if not is_dicom(self.data):
+                raise image_error("media_type", *RULES["missing"])
+            fields["media_type"] = DICOM
+        if self.time is not None and self.view is not None:
+            return self
+        try:
+            header = self.dicom
+        except ImageError as error:
+            raise image_error("data", error.rule, error.detail) from None
+        if fields["view"] is None and header is not None:
+            fields["view"] = header.view or None
+        if fields["time"] is None:
+            if header is None:
+                raise image_error("time", *RULES["missing"])
+            if header.taken_at is None or header.taken_at.tzinfo is None:
+                raise image_error("time", "required", _TIME_DETAIL)
+            fields["time"] = header.taken_at
+        return self
+
+
+_TIME_DETAIL = "is required: the DICOM file states no acquisition time with a time zone"
 
 
 # Each element takes a few microseconds and up to 1.5 KB. Clients should send all measurements of a

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 # Maximum number of errors that a problem lists. The search ends one error after this number.
 MAX_LISTED = 100
@@ -37,6 +37,14 @@ class InvalidPayload(ValueError):
         return all(error.rule != "json" for error in self.errors)
 
 
+class ImageError(ValueError):
+    """The image is refused. `rule`: the violated rule. `detail`: the reason."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule, self.detail = rule, detail
+
+
 # Rule and detail by pydantic error type. Pydantic's own messages are not used, because some of
 # them quote the input.
 RULES = {
@@ -62,6 +70,8 @@ RULES = {
 # Error types of this project's validators. Their details do not quote the input.
 _CUSTOM_TYPES = frozenset({"time_zone", "date_time"})
 
+_IMAGE = "image_field"
+
 # A plausible field name. Any other name could be a patient's name in the wrong place.
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 
@@ -69,6 +79,11 @@ _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 def safe_name(name: str) -> str:
     """Returns the field name if a pointer may repeat it, otherwise a placeholder."""
     return name if _FIELD_NAME.fullmatch(name) else "(name withheld)"
+
+
+def image_error(field: str, rule: str, detail: str) -> PydanticCustomError:
+    """An error in a field of an image, for a validator of the whole image."""
+    return PydanticCustomError(_IMAGE, "{detail}", {"field": field, "rule": rule, "detail": detail})
 
 
 def rule_error(pointer: str, kind: str) -> FieldError:
@@ -87,4 +102,7 @@ def to_field_error(error: ErrorDetails, pointer: str = "") -> FieldError:
     if kind == "literal_error":
         detail = f"must be one of {context.get('expected', '')}"
     location = "".join(f"/{part}" for part in error["loc"])
+    if kind == _IMAGE:
+        rule, detail = context["rule"], context["detail"]
+        location = f"{location}/{context['field']}"
     return FieldError(pointer=f"{pointer}{location}", rule=rule, detail=detail)

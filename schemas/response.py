@@ -87,6 +87,8 @@ Reason = Literal[
     "rate_not_read",
     "not_the_latest_image",
     "view_not_read",
+    "not_a_chest_xray",
+    "not_for_presentation",
     "hidden_modality",
 ]
 

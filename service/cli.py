@@ -34,6 +34,10 @@ _SECTIONS = {
         *("host", "port", "admin_host", "admin_port"),
         *("allowed_hosts", "cors_origins", "root_path"),
     ),
+    "HL7 v2 over MLLP": (
+        *("mllp_host", "mllp_port", "mllp_connections"),
+        *("mllp_certificate", "mllp_client_ca"),
+    ),
     "Limits": (
         *("max_body_bytes", "max_header_bytes", "max_connections"),
         *("head_seconds", "body_seconds", "write_seconds"),

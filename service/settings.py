@@ -71,6 +71,27 @@ class Settings(BaseSettings):
         description="TCP port for /admin; 0 selects a free port, and so does a default port that is"
         " in use",
     )
+    mllp_host: str = Field(
+        "127.0.0.1", description="IP address or host name to listen on for HL7 v2 over MLLP"
+    )
+    mllp_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="TCP port for HL7 v2 over MLLP; 0 selects a free port; default: no MLLP",
+    )
+    mllp_connections: int = Field(
+        32, ge=1, description="maximum number of MLLP connections per worker; more are closed"
+    )
+    mllp_certificate: str | None = Field(
+        None,
+        description="PEM file with the certificate chain and private key of MLLP; default: no TLS",
+    )
+    mllp_client_ca: str | None = Field(
+        None,
+        description="PEM file with the authorities whose certificates MLLP clients must have; "
+        "needs M3H_MLLP_CERTIFICATE",
+    )
     device: Device = Field(
         "auto", description="where the model runs: cuda, cpu, or auto (cuda if a GPU is available)"
     )

@@ -22,6 +22,7 @@ from service.http.openapi import OpenAPIApp
 from service.http.routes import health, metadata, monitoring, openapi, pages, tim
 from service.http.routes.admission import RequestAdmission
 from service.http.routes.fhir import FhirRoutes
+from service.http.routes.hl7v2 import Hl7Routes
 from service.http.routes.prediction import PredictionRoutes
 from service.prediction.canary import run_canary
 from service.prediction.predictor import Predictor
@@ -79,6 +80,7 @@ def create_app(
     admission = RequestAdmission(engine, batcher, settings)
     PredictionRoutes(admission, batcher, settings, log, metrics).add_to(app)
     FhirRoutes(admission, batcher, bundle, settings, log, metrics).add_to(app)
+    Hl7Routes(admission, batcher, bundle, settings, log, metrics).add_to(app)
     app.include_router(metadata.routes(bundle))
     app.include_router(tim.routes(bundle))
     app.include_router(health.routes(engine, metrics))

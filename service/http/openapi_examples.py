@@ -81,6 +81,19 @@ ANSWER: dict[str, Any] = {
     "timing_ms": {"queue": 0.1, "parse": 0.3, "features": 1.5, "model": 12.0, "respond": 2.8},
 }
 
+HL7_MESSAGE = (
+    "MSH|^~\\&|LAB|HOSPITAL|M3H|HOSPITAL|20261123100000+0000||ORU^R01^ORU_R01|1|P|2.5.1\r"
+    "PID|1||1||||19550302|F\r"
+    "OBR|1|||8716-3^Vital signs^LN\r"
+    "OBX|1|NM|8867-4^Heart rate^LN||118|/min^^UCUM|||||F|||20261123094500+0000\r"
+)
+HL7_ANSWER = (
+    "MSH|^~\\&|M3H|HOSPITAL|LAB|HOSPITAL|20261123100001+0000||ACK^R01^ACK|2|P|2.5.1\r"
+    "MSA|AA|1\r"
+    "OBR|1|||predictions^Predictions by a statistical model^99M3H|||20261123100000+0000\r"
+    "OBX|1|NM|pneumonia^Pneumonia^99M3H|probability|0.31|1^no units^UCUM|||||P\r"
+)
+
 USAGE: dict[str, Any] = {
     "predictions": 120,
     "requests": {"200": 118, "422": 2},

@@ -38,14 +38,13 @@ from service.telemetry.spans import Span, child_span, shared_span
 # old or repeated data.
 STRICT_REASONS: frozenset[Reason] = frozenset(
     {
-        "unknown_variable",
-        "unknown_unit",
-        "unit_required",
+        *("unknown_variable", "unknown_unit", "unit_required"),
         "unknown_treatment",
         "ambiguous_treatment",
         "unknown_category",
         "implausible_value",
         "hidden_modality",
+        *("not_a_chest_xray", "not_for_presentation"),
     }
 )
 _ABLATIONS_PER_RUN = 64

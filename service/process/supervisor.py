@@ -9,13 +9,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from multiprocessing import get_context
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
-from service.http.server.sockets import ListenError, listen, listen_for_admin
+from service.http.server.sockets import ListenError, listen, listen_for_admin, listen_for_mllp
 from service.http.server.standby import Standby
 from service.process.admin import create_admin
 from service.process.graph_supervisor import GraphSupervisor
@@ -48,11 +48,15 @@ class Supervisor:
         try:
             listening = listen(settings)
             admin = listen_for_admin(settings, self._log)
+            mllp = listen_for_mllp(settings)
         except ListenError as error:
             return str(error)
-        with listening, admin:
+        sockets = (listening,) if mllp is None else (listening, mllp)
+        with admin, ExitStack() as opened:
+            for each in sockets:
+                opened.enter_context(each)
             async with self._graph_server() as (address, fault):
-                return fault or await self._serve(listening, admin, address, on_serving)
+                return fault or await self._serve(sockets, admin, address, on_serving)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -84,19 +88,21 @@ class Supervisor:
 
     async def _serve(
         self,
-        listening: socket.socket,
+        sockets: tuple[socket.socket, ...],
         admin: socket.socket,
         graphs: str | None,
         on_serving: Callable[[str, int], None],
     ) -> str | None:
+        """Serves on `sockets`: that of HTTP, and that of MLLP if there is one."""
+        listening, *mllp = sockets
         standby = Standby(listening, self._settings.deadline_ms / 1000)
         pool = WorkerPool(
             self._settings, self._workers, graphs, self._log, self._context, standby, self._stop
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._close_when_stopped(listening, standby))
-                for started in asyncio.as_completed(pool.start(group, listening)):
+                group.create_task(self._close_when_stopped(sockets, standby))
+                for started in asyncio.as_completed(pool.start(group, sockets)):
                     reply = await started
                     if self._stop.is_set():
                         return None
@@ -105,16 +111,21 @@ class Supervisor:
                         return reply.fault
                 group.create_task(self._serve_admin(admin, pool))
                 self._log.info("admin", port=admin.getsockname()[1])
+                for each in mllp:
+                    self._log.info("mllp", port=each.getsockname()[1])
                 on_serving(reply.model, listening.getsockname()[1])
         finally:
             await pool.close()
         return None
 
-    async def _close_when_stopped(self, listening: socket.socket, standby: Standby) -> None:
-        """Closes the socket on stop. Clients could otherwise connect after the workers close it."""
+    async def _close_when_stopped(
+        self, sockets: tuple[socket.socket, ...], standby: Standby
+    ) -> None:
+        """Closes the sockets on stop. Clients could otherwise connect after the workers' close."""
         await self._stop.wait()
         standby.stop()
-        listening.close()
+        for each in sockets:
+            each.close()
 
     async def _serve_admin(self, listening: socket.socket, pool: WorkerPool) -> None:
         config = uvicorn.Config(

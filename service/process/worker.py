@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from schemas.bundle_files import BundleError, single_line
 from service.http.app import create_app
+from service.http.server.mllp import MllpServer
 from service.http.server.server import HttpServer
 from service.prediction.golden import check_golden_answers
 from service.process.child_process import ignore_terminal_signals
@@ -45,8 +46,9 @@ def run_worker(
 
     Executes commands until "serve", then serves until SIGTERM or until the supervisor has ended.
 
-    `graphs`: address of the graph server, if the workers share one. `counters`: the counters of
-    all workers and the number of this worker.
+    `sockets`: that of HTTP, and that of MLLP if there is one. `graphs`: address of the graph
+    server, if the workers share one. `counters`: the counters of all workers and the number of this
+    worker.
     """
     ignore_terminal_signals()
     log = make_log(settings.log_level, sys.stderr)
@@ -54,7 +56,9 @@ def run_worker(
     def main() -> None:
         worker = _Worker(settings, log, graphs, Metrics(*(counters or ())))
         if worker.load_until_serve(supervisor):
-            worker.server(partial(worker.start_commands, supervisor)).run(list(sockets))
+            listening, *mllp = sockets
+            worker.mllp = [MllpServer(worker.mounted, each, settings, log) for each in mllp]
+            worker.server(partial(worker.start_commands, supervisor)).run([listening])
 
     run_child(log, main)
 
@@ -72,8 +76,10 @@ class _Worker:
         if graphs is not None:
             self._open_graphs = partial(open_remote_graphs, graphs, settings.load_seconds)
         self._traces = _trace_exporter(settings, log)
-        self._mounted = MountedApp()
+        self.mounted = MountedApp()
+        self.mllp: list[MllpServer] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_serving = False
         self._loaded = WorkerReply(fault="no bundle is loaded", retry=True)
 
     def load_until_serve(self, supervisor: Connection) -> bool:
@@ -114,7 +120,7 @@ class _Worker:
             name = type(error).__name__
             self._log.error("bundle does not load", error=name, at=stack_frames(error))
             return WorkerReply(fault=single_line(f"{command.bundle} does not load: {name}"))
-        self._mounted.next = app
+        self.mounted.next = app
         manifest = bundle.manifest
         tasks = len(manifest.tasks)
         model = f"{manifest.name} {manifest.version} ({tasks} tasks, {bundle.device})"
@@ -125,11 +131,17 @@ class _Worker:
         """Serves the loaded bundle from now on."""
         self._loop = asyncio.get_running_loop()
         log_uncaught_in(self._loop, self._log)
-        await self._mounted.swap()
+        await self.mounted.swap()
+        if not self._is_serving:
+            self._is_serving = True
+            for server in self.mllp:
+                await server.start()
 
     async def close(self) -> None:
         """Closes the app after its last response, and sends the last traces."""
-        await self._mounted.close()
+        for server in self.mllp:
+            await server.close()
+        await self.mounted.close()
         if self._traces is not None:
             self._traces.close(FLUSH_SECONDS)
 
@@ -145,8 +157,8 @@ class _Worker:
         if command.action == "load":
             return self._load(command)
         if command.action == "drop":
-            if self._mounted.next is not None:
-                self._mounted.next = None
+            if self.mounted.next is not None:
+                self.mounted.next = None
                 freeze_gc()  # an app has reference cycles, so its graphs live until a collection
         elif self._loop is not None:
             asyncio.run_coroutine_threadsafe(self.serve(), self._loop).result()
@@ -154,7 +166,7 @@ class _Worker:
 
     def server(self, on_listening: Callable[[], None]) -> HttpServer:
         return HttpServer(
-            self, self._mounted, self._settings, self._log, self._metrics, on_listening
+            self, self.mounted, self._settings, self._log, self._metrics, on_listening
         )
 
 

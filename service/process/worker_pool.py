@@ -52,13 +52,13 @@ class WorkerPool:
         self._reloaded = asyncio.Event()  # set by a reload, which then replaces it
 
     def start(
-        self, group: asyncio.TaskGroup, listening: socket.socket
+        self, group: asyncio.TaskGroup, sockets: tuple[socket.socket, ...]
     ) -> list["asyncio.Future[WorkerReply]"]:
         """Starts and supervises all workers in `group`. Returns the first reply of each."""
         replies = []
         for number in range(self._count):
             replies.append(asyncio.get_running_loop().create_future())
-            group.create_task(self.supervise_worker(number, listening, replies[-1]))
+            group.create_task(self.supervise_worker(number, sockets, replies[-1]))
         return replies
 
     async def close(self) -> None:
@@ -69,7 +69,7 @@ class WorkerPool:
     # ---- one worker ------------------------------------------------------------------------------
 
     async def supervise_worker(
-        self, number: int, listening: socket.socket, first: "asyncio.Future[WorkerReply]"
+        self, number: int, sockets: tuple[socket.socket, ...], first: "asyncio.Future[WorkerReply]"
     ) -> None:
         """Runs one worker, and replaces it whenever it dies, until the service stops.
 
@@ -78,7 +78,7 @@ class WorkerPool:
         backoff = Backoff()
         while not self._stop.is_set():
             started = time.monotonic()
-            worker, reply = await self._start_serving(number, listening)
+            worker, reply = await self._start_serving(number, sockets)
             if not first.done():
                 first.set_result(reply)
                 if reply.fault:
@@ -112,7 +112,7 @@ class WorkerPool:
             self._log.error("worker died", pid=worker.pid, exit=exit_code, again_in=again_in)
 
     async def _start_serving(
-        self, number: int, listening: socket.socket
+        self, number: int, sockets: tuple[socket.socket, ...]
     ) -> tuple[ChildProcess | None, WorkerReply]:
         """Starts a worker that serves the same bundle as the others.
 
@@ -122,7 +122,7 @@ class WorkerPool:
             if self._stop.is_set():
                 return None, _STOPPING
             try:
-                worker = self._start_process(self._graphs, (listening,), number)
+                worker = self._start_process(self._graphs, sockets, number)
             except OSError as error:
                 return None, WorkerReply(fault=f"cannot start a process: {error.strerror}")
             limit = self._settings.load_seconds

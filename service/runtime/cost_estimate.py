@@ -91,6 +91,9 @@ def _pixels(payload: Payload) -> int:
     pixels = 0
     for image in payload.images:
         with suppress(Exception):  # decoding reports the error
+            if image.dicom is not None:
+                pixels += image.dicom.format.rows * image.dicom.format.columns
+                continue
             width, height = PIL.Image.open(io.BytesIO(image.data), formats=("PNG", "JPEG")).size
             pixels += width * height
     return pixels

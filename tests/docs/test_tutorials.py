@@ -23,6 +23,8 @@ TUTORIALS = [
     "docs/explanations.md",
     "docs/tim.md",
     "docs/integration/fhir.md",
+    "docs/integration/dicom.md",
+    "docs/integration/hl7v2.md",
 ]
 # Other tests run the commands of these pages.
 OTHERS = {

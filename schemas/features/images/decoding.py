@@ -1,15 +1,17 @@
-"""Decoding of PNG and JPEG files to small greyscale images in bounded memory."""
+"""Decoding of PNG, JPEG and DICOM files to small greyscale images in bounded memory."""
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import PIL.ExifTags
 import PIL.Image
 
-Counts = npt.NDArray[np.int64]
+from schemas.dicom.signature import MEDIA_TYPE as DICOM
+from schemas.dicom.signature import is_dicom
+from schemas.features.images.intensity import Counts, grey_levels, intensity_window
+from schemas.request_errors import ImageError
 
 # The limit of JPEG. For a higher PNG, libpng allocates 8 bytes of row pointers for each row.
 MAX_SIDE = 65_535
@@ -22,8 +24,6 @@ _PNG_BIT_DEPTH = 24  # offset of the bit depth in a PNG file: signature, then IH
 _TILE = 1 << 20  # pixels
 _SAMPLE_SIDE = 64  # side of the sample for the detection of colour
 _MIN_COLOUR = 40  # difference between the channels of a coloured pixel, of 255
-# Parameters of `intensity_window`.
-_BULK_SHARE, _MAX_VALUE_SHARE, _QUANTILES = 0.5, 0.01, 1000
 _UPRIGHT = {  # by EXIF orientation, the transposition that makes the image upright
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -33,14 +33,6 @@ _UPRIGHT = {  # by EXIF orientation, the transposition that makes the image upri
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """The image is refused. `rule`: the violated rule. `detail`: the reason."""
-
-    def __init__(self, rule: str, detail: str) -> None:
-        super().__init__(detail)
-        self.rule, self.detail = rule, detail
 
 
 @dataclass(frozen=True)
@@ -60,21 +52,39 @@ class DecodedImage:
 
 def check_signature(data: bytes, media_type: str) -> None:
     """Checks the file signature. Raises ImageError: it does not match the media type."""
-    if data.startswith(_FORMATS[media_type][0]):
-        return
-    if any(data.startswith(signature) for signature, _ in _FORMATS.values()):
+    stated = signature_media_type(data)
+    if stated is None:
+        raise ImageError("image", "is not a readable PNG, JPEG or DICOM image, or is truncated")
+    if stated != media_type:
         raise ImageError("media_type", "the data are not of the media_type that is given")
-    raise ImageError("image", "is not a readable PNG or JPEG image, or is truncated")
+
+
+def signature_media_type(data: bytes) -> str | None:
+    """The media type of the file signature; None if it is none that is read."""
+    if is_dicom(data):
+        return DICOM
+    return next((name for name, (s, _) in _FORMATS.items() if data.startswith(s)), None)
 
 
 def decode(data: bytes, media_type: str, side: int, max_pixels: int) -> DecodedImage:
-    """Decodes an image: upright by its EXIF orientation, 16-bit values by `intensity_window`.
+    """Decodes an image. `side`: longer side of the result, in pixels.
 
-    `side`: longer side of the result, in pixels.
+    PNG and JPEG: upright by the EXIF orientation, 16-bit values by `intensity_window`. DICOM: as
+    `decode_dicom` does.
 
     Raises ImageError: the image cannot be decoded or is too large.
     """
     check_signature(data, media_type)
+    if media_type == DICOM:
+        # The import takes a third of a second.
+        from schemas.features.images.dicom_image import decode_dicom  # noqa: PLC0415
+
+        grey = decode_dicom(data, max_pixels, MAX_SIDE)
+        return _small(grey, side, grey.size, 0.0)
+    return _decode_raster(data, media_type, side, max_pixels)
+
+
+def _decode_raster(data: bytes, media_type: str, side: int, max_pixels: int) -> DecodedImage:
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         if image.format not in _FORMATS[media_type][1]:
@@ -97,6 +107,12 @@ def decode(data: bytes, media_type: str, side: int, max_pixels: int) -> DecodedI
     del image
     if orientation in _UPRIGHT:
         grey = grey.transpose(_UPRIGHT[orientation])
+    return _small(grey, side, size, coloured)
+
+
+def _small(
+    grey: PIL.Image.Image, side: int, size: tuple[int, int], coloured: float
+) -> DecodedImage:
     resized = _resize(grey, side)
     preview = resized if side == PREVIEW_SIDE else _resize(grey, PREVIEW_SIDE)
     return DecodedImage(resized, preview, size, coloured)
@@ -144,11 +160,11 @@ def _to_grey(image: PIL.Image.Image, *, is_16_bit: bool) -> PIL.Image.Image:
             grey.paste(tile.convert("L"), corner)
         # If a 16-bit image has several channels, Pillow keeps only their high bytes.
         low, high = intensity_window(np.array(grey.histogram())) if is_16_bit else (0, 255)
-        return grey.point(_levels(low, high, 256).tolist())
+        return grey.point(grey_levels(low, high, 256).tolist())
     counts: Counts = np.zeros(1 << 16, dtype=np.int64)
     for _, tile in _tiles(image):
         counts += np.bincount(np.asarray(tile).ravel(), minlength=len(counts))
-    levels = _levels(*intensity_window(counts), len(counts))
+    levels = grey_levels(*intensity_window(counts), len(counts))
     for corner, tile in _tiles(image):
         grey.paste(PIL.Image.fromarray(levels[np.asarray(tile)]), corner)
     return grey
@@ -160,42 +176,3 @@ def _tiles(image: PIL.Image.Image) -> Iterator[tuple[tuple[int, int], PIL.Image.
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
         yield box[:2], image.crop(box)
-
-
-def _levels(low: int, high: int, count: int) -> npt.NDArray[np.uint8]:
-    """Returns [count] the grey level of each value: black up to `low`, white from `high`."""
-    values = np.arange(count, dtype=np.float64)
-    levels = (values - low) / max(high - low, 1) * 255
-    return np.clip(levels, 0, 255).astype(np.uint8)
-
-
-def intensity_window(counts: Counts) -> tuple[int, int]:
-    """Returns the lowest and highest value of the anatomy from the histogram `counts`.
-
-    Values far from the bulk of the histogram are excluded: markers, borders and dead pixels. The
-    bulk is the shortest range that holds half of the pixels (the shorth). In this search, each
-    value counts for at most 1 % of the pixels, because a border often has a single value. From the
-    bulk, the window extends in both directions along 1,000 quantiles, up to the first gap between
-    neighbouring quantiles that exceeds the width of the bulk.
-    """
-    present = np.flatnonzero(counts)
-    capped = np.cumsum(np.minimum(counts, max(1, int(counts.sum() * _MAX_VALUE_SHARE)))[present])
-    half = capped[-1] * _BULK_SHARE
-    starts = np.concatenate([[0], capped[:-1]])
-    ends = np.searchsorted(capped, starts + half)
-    whole = ends < len(present)
-    widths = present[ends[whole]] - present[whole]
-    first = int(np.argmin(widths))
-    bulk, width = (present[first], present[ends[first]]), max(int(widths[first]), 1)
-    shares = np.linspace(0, counts.sum() - 1, _QUANTILES + 1)
-    quantiles = present[np.searchsorted(np.cumsum(counts[present]), shares, side="right")]
-    above = np.concatenate([[bulk[1]], quantiles[quantiles > bulk[1]]])
-    below = np.concatenate([[bulk[0]], quantiles[quantiles < bulk[0]][::-1]])
-    return _last_before_gap(below, width), _last_before_gap(above, width)
-
-
-def _last_before_gap(values: npt.NDArray[np.integer], width: int) -> int:
-    """Returns the last value before the first step of more than `width`."""
-    steps = np.abs(np.diff(values.astype(np.int64)))
-    far = np.flatnonzero(steps > width)
-    return int(values[far[0] if len(far) else -1])

@@ -6,6 +6,7 @@ import socket
 
 from structlog.typing import FilteringBoundLogger
 
+from service.http.server.mllp import tls_context
 from service.settings import Settings
 
 _BACKLOG = 2048
@@ -38,6 +39,21 @@ def listen_for_admin(settings: Settings, log: FilteringBoundLogger) -> socket.so
             raise
         log.warning("admin port replaced by a free one", reason=str(error))
     return _listen(settings.admin_host, 0, *names)
+
+
+def listen_for_mllp(settings: Settings) -> socket.socket | None:
+    """Opens the socket of MLLP; None without M3H_MLLP_PORT. Raises ListenError."""
+    if settings.mllp_port is None:
+        return None
+    if settings.mllp_client_ca is not None and settings.mllp_certificate is None:
+        raise ListenError("M3H_MLLP_CLIENT_CA needs M3H_MLLP_CERTIFICATE")
+    try:
+        tls_context(settings)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        names = "M3H_MLLP_CERTIFICATE, M3H_MLLP_CLIENT_CA"
+        raise ListenError(f"a file of {names} cannot be read: {reason}") from None
+    return _listen(settings.mllp_host, settings.mllp_port, "M3H_MLLP_HOST", "M3H_MLLP_PORT")
 
 
 def _listen(host: str, port: int, host_name: str, port_name: str) -> socket.socket:

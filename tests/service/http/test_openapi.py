@@ -128,6 +128,7 @@ def test_openapi_documents_the_bodies_and_the_problems(service):
         "/variables",
         "/tim",
         "/model-card",
+        "/hl7v2",
         "/fhir/$predict",
         "/fhir/metadata",
         "/fhir/OperationDefinition/m3h-predict",

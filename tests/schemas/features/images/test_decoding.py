@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.features.images.decoding import intensity_window
+from schemas.features.images.intensity import intensity_window
 from tests.support.inputs.chest_xrays import encoded, png_chunk, xray
 from tests.support.inputs.feature_requests import SPEC
 from tests.support.inputs.image_requests import extract_images, image, pixels

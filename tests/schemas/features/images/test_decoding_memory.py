@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from tests.support.inputs.chest_xrays import black_png, encoded
+from tests.support.inputs.dicom_files import DEFLATED, J2K_LOSSLESS, dicom
 
 # Prints the outcome and the growth of the peak memory in megabytes.
 READ = """
@@ -40,6 +41,12 @@ def jpeg(mode):
     return encoded(grey.convert("RGB").convert(mode), "JPEG")
 
 
+def film(syntax, bits, shape):
+    """A DICOM file of large runs, so that it is compressed quickly."""
+    kind = np.uint8 if bits == 8 else np.uint16
+    return dicom(np.tile(np.arange(200, dtype=kind), (shape[0], shape[1] // 200)), syntax, bits)
+
+
 CASES = {
     "16 bits, 6000 x 6000": (lambda: black_png(6000, 6000, 16), "read"),
     "16 bits, 610 x 65535": (lambda: black_png(610, 65_535, 16), "read"),
@@ -49,6 +56,8 @@ CASES = {
     "colours": (lambda: black_png(6300, 6300, 8, 2), "read"),
     "CMYK": (lambda: jpeg("CMYK"), "read"),
     "colours, JPEG": (lambda: jpeg("RGB"), "read"),
+    "DICOM, 16 bits, deflated": (lambda: film(DEFLATED, 16, (6200, 6400)), "read"),
+    "DICOM, JPEG 2000": (lambda: film(J2K_LOSSLESS, 16, (4400, 4400)), "read"),
 }
 
 
@@ -58,6 +67,7 @@ def test_decoding_takes_bounded_memory(name):
     make, rule = CASES[name]
     data = make()
     media_type = "image/png" if data[1:4] == b"PNG" else "image/jpeg"
+    media_type = "application/dicom" if data[128:132] == b"DICM" else media_type
     done = subprocess.run(
         [sys.executable, "-c", READ, media_type], input=data, capture_output=True, check=True
     )

@@ -1,0 +1,1 @@
+"""DICOM files: data elements, the header that this service reads, and stored pixel values."""
