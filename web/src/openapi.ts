@@ -51,6 +51,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/fhir/$predict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Predict all tasks for one patient from a FHIR R4 Bundle
+         * @description Send a Bundle with the data of one patient: collection, searchset, batch or transaction.
+         *
+         *     The answer is a Bundle with a RiskAssessment or an Observation for each task, Device,
+         *     Provenance, the model card and the receipt. `strict=true` refuses input that would
+         *     otherwise be ignored and listed in the receipt. With application/fhir+ndjson, each line is
+         *     a Bundle, and so is each line of the answer; a line that fails is an OperationOutcome.
+         */
+        post: operations["predict_fhir__predict_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/metadata": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The CapabilityStatement of the service */
+        get: operations["get_capability_fhir_metadata_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/OperationDefinition/m3h-predict": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The OperationDefinition of the service */
+        get: operations["get_operation_fhir_OperationDefinition_m3h_predict_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/hl7v2": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Predict all tasks for one patient from an HL7 v2 message
+         * @description Send an ORU^R01, ADT^A01, ADT^A08 or MDM^T02 in ER7 about one patient.
+         *
+         *     The answer is an acknowledgement with an OBX for each task, or the Answer of `/predict` if
+         *     the client prefers application/json. Errors are an acknowledgement (AE, AR) with ERR
+         *     segments, or a problem document; both name the location: segment^sequence^field. A batch
+         *     (BHS, FHS) is answered with a batch, or with `items` as `/predict/batch`.
+         */
+        post: operations["predict_hl7v2_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/tasks": {
         parameters: {
             query?: never;
@@ -450,7 +534,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "ambiguous_treatment" | "unknown_category" | "no_value" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "view_not_read" | "hidden_modality";
+            reason: "unknown_variable" | "unknown_unit" | "unit_required" | "unknown_treatment" | "ambiguous_treatment" | "unknown_category" | "no_value" | "implausible_value" | "before_window" | "no_text" | "weight_needed_for_rate" | "rate_not_read" | "not_the_latest_image" | "view_not_read" | "not_a_chest_xray" | "not_for_presentation" | "hidden_modality";
             /** Detail */
             detail: string;
             /** Observations */
@@ -1315,10 +1399,13 @@ export interface components {
         };
         /**
          * Image
-         * @description A chest X-ray as PNG or JPEG. `data` is base64 in JSON.
+         * @description A chest X-ray as PNG, JPEG or DICOM. `data` is base64 in JSON.
          *
          *     `view`: for example PA, AP supine or lateral; case does not matter. The model reads only the
          *     latest image of a view that it supports. An image without a view counts as supported.
+         *
+         *     `media_type`, `view` and `time` are optional for DICOM, and then taken from the file. `time` is
+         *     required if the file states no acquisition time with a time zone.
          */
         Image: {
             /**
@@ -1335,12 +1422,12 @@ export interface components {
              * Time
              * Format: date-time
              */
-            time: string;
+            time?: string;
             /**
              * Media Type
              * @enum {string}
              */
-            media_type: "image/png" | "image/jpeg";
+            media_type?: "image/png" | "image/jpeg" | "application/dicom";
             /** Data */
             data: string;
         };
@@ -2013,6 +2100,825 @@ export interface operations {
                      *     }
                      */
                     "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-json",
+                     *       "title": "Not JSON",
+                     *       "status": 400,
+                     *       "detail": "the body cannot be parsed as JSON",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "",
+                     *           "rule": "json",
+                     *           "detail": "is not JSON"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:too-slow",
+                     *       "title": "Request timeout",
+                     *       "status": 408,
+                     *       "detail": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:body-too-large",
+                     *       "title": "Body too large",
+                     *       "status": 413,
+                     *       "detail": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unsupported-media-type",
+                     *       "title": "Unsupported media type",
+                     *       "status": 415,
+                     *       "detail": "the body must be application/json in UTF-8 without a content coding"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request breaks a rule; `errors` lists each location and rule */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unexpected",
+                     *       "title": "Unexpected error",
+                     *       "status": 500,
+                     *       "detail": "the service has an internal error; its log has details under the X-Request-ID"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline cannot be met */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:late",
+                     *       "title": "Too late",
+                     *       "status": 504,
+                     *       "detail": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    predict_fhir__predict_post: {
+        parameters: {
+            query?: {
+                /** @description the moment of the prediction, with a time zone; default: the parameter asOf of the body, otherwise Bundle.timestamp */
+                as_of?: string | null;
+                strict?: boolean;
+                /** @description json, the only format of the response */
+                _format?: string | null;
+            };
+            header?: {
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
+                "M3H-Priority"?: ("urgent" | "bulk") | null;
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
+                "M3H-Deadline-Ms"?: number | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "resourceType": "Bundle",
+                 *       "type": "collection",
+                 *       "timestamp": "2026-11-23T10:00:00Z",
+                 *       "entry": [
+                 *         {
+                 *           "fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01",
+                 *           "resource": {
+                 *             "resourceType": "Patient",
+                 *             "birthDate": "1955-03-02",
+                 *             "gender": "female"
+                 *           }
+                 *         },
+                 *         {
+                 *           "fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e02",
+                 *           "resource": {
+                 *             "resourceType": "Observation",
+                 *             "status": "final",
+                 *             "code": {
+                 *               "coding": [
+                 *                 {
+                 *                   "system": "http://loinc.org",
+                 *                   "code": "8867-4"
+                 *                 }
+                 *               ]
+                 *             },
+                 *             "subject": {
+                 *               "reference": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01"
+                 *             },
+                 *             "effectiveDateTime": "2026-11-23T09:45:00Z",
+                 *             "valueQuantity": {
+                 *               "value": 118,
+                 *               "code": "/min",
+                 *               "unit": "beats/min"
+                 *             }
+                 *           }
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/fhir+json": Record<string, never>;
+                /**
+                 * @example {
+                 *       "resourceType": "Bundle",
+                 *       "type": "collection",
+                 *       "timestamp": "2026-11-23T10:00:00Z",
+                 *       "entry": [
+                 *         {
+                 *           "fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01",
+                 *           "resource": {
+                 *             "resourceType": "Patient",
+                 *             "birthDate": "1955-03-02",
+                 *             "gender": "female"
+                 *           }
+                 *         },
+                 *         {
+                 *           "fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e02",
+                 *           "resource": {
+                 *             "resourceType": "Observation",
+                 *             "status": "final",
+                 *             "code": {
+                 *               "coding": [
+                 *                 {
+                 *                   "system": "http://loinc.org",
+                 *                   "code": "8867-4"
+                 *                 }
+                 *               ]
+                 *             },
+                 *             "subject": {
+                 *               "reference": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01"
+                 *             },
+                 *             "effectiveDateTime": "2026-11-23T09:45:00Z",
+                 *             "valueQuantity": {
+                 *               "value": 118,
+                 *               "code": "/min",
+                 *               "unit": "beats/min"
+                 *             }
+                 *           }
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": Record<string, never>;
+                /** @example {"resourceType": "Bundle", "type": "collection", "timestamp": "2026-11-23T10:00:00Z", "entry": [{"fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01", "resource": {"resourceType": "Patient", "birthDate": "1955-03-02", "gender": "female"}}, {"fullUrl": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e02", "resource": {"resourceType": "Observation", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}, "subject": {"reference": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01"}, "effectiveDateTime": "2026-11-23T09:45:00Z", "valueQuantity": {"value": 118, "code": "/min", "unit": "beats/min"}}}]} */
+                "application/fhir+ndjson": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "Bundle",
+                     *       "type": "collection",
+                     *       "entry": [
+                     *         {
+                     *           "resource": {
+                     *             "resourceType": "RiskAssessment",
+                     *             "status": "final",
+                     *             "subject": {
+                     *               "reference": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01"
+                     *             },
+                     *             "prediction": [
+                     *               {
+                     *                 "outcome": {
+                     *                   "text": "Pneumonia"
+                     *                 },
+                     *                 "probabilityDecimal": 0.31
+                     *               }
+                     *             ]
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                    /** @example {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": {"resourceType": "RiskAssessment", "status": "final", "subject": {"reference": "urn:uuid:7f9f7b3e-5d0a-4a3c-9f7e-0c2a4b6d8e01"}, "prediction": [{"outcome": {"text": "Pneumonia"}, "probabilityDecimal": 0.31}]}}]} */
+                    "application/fhir+ndjson": string;
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "structure",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "json"
+                     *               }
+                     *             ],
+                     *             "text": "is not JSON"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The client accepts no format of the response */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "not-supported",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "not-acceptable"
+                     *               }
+                     *             ],
+                     *             "text": "the response is application/fhir+json"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "timeout",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "too-slow"
+                     *               }
+                     *             ],
+                     *             "text": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "too-long",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "body-too-large"
+                     *               }
+                     *             ],
+                     *             "text": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The body is not application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "not-supported",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "unsupported-media-type"
+                     *               }
+                     *             ],
+                     *             "text": "the body must be application/json in UTF-8 without a content coding"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The request breaks a rule; `errors` lists each location and rule */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "invalid",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "number"
+                     *               }
+                     *             ],
+                     *             "text": "must be a number"
+                     *           },
+                     *           "expression": [
+                     *             "/series/0/values/2"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description Internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "fatal",
+                     *           "code": "exception",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "unexpected"
+                     *               }
+                     *             ],
+                     *             "text": "the service has an internal error; its log has details under the X-Request-ID"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "transient",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "busy"
+                     *               }
+                     *             ],
+                     *             "text": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The deadline cannot be met */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "timeout",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "late"
+                     *               }
+                     *             ],
+                     *             "text": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+        };
+    };
+    get_capability_fhir_metadata_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "CapabilityStatement",
+                     *       "status": "active"
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The client accepts no format of the response */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "not-supported",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "not-acceptable"
+                     *               }
+                     *             ],
+                     *             "text": "the response is application/fhir+json"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+        };
+    };
+    get_operation_fhir_OperationDefinition_m3h_predict_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationDefinition",
+                     *       "status": "active"
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+            /** @description The client accepts no format of the response */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "resourceType": "OperationOutcome",
+                     *       "issue": [
+                     *         {
+                     *           "severity": "error",
+                     *           "code": "not-supported",
+                     *           "details": {
+                     *             "coding": [
+                     *               {
+                     *                 "system": "urn:m3h:rule",
+                     *                 "code": "not-acceptable"
+                     *               }
+                     *             ],
+                     *             "text": "the response is application/fhir+json"
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/fhir+json": Record<string, never>;
+                };
+            };
+        };
+    };
+    predict_hl7v2_post: {
+        parameters: {
+            query?: {
+                /** @description the moment of the prediction, with a time zone; default: MSH-7 of the message */
+                as_of?: string | null;
+                strict?: boolean;
+            };
+            header?: {
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
+                "M3H-Priority"?: ("urgent" | "bulk") | null;
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
+                "M3H-Deadline-Ms"?: number | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /** @example MSH|^~\&|LAB|HOSPITAL|M3H|HOSPITAL|20261123100000+0000||ORU^R01^ORU_R01|1|P|2.5.1
+                PID|1||1||||19550302|F
+                OBR|1|||8716-3^Vital signs^LN
+                OBX|1|NM|8867-4^Heart rate^LN||118|/min^^UCUM|||||F|||20261123094500+0000 */
+                "application/hl7-v2": string;
+                /** @example MSH|^~\&|LAB|HOSPITAL|M3H|HOSPITAL|20261123100000+0000||ORU^R01^ORU_R01|1|P|2.5.1
+                PID|1||1||||19550302|F
+                OBR|1|||8716-3^Vital signs^LN
+                OBX|1|NM|8867-4^Heart rate^LN||118|/min^^UCUM|||||F|||20261123094500+0000 */
+                "x-application/hl7-v2+er7": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /** @example MSH|^~\&|M3H|HOSPITAL|LAB|HOSPITAL|20261123100001+0000||ACK^R01^ACK|2|P|2.5.1
+                    MSA|AA|1
+                    OBR|1|||predictions^Predictions by a statistical model^99M3H|||20261123100000+0000
+                    OBX|1|NM|pneumonia^Pneumonia^99M3H|probability|0.31|1^no units^UCUM|||||P */
+                    "application/hl7-v2": string;
+                    /**
+                     * @example {
+                     *       "schema_version": "1",
+                     *       "id": "3eeadff6-c93b-4170-9494-7753bee9061a",
+                     *       "model": {
+                     *         "name": "m3h-open",
+                     *         "version": "1.0.0",
+                     *         "digest": "0000000000000000000000000000000000000000000000000000000000000000"
+                     *       },
+                     *       "predictions": [
+                     *         {
+                     *           "task": "pneumonia",
+                     *           "display": "Pneumonia",
+                     *           "department": "Infectious disease",
+                     *           "kind": "binary",
+                     *           "means": "Probability that pneumonia is coded at any time in this hospital stay.",
+                     *           "based_on": [
+                     *             "tabular",
+                     *             "series",
+                     *             "notes"
+                     *           ],
+                     *           "prevalence": 0.157,
+                     *           "probability": 0.31,
+                     *           "interval": {
+                     *             "low": 0.24,
+                     *             "high": 0.35
+                     *           },
+                     *           "set": [
+                     *             "yes",
+                     *             "no"
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "receipt": {
+                     *         "modalities": {
+                     *           "tabular": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.12
+                     *           },
+                     *           "series": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.4
+                     *           },
+                     *           "notes": {
+                     *             "status": "used",
+                     *             "hidden_from": [],
+                     *             "unusual": 0.31
+                     *           },
+                     *           "image": {
+                     *             "status": "absent",
+                     *             "hidden_from": []
+                     *           }
+                     *         },
+                     *         "used": [
+                     *           {
+                     *             "variable": "heart_rate",
+                     *             "unit": "/min",
+                     *             "observations": 2
+                     *           }
+                     *         ],
+                     *         "treatments": [],
+                     *         "converted": [],
+                     *         "read_as": [],
+                     *         "merged": [],
+                     *         "ignored": [],
+                     *         "warnings": []
+                     *       },
+                     *       "explanation": {
+                     *         "attention": [
+                     *           {
+                     *             "task": "pneumonia",
+                     *             "own": 0.67,
+                     *             "drawn_from": [
+                     *               {
+                     *                 "task": "sepsis",
+                     *                 "weight": 0.02
+                     *               }
+                     *             ]
+                     *           }
+                     *         ],
+                     *         "modalities": {
+                     *           "pneumonia": {
+                     *             "baseline": 0.157,
+                     *             "tabular": 0.02,
+                     *             "series": 0.05,
+                     *             "notes": 0.08,
+                     *             "image": 0
+                     *           }
+                     *         }
+                     *       },
+                     *       "timing_ms": {
+                     *         "queue": 0.1,
+                     *         "parse": 0.3,
+                     *         "features": 1.5,
+                     *         "model": 12,
+                     *         "respond": 2.8
+                     *       }
+                     *     }
+                     */
+                    "application/json": Record<string, never>;
                 };
             };
             /** @description The body is not JSON */
