@@ -92,7 +92,8 @@ class _Severity(nn.Module):
     def fit(self, values: Float[Tensor, "n K"]) -> None:
         """Sets the usual severities: the means over the training patients, with NaN as 0.
 
-        The mean of the measured patients would be too high for what is measured on suspicion.
+        The mean of the measured patients would be too high for rare measurements: they are made on
+        suspicion.
         """
         self.usual.copy_(torch.nan_to_num(self._severity(values), nan=0.0).mean(dim=0))
 

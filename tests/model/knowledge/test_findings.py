@@ -87,7 +87,7 @@ def test_a_variable_that_was_not_measured_counts_as_in_the_mean_of_the_training_
     findings.fit(statistics)
     treatments = torch.zeros(4, len(SPEC.treatments), len(TREATMENT_FEATURES))
     heart_rate = findings(statistics, treatments)[:, findings.names.index("heart_rate_high")]
-    # Of the four, the one without a measurement counts as normal in the mean, and then as the mean.
+    # The patient without a measurement is normal in the mean of the four, and then equals it.
     torch.testing.assert_close(heart_rate, torch.tensor([0.0, 1.0, 1.0, 0.5]), atol=1e-4, rtol=0)
 
 
