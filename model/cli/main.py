@@ -1,8 +1,7 @@
-"""The command line of `m3h-model`: cohort, train, score, behaviour, tune, evaluate, tim.
+"""The command line of `m3h-model`: make cohorts; train, score and evaluate models; compute TIM.
 
-`model.cli.training_commands`, `model.cli.study_commands` and `model.cli.behaviour_command`
-implement the commands. They import torch, so each command imports them when it runs; this keeps
-`--help` fast.
+The other modules of `model.cli` implement the commands. They import torch, so each command imports
+them when it runs; this keeps `--help` fast.
 """
 
 from collections.abc import Iterator
@@ -24,9 +23,12 @@ app = typer.Typer(
 
 
 class Source(StrEnum):
+    records = "records"
     eicu = "eicu"
     mimic_iv = "mimic_iv"
     nih_cxr = "nih_cxr"
+    cinc2012 = "cinc2012"
+    support2 = "support2"
     synthetic = "synthetic"
 
 
@@ -80,8 +82,11 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def cohort(
-    source: Annotated[Source, typer.Argument(help="Patient database.")],
-    data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
+    source: Annotated[Source, typer.Argument(help="Patient database, or your own records.")],
+    data: Annotated[
+        Path,
+        typer.Option(envvar="M3H_DATA", help="Folder with the databases, or the file of records."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
     masked: Annotated[
         bool, typer.Option("--masked", help="Mask the names of diseases in the notes.")
