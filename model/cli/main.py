@@ -211,6 +211,27 @@ def evaluate(
         )
 
 
+@app.command("cross-validate")
+def cross_validate(
+    cohort_folder: Annotated[
+        Path, typer.Option("--cohort", help="Cohort of one hospital, or of few.")
+    ],
+    work: Annotated[Path, typer.Option(help="Folder for the predictions and for resuming.")],
+    hours: Annotated[float, typer.Option(help="Landmark, in hours since admission.")] = 24.0,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Test the network, LightGBM and logistic regression on five folds by patient.
+
+    The figures of each binary task: AUROC, calibration slope and intercept, with 95 % intervals.
+    To resume a killed run, run the same command again.
+    """
+    with _user_errors():
+        from model.cli import cross_validation_command
+
+        cross_validation_command.cross_validate(cohort_folder, work, hours, config, out)
+
+
 @app.command()
 def tune(
     cohort_folder: Annotated[Path, typer.Option("--cohort", help="Cohort of many hospitals.")],
