@@ -42,7 +42,7 @@ def read_stays(data: Path) -> Iterator[Stay]:
 
     Raises DataMissing if there is no set or a set has no outcomes, DataError if a file is damaged.
     """
-    sets = _find_sets(data)
+    sets = _find_sets(data.absolute())  # of "." the name is not known
     if not sets:
         raise DataMissing(
             f"PhysioNet/CinC Challenge 2012: no set-?/*.txt, and no {EVENTS} beside {PATIENTS}, "

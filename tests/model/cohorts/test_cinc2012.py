@@ -3,6 +3,7 @@
 import gzip
 from collections import Counter
 from itertools import islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -234,3 +235,8 @@ def test_a_damaged_table_is_named(tmp_path):
     (folder / "patients.csv.gz").write_bytes(gzip.compress(f"{header}\n".encode()))
     with pytest.raises(DataError, match="has no column ICUType"):
         list(read(folder))
+
+
+def test_the_current_folder_may_be_a_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_text(tmp_path) / "set-b")
+    assert len(list(read(Path()))) == len(LANDMARKS_HOURS)
