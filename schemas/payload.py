@@ -53,6 +53,7 @@ __all__ = [
     "Tabular",
     "TreatmentGiven",
     "as_payload",
+    "check_consistency",
     "parse_payload",
 ]
 
@@ -272,14 +273,14 @@ def parse_payload(body: bytes | str) -> Payload:
     """
     document, names = read_json(body)
     payload = _validate(document, names, body)
-    _check_consistency(payload)
+    check_consistency(payload)
     return payload
 
 
 def as_payload(value: Mapping[str, Any]) -> Payload:
     """Converts a mapping of Python values. Raises InvalidPayload as `parse_payload` does."""
     payload = _validate(value)
-    _check_consistency(payload)
+    check_consistency(payload)
     return payload
 
 
@@ -298,21 +299,23 @@ def _validate(value: Any, names: int | None = None, body: bytes | str = b"") -> 
     raise InvalidPayload([*islice(iter_errors(Payload, value), MAX_LISTED + 1)])
 
 
-def _check_consistency(payload: Payload) -> None:
+def check_consistency(payload: Payload, pointer: str = "") -> None:
     """Checks that the payload is not empty and that no time is after `as_of`.
 
-    Raises InvalidPayload: a check fails.
+    `pointer`: of the payload in its document. Raises InvalidPayload: a check fails.
     """
     t = payload.tabular
     known = t is not None and any(value is not None for _, value in t)
     if not (known or payload.series or payload.treatments or payload.notes or payload.images):
         detail = "at least one of tabular, series, treatments, notes, images must not be empty"
-        raise InvalidPayload([FieldError(pointer="", rule="not_empty", detail=detail)])
+        raise InvalidPayload([FieldError(pointer=pointer, rule="not_empty", detail=detail)])
 
     late = (
         path for *path, time in _latest_times(payload) if time is not None and time > payload.as_of
     )
-    pointers = ["".join(f"/{part}" for part in path) for path in islice(late, MAX_LISTED + 1)]
+    pointers = [
+        pointer + "".join(f"/{part}" for part in path) for path in islice(late, MAX_LISTED + 1)
+    ]
     if pointers:
         detail = "must not be after as_of; send a null end for a treatment that still runs"
         raise InvalidPayload(

@@ -1,8 +1,7 @@
-"""The command line of `m3h-model`: cohort, train, score, behaviour, tune, evaluate, tim.
+"""The command line of `m3h-model`: make cohorts; train, score and evaluate models; compute TIM.
 
-`model.cli.training_commands`, `model.cli.study_commands` and `model.cli.behaviour_command`
-implement the commands. They import torch, so each command imports them when it runs; this keeps
-`--help` fast.
+The other modules of `model.cli` implement the commands. They import torch, so each command imports
+them when it runs; this keeps `--help` fast.
 """
 
 from collections.abc import Iterator
@@ -24,9 +23,12 @@ app = typer.Typer(
 
 
 class Source(StrEnum):
+    records = "records"
     eicu = "eicu"
     mimic_iv = "mimic_iv"
     nih_cxr = "nih_cxr"
+    cinc2012 = "cinc2012"
+    support2 = "support2"
     synthetic = "synthetic"
 
 
@@ -80,8 +82,11 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def cohort(
-    source: Annotated[Source, typer.Argument(help="Patient database.")],
-    data: Annotated[Path, typer.Option(envvar="M3H_DATA", help="Folder with the databases.")],
+    source: Annotated[Source, typer.Argument(help="Patient database, or your own records.")],
+    data: Annotated[
+        Path,
+        typer.Option(envvar="M3H_DATA", help="Folder with the databases, or the file of records."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
     masked: Annotated[
         bool, typer.Option("--masked", help="Mask the names of diseases in the notes.")
@@ -204,6 +209,27 @@ def evaluate(
         study_commands.evaluate(
             cohort_folder, work, report, external, masked, images, config, tuned
         )
+
+
+@app.command("cross-validate")
+def cross_validate(
+    cohort_folder: Annotated[
+        Path, typer.Option("--cohort", help="Cohort of one hospital, or of few.")
+    ],
+    work: Annotated[Path, typer.Option(help="Folder for the predictions and for resuming.")],
+    hours: Annotated[float, typer.Option(help="Landmark, in hours since admission.")] = 24.0,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Test the network, LightGBM and logistic regression on five folds by patient.
+
+    The figures of each binary task: AUROC, calibration slope and intercept, with 95 % intervals.
+    To resume a killed run, run the same command again.
+    """
+    with _user_errors():
+        from model.cli import cross_validation_command
+
+        cross_validation_command.cross_validate(cohort_folder, work, hours, config, out)
 
 
 @app.command()

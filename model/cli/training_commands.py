@@ -23,7 +23,7 @@ from model.network.checkpoint import Checkpoint
 from model.representations.bert_tokenizer import read_tokenizer
 from model.training.config import read_choices, read_config
 from model.training.failure_signatures import checkpoint_with_signatures, warnings
-from model.training.preparation import PreparedTraining
+from model.training.preparation import PreparedTraining, learnable_cohorts
 from model.training.processes.device import Device, DeviceName
 from model.training.processes.distributed import join_process_group
 from model.training.trainer import STATE, Trainer
@@ -73,7 +73,10 @@ def train(
         settings = study.tuned(settings, read_choices(tuned))
     with join_process_group() as processes:
         chosen = Device.choose(device, processes)
-        loaded = [Cohort.load(folder) for folder in cohorts]
+        loaded, without = learnable_cohorts([Cohort.load(folder) for folder in cohorts])
+        if without and processes.is_first:
+            names = ", ".join(without)
+            console.print(f"without labels, and so not in the model: {names}", soft_wrap=True)
         prepared = PreparedTraining(
             loaded,
             settings,

@@ -33,7 +33,8 @@ class Record:
     `charted`: for each disease of the stay, the hours from the payload's `as_of` to the first
     charting (negative: before), if the source holds them.
     `masked`: the number of phrases removed from the notes (`model.cohorts.note_masking`).
-    `file`: the file that holds only this record, if any; errors name it.
+    `file`: the file that holds only this record, or the file and the line; errors name it.
+    `pointer`: the JSON Pointer of the payload in that file or line.
     """
 
     payload: Payload
@@ -46,6 +47,7 @@ class Record:
     charted: Mapping[str, float] = field(default_factory=dict)
     masked: int = 0
     file: str = ""
+    pointer: str = ""
 
 
 class DataError(UserError):

@@ -7,8 +7,9 @@ A cohort is a folder of `cohort.json` (name, source, feature spec, tasks, digest
 import inspect
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -25,13 +26,14 @@ from model.errors import UserError, wrap_file_errors
 from schemas.features import (
     STATISTICS,
     TREATMENT_FEATURES,
+    Array,
     Features,
     FeatureSpec,
     extract_features,
 )
 from schemas.manifest import TOKENIZER, sha256
-from schemas.payload import InvalidPayload
-from schemas.response import MODALITIES
+from schemas.payload import InvalidPayload, Payload
+from schemas.response import MODALITIES, Modality
 from schemas.tasks import Task, load_tasks, select_tasks
 
 COHORT = "cohort.json"
@@ -105,6 +107,17 @@ class Cohort:
             samples=replace(self.samples, outcomes=outcomes, charted=charted),
         )
 
+    def labelled_tasks(self) -> list[str]:
+        """The names of the tasks that can be learned from the labels.
+
+        A binary task needs patients with and without it, a task with classes two of them. A
+        clustering needs no labels.
+        """
+        classes = zip(self.tasks, self.samples.outcomes.T, strict=True)
+        known = [(task, np.unique(outcome[~np.isnan(outcome)])) for task, outcome in classes]
+        least = {"binary": 2, "multiclass": 2, "regression": 1, "clustering": 0}
+        return [task.name for task, values in known if len(values) >= least[task.kind]]
+
 
 def _read(path: Path) -> bytes:
     with wrap_file_errors(path, CohortError):
@@ -145,9 +158,9 @@ def write(
     shards: dict[str, str] = {}
     written = 0
     remaining = iter(records)
-    while chunk := _next_chunk(remaining, name, written):
+    while chunk := _next_chunk(remaining, spec, name, written):
         path = folder / f"shard-{len(shards):05d}.npz"
-        np.savez(path, **vars(_samples(chunk, spec, tasks, name, written)))
+        np.savez(path, **vars(_samples(chunk, spec, tasks)))
         shards[path.name] = sha256(path.read_bytes())
         written += len(chunk)
         yield written
@@ -180,35 +193,53 @@ def _code_digests(module: ModuleType) -> dict[str, str]:
     return digests
 
 
-def _next_chunk(records: Iterator[Record], name: str, written: int) -> list[Record]:
+# Arrays of a record by modality, as `extract_features` returns them.
+_Arrays = Mapping[Modality, Mapping[str, Array]]
+_NO_PAYLOAD = Payload(as_of=datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def _next_chunk(
+    records: Iterator[Record], spec: FeatureSpec, name: str, written: int
+) -> list[tuple[Record, _Arrays]]:
+    """The next records, without payloads, and their arrays.
+
+    A thousand payloads with images would take a gigabyte, so that each is dropped at once.
+    """
+    chunk: list[tuple[Record, _Arrays]] = []
     try:
-        return list(islice(records, SHARD_RECORDS))
+        for record in islice(records, SHARD_RECORDS):
+            position = f"{name}: record {written + len(chunk) + 1}"
+            arrays = _features(record, spec, position).arrays
+            chunk.append((replace(record, payload=_NO_PAYLOAD), arrays))
     except InvalidPayload as error:
-        position = f"{name}: a record after the first {written}"
+        position = f"{name}: a record after the first {written + len(chunk)}"
         raise CohortError(f"{position}: {_first_error(error)}") from None
+    return chunk
 
 
 def _features(record: Record, spec: FeatureSpec, position: str) -> Features:
     try:
         return extract_features(record.payload, spec)
     except InvalidPayload as error:
-        raise CohortError(f"{record.file or position}: {_first_error(error)}") from None
+        first = _first_error(error, record.pointer)
+        raise CohortError(f"{record.file or position}: {first}") from None
 
 
-def _first_error(error: InvalidPayload) -> str:
-    """The pointer and detail of the first error. Errors of a payload quote no value."""
+def _first_error(error: InvalidPayload, payload: str = "") -> str:
+    """The pointer and detail of the first error. Errors of a payload quote no value.
+
+    `payload`: the pointer of the payload in its document.
+    """
     first = error.errors[0]
-    return f"{first.pointer or 'the whole record'}: {first.detail}"
+    return f"{payload + first.pointer or 'the whole record'}: {first.detail}"
 
 
 def _samples(
-    records: Sequence[Record], spec: FeatureSpec, tasks: Sequence[Task], name: str, before: int
+    chunk: Sequence[tuple[Record, _Arrays]], spec: FeatureSpec, tasks: Sequence[Task]
 ) -> Samples:
-    """The arrays of a chunk of the cohort `name`, after `before` written records."""
-    rows = [
-        _features(record, spec, f"{name}: record {number}")
-        for number, record in enumerate(records, before + 1)
-    ]
+    """The arrays of a chunk of the cohort."""
+    records = [record for record, _ in chunk]
+    rows = [arrays for _, arrays in chunk]
     return Samples(
         patient=np.array([r.patient for r in records]),
         site=np.array([r.site for r in records]),
@@ -216,7 +247,7 @@ def _samples(
         landmark=np.array(
             [np.nan if r.landmark_hours is None else r.landmark_hours for r in records], np.float32
         ),
-        present=np.array([[m in f.arrays for m in MODALITIES] for f in rows], np.bool_),
+        present=np.array([[m in arrays for m in MODALITIES] for arrays in rows], np.bool_),
         outcomes=np.array([[_outcome(r, task) for task in tasks] for r in records], np.float32),
         groups=np.array([[r.groups.get(group, "") for group in GROUPS] for r in records]),
         charted=np.array(
@@ -230,20 +261,20 @@ def _samples(
         ),
         tokens=np.concatenate(
             [np.empty(0, np.int32)]
-            + [f.arrays["notes"]["tokens"].astype(np.int32) for f in rows if "notes" in f.arrays]
+            + [a["notes"]["tokens"].astype(np.int32) for a in rows if "notes" in a]
         ),
         lengths=np.array(
-            [len(f.arrays["notes"]["tokens"]) if "notes" in f.arrays else 0 for f in rows], np.int64
+            [len(a["notes"]["tokens"]) if "notes" in a else 0 for a in rows], np.int64
         ),
-        pixels=np.array(
-            [f.arrays["image"]["pixels"] for f in rows if "image" in f.arrays], np.uint8
-        ).reshape(-1, 1, spec.image_side, spec.image_side),
+        pixels=np.array([a["image"]["pixels"] for a in rows if "image" in a], np.uint8).reshape(
+            -1, 1, spec.image_side, spec.image_side
+        ),
     )
 
 
-def _rows(rows: Sequence[Features], modality: Any, name: str, shape: tuple[int, ...]) -> Any:
+def _rows(rows: Sequence[_Arrays], modality: Modality, name: str, shape: tuple[int, ...]) -> Any:
     zeros = np.zeros(shape, np.float32)
-    return np.stack([f.arrays[modality][name] if modality in f.arrays else zeros for f in rows])
+    return np.stack([a[modality][name] if modality in a else zeros for a in rows])
 
 
 def _outcome(record: Record, task: Task) -> float:

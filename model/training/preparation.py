@@ -66,11 +66,29 @@ def check_groups(tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
         raise RunError(f"groups: every task needs a group; without one: {', '.join(missing)}")
 
 
+def learnable_cohorts(cohorts: Sequence[Cohort]) -> tuple[list[Cohort], list[str]]:
+    """The cohorts with the tasks that one of them has labels of; the names of the other tasks.
+
+    Raises RunError if no task is left beside a clustering, or if the tasks do not match.
+    """
+    check_compatible(cohorts)
+    learnable = {name for cohort in cohorts for name in cohort.labelled_tasks()}
+    tasks = cohorts[0].tasks
+    if not any(task.name in learnable and task.kind != "clustering" for task in tasks):
+        raise RunError(
+            f"no task can be learned from {', '.join(c.name for c in cohorts)}: no outcome has "
+            "labels of patients with and without it"
+        )
+    without = [task.name for task in tasks if task.name not in learnable]
+    return [c.of_tasks(sorted(learnable)) for c in cohorts] if without else list(cohorts), without
+
+
 def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
     """By how much each cohort's sampling raises a task's log-odds above the first cohort's.
 
-    The offsets keep a selected cohort (images chosen for pneumonia) from raising the predicted
-    prevalence. Counts are smoothed by half a patient.
+    The first cohort is the first that has labels of the task. The offsets keep a selected cohort
+    (images chosen for pneumonia) from raising the predicted prevalence. Counts are smoothed by half
+    a patient.
     """
 
     def log_odds(cohort: Cohort, column: int) -> float | None:
@@ -80,17 +98,23 @@ def log_odds_offsets(cohorts: Sequence[Cohort]) -> list[dict[str, float]]:
             return None
         return math.log((known.sum() + 0.5) / (len(known) - known.sum() + 0.5))
 
-    offsets: list[dict[str, float]] = []
-    for cohort in cohorts:
-        mine: dict[str, float] = {}
-        for i, task in enumerate(cohort.tasks):
-            if task.kind != "binary":
-                continue
-            here, first = log_odds(cohort, i), log_odds(cohorts[0], i)
+    offsets: list[dict[str, float]] = [{} for _ in cohorts]
+    for i, task in enumerate(cohorts[0].tasks):
+        if task.kind != "binary":
+            continue
+        by_cohort = [log_odds(cohort, i) for cohort in cohorts]
+        first = next((value for value in by_cohort if value is not None), None)
+        for mine, here in zip(offsets, by_cohort, strict=True):
             if here is not None and first is not None:
                 mine[task.name] = here - first
-        offsets.append(mine)
     return offsets
+
+
+def _prevalence(cohorts: Sequence[Cohort], column: int) -> float:
+    """The share of positives in the first cohort with labels; NaN if there is none."""
+    outcomes = (cohort.samples.outcomes[:, column] for cohort in cohorts)
+    known = (outcome[~np.isnan(outcome)] for outcome in outcomes)
+    return next((float(values.mean()) for values in known if len(values)), math.nan)
 
 
 def member_splits(samples: Samples, members: int, seed: int) -> list[tuple[Rows, Rows]]:
@@ -149,9 +173,7 @@ def initial_facts(
             t.name: sum(_patients(c.samples, c.samples.outcomes[:, i] == 1) for c in cohorts)
             for i, t in binary
         },
-        prevalence={
-            t.name: float(np.nanmean(cohorts[0].samples.outcomes[:, i])) for i, t in binary
-        },
+        prevalence={t.name: _prevalence(cohorts, i) for i, t in binary},
         cohorts=tuple(
             _cohort_facts(c, used, offset if c is not cohorts[0] else {})
             for c, offset in zip(cohorts, log_odds_offsets(cohorts), strict=True)

@@ -89,7 +89,7 @@ def _iter_value_errors(model: Model, name: str, value: Any, pointer: str) -> Ite
         for i, element in enumerate(islice(value, limit)):
             if not _is_valid(part, element):
                 yield from iter_errors(part, element, f"{pointer}/{i}")
-    elif part is not None and not is_list and value is not None:
+    elif part is not None and not is_list and (value is not None or _is_required(model, name)):
         yield from iter_errors(part, value, pointer)
     elif part is None and isinstance(value, list | tuple) and _is_list(model, name):
         list_adapter, element_adapter = _adapters(model, name)
@@ -139,6 +139,12 @@ def _max_items(model: Model, name: str) -> int:
 
 def _is_list(model: Model, name: str) -> bool:
     return get_origin(model.model_fields[name].annotation) is list
+
+
+def _is_required(model: Model, name: str) -> bool:
+    """Whether the value of a field is a model, and not null."""
+    annotation = model.model_fields[name].annotation
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 @cache
