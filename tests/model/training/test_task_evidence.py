@@ -81,13 +81,13 @@ def test_an_assertion_in_notes_is_evidence_for_its_disease(prepared):
     assert by_task["sepsis"] > by_task["pneumonia"]
 
 
-def test_the_first_output_of_a_member_is_the_share_of_the_patients_it_learns_from(prepared):
+def test_the_first_output_without_notes_is_the_share_of_the_patients_a_member_learns_from(prepared):
     """The bias makes up for the means that the evidence subtracts."""
     run = MemberRun(TaskNetwork(prepared), 0)
     member = run.mean.eval()
     torch.nn.init.zeros_(member.fusion.heads.binary)
     rows = torch.from_numpy(run.learn)
-    present = prepared.data.present[rows]
+    present = prepared.data.present[rows] & torch.tensor([m != "notes" for m in MODALITIES])
     raw, _ = member(prepared.represented.select(rows, present), present)
     predicted = raw["binary"].sigmoid().detach().double()
     column = [t.name for t in prepared.facts.tasks].index("sepsis")
@@ -146,3 +146,11 @@ def test_evidence_rises_with_the_severity_of_a_finding(prepared):
     evidence = raw[EVIDENCE][:, k].tolist()
     assert all(later >= earlier for earlier, later in pairwise(evidence))
     assert evidence[-1] > evidence[0] + 0.3
+
+
+def test_notes_do_not_change_what_measurements_tell(prepared):
+    """Fitted together, a note that names a disease would explain away its laboratory values."""
+    without_notes = PreparedTraining([clinical_cohort()], CONFIG, modalities=("tabular", "series"))
+    own, alone = evidence_of(prepared), MemberRun(TaskNetwork(without_notes), 0).mean.adapters
+    for modality in ("tabular", "series"):
+        torch.testing.assert_close(own[modality].weight, alone[modality].evidence.weight)
