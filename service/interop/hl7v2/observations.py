@@ -19,6 +19,8 @@ _WITHDRAWN = ("D", "W")
 _STATUS = "the status (OBX-11) is not F, C or P; the result never counts"
 _NUMERIC = ("NM", "SN", "ST", "TX")
 _NUMBER = re.compile(r"\s*[+-]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})\s*", re.ASCII)
+# "1.500" in text may be 1500 or 1.5.
+_GROUPED = re.compile(r"[+-]?\d{1,3}\.\d{3}", re.ASCII)
 _BOUND = re.compile(r"\s*(<=|>=|<|>)\s*(\d{1,15}(?:\.\d{1,15})?)\s*", re.ASCII)
 _COMPARATORS = ("<", "<=", ">", ">=")
 _LOINC = ("LN", "LOINC", "2.16.840.1.113883.6.1")
@@ -176,18 +178,20 @@ class ObservationReader:
             return None
         if kind == "SN":
             return self._structured(segment.components(5), place)
-        return self._plain(segment.text(5), place, is_number=kind == "NM")
+        return self._plain(segment.text(5), place, kind)
 
-    def _plain(self, text: str, place: str, *, is_number: bool) -> float | str | None:
+    def _plain(self, text: str, place: str, kind: str) -> float | str | None:
         """The value of NM, ST or TX."""
         if not text:
             self._record.skip(place, "no_value", "has no value; counts as not measured")
             return None
         if bound := _BOUND.fullmatch(text):
             return f"{bound[1]}{bound[2]}"
-        if is_number:
+        if kind == "NM":
             return self._number(text, place)
-        detail = "text is read only as a bound such as <0.01; send NM or SN"
+        if kind == "ST" and _NUMBER.fullmatch(text) and not _GROUPED.fullmatch(text):
+            return float(text)
+        detail = "is not read as a number; send NM or SN"
         self._record.skip(place, "text_value", detail)
         return None
 

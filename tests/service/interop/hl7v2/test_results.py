@@ -45,6 +45,8 @@ def test_a_withdrawn_result_removes_the_result_of_the_same_time(hl7):
         ("NM", "0.5", 0),
         ("NM", ".5", 0),
         ("NM", "<0.5", 1),
+        ("ST", "0.5", 0),
+        ("ST", "1", 0),
         ("ST", "< 0.5", 1),
         ("ST", ">=0.5", 1),
         ("SN", "<^0.5", 1),
@@ -63,7 +65,10 @@ def test_numbers_and_bounds_are_read(hl7, kind, value, bounds):
 @pytest.mark.parametrize(
     ("kind", "value", "reason"),
     [
-        ("ST", "112", "text_value"),
+        ("ST", "1,5", "text_value"),
+        ("ST", "1.500", "text_value"),
+        ("ST", "1e3", "text_value"),
+        ("TX", "112", "text_value"),
         ("ST", "high", "text_value"),
         ("SN", "^1^-^5", "text_value"),
         ("SN", "^1^:^128", "text_value"),
