@@ -198,6 +198,9 @@ def evaluate(
     ] = None,
     config: ConfigFile = None,
     tuned: Tuned = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing; report what has been tested.")
+    ] = False,
 ) -> None:
     """Evaluate all models by cross-validation over hospitals, and write the report.
 
@@ -207,7 +210,7 @@ def evaluate(
         from model.cli import study_commands
 
         study_commands.evaluate(
-            cohort_folder, work, report, external, masked, images, config, tuned
+            cohort_folder, work, report, external, masked, images, config, tuned, report_only
         )
 
 

@@ -31,31 +31,39 @@ def evaluate(
     images: Path | None,
     config: Path | None,
     tuned: Path | None,
+    report_only: bool,
 ) -> None:
     """Trains and tests all models of the report on folds by hospital, and writes the report."""
     settings = read_config(config)
     chosen = {} if tuned is None else read_choices(tuned)
-    with progress_of_jobs() as progress:
-        jobs = study.every_job(external=external is not None, masked=masked is not None)
-        bar = progress.add_task("study", total=len(jobs))
-        home, other, masked_cohort = _load_cohorts(cohort, external, masked)
-        films = None if images is None else Cohort.load(images)
-        identity = _identity((home, other, masked_cohort, films), settings, chosen)
-        claim_folder(work, {**identity, "study": study.VERSION})
+    home, other, masked_cohort = _load_cohorts(cohort, external, masked)
+    films = None if images is None else Cohort.load(images)
+    identity = _identity((home, other, masked_cohort, films), settings, chosen)
+    claim_folder(work, {**identity, "study": study.VERSION})
+    if not report_only:
         opened = study.OpenStudy(cohort, external, settings, chosen, masked)
+        _run_study(opened, work, images)
+    reporting.write_report(work, home, other, report, masked_cohort)
+    print(f"report in {report / 'results.md'}")
+
+
+def _run_study(opened: study.OpenStudy, work: Path, images: Path | None) -> None:
+    """Runs the jobs of a study that have not run yet. `images`: cohort of chest X-rays."""
+    jobs = study.every_job(external=opened.external is not None, masked=opened.masked is not None)
+    with progress_of_jobs() as progress:
+        bar = progress.add_task("study", total=len(jobs))
         for job, ran in run_jobs(jobs, work, opened):
             progress.advance(bar)
             if ran:
                 progress.console.print(job.file.removesuffix(".npz"))
         if images is not None:
             progress.update(bar, description="study: chest X-rays")
-            for _ in run_jobs(image_study.JOBS, work, image_study.OpenImageStudy(images, settings)):
+            opened_images = image_study.OpenImageStudy(images, opened.config)
+            for _ in run_jobs(image_study.JOBS, work, opened_images):
                 pass
-        single = settings.model_copy(update={"members": 1})
+        single = opened.config.model_copy(update={"members": 1})
         for seed in synthetic_study.run(work, config=single):
             progress.update(bar, description=f"study: synthetic patients, seed {seed}")
-        reporting.write_report(work, home, other, report, masked_cohort)
-        print(f"report in {report / 'results.md'}")
 
 
 def tune(cohort: Path, work: Path, out: Path, external: Path | None, config: Path | None) -> None:

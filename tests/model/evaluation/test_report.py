@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.cli.study_commands import evaluate
 from model.cohorts.store import CohortError
 from model.evaluation import image_study
 from model.evaluation.bootstrap import (
@@ -32,7 +33,7 @@ from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK, eve
 from model.training.processes.jobs import run_jobs, write_arrays
 from schemas.evaluation import Evaluation
 from tests.model.tim.test_synthetic_study import write_seeds
-from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort
+from tests.support.inputs.cohorts import CONFIG, TASKS, make_cohort, save
 from tests.support.inputs.predictions import predictions
 
 BINARY = [t.name for t in TASKS if t.kind == "binary"]
@@ -117,6 +118,14 @@ def test_the_report_lists_the_sections_without_predictions(made, partial_study, 
     missing = text.split("## Not in this report")[1]
     assert "- Learning curve: m3h-measured-0.1-0" in missing
     assert "Vital signs" not in missing
+
+
+def test_a_report_alone_trains_nothing(made, tmp_path):
+    folders = [tmp_path / name for name in ("cohort", "work", "report")]
+    save(made[0], folders[0])
+    evaluate(*folders, None, None, None, None, None, report_only=True)
+    assert "has not yet tested M3H" in (folders[2] / "results.md").read_text()
+    assert not [*folders[1].glob("*.npz")]
 
 
 @pytest.fixture(scope="module")
