@@ -199,7 +199,7 @@ def evaluate(
     config: ConfigFile = None,
     tuned: Tuned = None,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Train nothing; report what has been tested.")
+        bool, typer.Option("--report-only", help="Train nothing; report the finished tests.")
     ] = False,
 ) -> None:
     """Evaluate all models by cross-validation over hospitals, and write the report.
