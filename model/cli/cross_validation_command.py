@@ -10,7 +10,7 @@ from rich.table import Table
 
 from model.cli.progress import console, progress_of_jobs
 from model.cohorts.store import Cohort
-from model.evaluation import cross_validation
+from model.evaluation.study import cross_validation
 from model.training.config import read_config
 from model.training.processes.jobs import claim_folder, run_jobs
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from model.cli.progress import progress_of_jobs
 from model.cohorts.store import Cohort
-from model.evaluation import image_study, study
 from model.evaluation import report as reporting
+from model.evaluation import study
+from model.evaluation.study import image_study
 from model.network.checkpoint import Checkpoint
 from model.tim import coalition_training, synthetic_study, task_groups
 from model.tim.coalition_training import CoalitionTraining, CoalitionTrainingFactory

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from model.evaluation import image_study
 from model.evaluation.sections import MODEL_NAMES, ONE_NETWORK, Figures, Section
 from model.evaluation.sections.markdown import paragraph, table, with_interval
+from model.evaluation.study import image_study
 from model.evaluation.study.results import MissingPredictionsError, StudyResults
 
 _MODELS = ("m3h", ONE_NETWORK)

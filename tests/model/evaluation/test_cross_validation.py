@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from model.cli import cross_validation_command
 from model.cli.main import app
 from model.cohorts.store import CohortError
-from model.evaluation import cross_validation
-from model.evaluation.cross_validation import FOLDS, JOBS, MODELS, CrossValidation
+from model.evaluation.study import cross_validation
+from model.evaluation.study.cross_validation import FOLDS, JOBS, MODELS, CrossValidation
 from model.evaluation.task_calibration import calibration_intercept, calibration_slope
 from model.training.processes.jobs import write_arrays
 from tests.support.inputs.cohorts import CONFIG, make_cohort, save

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.cohorts.store import CohortError
-from model.evaluation import image_study
+from model.evaluation.study import image_study
 from model.training.processes.jobs import write_arrays
 from tests.support.inputs.cohorts import CONFIG, NAMES, make_cohort
 

@@ -9,7 +9,6 @@ import pytest
 
 from model.cli.study_commands import evaluate
 from model.cohorts.store import CohortError
-from model.evaluation import image_study
 from model.evaluation.bootstrap import (
     by_thirds,
     rank_correlation,
@@ -28,6 +27,7 @@ from model.evaluation.study import (
     Job,
     OpenStudy,
     Study,
+    image_study,
 )
 from model.evaluation.study.jobs import BASELINE_NAMES, MASKED, SINGLE_TASK, every_job
 from model.training.processes.jobs import run_jobs, write_arrays
