@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import isotonic_regression, minimize, minimize_scalar
 from scipy.special import log_softmax
-from sklearn.isotonic import IsotonicRegression
 
 from schemas.manifest import ConformalSets, VennAbersCurve
 
@@ -71,15 +70,19 @@ def venn_abers(probability: Floats, outcome: Floats, weight: Floats) -> VennAber
     the left one and the upper end that of the right one, so that no interval is too narrow.
     """
     grid = np.unique(np.quantile(probability, np.linspace(0.0, 1.0, MAX_SCORES)))
-    w = np.append(weight, 1.0)
+    scores, group = np.unique(probability, return_inverse=True)
+    patients = np.bincount(group, weights=weight)
+    ill = np.bincount(group, weights=weight * outcome)
 
     def end(label: float) -> list[float]:
-        y = np.append(outcome, label)
         values = []
-        for score in grid:
-            x = np.append(probability, score)
-            fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(x, y, w)
-            values.append(float(fitted.predict([score])[0]))
+        for score, place in zip(grid, np.searchsorted(scores, grid), strict=True):
+            # The patient is a group of its own; equal scores have the same value.
+            w, y = np.insert(patients, place, 1.0), np.insert(ill, place, label)
+            if place < len(scores) and scores[place] == score:
+                w[place], y[place] = w[place] + w[place + 1], y[place] + y[place + 1]
+                w, y = np.delete(w, place + 1), np.delete(y, place + 1)
+            values.append(float(isotonic_regression(y / w, weights=w).x[place]))
         return values
 
     return VennAbersCurve(scores=tuple(grid.tolist()), low=tuple(end(0.0)), high=tuple(end(1.0)))

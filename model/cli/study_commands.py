@@ -50,13 +50,17 @@ def evaluate(
 
 def _run_study(opened: study.OpenStudy, work: Path, images: Path | None) -> None:
     """Runs the jobs of a study that have not run yet. `images`: cohort of chest X-rays."""
-    jobs = study.every_job(external=opened.external is not None, masked=opened.masked is not None)
+    external, masked = opened.external is not None, opened.masked is not None
+    jobs = study.every_job(external=external, masked=masked)
+    headline = len(study.headline_jobs(external=external))
     with progress_of_jobs() as progress:
         bar = progress.add_task("study", total=len(jobs))
-        for job, ran in run_jobs(jobs, work, opened):
-            progress.advance(bar)
-            if ran:
-                progress.console.print(job.file.removesuffix(".npz"))
+        # A worker stays with the samples of its last job, so the headline's jobs are run first.
+        for part in (jobs[:headline], jobs[headline:]):
+            for job, ran in run_jobs(part, work, opened, group=lambda job: job.samples):
+                progress.advance(bar)
+                if ran:
+                    progress.console.print(job.file.removesuffix(".npz"))
         if images is not None:
             progress.update(bar, description="study: chest X-rays")
             opened_images = image_study.OpenImageStudy(images, opened.config)

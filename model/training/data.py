@@ -22,7 +22,11 @@ Rows = npt.NDArray[np.intp]
 
 
 class SampleTensors:
-    """Samples of all cohorts as tensors. `present` [N, 4] is False for modalities not in use."""
+    """Samples of all cohorts as tensors.
+
+    `present` [N, 4] is False for modalities not in use. `weight` [N]: those of one patient sum to
+    1.
+    """
 
     def __init__(self, cohorts: Sequence[Cohort], modalities: Sequence[Modality]) -> None:
         samples = Samples.concatenate([c.samples for c in cohorts])
@@ -31,6 +35,8 @@ class SampleTensors:
         used = np.array([m in modalities for m in MODALITIES])
         self.present = torch.from_numpy(samples.present & used)
         self.outcomes = torch.from_numpy(samples.outcomes)
+        _, code, count = np.unique(samples.patient, return_inverse=True, return_counts=True)
+        self.weight: npt.NDArray[np.float64] = 1 / count[code]
         has_image = samples.present[:, MODALITIES.index("image")]
         self._image_index = np.cumsum(has_image) - 1
         ends = np.cumsum(samples.lengths)

@@ -84,6 +84,23 @@ class _Changes:
         return torch.where(self.log[chosen], normal * ratio**severity, plain)
 
 
+@dataclass(frozen=True)
+class _Version:
+    """Patients: their representations by modality (`RepresentedSamples.select`), present [n, 4]."""
+
+    represented: Mapping[Modality, Tensor]
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The same patients with normal and with changed values. `least` [n, L]: the least effects."""
+
+    normal: _Version
+    changed: _Version
+    least: Tensor
+
+
 class Directions:
     """The changes that a spec allows, for the binary tasks of a network."""
 
@@ -119,48 +136,49 @@ class Directions:
     def penalty(
         self, member: Member, rows: Tensor, present: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The mean shortfall of the tasks' changes, in log-odds.
+        """The mean shortfall of the tasks' changes, in log-odds, summed over modalities.
 
         `rows` [n], `present` [n, 4]: a batch. A change is drawn for each of its first patients.
         """
-        total = torch.zeros((), device=self._represented.device.torch_device)
+        pairs = []
         for modality, changes in self._changes.items():
             has = present[:, MODALITIES.index(modality)].nonzero().squeeze(1)[:MAX_PATIENTS]
             if len(has):
                 chosen = torch.randint(len(changes.index), (len(has),), generator=generator)
                 severity = LARGEST * torch.rand(len(has), generator=generator)
                 severity = torch.where(changes.is_treatment[chosen], 1.0, severity)
-                drawn = chosen, severity
-                total = total + self._shortfall(member, modality, rows[has], present[has], drawn)
-        return total
+                pairs.append(self._pairs(modality, rows[has], present[has], chosen, severity))
+        if not pairs:
+            return torch.zeros((), device=self._represented.device.torch_device)
+        log_odds = _log_odds(member, [v for p in pairs for v in (p.normal, p.changed)])
+        shortfalls = []
+        for pair, normal, changed in zip(pairs, log_odds[::2], log_odds[1::2], strict=True):
+            moved = (changed - normal) * pair.least.sign()
+            shortfalls.append(F.relu(pair.least.abs() - moved).mean())
+        return torch.stack(shortfalls).sum()
 
-    def _shortfall(
-        self,
-        member: Member,
-        modality: Modality,
-        rows: Tensor,
-        present: Tensor,
-        drawn: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """The mean shortfall of the patients `rows`. `drawn`: the change and severity of each."""
-        changes, (chosen, severity) = self._changes[modality], drawn
-        inputs = self._data.inputs(modality, rows.numpy())
+    def _pairs(
+        self, modality: Modality, rows: Tensor, present: Tensor, chosen: Tensor, severity: Tensor
+    ) -> "_Pairs":
+        """The patients `rows` with a normal value of the change `chosen`, and with the change."""
+        changes = self._changes[modality]
         represented = self._represented.select(rows, present)
-        represent = self._encoders[modality].represent
-        change = self._change_columns if modality == "tabular" else _change_series
         device = represented[modality].device
-        log_odds = []
-        for values in (changes.normal[chosen], changes.values(chosen, severity)):
-            changed = {name: x.clone() for name, x in inputs.items()}
-            change(changed, changes, chosen, values)
-            with torch.no_grad():
-                vectors = represent(**changed).to(device)
-            raw, _ = member({**represented, modality: vectors}, present.to(device))
-            log_odds.append(raw["binary"])
+        # All patients with normal values, and then all with changed ones.
+        inputs = {
+            name: torch.cat([x, x]) for name, x in self._data.inputs(modality, rows.numpy()).items()
+        }
+        change = self._change_columns if modality == "tabular" else _change_series
+        values = torch.cat([changes.normal[chosen], changes.values(chosen, severity)])
+        change(inputs, changes, chosen.repeat(2), values)
+        with torch.no_grad():
+            vectors = self._encoders[modality].represent(**inputs).to(device)
+        normal, changed = (
+            _Version({**represented, modality: half}, present.to(device))
+            for half in vectors.chunk(2)
+        )
         rise = severity - changes.start[chosen]
-        least = (changes.effect[chosen] * rise.unsqueeze(1)).to(device)
-        moved = (log_odds[1] - log_odds[0]) * least.sign()
-        return F.relu(least.abs() - moved).mean()
+        return _Pairs(normal, changed, (changes.effect[chosen] * rise.unsqueeze(1)).to(device))
 
     def _change_columns(
         self, inputs: dict[str, Tensor], changes: _Changes, chosen: Tensor, values: Tensor
@@ -178,6 +196,18 @@ class Directions:
                 height = table[mine, self._columns.index("height_cm")] / 100
                 height = torch.where(torch.isnan(height), _HEIGHT_M, height)
                 table[mine, self._columns.index("weight_kg")] = values[mine] * height**2
+
+
+def _log_odds(member: Member, versions: Sequence[_Version]) -> Sequence[Tensor]:
+    """The raw log-odds [n, L] of each version's patients, from one pass of the member."""
+    represented = {
+        m: torch.cat([v.represented[m] for v in versions if m in v.represented])
+        for m in MODALITIES
+        if any(m in v.represented for v in versions)
+    }
+    raw, _ = member(represented, torch.cat([v.present for v in versions]))
+    log_odds: Sequence[Tensor] = raw["binary"].split([len(v.present) for v in versions])
+    return log_odds
 
 
 def _change_series(

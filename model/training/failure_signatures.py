@@ -109,7 +109,7 @@ def _tasks_without_gain(trainer: Trainer) -> Iterator[str]:
         rows = torch.nonzero(~torch.isnan(raw[:, 0]) & ~torch.isnan(target)).squeeze(1)
         if task.kind == "clustering" or not len(rows):
             continue
-        weight = torch.from_numpy(trainer.prepared.weight[rows.numpy()])
+        weight = torch.from_numpy(trainer.prepared.data.weight[rows.numpy()])
         losses = _losses_and_baseline(trainer, i, task, rows, weight)
         learned, constant = (float((loss * weight).sum() / weight.sum()) for loss in losses)
         if learned >= constant:

@@ -53,14 +53,15 @@ class MemberRun:
             network.prepared.data,
             network.prepared.represented,
         )
-        parameters = list(self.learning.parameters())
+        self._parameters: list[Tensor] = list(self.learning.parameters())
+        self._mean_parameters: list[Tensor] = list(self.mean.parameters())
         # No weight decay on biases, norms and the attention's scalars.
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in parameters if p.ndim > 1]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in self._parameters if p.ndim > 1]},
+            {"params": [p for p in self._parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(
-            groups, lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            groups, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
         )
         self.epoch, self.best_loss, self.best_epoch = 0, math.inf, 0
         self.best = self._weights()
@@ -110,10 +111,10 @@ class MemberRun:
             if task.kind == "binary"
         ]
         for k, column in enumerate(binary):
-            evidence = self.prepared.evidence(self.number, column)
+            evidence = self.prepared.per_task.evidence(self.number, column)
             if evidence is not None:
                 set_evidence(self.mean, k, evidence)
-            set_trees(self.mean, k, self.prepared.trees(self.number, column))
+            set_trees(self.mean, k, self.prepared.per_task.trees(self.number, column))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.mean.state_dict().items()}
@@ -146,7 +147,7 @@ class MemberRun:
                 )
             self.optimiser.zero_grad(set_to_none=True)
             total.backward()
-            torch.nn.utils.clip_grad_norm_(self.learning.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
             self.optimiser.step()
             self._update_mean()
             for kind, value in losses.items():
@@ -163,9 +164,7 @@ class MemberRun:
 
     @torch.no_grad()
     def _update_mean(self) -> None:
-        pairs = zip(self.mean.parameters(), self.learning.parameters(), strict=True)
-        for mean, latest in pairs:
-            mean.lerp_(latest, 1 - self.config.averaging)
+        torch._foreach_lerp_(self._mean_parameters, self._parameters, 1 - self.config.averaging)
 
     def _raw(self, member: Member, rows: Tensor, present: Tensor) -> dict[str, Tensor]:
         represented = self.prepared.represented.select(rows, present)

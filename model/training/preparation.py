@@ -5,7 +5,6 @@ All networks that are trained on the cohorts share it.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -24,8 +23,7 @@ from model.representations.modalities import select_words
 from model.representations.pretrained import Pretrained, read_encoders
 from model.training.config import TrainConfig
 from model.training.data import RepresentedSamples, Rows, SampleTensors
-from model.training.per_task.evidence import EvidenceFitter, TaskEvidence
-from model.training.per_task.trees import Columns, TaskTrees, TreeFitter
+from model.training.per_task.fits import PerTaskFits
 from model.training.phenotypes import fit_prototypes, standardise
 from model.training.processes.device import CPU, Device
 from model.training.processes.distributed import SINGLE_PROCESS, ProcessGroup
@@ -217,7 +215,8 @@ class PreparedTraining:
 
     `data`, `represented`: the samples and their representations. `offset` [N, T]: see
     `log_odds_offsets`. `splits`: see `member_splits`. `encoders`: the network's encoders, with
-    fitted representations. `statistics` [N, V], `prototypes` [clusters, V]: of the phenotypes.
+    fitted representations. `per_task`: evidence and trees; a preparation of the same samples and
+    members can take them over. `statistics` [N, V], `prototypes` [clusters, V]: of the phenotypes.
     """
 
     def __init__(
@@ -261,10 +260,14 @@ class PreparedTraining:
             self._fit_representations(words)
         self._share(self.label_free())
         self.represented = RepresentedSamples.compute(self.data, encoders, device, processes)
-        self._fitters: dict[int, EvidenceFitter] = {}
-        self._evidence: dict[tuple[int, int], TaskEvidence | None] = {}
-        self._tree_fitters: dict[int, TreeFitter] = {}
-        self._trees: dict[tuple[int, int], dict[Modality, TaskTrees]] = {}
+        self.per_task = PerTaskFits(
+            self.facts,
+            encoders,
+            self.represented,
+            self.data,
+            self.offset,
+            [learn for learn, _ in self.splits],
+        )
         self.statistics = standardise(self.data, encoders["series"].represent.normalise)
         self.prototypes = torch.zeros(net.clusters, self.statistics.shape[1])
         if processes.is_first:
@@ -278,46 +281,6 @@ class PreparedTraining:
         """The encoders' weights that are fitted without labels, with `part` in their names."""
         state: dict[str, Tensor] = self.encoders.state_dict()
         return {n: value for n, value in state.items() if ".adapters." not in n and part in n}
-
-    def evidence(self, member: int, column: int) -> TaskEvidence | None:
-        """The evidence of the task in `column`, fitted to the samples that a member learns from.
-
-        It depends on no other task, so that all networks of the cohorts share it.
-        """
-        if (member, column) not in self._evidence:
-            if member not in self._fitters:
-                self._fitters[member] = EvidenceFitter(
-                    self.encoders, self.represented, self.data.present, self.splits[member][0]
-                )
-            self._evidence[member, column] = self._fitters[member].fit(
-                self.facts.tasks[column],
-                self.data.outcomes[:, column],
-                self.offset[:, column],
-                self.weight,
-            )
-        return self._evidence[member, column]
-
-    def trees(self, member: int, column: int) -> dict[Modality, TaskTrees]:
-        """The trees of the task in `column` by modality, fitted as the evidence is."""
-        if (member, column) not in self._trees:
-            counts = {m: self.facts.net.tree_count(m) for m in MODALITIES}
-            if member not in self._tree_fitters:
-                self._tree_fitters[member] = TreeFitter(
-                    self.encoders,
-                    self.represented,
-                    self.data.present,
-                    self.splits[member][0],
-                    counts,
-                    Columns(self.facts.findings, self._finding_names(), self.facts.spec),
-                )
-            self._trees[member, column] = self._tree_fitters[member].fit(
-                self.facts.tasks[column], self.data.outcomes[:, column], self.offset[:, column]
-            )
-        return self._trees[member, column]
-
-    def _finding_names(self) -> dict[Modality, tuple[str, ...]]:
-        findings = {m: getattr(self.encoders[m].represent, "findings", None) for m in MODALITIES}
-        return {m: () if own is None else own.names for m, own in findings.items()}
 
     def _share(self, fitted: dict[str, Tensor]) -> None:
         """Copies fitted tensors from the first process to all others."""
@@ -361,10 +324,3 @@ class PreparedTraining:
             )
             for parts in zip(*by_cohort, strict=True)
         ]
-
-    @cached_property
-    def weight(self) -> Floats:
-        """[N] the samples' weights; those of one patient sum to 1."""
-        patients = self.data.samples.patient
-        _, code, count = np.unique(patients, return_inverse=True, return_counts=True)
-        return 1 / count[code]

@@ -116,7 +116,7 @@ class Trainer(TaskNetwork):
         outcome = self.prepared.data.outcomes[:, self.columns[task]].double().numpy()
         held = ~torch.isnan(next(iter(self.held_out.values()))[:, 0]).numpy()
         rows = np.flatnonzero(held & ~np.isnan(outcome) & (self.prepared.data.cohort == 0))
-        return rows, outcome[rows], self.prepared.weight[rows]
+        return rows, outcome[rows], self.prepared.data.weight[rows]
 
     @torch.no_grad()
     def _calibrate(self) -> None:
@@ -128,7 +128,7 @@ class Trainer(TaskNetwork):
         for i, task in enumerate(self.facts.tasks):
             target = prepared.data.outcomes[:, self.columns[i]]
             rows = torch.nonzero(held & ~torch.isnan(target)).squeeze(1)
-            y, weight = target[rows].double().numpy(), prepared.weight[rows.numpy()]
+            y, weight = target[rows].double().numpy(), prepared.data.weight[rows.numpy()]
             if task.kind == "binary":
                 k = fitted.names.index(task.name)
                 base = fitted.prior[k] + prepared.offset[rows, self.columns[i]]
@@ -177,7 +177,7 @@ class Trainer(TaskNetwork):
                 shift[k] = calibrate.fit_shift(
                     (log_odds[:, k] + prepared.offset[rows, self.columns[i]])[known].numpy(),
                     target[known].double().numpy(),
-                    prepared.weight[rows[known].numpy()] / len(parts),
+                    prepared.data.weight[rows[known].numpy()] / len(parts),
                 )
             for fusion in self._fusions():
                 # A task to which a modality is hidden has the shift of the set without it.

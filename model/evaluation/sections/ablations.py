@@ -13,7 +13,6 @@ from model.evaluation.sections import (
     MODEL_NAMES,
     ONE_NETWORK,
     SHARED_TRUNK_ONE,
-    SINGLE_TASK_ONE,
     Figures,
     Section,
 )
@@ -51,18 +50,12 @@ def _inputs(study: StudyResults) -> Figures:
     predictions = {"all": study.predictions(ONE_NETWORK, "all")}
     for inputs in (*WITHOUT_MODALITY, *SINGLE_MODALITY):
         predictions[inputs] = study.predictions(ONE_NETWORK, inputs)
-    single = {inputs: f"{inputs} {SINGLE_TASK_ONE}" for inputs in SINGLE_MODALITY}
-    for inputs, name in single.items():
-        predictions[name] = study.predictions(SINGLE_TASK_ONE, inputs)
     comparison = Comparison(predictions, MIN_POSITIVES)
     figures: Figures = {}
     for inputs in _ABLATIONS:
         of_inputs: Figures = {"auroc": interval(comparison.mean[inputs])}
         if inputs != "all":
             of_inputs["against_all"] = comparison.difference(inputs, "all")
-        if inputs in single:
-            of_inputs[SINGLE_TASK_ONE] = interval(comparison.mean[single[inputs]])
-            of_inputs["gain"] = comparison.difference(inputs, single[inputs])
         figures[inputs] = of_inputs
     return figures
 
@@ -73,18 +66,12 @@ def _render_inputs(figures: Figures) -> list[str]:
             _ABLATIONS[inputs],
             with_interval(aurocs["auroc"]),
             with_interval(aurocs["against_all"], "+") if "against_all" in aurocs else "",
-            with_interval(aurocs[SINGLE_TASK_ONE]) if SINGLE_TASK_ONE in aurocs else "",
-            with_interval(aurocs["gain"], "+") if "gain" in aurocs else "",
         ]
         for inputs, aurocs in figures.items()
     ]
-    names = MODEL_NAMES[ONE_NETWORK], MODEL_NAMES[SINGLE_TASK_ONE]
     return [
-        paragraph(
-            """One network each, trained with only these encoders on the same hospitals.
-            Single-task: one network for each task."""
-        ),
-        table(["inputs", names[0], "difference from all inputs", names[1], "multitask gain"], rows),
+        paragraph("One network each, trained with only these encoders on the same hospitals."),
+        table(["inputs", MODEL_NAMES[ONE_NETWORK], "difference from all inputs"], rows),
     ]
 
 

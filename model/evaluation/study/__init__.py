@@ -8,7 +8,7 @@ The training settings are tuned within the hospitals to learn from: each candida
 some of them and scored on the others. A hospital that tests a model never influences its settings.
 """
 
-from model.evaluation.study.jobs import EXTERNAL, FOLDS, VERSION, Job, every_job
+from model.evaluation.study.jobs import EXTERNAL, FOLDS, VERSION, Job, every_job, headline_jobs
 from model.evaluation.study.results import MissingPredictionsError, StudyResults
 from model.evaluation.study.runner import OpenStudy, Study
 from model.evaluation.study.tuning import CANDIDATES, choose, every_trial, tuned
@@ -26,5 +26,6 @@ __all__ = [
     "choose",
     "every_job",
     "every_trial",
+    "headline_jobs",
     "tuned",
 ]

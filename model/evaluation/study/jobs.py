@@ -64,6 +64,11 @@ class Job:
         return f"{self.model}-{self.inputs}{share}-{self.fold}{trial}{part}.npz"
 
     @property
+    def samples(self) -> tuple[str, str, float]:
+        """The samples to learn from. Jobs with the same ones share the fits of single tasks."""
+        return self.inputs, self.fold, self.share
+
+    @property
     def is_ensemble(self) -> bool:
         """Whether the job trains all members; otherwise one network."""
         if self.model == SINGLE_TASK and self.fold == EXTERNAL:
@@ -80,20 +85,31 @@ def jobs_of(model: str, inputs: str, fold: str, share: float = 1.0) -> list[Job]
     return [job]
 
 
+def headline_jobs(*, external: bool) -> list[Job]:
+    """The jobs of the report's first sentences: M3H and its baselines, on all folds."""
+    folds = (*FOLDS, EXTERNAL) if external else FOLDS
+    return [
+        Job(model, inputs, fold)
+        for model in ("m3h", *BASELINE_NAMES)
+        for inputs in COMPARED_INPUTS
+        for fold in folds
+    ]
+
+
 def every_job(*, external: bool, masked: bool) -> list[Job]:
     """All jobs of the report, the headline's first."""
     folds = (*FOLDS, EXTERNAL) if external else FOLDS
-    models = ("m3h", *BASELINE_NAMES, SINGLE_TASK, "shared_trunk")
-    jobs = [
+    jobs = headline_jobs(external=external)
+    jobs += [
         job
-        for model in models
+        for model in ("shared_trunk", SINGLE_TASK)
         for inputs in COMPARED_INPUTS
         for fold in folds
         for job in jobs_of(model, inputs, fold)
     ]
+    jobs += [Job("published", i, fold) for i in COMPARED_INPUTS for fold in FOLDS]
     if masked:
         jobs += [Job(m, MASKED, fold) for m in ("m3h", *MASKED_BASELINES) for fold in FOLDS]
-    jobs += [Job("published", i, fold) for i in COMPARED_INPUTS for fold in FOLDS]
     jobs += [
         Job("m3h", inputs, fold)
         for inputs in (*WITHOUT_MODALITY, *SINGLE_MODALITY)
@@ -105,5 +121,4 @@ def every_job(*, external: bool, masked: bool) -> list[Job]:
         for model in ("m3h", SINGLE_TASK)
         for fold in FOLDS
     ]
-    jobs += [Job(SINGLE_TASK, inputs, fold) for inputs in SINGLE_MODALITY for fold in FOLDS]
     return jobs

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,7 @@ class Study:
     ) -> None:
         self.cohort, self.external, self.config, self.choices = cohort, external, config, choices
         self.masked = masked
+        self._last: tuple[Any, PreparedTraining] | None = None
         if masked is not None:
             for name in ("stay", "landmark", "outcomes"):
                 original, copy = (getattr(c.samples, name) for c in (cohort, masked))
@@ -175,10 +177,18 @@ class Study:
         test: Rows,
     ) -> Arrays:
         prepared = PreparedTraining([part], self.network_config(job), modalities=modalities)
+        self._share_fits(job, prepared)
         prepared = with_members(prepared, self.members(job))
         if job.model != SINGLE_TASK:
             return multitask_outputs(prepared, test_data, test)
         return single_task_outputs(prepared, test_data, test, task_names(job, prepared.facts.tasks))
+
+    def _share_fits(self, job: Job, prepared: PreparedTraining) -> None:
+        """Takes over evidence and trees from the last job, if it had the same samples."""
+        key = job.samples, job.candidate, self.settings(job)
+        if self._last is not None and self._last[0] == key:
+            prepared.per_task = self._last[1].per_task
+        self._last = key, prepared
 
     def network_config(self, job: Job) -> TrainConfig:
         """The training config of a job's network, with the members of the whole ensemble."""

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -50,22 +51,53 @@ def claim_folder(folder: Path, identity: Mapping[str, Any]) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[J], folder: Path, prepare: Callable[[], Callable[[J], Arrays]]
+    jobs: Sequence[J],
+    folder: Path,
+    prepare: Callable[[], Callable[[J], Arrays]],
+    *,
+    group: Callable[[J], Hashable] = lambda job: job.file,
 ) -> Iterator[tuple[J, bool]]:
     """Runs the jobs that are not done, one on each core; yields each job, and whether it ran.
 
-    `prepare` is called once in each worker process and returns the function that runs a job.
+    `prepare` is called once in each worker process and returns the function that runs a job. A
+    worker takes jobs of one `group` one after another, so that it can keep what they share.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pending = [job for job in jobs if not (folder / job.file).is_file()]
     yield from ((job, False) for job in jobs if job not in pending)
-    workers = len(os.sched_getaffinity(0))
-    start = (prepare, folder)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start) as pool:
-        running = {pool.submit(_run_job, job): job for job in pending}
-        for done in as_completed(running):
-            done.result()
-            yield running[done], True
+    with ExitStack() as stack:
+        start = (prepare, folder)
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _start_worker, start))
+            for _ in range(min(len(os.sched_getaffinity(0)), len(pending)))
+        ]
+        running: dict[Future[None], tuple[J, ProcessPoolExecutor]] = {}
+
+        def start_next(pool: ProcessPoolExecutor, last: J | None) -> None:
+            if pending:
+                job = _next_job(pending, group, last, [job for job, _ in running.values()])
+                pending.remove(job)
+                running[pool.submit(_run_job, job)] = job, pool
+
+        for pool in pools:
+            start_next(pool, None)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                job, pool = running.pop(future)
+                future.result()
+                start_next(pool, job)
+                yield job, True
+
+
+def _next_job(
+    pending: Sequence[J], group: Callable[[J], Hashable], last: J | None, running: Sequence[J]
+) -> J:
+    """The first job of the group of `last`; else of a group that no other worker runs; else any."""
+    taken = {group(job) for job in running}
+    same = (job for job in pending if last is not None and group(job) == group(last))
+    free = (job for job in pending if group(job) not in taken)
+    return next(same, None) or next(free, None) or pending[0]
 
 
 _WORKER: dict[str, Any] = {}

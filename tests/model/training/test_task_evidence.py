@@ -92,7 +92,7 @@ def test_the_first_output_without_notes_is_the_share_of_the_patients_a_member_le
     predicted = raw["binary"].sigmoid().detach().double()
     column = [t.name for t in prepared.facts.tasks].index("sepsis")
     outcome = prepared.data.outcomes[rows, column].double().numpy()
-    weight = prepared.weight[run.learn]
+    weight = prepared.data.weight[run.learn]
     observed = np.average(outcome, weights=weight)
     k = [t.name for t in prepared.facts.tasks if t.kind == "binary"].index("sepsis")
     assert np.average(predicted[:, k].numpy(), weights=weight) == pytest.approx(observed, abs=0.01)
@@ -104,7 +104,7 @@ def test_a_task_without_labels_has_no_evidence(prepared):
     cohort.samples.outcomes[:, column] = np.nan
     cohort.samples.outcomes[0, column] = 0.0
     few = PreparedTraining([cohort], CONFIG)
-    members = [few.evidence(member, column) for member in range(CONFIG.members)]
+    members = [few.per_task.evidence(member, column) for member in range(CONFIG.members)]
     without = [0 not in learn for learn, _ in few.splits]
     assert [evidence is None for evidence in members] == without
 

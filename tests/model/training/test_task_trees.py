@@ -130,7 +130,7 @@ def test_a_task_with_too_few_cases_has_no_trees():
     cohort.samples.outcomes[:, column] = 0.0
     cohort.samples.outcomes[:2, column] = 1.0
     few = PreparedTraining([cohort], WITH_TREES)
-    assert few.trees(0, column) == {}
+    assert few.per_task.trees(0, column) == {}
 
 
 def test_without_trees_the_inputs_are_not_kept(prepared):
