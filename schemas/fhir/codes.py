@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from schemas.features import FeatureSpec
+from schemas.fhir.document import Resource
+from schemas.fhir.record import Reason, codings, texts
 from schemas.terminology.treatment_names import AMBIGUOUS, find_treatment
 from schemas.variables import load_rejected_names
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.record import Reason, codings, texts
 
 _LOINC = frozenset({"http://loinc.org", "https://loinc.org", "urn:oid:2.16.840.1.113883.6.1"})
 _MIMIC = "http://mimic.mit.edu/fhir/mimic/CodeSystem/"

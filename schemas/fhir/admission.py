@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from schemas.features import FeatureSpec
+from schemas.fhir.codes import HEIGHT
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, indexed_objects, is_modified, objects
+from schemas.fhir.record import Place, Record, codes, texts
+from schemas.fhir.times import InvalidTime, completed_years
 from schemas.terminology.categories import NOT_KNOWN, find_category
 from schemas.terminology.units import candidate_codes
-from service.interop.fhir.reading.codes import HEIGHT
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
-from service.interop.fhir.reading.record import Place, Record, codes, texts
-from service.interop.fhir.reading.times import InvalidTime, completed_years
 
 # Codes of v3-ActCode for an Encounter in which the patient has a bed, and for the emergency room.
 _INPATIENT = ("IMP", "ACUTE", "NONAC", "OBSENC", "SS")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from service.interop.fhir.reading.attachments import (
+from schemas.fhir.attachments import (
     DICOM,
     IMAGE_TYPES,
     TEXT_TYPES,
@@ -11,9 +11,9 @@ from service.interop.fhir.reading.attachments import (
     read_content,
     read_text,
 )
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
-from service.interop.fhir.reading.record import Place, Record, codes, texts
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, indexed_objects, is_modified, objects
+from schemas.fhir.record import Place, Record, codes, texts
 
 _REPORT_STATUSES = ("final", "amended", "corrected", "appended", "preliminary", "partial")
 _NOT_KNOWN = "was not known at as_of"
