@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.cli.progress import console, progress_of_records, train_with_progress
-from model.cohorts import labels, note_masking
+from model.cohorts import labels, note_masking, stay_events
 from model.cohorts import store as cohort_store
 from model.cohorts.store import Cohort
 from model.errors import RunError
@@ -50,7 +50,7 @@ def make_cohort(
             out,
             name=f"{source}, masked" if masked else source,
             source=reader.SOURCE,
-            made_by=(reader, labels, note_masking) if masked else (reader, labels),
+            made_by=(reader, stay_events, labels, *((note_masking,) if masked else ())),
             spec=spec,
         ):
             progress.update(bar, description=f"{source}: {written} records")

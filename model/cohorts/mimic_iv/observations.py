@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import DATE, ID, NUMBER, TEXT, TIME, Database
+from model.cohorts.mimic_iv.database import DATE, TIME, Database
+from model.cohorts.stay_events.columns import HEIGHT, ID, NUMBER, TEXT
 from schemas.variables import load_spellings, load_variables
 
-# Height is not a variable of the model but part of the tabular input.
-HEIGHT = "height"
 _HEIGHT_ITEMS = {226730: ("cm", "cm"), 226707: ("Inch", "[in_i]")}
 
 # MIMIC-IV writes "units" for a quantity without a unit (pH).
@@ -55,7 +54,10 @@ def _of_declared_items(events: pl.LazyFrame) -> pl.LazyFrame:
     uom = pl.col("uom").str.strip_chars().fill_null("")
     return (
         events.filter(pl.col("itemid").is_in(items), pl.col("value").is_not_null())
-        .with_columns(uom=pl.when(uom.is_in(_NO_UNIT)).then(pl.lit("")).otherwise(uom))
+        .with_columns(
+            uom=pl.when(uom.is_in(_NO_UNIT)).then(pl.lit("")).otherwise(uom),
+            code=pl.format("item {}", "itemid"),
+        )
         .join(units.lazy(), on=["itemid", "uom"], how="left")
     )
 
@@ -97,7 +99,7 @@ def clinic_measurements(database: Database) -> pl.LazyFrame:
             value=pl.col("result_value").cast(NUMBER, strict=False),
             time=day,
             known=day + pl.duration(days=1),
-            itemid=pl.lit(None, ID),
+            code=pl.lit(None, TEXT),
             uom=pl.lit(None, TEXT),
         )
         .drop_nulls("value")

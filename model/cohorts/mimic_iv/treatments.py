@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import ID, NUMBER, TEXT, TIME, Database
+from model.cohorts.mimic_iv.database import TIME, Database
+from model.cohorts.stay_events.columns import ID, NUMBER, TEXT
 from schemas.variables import load_spellings, load_treatments
 
 
