@@ -38,13 +38,17 @@ def make_cohort(
     out: Path,
     masked: bool,
     spec: FeatureSpec,
+    codes: str | None = None,
 ) -> None:
-    """Reads a patient database with the reader `source`; writes the cohort to `out`."""
+    """Reads patients' data with the reader `source`; writes the cohort to `out`.
+
+    `codes`: file or name of the map of the codes of MEDS.
+    """
     reader = importlib.import_module(f"model.cohorts.{source}")
     with progress_of_records() as progress:
         bar = progress.add_task(f"{source}: reading")
         written = 0
-        records = reader.read(data)
+        records = reader.read(data) if codes is None else reader.read(data, codes)
         for written in cohort_store.write(
             note_masking.mask_notes(records) if masked else records,
             out,

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from model.cohorts import DataError, DataMissing, Outcomes, Record
-from model.cohorts.labels import diseases_of
+from model.cohorts import DataError, DataMissing, Record
+from model.cohorts.labels import outcomes_of
 from model.errors import MAX_FAULTS, wrap_file_errors
 from schemas.payload import InvalidPayload
-from schemas.record import TrainingRecord, parse_record
-from schemas.tasks import load_tasks
+from schemas.record import parse_record
 
 SOURCE = "records of the hospital's own (m3h-model cohort records)"
 # The longest line; a payload of a request has at most 32 MiB by default.
@@ -61,7 +60,9 @@ def _record(line: bytes, position: str) -> Record:
         raise DataError(f"{position}: {_faults(error)}") from None
     return Record(
         payload=parsed.payload,
-        outcomes=outcomes_of(parsed),
+        outcomes=outcomes_of(
+            parsed.diagnosis_codes, parsed.outcomes, coding_complete=parsed.coding_complete
+        ),
         patient=parsed.patient,
         site=parsed.group or "",
         stay=parsed.stay_id or parsed.patient,
@@ -76,20 +77,3 @@ def _faults(error: InvalidPayload) -> str:
     texts = [f"{e.pointer or 'the whole record'}: {e.detail}" for e in error.errors[:MAX_FAULTS]]
     more = len(error.errors) - MAX_FAULTS
     return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
-
-
-def outcomes_of(record: TrainingRecord) -> Outcomes:
-    """The labels of a record. A task without a label is not in it.
-
-    Diagnosis codes give the diseases; an outcome that is stated by name, also as null, precedes
-    them. A subset that is present implies its parent, unless the parent is stated.
-    """
-    labels: dict[str, bool | float | str | None] = {}
-    if record.diagnosis_codes is not None:
-        coded = diseases_of(record.diagnosis_codes)
-        labels |= {n: yes for n, yes in coded.items() if yes or record.coding_complete}
-    labels |= record.outcomes
-    for task in load_tasks():
-        if task.subset_of and labels.get(task.name) and task.subset_of not in record.outcomes:
-            labels[task.subset_of] = True
-    return {name: value for name, value in labels.items() if value is not None}

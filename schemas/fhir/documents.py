@@ -20,7 +20,7 @@ _NOT_KNOWN = "was not known at as_of"
 _NO_TEXT_TYPE = f"the media type is not read; send one of {', '.join(TEXT_TYPES[:4])}"
 _STATUS = "its status does not state that it is valid; it is not read"
 # LOINC of documents, by the kind of a note. Others are of the kind "note".
-_NOTE_KINDS = {
+NOTE_KINDS = {
     "34117-2": "admission",
     "47039-3": "admission",
     "11506-3": "progress",
@@ -226,8 +226,8 @@ class DocumentReader:
 
 def _note_kind(resource: Resource, field: str) -> str:
     for code in codes(resource.get(field)):
-        if code in _NOTE_KINDS:
-            return _NOTE_KINDS[code]
+        if code in NOTE_KINDS:
+            return NOTE_KINDS[code]
     for concept in objects(resource, "category"):
         if not _RADIOLOGY_CATEGORIES.isdisjoint(codes(concept)):
             return "radiology"

@@ -6,11 +6,12 @@ itself; its members are entries of the Bundle.
 
 from datetime import datetime
 
-from schemas.fhir.codes import HEIGHT, CodeTable
+from schemas.fhir.codes import CodeTable
 from schemas.fhir.document import Resource
 from schemas.fhir.entries import Entries, indexed_objects, is_modified
 from schemas.fhir.quantities import UnitChoice, read_value
 from schemas.fhir.record import Group, Place, Record
+from schemas.terminology.height import HEIGHT
 
 _READ_STATUSES = ("final", "amended", "corrected", "preliminary")
 _STATUS = "its status is not final, amended, corrected or preliminary; it never counts"

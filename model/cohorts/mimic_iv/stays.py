@@ -5,6 +5,7 @@ import polars as pl
 from model.cohorts import LANDMARKS_HOURS
 from model.cohorts.mimic_iv.database import TIME, Database
 from model.cohorts.stay_events.columns import ID, NUMBER, TEXT
+from model.cohorts.stay_events.stays import is_external_cause
 
 _UNIT_TYPES = {
     "Medical Intensive Care Unit (MICU)": "medical_icu",
@@ -154,13 +155,11 @@ def _admission_source() -> pl.Expr:
 def _diagnosis_codes(database: Database, stays: pl.DataFrame) -> pl.DataFrame:
     """Diagnosis codes of each hospital stay: `hadm_id`, `codes`.
 
-    `diseases_of` derives the ICD revision of a code from its first letter. The external causes,
-    which no task uses, are therefore dropped here: an E code of ICD-9 would be read as ICD-10's
-    endocrine chapter, a V code of ICD-10 as ICD-9.
+    External causes are dropped.
     """
     version, code = pl.col("icd_version"), pl.col("icd_code")
-    external = ((version == 9) & code.str.starts_with("E")) | (
-        (version == 10) & code.str.starts_with("V")
+    external = ((version == 9) & is_external_cause(code, 9)) | (
+        (version == 10) & is_external_cause(code, 10)
     )
     return (
         database.scan("hosp/diagnoses_icd", {"hadm_id": ID, "icd_code": TEXT, "icd_version": ID})

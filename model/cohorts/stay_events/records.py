@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from model.cohorts import Outcomes, Record
-from model.cohorts.labels import diseases_of
+from model.cohorts.labels import outcomes_of
 from model.cohorts.stay_events.inputs import with_inputs
 from model.cohorts.stay_events.partitions import EventTable, read_partition, write_partitions
 from schemas.payload import as_payload
@@ -84,15 +84,11 @@ def _images(image: Row | None) -> list[dict[str, Any]]:
 
 def _outcomes(row: Row) -> Outcomes:
     """The labels that are known. A task without a label is not in it."""
-    outcomes: dict[str, bool | float | str] = {}
-    if row["codes"] is not None:
-        coded = diseases_of(row["codes"])
-        outcomes |= {name: yes for name, yes in coded.items() if yes or row["coding_complete"]}
-    if row["died"] is not None:
-        outcomes[MORTALITY] = row["died"]
+    stated: dict[str, bool | float | str | None] = {
+        MORTALITY: row["died"],
+        DISPOSITION: row["disposition"],
+    }
     if row["dischtime"] is not None and row["dischtime"] > row["as_of"]:
         remaining = row["dischtime"] - row["as_of"]
-        outcomes["length_of_stay"] = remaining.total_seconds() / 86400
-    if row["disposition"] is not None:
-        outcomes[DISPOSITION] = row["disposition"]
-    return outcomes
+        stated["length_of_stay"] = remaining.total_seconds() / 86400
+    return outcomes_of(row["codes"], stated, coding_complete=row["coding_complete"])

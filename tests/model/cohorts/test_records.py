@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from model.cli.main import app
 from model.cohorts import DataError, DataMissing, records, synthetic
+from model.cohorts.labels import outcomes_of
 from model.cohorts.store import Cohort
 from model.cohorts.store import write as write_cohort
 from schemas.features import FeatureSpec, extract_features
@@ -31,7 +32,10 @@ DISEASES = [task.name for task in load_tasks() if task.is_disease]
 
 def outcomes(**fields):
     line = json.dumps({"patient_id": "p", "payload": PAYLOAD, **fields})
-    return records.outcomes_of(parse_record(line))
+    record = parse_record(line)
+    return outcomes_of(
+        record.diagnosis_codes, record.outcomes, coding_complete=record.coding_complete
+    )
 
 
 def as_line(record):
