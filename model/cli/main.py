@@ -25,6 +25,8 @@ app = typer.Typer(
 class Source(StrEnum):
     records = "records"
     meds = "meds"
+    omop = "omop"
+    fhir = "fhir"
     eicu = "eicu"
     mimic_iv = "mimic_iv"
     nih_cxr = "nih_cxr"

@@ -4,7 +4,7 @@ Parquet states its types, which are compared with the expected ones. CSV is text
 no number or time is an error that names the row. Times without a zone are read as UTC.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -53,6 +53,18 @@ def scan_typed(path: Path, required: Columns, optional: Columns | None = None) -
         columns = [_csv_column(name, kind) for name, kind in here.items()]
     absent = [pl.lit(None, kind).alias(name) for name, kind in wanted.items() if name not in here]
     return table.select(*columns, *absent)
+
+
+def first_unreadable(paths: Iterable[Path]) -> DataError | None:
+    """The error of the first table that cannot be read; None if all can."""
+    for path in paths:
+        try:
+            with table_errors(path):
+                table = pl.scan_parquet(path) if path.suffix == ".parquet" else _scan_csv(path)
+                table.select(pl.all().count()).collect(engine="streaming")
+        except DataError as error:
+            return error
+    return None
 
 
 def _scan_csv(path: Path) -> pl.LazyFrame:

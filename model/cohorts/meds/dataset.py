@@ -7,8 +7,8 @@ import polars as pl
 
 from model.cohorts import DataError, DataMissing
 from model.cohorts.stay_events.columns import ID, NUMBER, TEXT, UTC
-from model.cohorts.tables import first_damaged_table, table_errors
-from model.cohorts.typed_tables import scan_typed
+from model.cohorts.tables import table_errors
+from model.cohorts.typed_tables import first_unreadable, scan_typed
 
 _LABELS = "labels"
 _EVENTS = {"subject_id": ID, "time": UTC, "code": TEXT}
@@ -33,8 +33,7 @@ class Dataset:
 
     def first_damaged(self) -> DataError | None:
         """The error of the first file of events that cannot be read; None if all can."""
-        columns = dict.fromkeys(_EVENTS, TEXT)
-        return first_damaged_table(dict.fromkeys(self.paths, columns))
+        return first_unreadable(self.paths)
 
     def label_files(self) -> Mapping[str, list[Path]]:
         """The files of labels by task: `labels/TASK.parquet`, or all files in `labels/TASK`."""

@@ -31,6 +31,8 @@ _DISPOSITIONS = {
     ),
     DIED: ("died", "dead", "exp", "expired", "deceased", "patient died", "death"),
 }
+# The first letter of external causes by revision of ICD.
+EXTERNAL_CAUSES = {9: "E", 10: "V"}
 _BY_SPELLING = {text: name for name, texts in _DISPOSITIONS.items() for text in texts}
 
 
@@ -71,7 +73,7 @@ def is_external_cause(code: pl.Expr, version: int) -> pl.Expr:
     `diseases_of` derives the revision of a code from its first letter: an E code of ICD-9-CM would
     be read as a chapter of ICD-10-CM, a V code of ICD-10-CM as ICD-9-CM.
     """
-    return code.str.to_uppercase().str.starts_with("E" if version == 9 else "V")
+    return code.str.to_uppercase().str.starts_with(EXTERNAL_CAUSES[version])
 
 
 def complete_stays(

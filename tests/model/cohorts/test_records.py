@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from model.cli.main import app
-from model.cohorts import DataError, DataMissing, records, synthetic
+from model.cohorts import DataError, DataMissing, json_lines, records, synthetic
 from model.cohorts.labels import outcomes_of
 from model.cohorts.store import Cohort
 from model.cohorts.store import write as write_cohort
@@ -193,7 +193,7 @@ def test_a_folder_or_a_missing_file_is_refused_with_the_option_to_use(tmp_path):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(file, monkeypatch):
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match="line 1: is longer than 1 MiB"):
         next(records.read(file(" " * 2**21)))
 
