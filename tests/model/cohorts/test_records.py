@@ -21,6 +21,7 @@ from schemas.features import FeatureSpec, extract_features
 from schemas.payload import parse_payload
 from schemas.record import TrainingRecord, parse_record
 from schemas.tasks import load_tasks
+from tests.support.inputs.records import as_line
 
 SPEC = FeatureSpec.default()
 PAYLOAD = {
@@ -35,21 +36,6 @@ def outcomes(**fields):
     record = parse_record(line)
     return outcomes_of(
         record.diagnosis_codes, record.outcomes, coding_complete=record.coding_complete
-    )
-
-
-def as_line(record):
-    """A reader's record as a line of a file."""
-    payload = json.loads(record.payload.model_dump_json(exclude={"patient_id"}, exclude_unset=True))
-    return json.dumps(
-        {
-            "patient_id": record.patient,
-            "stay_id": record.stay,
-            "group": record.site,
-            "landmark_hours": record.landmark_hours,
-            "payload": payload,
-            "outcomes": dict(record.outcomes),
-        }
     )
 
 

@@ -34,6 +34,11 @@ class Demo:
     measured: pl.DataFrame
     given: pl.DataFrame
 
+    def of_patients(self, half: int) -> "Demo":
+        """The patients with an even (0) or odd (1) number."""
+        own = pl.col("subject_id") % 2 == half
+        return Demo(**{name: table.filter(own) for name, table in vars(self).items()})
+
     @classmethod
     def read(cls, data: Path) -> "Demo":
         def table(name: str) -> pl.DataFrame:
