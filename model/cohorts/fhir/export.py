@@ -38,7 +38,7 @@ class Sent(NamedTuple):
 class Export:
     """The files of a folder. Raises DataMissing without NDJSON files, DataError: a line is invalid.
 
-    `shared`: Locations and Medications by type and id. `types`: of the resources that were read.
+    `shared`: Locations and Medications by type and id, once the partitions are written.
     """
 
     data: Path

@@ -1,7 +1,7 @@
 """MEDS, OMOP and FHIR files of one made patient: rules of reading, and malformed files."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from model.cli.main import app
 from model.cohorts import DataError, DataMissing, fhir, meds, omop
 
-NOON = datetime(2031, 5, 1, 12)
+NOON = datetime(2031, 5, 1, 12, tzinfo=UTC)
 SECRET = "Jane Doe"
 
 
@@ -22,7 +22,7 @@ def at(hours):
 
 EVENTS = [
     (None, "GENDER//F", None),
-    (datetime(1961, 1, 1), "MEDS_BIRTH", None),
+    (datetime(1961, 1, 1, tzinfo=UTC), "MEDS_BIRTH", None),
     (at(-3), "HOSPITAL_ADMISSION//URGENT//EMERGENCY ROOM", None),
     (NOON, "ICU_ADMISSION//MICU", None),
     (at(2), "LOINC//2524-7//mmol/L", 4.5),
@@ -34,19 +34,19 @@ EVENTS = [
 ]
 
 
-def write_meds(folder, events=EVENTS, **columns):
+def write_meds(folder, events=EVENTS):
     table = pl.DataFrame(
         [(1, *event) for event in events],
         schema={
             "subject_id": pl.Int64,
-            "time": pl.Datetime("us"),
+            "time": pl.Datetime("us", "UTC"),
             "code": pl.String,
             "numeric_value": pl.Float32,
         },
         orient="row",
     )
     (folder / "data").mkdir(parents=True)
-    table.with_columns(**columns).write_parquet(folder / "data/0.parquet")
+    table.write_parquet(folder / "data/0.parquet")
     return folder
 
 
@@ -100,7 +100,7 @@ def test_labels_are_read_at_their_prediction_times_and_precede_the_codes(tmp_pat
     write_labels(path, "heart_failure", boolean_value=[False])
     write_labels(path, "septic_shock", boolean_value=[True])
     (record,) = meds.read(path)
-    assert record.payload.as_of.replace(tzinfo=None) == at(10)
+    assert record.payload.as_of == at(10)
     assert record.landmark_hours == 10
     assert record.outcomes["heart_failure"] is False
     assert record.outcomes["septic_shock"] is record.outcomes["sepsis"] is True
