@@ -2,13 +2,11 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from model.cohorts import DataError, Record
-from model.cohorts.labels import outcomes_of
 from model.cohorts.meds.code_map import CodeMap
 from model.cohorts.meds.codes import Codes, distinct_codes
 from model.cohorts.meds.dataset import Dataset
@@ -50,10 +48,7 @@ def _records(dataset: Dataset, code_map: CodeMap, labels: Labels) -> Iterator[Re
     moments = _labelled_moments(stays, labels) if labels else landmarks(stays)
 
     def to_record(row: Row) -> Record:
-        record = record_of(row)
-        stated = labels.get((row["subject_id"], row["as_of"]), {})
-        known = outcomes_of(None, {**record.outcomes, **stated}, coding_complete=True)
-        return replace(record, outcomes=known)
+        return record_of(row, stated=labels.get((row["subject_id"], row["as_of"])))
 
     yield from records_at(moments, event_tables(events, codes, code_map, moments), to_record)
 

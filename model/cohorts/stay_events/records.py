@@ -49,8 +49,13 @@ def _wrong_units(observations: pl.DataFrame) -> Counter[tuple[str, str]]:
     return Counter({(code, uom or "no unit"): count for code, uom, count in rows.iter_rows()})
 
 
-def record_of(row: Row, groups: Mapping[str, str] | None = None) -> Record:
-    """The record of a moment: the columns of STAY_SCHEMA, `as_of`, `landmark` and the inputs."""
+def record_of(
+    row: Row, groups: Mapping[str, str] | None = None, stated: Outcomes | None = None
+) -> Record:
+    """The record of a moment: the columns of STAY_SCHEMA, `as_of`, `landmark` and the inputs.
+
+    `stated`: outcomes by name, which precede those of the stay.
+    """
     payload = as_payload(
         {
             "as_of": row["as_of"],
@@ -63,7 +68,7 @@ def record_of(row: Row, groups: Mapping[str, str] | None = None) -> Record:
     )
     return Record(
         payload=payload,
-        outcomes=_outcomes(row),
+        outcomes=_outcomes(row, stated or {}),
         patient=str(row["subject_id"]),
         site=row["site"],
         stay=str(row["stay_id"]),
@@ -82,13 +87,13 @@ def _images(image: Row | None) -> list[dict[str, Any]]:
     ]
 
 
-def _outcomes(row: Row) -> Outcomes:
+def _outcomes(row: Row, stated: Outcomes) -> Outcomes:
     """The labels that are known. A task without a label is not in it."""
-    stated: dict[str, bool | float | str | None] = {
+    known: dict[str, bool | float | str | None] = {
         MORTALITY: row["died"],
         DISPOSITION: row["disposition"],
     }
     if row["dischtime"] is not None and row["dischtime"] > row["as_of"]:
         remaining = row["dischtime"] - row["as_of"]
-        stated["length_of_stay"] = remaining.total_seconds() / 86400
-    return outcomes_of(row["codes"], stated, coding_complete=row["coding_complete"])
+        known["length_of_stay"] = remaining.total_seconds() / 86400
+    return outcomes_of(row["codes"], {**known, **stated}, coding_complete=row["coding_complete"])

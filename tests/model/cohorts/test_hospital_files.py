@@ -185,7 +185,7 @@ def write_omop(folder, **changed):
 def test_omop_is_read_by_concept_and_vocabulary(tmp_path, caplog):
     records = list(omop.read(write_omop(tmp_path)))
     assert [r.landmark_hours for r in records] == [6, 12, 24, 48]
-    first, last = records[0], records[-1]
+    first, _, next_day, _ = records
     (series,) = first.payload.series
     assert (series.variable, series.unit, list(series.values)) == ("lactate", "mmol/L", [4.5])
     assert "1 of loinc:2524-7 in contradictory" in caplog.text
@@ -195,7 +195,7 @@ def test_omop_is_read_by_concept_and_vocabulary(tmp_path, caplog):
     assert first.site == "care site 7"
     assert first.payload.tabular.sex == "female"
     assert not first.payload.notes  # known from the next day
-    assert [note.text for note in last.payload.notes] == ["Unwell."]
+    assert [note.text for note in next_day.payload.notes] == ["Unwell."]
 
 
 def test_a_diagnosis_of_snomed_ct_alone_makes_other_diseases_unknown(tmp_path):
