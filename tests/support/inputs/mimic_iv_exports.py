@@ -64,7 +64,13 @@ class Demo:
         births = events.filter(pl.col("code") == "MEDS_BIRTH").select("subject_id", birth="time")
         return cls(
             stays=stays,
-            patients=table("hosp/patients").join(births, on="subject_id"),
+            patients=table("hosp/patients")
+            .join(births, on="subject_id")
+            .join(
+                stays.group_by("subject_id").agg(pl.col("deathtime").max()),
+                on="subject_id",
+                how="left",
+            ),
             diagnoses=table("hosp/diagnoses_icd").join(
                 stays.select("hadm_id").unique(), on="hadm_id"
             ),
@@ -257,7 +263,13 @@ def _period(start: Any, end: Any) -> dict[str, str]:
 
 
 def _patient(row: dict[str, Any]) -> dict[str, Any]:
+    deceased: dict[str, Any] = {"deceasedBoolean": False}
+    if row["deathtime"] is not None:
+        deceased = {"deceasedDateTime": _time(row["deathtime"])}
+    elif row["dod"] is not None:
+        deceased = {"deceasedDateTime": row["dod"].isoformat()}
     return {
+        **deceased,
         "id": str(row["subject_id"]),
         "gender": {"F": "female", "M": "male"}[row["gender"]],
         "birthDate": row["birth"].date().isoformat(),
