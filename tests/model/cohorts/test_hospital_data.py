@@ -155,6 +155,7 @@ def test_a_model_is_trained_exported_recalibrated_and_served(source, halves, tmp
     line = halves[1]["records"].read_text(encoding="utf-8").splitlines()[0]
     payload = json.loads(line)["payload"]
     engine = Engine(Bundle.load(recalibrated, "cpu", threads=1))
+    engine.replay_golden()
     with TestClient(create_app(engine, Settings(bundle=recalibrated))) as client:
         answer = client.post("/predict", json=payload)
     assert answer.status_code == 200, answer.text
