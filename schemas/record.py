@@ -140,11 +140,11 @@ def _outcome_errors(outcomes: Any) -> Iterator[FieldError]:
         if task is None or task.kind == "clustering":
             detail = "is not the name of a task with labels; see GET /tasks"
             yield FieldError(pointer=pointer, rule="unknown_task", detail=detail)
-        elif value is not None and (detail := _type_error(task, value)):
+        elif value is not None and (detail := outcome_error(task, value)):
             yield FieldError(pointer=pointer, rule="outcome_type", detail=detail)
 
 
-def _type_error(task: Task, value: Any) -> str:
+def outcome_error(task: Task, value: Any) -> str:
     """The rule that an outcome of a task breaks; empty if it breaks none."""
     if task.kind == "binary":
         return "" if isinstance(value, bool) else "must be true, false or null"

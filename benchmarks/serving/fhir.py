@@ -21,10 +21,11 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message
 
 from schemas.features import FeatureSpec
+from schemas.fhir.reader import FhirReader
 from schemas.payload import Payload, parse_payload
 from schemas.variables import Variable
 from service.http.app import create_app
-from service.interop.fhir.reading.reader import FhirReader, FhirRequest
+from service.interop.fhir.request import FhirRequest
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.settings import Settings

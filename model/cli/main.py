@@ -24,6 +24,9 @@ app = typer.Typer(
 
 class Source(StrEnum):
     records = "records"
+    meds = "meds"
+    omop = "omop"
+    fhir = "fhir"
     eicu = "eicu"
     mimic_iv = "mimic_iv"
     nih_cxr = "nih_cxr"
@@ -82,15 +85,26 @@ def main(*, version: Version = False) -> None:
 
 @app.command()
 def cohort(
-    source: Annotated[Source, typer.Argument(help="Patient database, or your own records.")],
+    source: Annotated[
+        Source,
+        typer.Argument(help="Your own data (records: JSON Lines; meds), or an open database."),
+    ],
     data: Annotated[
         Path,
-        typer.Option(envvar="M3H_DATA", help="Folder with the databases, or the file of records."),
+        typer.Option(
+            envvar="M3H_DATA", help="Folder with the databases or your files; records: the file."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
     masked: Annotated[
         bool, typer.Option("--masked", help="Mask the names of diseases in the notes.")
     ] = False,
+    codes: Annotated[
+        str | None,
+        typer.Option(
+            help="meds: what the codes mean, as a TOML file or mimic_iv. LOINC needs none."
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Hugging Face folder of the BERT that encodes the notes.")
     ] = None,
@@ -106,14 +120,16 @@ def cohort(
         ),
     ] = None,
 ) -> None:
-    """Convert a patient database to a cohort, the input of training."""
+    """Convert patients' data to a cohort, the input of training."""
     if like is not None and (tokenizer is not None or image_side is not None):
         raise typer.BadParameter("--like excludes --tokenizer and --image-side")
+    if codes is not None and source is not Source.meds:
+        raise typer.BadParameter("--codes is an option of meds")
     with _user_errors():
         from model.cli import training_commands
 
         spec = training_commands.cohort_spec(tokenizer, image_side, like)
-        training_commands.make_cohort(source.value, data, out, masked, spec)
+        training_commands.make_cohort(source.value, data, out, masked, spec, codes)
 
 
 @app.command()

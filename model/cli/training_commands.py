@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.cli.progress import console, progress_of_records, train_with_progress
-from model.cohorts import labels, note_masking
+from model.cohorts import labels, note_masking, stay_events
 from model.cohorts import store as cohort_store
 from model.cohorts.store import Cohort
 from model.errors import RunError
@@ -38,19 +38,23 @@ def make_cohort(
     out: Path,
     masked: bool,
     spec: FeatureSpec,
+    codes: str | None = None,
 ) -> None:
-    """Reads a patient database with the reader `source`; writes the cohort to `out`."""
+    """Reads patients' data with the reader `source`; writes the cohort to `out`.
+
+    `codes`: file or name of the map of the codes of MEDS.
+    """
     reader = importlib.import_module(f"model.cohorts.{source}")
     with progress_of_records() as progress:
         bar = progress.add_task(f"{source}: reading")
         written = 0
-        records = reader.read(data)
+        records = reader.read(data) if codes is None else reader.read(data, codes)
         for written in cohort_store.write(
             note_masking.mask_notes(records) if masked else records,
             out,
             name=f"{source}, masked" if masked else source,
             source=reader.SOURCE,
-            made_by=(reader, labels, note_masking) if masked else (reader, labels),
+            made_by=(reader, stay_events, labels, *((note_masking,) if masked else ())),
             spec=spec,
         ):
             progress.update(bar, description=f"{source}: {written} records")

@@ -1,9 +1,10 @@
-"""Labels from diagnoses, by the codes that each task declares."""
+"""Labels from diagnoses, by the codes that each task declares, and from stated outcomes."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
+from model.cohorts import Outcomes
 from schemas.tasks import Task, load_tasks
 
 
@@ -49,3 +50,26 @@ def _matches(task: Task, icd9: set[str], icd10: set[str], texts: set[str]) -> bo
 @cache
 def _pattern(source: str | None) -> re.Pattern[str] | None:
     return None if source is None else re.compile(source, re.IGNORECASE)
+
+
+def outcomes_of(
+    codes: Iterable[str] | None,
+    stated: Mapping[str, bool | float | str | None],
+    *,
+    coding_complete: bool,
+) -> Outcomes:
+    """The labels of a stay. A task without a label is not in it.
+
+    `codes`: as of `diseases_of`; None: the diagnoses are unknown. `coding_complete`: whether a
+    disease without a code is absent, not unknown. `stated`: outcomes by name, which precede the
+    codes, also as None. A subset that is present implies its parent, unless the parent is stated.
+    """
+    labels: dict[str, bool | float | str | None] = {}
+    if codes is not None:
+        coded = diseases_of(codes)
+        labels |= {name: yes for name, yes in coded.items() if yes or coding_complete}
+    labels |= stated
+    for task in load_tasks():
+        if task.subset_of and labels.get(task.name) and task.subset_of not in stated:
+            labels[task.subset_of] = True
+    return {name: value for name, value in labels.items() if value is not None}

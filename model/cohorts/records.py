@@ -4,22 +4,16 @@ Each line is a `schemas.record.TrainingRecord`. The file is read line by line, s
 not grow with it. A file whose name ends in `.gz` is decompressed.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from model.cohorts import DataError, DataMissing, Outcomes, Record
-from model.cohorts.labels import diseases_of
-from model.errors import MAX_FAULTS, wrap_file_errors
+from model.cohorts import DataError, DataMissing, Record
+from model.cohorts.json_lines import first_faults, iter_lines
+from model.cohorts.labels import outcomes_of
 from schemas.payload import InvalidPayload
-from schemas.record import TrainingRecord, parse_record
-from schemas.tasks import load_tasks
+from schemas.record import parse_record
 
 SOURCE = "records of the hospital's own (m3h-model cohort records)"
-# The longest line; a payload of a request has at most 32 MiB by default.
-MAX_LINE_BYTES = 64 * 2**20
 
 
 def read(data: Path) -> Iterator[Record]:
@@ -33,35 +27,20 @@ def read(data: Path) -> Iterator[Record]:
             f"{data} is not a file; --data names the JSON Lines file of the records (.jsonl or "
             ".jsonl.gz)"
         )
-    # A damaged gzip file raises EOFError or zlib.error.
-    with wrap_file_errors(data, DataError, (OSError, EOFError, zlib.error)), _open(data) as f:
-        for number, line in enumerate(_lines(f, data), 1):
-            if line.strip():
-                yield _record(line, f"{data}, line {number}")
-
-
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-
-
-def _lines(file: BinaryIO | gzip.GzipFile, path: Path) -> Iterator[bytes]:
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MAX_LINE_BYTES:
-            megabytes = MAX_LINE_BYTES // 2**20
-            raise DataError(f"{path}, line {number}: is longer than {megabytes} MiB")
-        yield line
+    for number, line in iter_lines(data):
+        yield _record(line, f"{data}, line {number}")
 
 
 def _record(line: bytes, position: str) -> Record:
     try:
         parsed = parse_record(line)
     except InvalidPayload as error:
-        raise DataError(f"{position}: {_faults(error)}") from None
+        raise DataError(f"{position}: {first_faults(error)}") from None
     return Record(
         payload=parsed.payload,
-        outcomes=outcomes_of(parsed),
+        outcomes=outcomes_of(
+            parsed.diagnosis_codes, parsed.outcomes, coding_complete=parsed.coding_complete
+        ),
         patient=parsed.patient,
         site=parsed.group or "",
         stay=parsed.stay_id or parsed.patient,
@@ -69,27 +48,3 @@ def _record(line: bytes, position: str) -> Record:
         file=position,
         pointer="/payload",
     )
-
-
-def _faults(error: InvalidPayload) -> str:
-    """The pointers and details of the first errors."""
-    texts = [f"{e.pointer or 'the whole record'}: {e.detail}" for e in error.errors[:MAX_FAULTS]]
-    more = len(error.errors) - MAX_FAULTS
-    return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
-
-
-def outcomes_of(record: TrainingRecord) -> Outcomes:
-    """The labels of a record. A task without a label is not in it.
-
-    Diagnosis codes give the diseases; an outcome that is stated by name, also as null, precedes
-    them. A subset that is present implies its parent, unless the parent is stated.
-    """
-    labels: dict[str, bool | float | str | None] = {}
-    if record.diagnosis_codes is not None:
-        coded = diseases_of(record.diagnosis_codes)
-        labels |= {n: yes for n, yes in coded.items() if yes or record.coding_complete}
-    labels |= record.outcomes
-    for task in load_tasks():
-        if task.subset_of and labels.get(task.name) and task.subset_of not in record.outcomes:
-            labels[task.subset_of] = True
-    return {name: value for name, value in labels.items() if value is not None}

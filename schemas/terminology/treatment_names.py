@@ -11,6 +11,24 @@ from unicodedata import normalize
 from schemas.variables import load_treatment_names, load_treatments, normalize_name
 
 AMBIGUOUS = "(ambiguous)"
+# Treatments by the code of a procedure, by vocabulary (as OMOP names it). Codes that could mean two
+# treatments are not listed.
+PROCEDURES = {
+    "SNOMED": {
+        "243147009": "mechanical_ventilation",
+        "428311008": "noninvasive_ventilation",
+        "57485005": "oxygen_therapy",
+        "302497006": "hemodialysis",
+        "714749008": "continuous_renal_replacement",
+    },
+    "ICD10PCS": {
+        "5A1935Z": "mechanical_ventilation",
+        "5A1945Z": "mechanical_ventilation",
+        "5A1955Z": "mechanical_ventilation",
+        "5A1D70Z": "hemodialysis",
+        "5A1D90Z": "continuous_renal_replacement",
+    },
+}
 _MAX_LENGTH = 200  # characters; no treatment has a longer name
 # Words for a drug that is not given, only measured, or part of the history.
 _NOT_GIVEN = re.compile(

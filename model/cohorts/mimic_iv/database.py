@@ -7,10 +7,10 @@ import polars as pl
 import polars.selectors as cs
 
 from model.cohorts import DataMissing
+from model.cohorts.stay_events.columns import ID, NUMBER, TEXT
 from model.cohorts.tables import check_columns
 
-ID, NUMBER, TEXT, DATE, TIME = pl.Int64(), pl.Float64(), pl.String(), pl.Date(), pl.Datetime("us")
-UTC = pl.Datetime("us", "UTC")
+DATE, TIME = pl.Date(), pl.Datetime("us")
 
 _MAX_DEPTH = 4  # data/physionet.org/files/mimiciv/3.1/
 

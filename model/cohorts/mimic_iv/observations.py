@@ -4,15 +4,14 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import DATE, ID, NUMBER, TEXT, TIME, Database
+from model.cohorts.mimic_iv.database import DATE, TIME, Database
+from model.cohorts.stay_events.columns import HEIGHT, ID, NUMBER, TEXT
 from schemas.variables import load_spellings, load_variables
 
-# Height is not a variable of the model but part of the tabular input.
-HEIGHT = "height"
-_HEIGHT_ITEMS = {226730: ("cm", "cm"), 226707: ("Inch", "[in_i]")}
+HEIGHT_ITEMS = {226730: ("cm", "cm"), 226707: ("Inch", "[in_i]")}
 
 # MIMIC-IV writes "units" for a quantity without a unit (pH).
-_NO_UNIT = ("", "UNK", "units")
+NO_UNIT = ("", "UNK", "units")
 
 _FIRST_ICU_ITEM = 220_000
 
@@ -55,7 +54,10 @@ def _of_declared_items(events: pl.LazyFrame) -> pl.LazyFrame:
     uom = pl.col("uom").str.strip_chars().fill_null("")
     return (
         events.filter(pl.col("itemid").is_in(items), pl.col("value").is_not_null())
-        .with_columns(uom=pl.when(uom.is_in(_NO_UNIT)).then(pl.lit("")).otherwise(uom))
+        .with_columns(
+            uom=pl.when(uom.is_in(NO_UNIT)).then(pl.lit("")).otherwise(uom),
+            code=pl.format("item {}", "itemid"),
+        )
         .join(units.lazy(), on=["itemid", "uom"], how="left")
     )
 
@@ -71,7 +73,7 @@ def _accepted_units() -> tuple[pl.DataFrame, list[int]]:
             unit = spellings.get(declared, declared)
             rows += [(item, spelled, variable.name, u) for spelled, u in accepted.items()]
             rows += [(item, "", variable.name, unit)]
-    for item, (spelled, unit) in _HEIGHT_ITEMS.items():
+    for item, (spelled, unit) in HEIGHT_ITEMS.items():
         rows += [(item, spelled, HEIGHT, unit), (item, "", HEIGHT, unit)]
     schema = {"itemid": ID, "uom": TEXT, "variable": TEXT, "unit": TEXT}
     units = pl.DataFrame(rows, schema=schema, orient="row")
@@ -97,7 +99,7 @@ def clinic_measurements(database: Database) -> pl.LazyFrame:
             value=pl.col("result_value").cast(NUMBER, strict=False),
             time=day,
             known=day + pl.duration(days=1),
-            itemid=pl.lit(None, ID),
+            code=pl.lit(None, TEXT),
             uom=pl.lit(None, TEXT),
         )
         .drop_nulls("value")

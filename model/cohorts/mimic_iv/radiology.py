@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import ID, TEXT, TIME, Database
+from model.cohorts.mimic_iv.database import TIME, Database
 from model.cohorts.mimic_iv.observations import stored_time
+from model.cohorts.stay_events.columns import ID, TEXT
 
 
 def radiology_reports(database: Database) -> Iterator[pl.LazyFrame]:
@@ -16,7 +17,7 @@ def radiology_reports(database: Database) -> Iterator[pl.LazyFrame]:
         yield (
             database.scan_file(path, columns)
             .filter(pl.col("text").str.strip_chars() != "")
-            .with_columns(stored_time("charttime", "storetime"))
+            .with_columns(stored_time("charttime", "storetime"), kind=pl.lit("radiology"))
             .rename({"charttime": "time"})
         )
 

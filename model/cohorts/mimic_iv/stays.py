@@ -1,14 +1,11 @@
-"""ICU stays of MIMIC-IV with their admission, patient and diagnoses; and their landmarks."""
+"""ICU stays of MIMIC-IV with their admission, patient and diagnoses."""
 
 import polars as pl
 
 from model.cohorts import LANDMARKS_HOURS
-from model.cohorts.mimic_iv.database import ID, NUMBER, TEXT, TIME, Database
-from schemas.features import FeatureSpec
-
-WINDOW = pl.duration(hours=FeatureSpec.model_fields["window_hours"].default)
-MOMENT = ("stay_id", "landmark")
-_STAYS_PER_PARTITION = 500
+from model.cohorts.mimic_iv.database import TIME, Database
+from model.cohorts.stay_events.columns import ID, NUMBER, TEXT
+from model.cohorts.stay_events.stays import is_external_cause
 
 _UNIT_TYPES = {
     "Medical Intensive Care Unit (MICU)": "medical_icu",
@@ -51,25 +48,22 @@ _DISPOSITIONS = {
 def icu_stays(database: Database) -> pl.DataFrame:
     """One row for each stay that reaches the first landmark.
 
-    The columns are those of `icustays`, `admissions` and `patients`, the tabular inputs (`age`,
-    `sex`, `admission_source`, `unit_type`), the labels (`disposition`, `codes`), the time span of
-    the inputs (`since`, `until`), `present_until` and `partition`.
+    The columns are those of `icustays`, `admissions` and `patients`, and STAY_SCHEMA.
     """
-    first, last = LANDMARKS_HOURS[0], LANDMARKS_HOURS[-1]
-    stays = _stays_reaching(database, first)
+    stays = _stays_reaching(database, LANDMARKS_HOURS[0])
     age = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
     return (
         stays.join(_previous_unit(database, stays), on="stay_id", how="left")
         .join(_diagnosis_codes(database, stays), on="hadm_id", how="left", maintain_order="left")
         .with_columns(
-            partition=pl.col("partition") // _STAYS_PER_PARTITION,
-            since=pl.col("intime") + pl.duration(hours=first) - WINDOW,
-            until=pl.min_horizontal("present_until", pl.col("intime") + pl.duration(hours=last)),
+            site=pl.lit("mimic_iv"),
             age=age.clip(upper_bound=91),  # the oldest patients are one group, for privacy
             sex=pl.col("gender").replace_strict({"F": "female", "M": "male"}, default=None),
             admission_source=_admission_source(),
             unit_type=pl.col("first_careunit").replace_strict(_UNIT_TYPES, default=None),
+            died=pl.col("hospital_expire_flag") == "1",
             disposition=pl.col("discharge_location").replace_strict(_DISPOSITIONS, default=None),
+            coding_complete=pl.lit(True),
         )
     )
 
@@ -118,8 +112,6 @@ def _stays_reaching(database: Database, landmark: int) -> pl.DataFrame:
         .filter(pl.col("outtime").is_not_null())
         .with_columns(present_until=present_until)
         .filter(pl.col("present_until") >= pl.col("intime") + pl.duration(hours=landmark))
-        .sort("subject_id", "intime", "stay_id")
-        .with_row_index("partition")
         .collect(engine="streaming")
     )
 
@@ -163,13 +155,11 @@ def _admission_source() -> pl.Expr:
 def _diagnosis_codes(database: Database, stays: pl.DataFrame) -> pl.DataFrame:
     """Diagnosis codes of each hospital stay: `hadm_id`, `codes`.
 
-    `diseases_of` derives the ICD revision of a code from its first letter. The external causes,
-    which no task uses, are therefore dropped here: an E code of ICD-9 would be read as ICD-10's
-    endocrine chapter, a V code of ICD-10 as ICD-9.
+    External causes are dropped.
     """
     version, code = pl.col("icd_version"), pl.col("icd_code")
-    external = ((version == 9) & code.str.starts_with("E")) | (
-        (version == 10) & code.str.starts_with("V")
+    external = ((version == 9) & is_external_cause(code, 9)) | (
+        (version == 10) & is_external_cause(code, 10)
     )
     return (
         database.scan("hosp/diagnoses_icd", {"hadm_id": ID, "icd_code": TEXT, "icd_version": ID})
@@ -177,14 +167,4 @@ def _diagnosis_codes(database: Database, stays: pl.DataFrame) -> pl.DataFrame:
         .group_by("hadm_id")
         .agg(codes=code.filter(~external))
         .collect(engine="streaming")
-    )
-
-
-def landmarks(stays: pl.DataFrame) -> pl.DataFrame:
-    """One row for each record: the columns of the stays, `landmark` and `as_of`."""
-    hours = pl.DataFrame({"landmark": LANDMARKS_HOURS}, schema={"landmark": ID})
-    return (
-        stays.join(hours, how="cross", maintain_order="left_right")
-        .with_columns(as_of=pl.col("intime") + pl.duration(hours="landmark"))
-        .filter(pl.col("as_of") <= pl.col("present_until"))
     )

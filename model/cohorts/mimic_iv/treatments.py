@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import ID, NUMBER, TEXT, TIME, Database
+from model.cohorts.mimic_iv.database import TIME, Database
+from model.cohorts.stay_events.columns import ID, NUMBER, TEXT
+from model.cohorts.stay_events.courses import pair_courses
 from schemas.variables import load_spellings, load_treatments
 
 
@@ -54,25 +56,12 @@ def _accepted_rate_units() -> pl.LazyFrame:
 
 
 def _infusions_from_meds(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Paired starts and ends: the first start of an item with its first end, and so on.
-
-    Where infusions of one item overlap, a pair may differ from the chart; the number of running
-    infusions at any time is the same. MEDS gives a rate without its unit, so rates are not used.
-    """
-    item = ["subject_id", "itemid"]
-
-    def numbered(kind: str, name: str) -> pl.LazyFrame:
-        return (
-            events.filter(pl.col("kind") == kind)
-            .select(*item, pl.col("time").alias(name))
-            .sort(*item, name)
-            .with_columns(number=pl.int_range(pl.len()).over(item))
-        )
-
-    return (
-        numbered("INFUSION_START", "time")
-        .join(numbered("INFUSION_END", "end"), on=[*item, "number"])
-        .with_columns(rate=pl.lit(None, NUMBER), rateuom=pl.lit(None, TEXT))
+    """Paired starts and ends. MEDS gives a rate without its unit, so rates are not used."""
+    kind = pl.col("kind")
+    starts = events.filter(kind == "INFUSION_START")
+    ends = events.filter(kind == "INFUSION_END")
+    return pair_courses(starts, ends, ["subject_id", "itemid"]).with_columns(
+        rate=pl.lit(None, NUMBER), rateuom=pl.lit(None, TEXT)
     )
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from structlog.typing import FilteringBoundLogger
 
+from schemas.fhir.reader import FhirReader, parse_as_of
 from schemas.request_errors import FieldError, InvalidPayload
 from service.errors import InputIgnored, ServiceError
 from service.http import error_handlers, problems
@@ -31,7 +32,7 @@ from service.interop.fhir.conformance import (
     capability_statement,
     operation_definition,
 )
-from service.interop.fhir.reading.reader import FhirReader, FhirRequest, parse_as_of
+from service.interop.fhir.request import FhirRequest
 from service.prediction.jobs import Job, Options
 from service.runtime.bundle import Bundle
 from service.settings import Settings

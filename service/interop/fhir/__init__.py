@@ -1,5 +1,5 @@
 """FHIR R4 (4.0.1): a Bundle becomes a payload, and the answer becomes a Bundle.
 
-`reading` maps the resources of a request, `answer` builds those of the response. Both know nothing
-of HTTP.
+`schemas.fhir` reads the resources of a request, `request` is a request in the queue, `answer`
+builds the resources of the response. All know nothing of HTTP.
 """

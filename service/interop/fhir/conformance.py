@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from schemas.fhir.document import BUNDLE_TYPES
 from schemas.manifest import Manifest
 from service.interop.fhir.answer.labels import GUIDE, GUIDE_VERSION
-from service.interop.fhir.reading.document import BUNDLE_TYPES
 
 FHIR_VERSION = "4.0.1"
 OPERATION_ID = "m3h-predict"

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from model.cli.main import app
-from model.cohorts import DataError, DataMissing, records, synthetic
+from model.cohorts import DataError, DataMissing, json_lines, records, synthetic
+from model.cohorts.labels import outcomes_of
 from model.cohorts.store import Cohort
 from model.cohorts.store import write as write_cohort
 from schemas.features import FeatureSpec, extract_features
 from schemas.payload import parse_payload
 from schemas.record import TrainingRecord, parse_record
 from schemas.tasks import load_tasks
+from tests.support.inputs.records import as_line
 
 SPEC = FeatureSpec.default()
 PAYLOAD = {
@@ -31,21 +33,9 @@ DISEASES = [task.name for task in load_tasks() if task.is_disease]
 
 def outcomes(**fields):
     line = json.dumps({"patient_id": "p", "payload": PAYLOAD, **fields})
-    return records.outcomes_of(parse_record(line))
-
-
-def as_line(record):
-    """A reader's record as a line of a file."""
-    payload = json.loads(record.payload.model_dump_json(exclude={"patient_id"}, exclude_unset=True))
-    return json.dumps(
-        {
-            "patient_id": record.patient,
-            "stay_id": record.stay,
-            "group": record.site,
-            "landmark_hours": record.landmark_hours,
-            "payload": payload,
-            "outcomes": dict(record.outcomes),
-        }
+    record = parse_record(line)
+    return outcomes_of(
+        record.diagnosis_codes, record.outcomes, coding_complete=record.coding_complete
     )
 
 
@@ -189,7 +179,7 @@ def test_a_folder_or_a_missing_file_is_refused_with_the_option_to_use(tmp_path):
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(file, monkeypatch):
-    monkeypatch.setattr(records, "MAX_LINE_BYTES", 2**20)
+    monkeypatch.setattr(json_lines, "MAX_LINE_BYTES", 2**20)
     with pytest.raises(DataError, match="line 1: is longer than 1 MiB"):
         next(records.read(file(" " * 2**21)))
 

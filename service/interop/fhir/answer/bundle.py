@@ -12,7 +12,7 @@ from service.interop.fhir.answer import labels
 from service.interop.fhir.answer.outcomes import Context, Fields, TaskCodes, outcome_resource
 from service.interop.fhir.answer.receipt import PlacedReceipt
 from service.interop.fhir.operation_outcome import operation_outcome
-from service.interop.fhir.reading.reader import FhirRequest
+from service.interop.fhir.request import FhirRequest
 
 MAX_BASIS = 50  # references of one resource; more are in a List that it references
 _CARD_TYPE = {"system": labels.AI_INPUTS, "code": "AIModelCard", "display": "AI Model-Card"}

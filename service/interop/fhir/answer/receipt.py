@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from schemas.fhir.record import STRICT_REASONS, Group, Place, Record
 from schemas.request_errors import FieldError
 from schemas.response import Modality
 from service.interop.fhir.operation_outcome import MAX_EXPRESSIONS, Severity, issue
-from service.interop.fhir.reading.record import STRICT_REASONS, Group, Place, Record
 
 _RATE_PARTS = frozenset({"rate", "unit"})
 _POINTER = re.compile(r"/(?:series|treatments|notes|images)/\d+")

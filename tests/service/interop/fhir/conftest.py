@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from service.interop.fhir.reading.reader import FhirReader, FhirRequest
-from service.interop.fhir.reading.record import Record
 from tests.support.servers.fhir_validator import PACKAGE, FhirValidator
 
 FHIR_JSON = {"Content-Type": "application/fhir+json"}
@@ -132,21 +130,6 @@ def validator() -> Iterator[FhirValidator]:
     validator = FhirValidator(node)
     yield validator
     validator.close()
-
-
-@pytest.fixture(scope="session")
-def reader(bundle: Any) -> Callable[..., Record]:
-    """Reads a Bundle without a service. Returns its record."""
-    shared = FhirReader(bundle.manifest.spec)
-
-    def read(sent: Any, **options: Any) -> Record:
-        request = FhirRequest(
-            shared, json.dumps(sent).encode(), None, **{"strict": False} | options
-        )
-        request.to_payload()
-        return request.record
-
-    return read
 
 
 @pytest.fixture(scope="session")

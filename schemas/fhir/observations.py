@@ -6,11 +6,12 @@ itself; its members are entries of the Bundle.
 
 from datetime import datetime
 
-from service.interop.fhir.reading.codes import HEIGHT, CodeTable
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified
-from service.interop.fhir.reading.quantities import UnitChoice, read_value
-from service.interop.fhir.reading.record import Group, Place, Record
+from schemas.fhir.codes import CodeTable
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, indexed_objects, is_modified
+from schemas.fhir.quantities import UnitChoice, read_value
+from schemas.fhir.record import Group, Place, Record
+from schemas.terminology.height import HEIGHT
 
 _READ_STATUSES = ("final", "amended", "corrected", "preliminary")
 _STATUS = "its status is not final, amended, corrected or preliminary; it never counts"

@@ -9,8 +9,8 @@ import re
 from typing import Literal
 
 from schemas.features import FeatureSpec
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.record import Place, Reason, Record
+from schemas.fhir.document import Resource
+from schemas.fhir.record import Place, Reason, Record
 
 Value = tuple[float | str, str | None]
 _ASCII = {"≤": "<=", "≥": ">="}

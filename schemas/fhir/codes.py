@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from schemas.features import FeatureSpec
-from schemas.terminology.treatment_names import AMBIGUOUS, find_treatment
+from schemas.fhir.document import Resource
+from schemas.fhir.record import Reason, codings, texts
+from schemas.terminology.height import HEIGHT, HEIGHT_CODES
+from schemas.terminology.treatment_names import AMBIGUOUS, PROCEDURES, find_treatment
 from schemas.variables import load_rejected_names
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.record import Reason, codings, texts
 
 _LOINC = frozenset({"http://loinc.org", "https://loinc.org", "urn:oid:2.16.840.1.113883.6.1"})
 _MIMIC = "http://mimic.mit.edu/fhir/mimic/CodeSystem/"
@@ -21,26 +22,8 @@ _SNOMED = "http://snomed.info/sct"
 _ICD_10_PCS = frozenset(
     {"http://www.cms.gov/Medicare/Coding/ICD10", "http://hl7.org/fhir/sid/icd-10-pcs"}
 )
-HEIGHT = "height_cm"
-_HEIGHT_CODES = ("8302-2", "3137-7", "3138-5", "8306-3", "8308-9")
 _UNKNOWN = "no input of the model has this code"
-# Treatments by the code of a procedure. Codes that could mean two treatments are not listed.
-_PROCEDURES = {
-    _SNOMED: {
-        "243147009": "mechanical_ventilation",
-        "428311008": "noninvasive_ventilation",
-        "57485005": "oxygen_therapy",
-        "302497006": "hemodialysis",
-        "714749008": "continuous_renal_replacement",
-    },
-    "icd-10-pcs": {
-        "5A1935Z": "mechanical_ventilation",
-        "5A1945Z": "mechanical_ventilation",
-        "5A1955Z": "mechanical_ventilation",
-        "5A1D70Z": "hemodialysis",
-        "5A1D90Z": "continuous_renal_replacement",
-    },
-}
+_PROCEDURE_SYSTEMS = dict.fromkeys(_ICD_10_PCS, "ICD10PCS") | {_SNOMED: "SNOMED"}
 _MAX_CACHED = 10_000  # codes; feeds use a few hundred
 _MAX_LENGTH = 200  # characters of a system and a code that are cached
 _MAX_NAMES = 200  # distinct texts of treatments in one request; one may take 0.5 ms
@@ -102,7 +85,7 @@ class CodeTable:
 
     def _look_up(self, system: str, code: str, coding: Resource) -> Code:
         if system in _LOINC:
-            if code in _HEIGHT_CODES:
+            if code in HEIGHT_CODES:
                 return Code(HEIGHT)
             name = f"loinc:{code}"
             if name in self._spec.variable_index:
@@ -150,8 +133,7 @@ class CodeTable:
     def _treatment_coding(self, system: object, code: object) -> str | None:
         if not isinstance(system, str) or not isinstance(code, str):
             return None
-        table = _PROCEDURES.get("icd-10-pcs" if system in _ICD_10_PCS else system, {})
-        name = table.get(code)
+        name = PROCEDURES.get(_PROCEDURE_SYSTEMS.get(system, ""), {}).get(code)
         if name is None and system.startswith(_MIMIC):
             name = self._mimic_treatments.get(code)
         return name if name in self._spec.treatment_names else None

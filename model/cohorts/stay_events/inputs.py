@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from model.cohorts.mimic_iv.database import NUMBER
-from model.cohorts.mimic_iv.observations import HEIGHT
-from model.cohorts.mimic_iv.stays import MOMENT, WINDOW
+from model.cohorts.stay_events.columns import HEIGHT, NUMBER
+from model.cohorts.stay_events.moments import MOMENT, WINDOW
 from schemas.variables import load_variables
 
 _CENTIMETRES = {"cm": 1.0, "[in_i]": 2.54}
@@ -14,7 +13,7 @@ _CENTIMETRES = {"cm": 1.0, "[in_i]": 2.54}
 
 def with_inputs(moments: pl.DataFrame, events: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The landmarks with `height_cm`, `weight_kg`, `series`, `treatments`, `notes` and `image`."""
-    as_of = moments.select(*MOMENT, "as_of")
+    as_of = moments.select(*MOMENT)
     known = {
         kind: rows.join(as_of, on="stay_id").filter(
             pl.col("known" if "known" in rows.columns else "time") <= pl.col("as_of")
@@ -89,5 +88,5 @@ def _notes(notes: pl.DataFrame) -> pl.DataFrame:
     return (
         notes.sort("time", "text")
         .group_by(MOMENT, maintain_order=True)
-        .agg(notes=pl.struct("time", "text", kind=pl.lit("radiology")))
+        .agg(notes=pl.struct("time", "text", "kind"))
     )

@@ -5,13 +5,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from schemas.features import FeatureSpec
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, indexed_objects, is_modified, objects
+from schemas.fhir.record import Place, Record, codes, texts
+from schemas.fhir.times import InvalidTime, completed_years
 from schemas.terminology.categories import NOT_KNOWN, find_category
-from schemas.terminology.units import candidate_codes
-from service.interop.fhir.reading.codes import HEIGHT
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
-from service.interop.fhir.reading.record import Place, Record, codes, texts
-from service.interop.fhir.reading.times import InvalidTime, completed_years
+from schemas.terminology.height import CENTIMETRES, HEIGHT, centimetres
 
 # Codes of v3-ActCode for an Encounter in which the patient has a bed, and for the emergency room.
 _INPATIENT = ("IMP", "ACUTE", "NONAC", "OBSENC", "SS")
@@ -25,19 +24,6 @@ _ADMIT_SOURCES = {
     "gp": "direct",
     "mp": "direct",
     "nursing": "direct",
-}
-_CENTIMETRES = {
-    "cm": 1.0,
-    "m": 100.0,
-    "mm": 0.1,
-    "[in_i]": 2.54,
-    "[in_us]": 2.54,
-    "in": 2.54,
-    "inch": 2.54,
-    "inches": 2.54,
-    "[ft_i]": 30.48,
-    "ft": 30.48,
-    "feet": 30.48,
 }
 _WEIGHT_VARIABLE = "body_weight"
 _RECENT_WEIGHT = timedelta(days=30)
@@ -226,9 +212,9 @@ def read_height(heights: list[tuple[datetime, float, str | None, Place]], record
     """Takes the latest height in a known unit. Earlier heights are listed as stale."""
     known: list[tuple[datetime, float, Place]] = []
     for time, value, unit, place in heights:
-        factor = _centimetres(unit)
+        factor = centimetres(unit)
         if factor is None:
-            detail = f"the unit of a height must be one of {', '.join(_CENTIMETRES)}"
+            detail = f"the unit of a height must be one of {', '.join(CENTIMETRES)}"
             record.skip(place, "unknown_unit", detail)
         else:
             known.append((time, value * factor, place))
@@ -237,14 +223,6 @@ def read_height(heights: list[tuple[datetime, float, str | None, Place]], record
     if known:
         _, height, place = max(known)
         _set(record, HEIGHT, height, place)
-
-
-def _centimetres(unit: str | None) -> float | None:
-    """Centimetres per unit, which may be spelled as hospitals do; None for an unknown unit."""
-    if unit is None:
-        return None
-    spelled = (unit.strip(), unit.strip().lower(), *candidate_codes(unit))
-    return next((_CENTIMETRES[code] for code in spelled if code in _CENTIMETRES), None)
 
 
 def read_weight(record: Record) -> None:

@@ -6,11 +6,11 @@ given in this stay, so neither is read.
 
 from datetime import datetime
 
+from schemas.fhir.codes import CodeTable
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, is_modified
+from schemas.fhir.record import Place, Record
 from schemas.terminology.treatment_names import AMBIGUOUS
-from service.interop.fhir.reading.codes import CodeTable
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, is_modified
-from service.interop.fhir.reading.record import Place, Record
 
 _RUNNING = "in-progress"
 _GIVEN = (_RUNNING, "completed", "stopped", "on-hold")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from service.interop.fhir.reading.document import BundleDocument, Resource
-from service.interop.fhir.reading.record import Place, Record
+from schemas.fhir.document import BundleDocument, Resource
+from schemas.fhir.record import Place, Record
 
 # Resources whose content is read. Each must name its subject.
 PATIENT_DATA = frozenset(

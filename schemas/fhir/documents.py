@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from service.interop.fhir.reading.attachments import (
+from schemas.fhir.attachments import (
     DICOM,
     IMAGE_TYPES,
     TEXT_TYPES,
@@ -11,16 +11,16 @@ from service.interop.fhir.reading.attachments import (
     read_content,
     read_text,
 )
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries, indexed_objects, is_modified, objects
-from service.interop.fhir.reading.record import Place, Record, codes, texts
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries, indexed_objects, is_modified, objects
+from schemas.fhir.record import Place, Record, codes, texts
 
 _REPORT_STATUSES = ("final", "amended", "corrected", "appended", "preliminary", "partial")
 _NOT_KNOWN = "was not known at as_of"
 _NO_TEXT_TYPE = f"the media type is not read; send one of {', '.join(TEXT_TYPES[:4])}"
 _STATUS = "its status does not state that it is valid; it is not read"
 # LOINC of documents, by the kind of a note. Others are of the kind "note".
-_NOTE_KINDS = {
+NOTE_KINDS = {
     "34117-2": "admission",
     "47039-3": "admission",
     "11506-3": "progress",
@@ -226,8 +226,8 @@ class DocumentReader:
 
 def _note_kind(resource: Resource, field: str) -> str:
     for code in codes(resource.get(field)):
-        if code in _NOTE_KINDS:
-            return _NOTE_KINDS[code]
+        if code in NOTE_KINDS:
+            return NOTE_KINDS[code]
     for concept in objects(resource, "category"):
         if not _RADIOLOGY_CATEGORIES.isdisjoint(codes(concept)):
             return "radiology"

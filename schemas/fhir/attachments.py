@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pybase64
 
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.entries import Entries
-from service.interop.fhir.reading.record import Place, Record
+from schemas.fhir.document import Resource
+from schemas.fhir.entries import Entries
+from schemas.fhir.record import Place, Record
 
 TEXT_TYPES = (
     "text/plain",

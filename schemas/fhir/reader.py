@@ -1,34 +1,29 @@
-"""A FHIR request as the source of a payload."""
+"""From a parsed Bundle to the payload of a prediction (FHIR R4)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
 from schemas.features import FeatureSpec, select_image
-from schemas.parsing.times import read_time
-from schemas.payload import Payload, as_payload
-from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
-from service.errors import InputIgnored
-from service.interop.fhir.reading.admission import (
+from schemas.fhir.admission import (
     read_height,
     read_patient,
     read_stay,
     read_weight,
 )
-from service.interop.fhir.reading.codes import CodeTable
-from service.interop.fhir.reading.document import BundleDocument, Resource, parse_document, refuse
-from service.interop.fhir.reading.documents import DocumentReader
-from service.interop.fhir.reading.entries import Entries
-from service.interop.fhir.reading.observations import ObservationReader, check_members
-from service.interop.fhir.reading.quantities import UnitChoice
-from service.interop.fhir.reading.record import STRICT_REASONS, Record
-from service.interop.fhir.reading.treatments import TreatmentReader
-from service.prediction.jobs import PayloadSource
-from service.prediction.scheduling.batcher import INLINE_BYTES
-from service.prediction.scheduling.gc_pause import paused_gc
+from schemas.fhir.codes import CodeTable
+from schemas.fhir.document import BundleDocument, Resource, refuse
+from schemas.fhir.documents import DocumentReader
+from schemas.fhir.entries import Entries
+from schemas.fhir.observations import ObservationReader, check_members
+from schemas.fhir.quantities import UnitChoice
+from schemas.fhir.record import STRICT_REASONS, Record
+from schemas.fhir.treatments import TreatmentReader
+from schemas.parsing.times import read_time
+from schemas.payload import Payload, as_payload
+from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
 
 # Resources that hold no data of the patient's state: nothing of them is listed as not read.
 _ADMINISTRATIVE = frozenset(
@@ -64,64 +59,32 @@ _NOT_READ = {
 
 
 class FhirReader:
-    """Reads Bundles for one bundle's spec. Caches what codes and units mean."""
+    """Reads Bundles for one spec. Caches what codes and units mean."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec, self.codes, self.units = spec, CodeTable(spec), UnitChoice(spec)
 
+    def read(
+        self, document: BundleDocument, as_of: datetime | None = None
+    ) -> tuple[Record, Entries]:
+        """The parts of a Bundle with their places, and the entries, which resolve references.
 
-class FhirRequest(PayloadSource):
-    """A Bundle that is read when its turn comes.
-
-    `as_of`: the query parameter, which precedes the time in the body. After `to_payload`, `record`
-    holds the parts with their places, and `entries` resolves references.
-    """
-
-    record: Record
-    entries: Entries
-
-    def __init__(
-        self, reader: FhirReader, body: bytes, as_of: datetime | None, *, strict: bool
-    ) -> None:
-        self._reader, self._body = reader, body
-        self._as_of, self._strict = as_of, strict
-
-    @property
-    def observations(self) -> int:
-        """Number of observations in the payload; 0 before the Bundle is read."""
-        record = getattr(self, "record", None)
-        return 0 if record is None else sum(len(group.places) for group in record.groups.values())
-
-    def to_payload(self) -> Payload:
-        """Reads the Bundle.
-
-        Raises InvalidPayload: the pointer of each error is a FHIRPath expression. Raises
-        InputIgnored: with `strict`, if a part is not read that the sender could correct.
+        `as_of` precedes the time in the document. Raises InvalidPayload: the pointer of each error
+        is a FHIRPath expression.
         """
-        with paused_gc() if len(self._body) > INLINE_BYTES else nullcontext():
-            return self._read()
-
-    def _read(self) -> Payload:
-        document = parse_document(self._body)
-        self._body = b""
-        as_of = self._as_of or _read_as_of(document)
-        record = self.record = Record(document.path, as_of, self._reader.spec)
-        entries = self.entries = Entries(document, record)
+        record = Record(document.path, as_of or _read_as_of(document), self.spec)
+        entries = Entries(document, record)
         if document.has_more:
             record.skip((-1, "link"), "incomplete_bundle", _NEXT_PAGE)
         self._read_resources(entries, record)
         entries.release()
         if record.errors:
             raise InvalidPayload(record.errors)
-        if self._strict:
-            _refuse_ignored(record)
-        payload = _payload(record)
-        record.chosen_image = select_image(payload, record.spec)
-        return payload
+        return record, entries
 
     def _read_resources(self, entries: Entries, record: Record) -> None:
-        observations = ObservationReader(record, self._reader.codes, self._reader.units)
-        treatments = TreatmentReader(record, self._reader.codes, entries)
+        observations = ObservationReader(record, self.codes, self.units)
+        treatments = TreatmentReader(record, self.codes, entries)
         documents = DocumentReader(record, entries)
         readers: dict[str, _ResourceReader] = {
             "Observation": observations.read,
@@ -166,8 +129,12 @@ def parse_as_of(value: object, expression: str) -> datetime:
         refuse(expression, error.type, error.message())
 
 
-def _payload(record: Record) -> Payload:
-    """The payload of a record. Raises InvalidPayload if the Bundle holds nothing that is read."""
+def to_payload(record: Record) -> Payload:
+    """The payload of a record; sets `record.chosen_image`.
+
+    Raises InvalidPayload: the Bundle holds nothing that is read, or the payload is invalid. The
+    pointers of the latter are JSON Pointers into the payload.
+    """
     content: dict[str, Any] = {
         "as_of": record.as_of,
         "tabular": record.tabular or None,
@@ -181,25 +148,24 @@ def _payload(record: Record) -> Payload:
     }
     if not any(content[part] for part in content if part != "as_of"):
         raise InvalidPayload(_nothing_read(record))
-    return as_payload(content)
+    payload = as_payload(content)
+    record.chosen_image = select_image(payload, record.spec)
+    return payload
 
 
 def _nothing_read(record: Record) -> list[FieldError]:
     detail = "the Bundle holds nothing that the model reads; the other issues list its parts"
-    return [FieldError(pointer=record.path, rule="not_empty", detail=detail), *_ignored(record)]
+    return [
+        FieldError(pointer=record.path, rule="not_empty", detail=detail),
+        *ignored_parts(record),
+    ]
 
 
-def _ignored(record: Record, *, strict_only: bool = False) -> list[FieldError]:
+def ignored_parts(record: Record, *, strict_only: bool = False) -> list[FieldError]:
+    """The first parts that are not read; with `strict_only`, those of STRICT_REASONS."""
     return [
         FieldError(pointer=record.expression(place), rule=reason, detail=detail)
         for (reason, detail), places in record.not_read.items()
         if reason in STRICT_REASONS or not strict_only
         for place in places[:MAX_LISTED]
     ][:MAX_LISTED]
-
-
-def _refuse_ignored(record: Record) -> None:
-    places = [p for (reason, _), p in record.not_read.items() if reason in STRICT_REASONS]
-    if places:
-        count = sum(len(part) for part in places)
-        raise InputIgnored(_ignored(record, strict_only=True), count)

@@ -10,9 +10,9 @@ from datetime import date, datetime
 from typing import Any, Literal
 
 from schemas.features import FeatureSpec
+from schemas.fhir.document import Resource
+from schemas.fhir.times import InvalidTime, end_of, parse_date_time, start_of
 from schemas.request_errors import MAX_LISTED, FieldError, InvalidPayload
-from service.interop.fhir.reading.document import Resource
-from service.interop.fhir.reading.times import InvalidTime, end_of, parse_date_time, start_of
 
 Place = tuple[int, str]
 
