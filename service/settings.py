@@ -183,8 +183,8 @@ class Settings(BaseSettings):
     )
     cds_prefetch: Annotated[list[CdsPrefetch], NoDecode] = Field(
         ["observations", "medications", "procedures", "reports", "documents", "media"],
-        description="data that CDS Hooks clients must prefetch in addition to patient and encounter; "
-        "leave out those that the client cannot provide",
+        description="data that CDS Hooks clients must prefetch in addition to patient and "
+        "encounter; leave out those that the client cannot provide",
     )
     cds_jwt_keys: str | None = Field(
         None,

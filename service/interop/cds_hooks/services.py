@@ -72,7 +72,7 @@ class CdsService:
 
 
 def cds_services(keys: Sequence[str], description: str) -> dict[str, CdsService]:
-    """The services by id. `keys`: of the prefetch templates in addition to patient and encounter."""
+    """The services by id. `keys`: of the prefetch templates; patient and encounter are added."""
     templates = {
         key: query for key, query in _TEMPLATES.items() if key in ("patient", "encounter", *keys)
     }
