@@ -15,6 +15,8 @@ from service.interop.cds_hooks.services import CdsService
 _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\](?:\.resource)?(.*)", re.DOTALL)
 _INDEX = re.compile(r"\[(\d+)\]")
 _FAILED = ("fatal", "error")
+# Types of the elements that have several, such as value[x] (FHIR R4, section 2.1.7.1).
+_CHOICES = ("Quantity", "String", "Integer", "DateTime", "Period", "Instant", "CodeableConcept")
 
 
 class Origin(NamedTuple):
@@ -23,12 +25,10 @@ class Origin(NamedTuple):
     key: str
     entry: int | None
 
-    def pointer(self, below: str = "") -> str:
-        """A JSON Pointer to the resource. `below`: FHIRPath from the resource on."""
+    def pointer(self) -> str:
+        """A JSON Pointer to the resource."""
         head = f"/prefetch/{self.key}"
-        if self.entry is not None:
-            head = f"{head}/entry/{self.entry}/resource"
-        return head + _INDEX.sub(r".\1", below).replace(".", "/")
+        return head if self.entry is None else f"{head}/entry/{self.entry}/resource"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,24 @@ class JoinedPrefetch:
         match = _ENTRY.fullmatch(error.pointer)
         if match is None:
             return error.model_copy(update={"pointer": "/prefetch"})
-        origin = self.origins[int(match[1])]
-        return error.model_copy(update={"pointer": origin.pointer(match[2])})
+        number = int(match[1])
+        below = _below(self.bundle["entry"][number]["resource"], match[2])
+        return error.model_copy(update={"pointer": self.origins[number].pointer() + below})
+
+
+def _below(resource: Any, path: str) -> str:
+    """The JSON Pointer of a FHIRPath below a resource: `.value` may be `/valueQuantity`."""
+    pointer, part = "", resource
+    for name in filter(None, _INDEX.sub(r".\1", path).split(".")):
+        step = name
+        if isinstance(part, dict):
+            choices = (f"{name}{kind}" for kind in ("", *_CHOICES))
+            step = next((key for key in choices if key in part), name)
+            part = part.get(step)
+        elif isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+            part = part[int(name)]
+        pointer += f"/{step}"
+    return pointer
 
 
 def join_prefetch(
@@ -114,8 +130,8 @@ def _entries(key: str, value: Any) -> Iterator[tuple[Origin, dict[str, Any]]]:
         refuse(f"{pointer}/entry", "array", "must be an array")
     for i, entry in enumerate(listed):
         resource = entry.get("resource") if isinstance(entry, dict) else None
-        if not isinstance(resource, dict):
-            detail = "must be an entry with a resource"
+        if not isinstance(resource, dict) or not isinstance(resource.get("resourceType"), str):
+            detail = "must be an entry with a resource, which has a resourceType"
             refuse(f"{pointer}/entry/{i}", "resource_type", detail)
         if _is_failure(resource):
             _check_outcome(Origin(key, i), resource)
