@@ -104,12 +104,17 @@ class CardBuilder:
                 "**Not recalibrated for this hospital:** the probabilities and thresholds are those"
                 " of the training hospitals and may be too high or too low here."
             )
-        return f"Recalibrated with {known.patients} patients of {_escaped(known.cohort)}."
+        cohort = _escaped(known.cohort)
+        return (
+            f"Recalibrated with {known.patients} patients of {cohort}. The thresholds are those of "
+            "the training hospitals."
+        )
 
 
 def summary(findings: Sequence[Finding]) -> str:
     """One sentence of fewer than 140 characters. Findings that do not fit are counted."""
-    parts = [f"{f.served.task.display} {_percent(f.probability)}" for f in findings]
+    displays = (" ".join(f.served.task.display.split()) for f in findings)
+    parts = [f"{d} {_percent(f.probability)}" for d, f in zip(displays, findings, strict=True)]
     for shown in range(len(parts), 0, -1):
         more = len(parts) - shown
         tail = f" and {more} more" if more else ""
