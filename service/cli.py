@@ -38,6 +38,10 @@ _SECTIONS = {
         *("mllp_host", "mllp_port", "mllp_connections"),
         *("mllp_certificate", "mllp_client_ca"),
     ),
+    "CDS Hooks": (
+        *("cds_url", "cds_jwt_keys", "cds_point"),
+        *("cds_cards", "cds_repeat_minutes", "cds_prefetch"),
+    ),
     "Limits": (
         *("max_body_bytes", "max_header_bytes", "max_connections"),
         *("head_seconds", "body_seconds", "write_seconds"),

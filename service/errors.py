@@ -54,3 +54,27 @@ class InputIgnored(ServiceError):
     def __init__(self, faults: Sequence[FieldError], count: int) -> None:
         super().__init__(f"{count} part(s) of the input would not be used")
         self.faults, self.count = tuple(faults), count
+
+
+class PreconditionFailed(ServiceError):
+    """Data are missing without which nothing can be predicted. `faults`: each with its place."""
+
+    def __init__(self, faults: Sequence[FieldError]) -> None:
+        super().__init__(f"{len(faults)} precondition(s) of the prediction failed")
+        self.faults = tuple(faults)
+
+
+class CallerNotChecked(ServiceError):
+    """Whether the caller may call cannot be checked now. `detail` gives the reason."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Unauthorized(ServiceError):
+    """The caller is not authenticated. `rule`: the violated rule; empty without a token."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule, self.detail = rule, detail

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+CdsPrefetch = Literal["observations", "medications", "procedures", "reports", "documents", "media"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _INVALID_REDIS_URL = (
@@ -162,6 +163,34 @@ class Settings(BaseSettings):
         description="origins that browsers may call the service from (CORS), such as "
         "https://ehr.example; * for all",
     )
+    cds_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s?#]+(/[A-Za-z0-9._~-]+)*$",
+        description="URL under which clients reach the service, for the links of cards and the aud "
+        "of tokens, such as https://m3h.example; default: cards have no links",
+    )
+    cds_point: Literal["alerts_5", "alerts_10", "sensitivity_80", "sensitivity_90"] = Field(
+        "alerts_5",
+        description="threshold from which on a task gets a card: the one with that many alerts per "
+        "100 patients, or with that sensitivity in percent, in the report of the bundle",
+    )
+    cds_cards: int = Field(3, ge=1, description="maximum number of cards in one response")
+    cds_repeat_minutes: int = Field(
+        720,
+        ge=0,
+        description="time in minutes in which a card that has not changed is not shown again to "
+        "the same user; 0 shows it on every call",
+    )
+    cds_prefetch: Annotated[list[CdsPrefetch], NoDecode] = Field(
+        ["observations", "medications", "procedures", "reports", "documents", "media"],
+        description="data that CDS Hooks clients must prefetch in addition to patient and "
+        "encounter; leave out those that the client cannot provide",
+    )
+    cds_jwt_keys: str | None = Field(
+        None,
+        description="JSON file with the trusted issuers of CDS Hooks clients and their public keys;"
+        " needs M3H_CDS_URL, and M3H_REDIS_URL or M3H_WORKERS=1; default: no authentication",
+    )
     max_batch: int = Field(
         64, ge=1, description="maximum number of patients in one POST /predict/batch"
     )
@@ -190,8 +219,8 @@ class Settings(BaseSettings):
     )
     redis_secret: SecretStr | None = Field(
         None,
-        description="secret that signs the cache entries in Redis; at least 16 characters, the same"
-        " for all replicas",
+        description="secret that signs the entries in Redis and the ids of cards; at least 16 "
+        "characters, the same for all replicas",
     )
     redis_url: SecretStr | None = Field(
         None,
@@ -246,7 +275,7 @@ class Settings(BaseSettings):
             raise ValueError(f"needs at least {MIN_SECRET_LENGTH} characters; {_HOW_TO_GENERATE}")
         return secret
 
-    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", "cds_prefetch", mode="before")
     @classmethod
     def _parse_list(cls, value: object) -> object:
         """Accepts a JSON array or names separated by commas."""

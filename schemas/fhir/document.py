@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import orjson
 
 from schemas.parsing.chunked_json import CHUNK_BYTES
-from schemas.parsing.json_body import read_json, refuse_repeated_names
+from schemas.parsing.json_body import count_names, read_json, refuse_repeated_names
 from schemas.request_errors import FieldError, InvalidPayload
 
 Resource = dict[str, Any]
@@ -68,7 +68,7 @@ def parse_document(body: bytes) -> BundleDocument:
 def _parse_json(body: bytes) -> Any:
     if len(body) > CHUNK_BYTES:
         document, names = read_json(body)
-        if names != _count_names(document):
+        if names != count_names(document):
             _refuse_repeated_names(body, document)
         return document
     try:
@@ -77,19 +77,6 @@ def _parse_json(body: bytes) -> Any:
         refuse("", "json", _json_fault(body))
     _check_repeated_names(body, document)
     return document
-
-
-def _count_names(document: Any) -> int:
-    """The number of member names of a parsed document. Other threads can run meanwhile."""
-    names, open_parts = 0, [document]
-    while open_parts:
-        part = open_parts.pop()
-        if type(part) is dict:
-            names += len(part)
-            open_parts += [v for v in part.values() if type(v) in (dict, list)]
-        elif type(part) is list:
-            open_parts += [v for v in part if type(v) in (dict, list)]
-    return names
 
 
 def _json_fault(body: bytes) -> str:

@@ -128,3 +128,16 @@ def _repeated_name_pointers(pointer: str, value: Any) -> Iterable[str]:
         for i, part in enumerate(value):
             if isinstance(part, dict | list):
                 yield from _repeated_name_pointers(f"{pointer}/{i}", part)
+
+
+def count_names(document: Any) -> int:
+    """The number of member names of a parsed document. Other threads can run meanwhile."""
+    names, open_parts = 0, [document]
+    while open_parts:
+        part = open_parts.pop()
+        if type(part) is dict:
+            names += len(part)
+            open_parts += [v for v in part.values() if type(v) in (dict, list)]
+        elif type(part) is list:
+            open_parts += [v for v in part if type(v) in (dict, list)]
+    return names

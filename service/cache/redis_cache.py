@@ -12,7 +12,7 @@ import hmac
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import Any, Literal
@@ -72,23 +72,19 @@ class RedisCache:
 
     def get(self, keys: Mapping[Modality, bytes]) -> dict[Modality, Embedding]:
         """The embeddings that Redis has for these keys; none after a failure or a timeout."""
-        if not self._is_available():
-            return {}
-        reading = self._reader.submit(self._read, keys)
-        try:
-            values = reading.result(self._timeout_seconds)
-        except TimeoutError:
-            reading.cancel()
-            self._fail("slow")
-            return {}
-        except Exception as error:  # noqa: BLE001 - an odd reply may raise anything
-            self._fail("slow" if isinstance(error, redis.TimeoutError) else "error")
+
+        def read(pipeline: redis.client.Pipeline) -> None:
+            for modality, key in keys.items():
+                size = _entry_bytes(self._embedding_dims[modality])
+                # An absent key is empty, and a value is cut off after one byte too many.
+                pipeline.getrange(self._name(key), 0, size)
+
+        values = self.execute(read)
+        if values is None:
             return {}
         if not all(isinstance(value, bytes) for value in values):
-            self._disconnect()  # the next reply could be out of step
-            self._fail("error")
+            self.fail_odd_reply()
             return {}
-        self._pause = _FIRST_PAUSE
         cached = {}
         for (modality, key), value in zip(keys.items(), values, strict=True):
             embedding = unpack_entry(self._secret, key, value, self._embedding_dims[modality])
@@ -98,12 +94,39 @@ class RedisCache:
                 self._metrics.count_redis_failure("not_whole")
         return cached
 
-    def _read(self, keys: Mapping[Modality, bytes]) -> list[Any]:
-        """The value of each key, in order: empty if absent, and cut off after one byte too many."""
+    def execute(self, fill: Callable[[redis.client.Pipeline], None]) -> list[Any] | None:
+        """The replies to the commands of a pipeline, in order; an error is a reply.
+
+        None after a failure or a timeout, and while Redis is not used.
+        """
+        if not self._is_available():
+            return None
+        reading = self._reader.submit(self._execute, fill)
+        try:
+            replies = reading.result(self._timeout_seconds)
+        except TimeoutError:
+            reading.cancel()
+            self._fail("slow")
+            return None
+        except Exception as error:  # noqa: BLE001 - an odd reply may raise anything
+            self._fail("slow" if isinstance(error, redis.TimeoutError) else "error")
+            return None
+        self._pause = _FIRST_PAUSE
+        return replies
+
+    def _execute(self, fill: Callable[[redis.client.Pipeline], None]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
-        for modality, key in keys.items():
-            pipeline.getrange(self._name(key), 0, _entry_bytes(self._embedding_dims[modality]))
+        fill(pipeline)
         return pipeline.execute(raise_on_error=False)
+
+    def fail_odd_reply(self) -> None:
+        """Counts a reply of the wrong type, and disconnects: the next one could be out of step."""
+        self._disconnect()
+        self._fail("error")
+
+    def mac(self, purpose: bytes, *parts: bytes) -> bytes:
+        """Authenticates `parts` with the secret. All parts but the last have a fixed length."""
+        return _mac(self._secret, purpose, *parts)
 
     def put(self, key: bytes, embedding: Embedding) -> None:
         """Writes an entry later, in a thread. Drops it if too many are pending."""

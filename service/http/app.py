@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.cache.embedding_cache import EmbeddingCache
 from service.http import error_handlers
+from service.http.cds_hooks.authentication import CdsAuthentication
 from service.http.middleware import (
     AnswersCancelled,
     CrossOrigin,
@@ -21,6 +22,7 @@ from service.http.middleware import (
 from service.http.openapi import OpenAPIApp
 from service.http.routes import health, metadata, monitoring, openapi, pages, tim
 from service.http.routes.admission import RequestAdmission
+from service.http.routes.cds_hooks import CdsHooksRoutes
 from service.http.routes.fhir import FhirRoutes
 from service.http.routes.hl7v2 import Hl7Routes
 from service.http.routes.prediction import PredictionRoutes
@@ -29,6 +31,7 @@ from service.prediction.predictor import Predictor
 from service.prediction.scheduling.batcher import Batcher
 from service.runtime.bundle import LocalGraph
 from service.runtime.engine import Engine
+from service.security.used_tokens import UsedTokens, UsedTokensInMemory
 from service.settings import Settings
 from service.telemetry.logging import make_log
 from service.telemetry.metrics import Metrics
@@ -44,10 +47,11 @@ def create_app(
     log: FilteringBoundLogger | None = None,
     metrics: Metrics | None = None,
     traces: "TraceExporter | None" = None,
+    used_tokens: UsedTokens | None = None,
 ) -> FastAPI:
     """The app that serves one engine. It answers 503 until the engine is verified.
 
-    `metrics` and `traces` belong to the process and outlive a bundle.
+    `metrics`, `traces` and `used_tokens` belong to the process and outlive a bundle.
     """
     log = log or make_log(settings.log_level, sys.stderr)
     metrics = metrics or Metrics()
@@ -81,6 +85,10 @@ def create_app(
     PredictionRoutes(admission, batcher, settings, log, metrics).add_to(app)
     FhirRoutes(admission, batcher, bundle, settings, log, metrics).add_to(app)
     Hl7Routes(admission, batcher, bundle, settings, log, metrics).add_to(app)
+    authentication = CdsAuthentication.of(
+        settings, _used_tokens(redis) or used_tokens or UsedTokensInMemory()
+    )
+    CdsHooksRoutes(admission, batcher, bundle, settings, metrics, authentication, redis).add_to(app)
     app.include_router(metadata.routes(bundle))
     app.include_router(tim.routes(bundle))
     app.include_router(health.routes(engine, metrics))
@@ -105,6 +113,14 @@ def _redis_cache(engine: Engine, settings: Settings, metrics: Metrics) -> "Redis
         timeout_seconds=settings.redis_ms / 1000,
         entry_seconds=settings.redis_keep_seconds,
     )
+
+
+def _used_tokens(redis: "RedisCache | None") -> UsedTokens | None:
+    if redis is None:
+        return None
+    from service.cache.redis_marks import RedisMarks  # noqa: PLC0415 - imports redis
+
+    return RedisMarks(redis, b"token")
 
 
 def _add_middleware(

@@ -24,6 +24,9 @@ _PROBLEMS: dict[type[ServiceError], Callable[[Any], ProblemError]] = {
     errors.ModelUnavailable: lambda error: problems.not_ready(error.detail),
     errors.InvalidOption: lambda error: problems.parameter(error.option, error.rule, error.detail),
     errors.InputIgnored: lambda error: problems.input_ignored(error.faults, error.count),
+    errors.CallerNotChecked: lambda error: problems.not_ready(error.detail),
+    errors.PreconditionFailed: lambda error: problems.precondition_failed(error.faults),
+    errors.Unauthorized: lambda error: problems.unauthorized(error.rule, error.detail),
 }
 
 

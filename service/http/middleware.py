@@ -34,6 +34,7 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 _NO_STORE = [(name.lower().encode(), value.encode()) for name, value in problems.NO_STORE.items()]
 # CORS: headers that pages of allowed origins may send and read, in addition to the safelisted ones.
 _ALLOWED_HEADERS = (
+    "Authorization",
     "If-None-Match",
     "M3H-Deadline-Ms",
     "M3H-Priority",

@@ -14,14 +14,17 @@ from schemas.response import Answer
 from service.http import openapi_examples
 from service.http.negotiation import JSON
 from service.http.problems import MEDIA_TYPE, Problem
+from service.interop.cds_hooks.models import Feedback, HookRequest
 
 _REFERENCE = "#/components/schemas/{model}"
 
 DESCRIPTIONS = {
     400: "The body is not JSON",
+    401: "The request needs a valid JSON Web Token",
     404: "The served bundle does not have it",
     406: "The client accepts no format of the response",
     408: "The body did not arrive in time",
+    412: "Data are missing without which nothing can be predicted; `errors` lists them",
     413: "The body is too large",
     415: "The body is not application/json",
     422: "The request breaks a rule; `errors` lists each location and rule",
@@ -83,7 +86,7 @@ class OpenAPIApp(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (Batch, Problem):
+            for model in (Batch, Problem, HookRequest, Feedback):
                 schema = model.model_json_schema(ref_template=_REFERENCE)
                 schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
             schemas["Batch"]["properties"]["items"] |= {"minItems": 1, "maxItems": self._max_batch}

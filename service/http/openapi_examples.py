@@ -110,11 +110,16 @@ m3h_predictions_total 120.0
 
 _ERROR = FieldError(pointer="/series/0/values/2", rule="number", detail="must be a number")
 _NOT_JSON = FieldError(pointer="", rule="json", detail="is not JSON")
+_NO_PREFETCH = FieldError(
+    pointer="/prefetch/observations", rule="required", detail="is missing; send the resources"
+)
 PROBLEMS: dict[int, Problem] = {
     400: problems.invalid_payload([_NOT_JSON]),
+    401: problems.unauthorized("exp", "the token has expired").problem,
     404: problems.not_in_bundle("TIM").problem,
     406: problems.not_acceptable(["application/fhir+json"]).problem,
     408: problems.too_slow("body", "M3H_BODY_SECONDS").problem,
+    412: problems.precondition_failed([_NO_PREFETCH]).problem,
     413: problems.too_large(32 * 2**20, "M3H_MAX_BODY_BYTES").problem,
     415: problems.unsupported_media_type().problem,
     422: problems.invalid_payload([_ERROR]),

@@ -105,6 +105,13 @@ def input_ignored(errors: Sequence[FieldError], count: int) -> ProblemError:
     return ProblemError(problem("input-ignored", "Input would be ignored", 422, detail, listed))
 
 
+def precondition_failed(errors: Sequence[FieldError]) -> ProblemError:
+    detail = "nothing can be predicted without the data that the errors name"
+    title = "Precondition failed"
+    body = problem("precondition-failed", title, 412, detail, faults(errors))
+    return ProblemError(body)
+
+
 def too_large(limit: int, setting: str = "") -> ProblemError:
     """`setting`: the setting that has the limit."""
     hint = f" ({setting})" if setting else ""
@@ -156,6 +163,19 @@ def invalid_parameters(errors: Sequence[Fault]) -> Problem:
 def not_in_bundle(content: str) -> ProblemError:
     detail = f"the served bundle has no {content}"
     return ProblemError(problem("not-in-bundle", f"No {content}", 404, detail))
+
+
+def unknown_cds_service() -> ProblemError:
+    detail = "no CDS Service has this id; GET /cds-services lists all"
+    return ProblemError(problem("unknown-service", "Unknown CDS Service", 404, detail))
+
+
+def unauthorized(rule: str, detail: str) -> ProblemError:
+    """`rule`: the rule that the token violates; empty without a token (RFC 6750, section 3)."""
+    challenge = 'Bearer error="invalid_token"' if rule else "Bearer"
+    errors = [Fault(parameter="Authorization", rule=rule or "required", detail=detail)]
+    body = problem("unauthorized", "Unauthorized", 401, "the caller is unknown", errors)
+    return ProblemError(body, {"WWW-Authenticate": challenge})
 
 
 # ---- availability ------------------------------------------------------------------------------

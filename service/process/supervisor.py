@@ -15,6 +15,7 @@ from multiprocessing import get_context
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from service.http.cds_hooks.authentication import check_key_file
 from service.http.server.sockets import ListenError, listen, listen_for_admin, listen_for_mllp
 from service.http.server.standby import Standby
 from service.process.admin import create_admin
@@ -45,6 +46,8 @@ class Supervisor:
         """
         self._handle_signals()
         settings = self._settings
+        if (key_fault := check_key_file(settings)) is not None:
+            return key_fault
         try:
             listening = listen(settings)
             admin = listen_for_admin(settings, self._log)

@@ -24,6 +24,7 @@ from service.process.messages import WorkerCommand, WorkerReply
 from service.runtime.bundle import Bundle
 from service.runtime.engine import Engine
 from service.runtime.graph_client import open_remote_graphs
+from service.security.used_tokens import UsedTokensInMemory
 from service.settings import Settings
 from service.telemetry.logging import log_uncaught_in, make_log, run_child, stack_frames
 from service.telemetry.metrics import Metrics
@@ -76,6 +77,7 @@ class _Worker:
         if graphs is not None:
             self._open_graphs = partial(open_remote_graphs, graphs, settings.load_seconds)
         self._traces = _trace_exporter(settings, log)
+        self._used_tokens = UsedTokensInMemory()
         self.mounted = MountedApp()
         self.mllp: list[MllpServer] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +115,9 @@ class _Worker:
             engine = Engine(bundle)
             engine.replay_golden()
             check_golden_answers(engine, self._metrics)
-            app = create_app(engine, settings, self._log, self._metrics, self._traces)
+            app = create_app(
+                engine, settings, self._log, self._metrics, self._traces, self._used_tokens
+            )
         except BundleError as error:
             return WorkerReply(fault=single_line(str(error)))
         except Exception as error:  # noqa: BLE001 - no bundle may end the worker

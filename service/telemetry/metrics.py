@@ -61,6 +61,14 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Number of golden requests while serving, and of failed replays by the readiness probe",
         ("result",),
     ),
+    "m3h_cds_cards": (
+        "Number of tasks on cards, by outcome: shown, unchanged, over_limit, accepted, overridden",
+        ("task", "outcome"),
+    ),
+    "m3h_cds_overrides": (
+        "Number of tasks on overridden cards, by reason; other: a code of the client",
+        ("task", "reason"),
+    ),
     "m3h_connections_refused": (
         "Number of connections that the server refused or closed, by reason",
         ("reason",),
@@ -163,6 +171,12 @@ class Metrics:
 
     def count_embedding(self, modality: Modality, origin: str) -> None:
         self._counters["m3h_embeddings"].labels(modality, origin).inc()
+
+    def count_card(self, task: str, outcome: str, reason: str | None = None) -> None:
+        """Counts a task on a card. `reason`: why an overridden card was overridden."""
+        self._counters["m3h_cds_cards"].labels(task, outcome).inc()
+        if reason is not None:
+            self._counters["m3h_cds_overrides"].labels(task, reason).inc()
 
     def count_redis_failure(self, fault: str) -> None:
         self._counters["m3h_redis_failures"].labels(fault).inc()

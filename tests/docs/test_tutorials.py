@@ -25,6 +25,7 @@ TUTORIALS = [
     "docs/integration/fhir.md",
     "docs/integration/dicom.md",
     "docs/integration/hl7v2.md",
+    "docs/integration/cds-hooks.md",
 ]
 # Other tests run the commands of these pages.
 OTHERS = {

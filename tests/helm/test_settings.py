@@ -53,6 +53,8 @@ def sample(field):
         return next(v for v in schema["enum"] if v != Settings.model_fields[field].default)
     if "pattern" in schema:
         return {"root_path": "/m3h"}.get(field, "http://collector:4318")
+    if "enum" in schema.get("items", {}):
+        return schema["items"]["enum"][:1]
     samples = {"string": "127.0.0.9", "integer": 12_345, "number": 0.5}
     return (samples | {"array": ["https://ehr.example"]})[schema["type"]]
 

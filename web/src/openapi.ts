@@ -135,6 +135,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/cds-services": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the CDS Services
+         * @description The CDS Services with their hooks and prefetch templates.
+         */
+        get: operations["discover_cds_services_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/cds-services/{service_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Call a CDS Service
+         * @description Call a service when its hook occurs. The answer has cards for tasks with a high risk.
+         *
+         *     Every prefetch key must be sent, with null if the record has no such data; otherwise the
+         *     answer is 412. An empty list of cards means that the tasks were predicted, and that none is
+         *     above its operating point and not yet shown; `extension` lists what became of each task.
+         */
+        post: operations["call_cds_services__service_id__post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/cds-services/{service_id}/feedback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Report what users did with cards
+         * @description Report which cards were accepted or overridden. Comments of users are not read.
+         */
+        post: operations["feedback_cds_services__service_id__feedback_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/tasks": {
         parameters: {
             query?: never;
@@ -369,6 +433,50 @@ export interface components {
             items: (components["schemas"]["Answer"] | components["schemas"]["Problem"])[];
         };
         /**
+         * Card
+         * @description One or more tasks above their operating points.
+         */
+        Card: {
+            /** Uuid */
+            uuid: string;
+            /** Summary */
+            summary: string;
+            /**
+             * Detail
+             * @description GitHub Flavored Markdown
+             */
+            detail: string;
+            /**
+             * Indicator
+             * @enum {string}
+             */
+            indicator: "info" | "warning" | "critical";
+            source: components["schemas"]["Source"];
+            /** Suggestions */
+            suggestions: components["schemas"]["Suggestion"][];
+            /**
+             * Selectionbehavior
+             * @constant
+             */
+            selectionBehavior: "at-most-one";
+            /** Overridereasons */
+            overrideReasons: components["schemas"]["CardCoding"][];
+            /** Links */
+            links?: components["schemas"]["Link"][] | null;
+        };
+        /**
+         * CardCoding
+         * @description A code.
+         */
+        CardCoding: {
+            /** Code */
+            code: string;
+            /** System */
+            system: string;
+            /** Display */
+            display?: string | null;
+        };
+        /**
          * Coding
          * @description A FHIR R4 `Coding`: one concept of a code system.
          */
@@ -455,6 +563,14 @@ export interface components {
             to_unit: string;
         };
         /**
+         * Discovery
+         * @description All CDS Services.
+         */
+        Discovery: {
+            /** Services */
+            services: components["schemas"]["ServiceDescription"][];
+        };
+        /**
          * Explanation
          * @description The explanation of the predictions. docs/explanations.md defines each figure.
          *
@@ -501,6 +617,16 @@ export interface components {
             detail: string;
         };
         /**
+         * FeedbackReceipt
+         * @description What became of the feedback. `unknown`: JSON Pointers to unknown cards and suggestions.
+         */
+        FeedbackReceipt: {
+            /** Recorded */
+            recorded: number;
+            /** Unknown */
+            unknown?: string[] | null;
+        };
+        /**
          * HeldOutPatients
          * @description Held-out patients on whom a change of the bundle was measured.
          */
@@ -515,6 +641,15 @@ export interface components {
             source: string;
             /** Digest */
             digest: string;
+        };
+        /**
+         * HookResponse
+         * @description The cards of a call. Without cards, `extension` states that the tasks were predicted.
+         */
+        HookResponse: {
+            /** Cards */
+            cards: components["schemas"]["Card"][];
+            extension: components["schemas"]["ResponseExtension"];
         };
         /**
          * Ignored
@@ -575,6 +710,21 @@ export interface components {
             low: number;
             /** High */
             high: number;
+        };
+        /**
+         * Link
+         * @description A link to the dashboard.
+         */
+        Link: {
+            /** Label */
+            label: string;
+            /** Url */
+            url: string;
+            /**
+             * Type
+             * @constant
+             */
+            type: "absolute";
         };
         /**
          * Merged
@@ -713,6 +863,16 @@ export interface components {
              * @default []
              */
             treatments?: string[];
+        };
+        /**
+         * NotPredicted
+         * @description A task without a prediction for this patient, and why.
+         */
+        NotPredicted: {
+            /** Task */
+            task: string;
+            /** Reason */
+            reason: string;
         };
         /**
          * NoteEvidence
@@ -1017,6 +1177,46 @@ export interface components {
             warnings?: string[];
         };
         /**
+         * ResponseExtension
+         * @description The extension of a response.
+         */
+        ResponseExtension: {
+            "urn:m3h:result": components["schemas"]["Result"];
+        };
+        /**
+         * Result
+         * @description What became of each task. Tasks without an entry are predicted and below their point.
+         *
+         *     `predicted`: number of tasks that were compared with their operating point. `unchanged`: tasks
+         *     above their point whose card this user has seen. `over_limit`: tasks above their point for which
+         *     there was no place. `no_operating_point`: tasks that never get a card. `incomplete`: prefetch
+         *     keys of which only the first page was sent.
+         */
+        Result: {
+            /** As Of */
+            as_of: string;
+            /** Model */
+            model: string;
+            /** Digest */
+            digest: string;
+            /** Predicted */
+            predicted: number;
+            /** Shown */
+            shown?: string[] | null;
+            /** Unchanged */
+            unchanged?: string[] | null;
+            /** Over Limit */
+            over_limit?: string[] | null;
+            /** Not Predicted */
+            not_predicted?: components["schemas"]["NotPredicted"][] | null;
+            /** No Operating Point */
+            no_operating_point?: string[] | null;
+            /** Incomplete */
+            incomplete?: string[] | null;
+            /** Warnings */
+            warnings?: string[] | null;
+        };
+        /**
          * SeriesEvidence
          * @description A measured variable, in its canonical unit.
          *
@@ -1051,6 +1251,47 @@ export interface components {
             lowest: number;
             /** Highest */
             highest: number;
+        };
+        /**
+         * ServiceDescription
+         * @description A CDS Service, as discovery lists it. `prefetch`: FHIR queries by key.
+         */
+        ServiceDescription: {
+            /** Hook */
+            hook: string;
+            /** Title */
+            title: string;
+            /** Description */
+            description: string;
+            /** Id */
+            id: string;
+            /** Prefetch */
+            prefetch: {
+                [key: string]: string;
+            };
+            /** Usagerequirements */
+            usageRequirements: string;
+        };
+        /**
+         * Source
+         * @description The source of a card. `topic`: the task with the system `urn:m3h:task`.
+         */
+        Source: {
+            /** Label */
+            label: string;
+            /** Url */
+            url?: string | null;
+            topic: components["schemas"]["CardCoding"];
+        };
+        /**
+         * Suggestion
+         * @description The one suggestion of a card, which has no actions: the user has read it.
+         */
+        Suggestion: {
+            /** Label */
+            label: string;
+            /** Uuid */
+            uuid: string;
         };
         /**
          * TabularEvidence
@@ -1590,6 +1831,114 @@ export interface components {
         Batch: {
             /** Items */
             items: components["schemas"]["Payload"][];
+        };
+        /**
+         * Context
+         * @description The context of the hooks `patient-view`, `encounter-start` and `encounter-discharge`.
+         */
+        Context: {
+            /**
+             * Userid
+             * @description type and id of the user, such as Practitioner/abc
+             */
+            userId: string;
+            /** Patientid */
+            patientId: string;
+            /**
+             * Encounterid
+             * @description required by the encounter hooks
+             * @default
+             */
+            encounterId?: string;
+        };
+        /**
+         * HookRequest
+         * @description A call of a CDS Service. The service never uses `fhirServer` or `fhirAuthorization`.
+         */
+        HookRequest: {
+            /** Hook */
+            hook: string;
+            /**
+             * Hookinstance
+             * @description a UUID
+             */
+            hookInstance: string;
+            context: components["schemas"]["Context"];
+            /**
+             * Prefetch
+             * @description for each key of discovery, a resource, a searchset Bundle, or null if the record has none
+             * @default {}
+             */
+            prefetch?: {
+                [key: string]: unknown;
+            };
+            /**
+             * Extension
+             * @description `urn:m3h:as-of`: the moment of the prediction with a time zone, to replay records; default: the time at which the request arrives
+             * @default {}
+             */
+            extension?: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * AcceptedSuggestion
+         * @description The `uuid` of a suggestion.
+         */
+        AcceptedSuggestion: {
+            /** Id */
+            id: string;
+        };
+        /**
+         * CardFeedback
+         * @description What the user did with a card. `card`: its `uuid`.
+         */
+        CardFeedback: {
+            /** Card */
+            card: string;
+            /**
+             * Outcome
+             * @enum {string}
+             */
+            outcome: "accepted" | "overridden";
+            /**
+             * Acceptedsuggestions
+             * @default []
+             */
+            acceptedSuggestions?: components["schemas"]["AcceptedSuggestion"][];
+            /** @default null */
+            overrideReason?: components["schemas"]["OverrideReason"] | null;
+            /**
+             * Outcometimestamp
+             * @description RFC 3339
+             */
+            outcomeTimestamp: string;
+        };
+        /**
+         * OverrideReason
+         * @description Why a card was overridden. `userComment` is neither read nor stored.
+         */
+        OverrideReason: {
+            /** @default null */
+            reason?: components["schemas"]["SentCoding"] | null;
+        };
+        /**
+         * SentCoding
+         * @description A code of the client.
+         */
+        SentCoding: {
+            /** Code */
+            code: string;
+            /** System */
+            system: string;
+        };
+        /**
+         * Feedback
+         * @description Feedback on one or more cards.
+         */
+        Feedback: {
+            /** Feedback */
+            feedback: components["schemas"]["CardFeedback"][];
         };
     };
     responses: never;
@@ -3032,6 +3381,655 @@ export interface operations {
                      *       "title": "Unexpected error",
                      *       "status": 500,
                      *       "detail": "the service has an internal error; its log has details under the X-Request-ID"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline cannot be met */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:late",
+                     *       "title": "Too late",
+                     *       "status": 504,
+                     *       "detail": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    discover_cds_services_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "services": [
+                     *         {
+                     *           "hook": "patient-view",
+                     *           "title": "M3H: conditions with a high probability",
+                     *           "description": "Predicts from the record of one patient, and shows cards.",
+                     *           "id": "m3h-patient-view",
+                     *           "prefetch": {
+                     *             "patient": "Patient/{{context.patientId}}"
+                     *           },
+                     *           "usageRequirements": "Send every prefetch key, with null if the record has no data."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Discovery"];
+                };
+            };
+            /** @description The request needs a valid JSON Web Token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "the caller is unknown",
+                     *       "errors": [
+                     *         {
+                     *           "parameter": "Authorization",
+                     *           "rule": "exp",
+                     *           "detail": "the token has expired"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    call_cds_services__service_id__post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
+                "M3H-Priority"?: ("urgent" | "bulk") | null;
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
+                "M3H-Deadline-Ms"?: number | null;
+            };
+            path: {
+                /** @description the id of a service, as GET /cds-services lists it */
+                service_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "hook": "patient-view",
+                 *       "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
+                 *       "context": {
+                 *         "userId": "Practitioner/example",
+                 *         "patientId": "1288992",
+                 *         "encounterId": "456"
+                 *       },
+                 *       "extension": {
+                 *         "urn:m3h:as-of": "2026-11-23T10:00:00Z"
+                 *       },
+                 *       "prefetch": {
+                 *         "patient": {
+                 *           "resourceType": "Patient",
+                 *           "id": "1288992",
+                 *           "birthDate": "1955-03-02",
+                 *           "gender": "female"
+                 *         },
+                 *         "observations": {
+                 *           "resourceType": "Bundle",
+                 *           "type": "searchset",
+                 *           "entry": [
+                 *             {
+                 *               "resource": {
+                 *                 "resourceType": "Observation",
+                 *                 "status": "final",
+                 *                 "code": {
+                 *                   "coding": [
+                 *                     {
+                 *                       "system": "http://loinc.org",
+                 *                       "code": "8867-4"
+                 *                     }
+                 *                   ]
+                 *                 },
+                 *                 "subject": {
+                 *                   "reference": "Patient/1288992"
+                 *                 },
+                 *                 "effectiveDateTime": "2026-11-23T09:45:00Z",
+                 *                 "valueQuantity": {
+                 *                   "value": 118,
+                 *                   "code": "/min",
+                 *                   "unit": "beats/min"
+                 *                 }
+                 *               }
+                 *             }
+                 *           ]
+                 *         }
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["HookRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "cards": [
+                     *         {
+                     *           "uuid": "03c003a1-e328-8575-ab82-028d55fe2719",
+                     *           "summary": "Sepsis 62 %, Septic shock 21 %: above the alert threshold",
+                     *           "indicator": "critical",
+                     *           "detail": "| condition | probability |\n|---|---|\n| Sepsis | **62 %** |",
+                     *           "source": {
+                     *             "label": "M3H, m3h-open 1.1.0",
+                     *             "topic": {
+                     *               "code": "sepsis",
+                     *               "system": "urn:m3h:task",
+                     *               "display": "Sepsis"
+                     *             }
+                     *           },
+                     *           "suggestions": [
+                     *             {
+                     *               "label": "Reviewed",
+                     *               "uuid": "03c00f6b-9576-8b1c-8385-bf3504b82ffb"
+                     *             }
+                     *           ],
+                     *           "selectionBehavior": "at-most-one",
+                     *           "overrideReasons": [
+                     *             {
+                     *               "code": "known",
+                     *               "system": "urn:m3h:override-reason",
+                     *               "display": "Already known"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "extension": {
+                     *         "urn:m3h:result": {
+                     *           "as_of": "2026-11-23T10:00:00+00:00",
+                     *           "model": "m3h-open 1.1.0",
+                     *           "digest": "0000000000000000000000000000000000000000000000000000000000000000",
+                     *           "predicted": 38,
+                     *           "shown": [
+                     *             "sepsis",
+                     *             "septic_shock"
+                     *           ]
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["HookResponse"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-json",
+                     *       "title": "Not JSON",
+                     *       "status": 400,
+                     *       "detail": "the body cannot be parsed as JSON",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "",
+                     *           "rule": "json",
+                     *           "detail": "is not JSON"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request needs a valid JSON Web Token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "the caller is unknown",
+                     *       "errors": [
+                     *         {
+                     *           "parameter": "Authorization",
+                     *           "rule": "exp",
+                     *           "detail": "the token has expired"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The served bundle does not have it */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-in-bundle",
+                     *       "title": "No TIM",
+                     *       "status": 404,
+                     *       "detail": "the served bundle has no TIM"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:too-slow",
+                     *       "title": "Request timeout",
+                     *       "status": 408,
+                     *       "detail": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Data are missing without which nothing can be predicted; `errors` lists them */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:precondition-failed",
+                     *       "title": "Precondition failed",
+                     *       "status": 412,
+                     *       "detail": "nothing can be predicted without the data that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/prefetch/observations",
+                     *           "rule": "required",
+                     *           "detail": "is missing; send the resources"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:body-too-large",
+                     *       "title": "Body too large",
+                     *       "status": 413,
+                     *       "detail": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unsupported-media-type",
+                     *       "title": "Unsupported media type",
+                     *       "status": 415,
+                     *       "detail": "the body must be application/json in UTF-8 without a content coding"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request breaks a rule; `errors` lists each location and rule */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Internal error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unexpected",
+                     *       "title": "Unexpected error",
+                     *       "status": 500,
+                     *       "detail": "the service has an internal error; its log has details under the X-Request-ID"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not ready or too busy; retry after the seconds in `Retry-After` */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:busy",
+                     *       "title": "Busy",
+                     *       "status": 503,
+                     *       "detail": "the request queue is full (M3H_QUEUE_MS, M3H_QUEUE_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The deadline cannot be met */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:late",
+                     *       "title": "Too late",
+                     *       "status": 504,
+                     *       "detail": "the deadline (M3H-Deadline-Ms) cannot be met; the request was cancelled"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    feedback_cds_services__service_id__feedback_post: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Bulk requests never delay urgent ones. Default: urgent, for a batch bulk */
+                "M3H-Priority"?: ("urgent" | "bulk") | null;
+                /** @description Deadline in milliseconds. A request that cannot meet it gets 504 */
+                "M3H-Deadline-Ms"?: number | null;
+            };
+            path: {
+                /** @description the id of a service, as GET /cds-services lists it */
+                service_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "feedback": [
+                 *         {
+                 *           "card": "03c003a1-e328-8575-ab82-028d55fe2719",
+                 *           "outcome": "overridden",
+                 *           "overrideReason": {
+                 *             "reason": {
+                 *               "code": "known",
+                 *               "system": "urn:m3h:override-reason"
+                 *             }
+                 *           },
+                 *           "outcomeTimestamp": "2026-11-23T10:05:31Z"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["Feedback"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "recorded": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FeedbackReceipt"];
+                };
+            };
+            /** @description The body is not JSON */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-json",
+                     *       "title": "Not JSON",
+                     *       "status": 400,
+                     *       "detail": "the body cannot be parsed as JSON",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "",
+                     *           "rule": "json",
+                     *           "detail": "is not JSON"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request needs a valid JSON Web Token */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unauthorized",
+                     *       "title": "Unauthorized",
+                     *       "status": 401,
+                     *       "detail": "the caller is unknown",
+                     *       "errors": [
+                     *         {
+                     *           "parameter": "Authorization",
+                     *           "rule": "exp",
+                     *           "detail": "the token has expired"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The served bundle does not have it */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:not-in-bundle",
+                     *       "title": "No TIM",
+                     *       "status": 404,
+                     *       "detail": "the served bundle has no TIM"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body did not arrive in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:too-slow",
+                     *       "title": "Request timeout",
+                     *       "status": 408,
+                     *       "detail": "the body of the request did not arrive in time (M3H_BODY_SECONDS)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:body-too-large",
+                     *       "title": "Body too large",
+                     *       "status": 413,
+                     *       "detail": "the body is larger than 33554432 bytes (M3H_MAX_BODY_BYTES)"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is not application/json */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:unsupported-media-type",
+                     *       "title": "Unsupported media type",
+                     *       "status": 415,
+                     *       "detail": "the body must be application/json in UTF-8 without a content coding"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request breaks a rule; `errors` lists each location and rule */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:m3h:problem:invalid-payload",
+                     *       "title": "Invalid payload",
+                     *       "status": 422,
+                     *       "detail": "the body breaks the rules that the errors name",
+                     *       "errors": [
+                     *         {
+                     *           "pointer": "/series/0/values/2",
+                     *           "rule": "number",
+                     *           "detail": "must be a number"
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];

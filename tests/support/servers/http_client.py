@@ -14,7 +14,7 @@ JSON = {"Content-Type": "application/json"}
 GET = (
     *("/", "/page/app.js", "/tasks", "/variables", "/model", "/model-card", "/tim"),
     *("/openapi.json", "/health/live", "/health/ready", "/metrics", "/usage"),
-    *("/fhir/metadata", "/fhir/OperationDefinition/m3h-predict"),
+    *("/fhir/metadata", "/fhir/OperationDefinition/m3h-predict", "/cds-services"),
 )
 POST = ("/predict", "/predict/batch")
 

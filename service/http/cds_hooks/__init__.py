@@ -1,0 +1,1 @@
+"""HTTP parts of CDS Hooks: authentication and the OpenAPI document."""

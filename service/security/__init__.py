@@ -1,0 +1,1 @@
+"""Authentication of callers. Knows nothing of HTTP."""
