@@ -89,13 +89,14 @@ def cohort(
         Source,
         typer.Argument(help="Your own data (records: JSON Lines; meds), or an open database."),
     ],
-    data: Annotated[
-        Path,
-        typer.Option(
-            envvar="M3H_DATA", help="Folder with the databases or your files; records: the file."
-        ),
-    ],
     out: Annotated[Path, typer.Option(help="Folder to write the cohort to.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="M3H_DATA",
+            help="Folder with the databases or your files; records: the file; synthetic: none.",
+        ),
+    ] = None,
     masked: Annotated[
         bool, typer.Option("--masked", help="Mask the names of diseases in the notes.")
     ] = False,
@@ -104,6 +105,9 @@ def cohort(
         typer.Option(
             help="meds: what the codes mean, as a TOML file or mimic_iv. LOINC needs none."
         ),
+    ] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=1, help="synthetic: how many patients; 1600 by default.")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Hugging Face folder of the BERT that encodes the notes.")
@@ -125,11 +129,16 @@ def cohort(
         raise typer.BadParameter("--like excludes --tokenizer and --image-side")
     if codes is not None and source is not Source.meds:
         raise typer.BadParameter("--codes is an option of meds")
+    if patients is not None and source is not Source.synthetic:
+        raise typer.BadParameter("--patients is an option of synthetic")
+    if data is None and source is not Source.synthetic:
+        raise typer.BadParameter("needs --data, or the variable M3H_DATA")
+    options = tuple(option for option in (codes, patients) if option is not None)
     with _user_errors():
         from model.cli import training_commands
 
         spec = training_commands.cohort_spec(tokenizer, image_side, like)
-        training_commands.make_cohort(source.value, data, out, masked, spec, codes)
+        training_commands.make_cohort(source.value, data or Path(), out, masked, spec, options)
 
 
 @app.command()

@@ -38,17 +38,18 @@ def make_cohort(
     out: Path,
     masked: bool,
     spec: FeatureSpec,
-    codes: str | None = None,
+    options: Sequence[str | int] = (),
 ) -> None:
     """Reads patients' data with the reader `source`; writes the cohort to `out`.
 
-    `codes`: file or name of the map of the codes of MEDS.
+    `options`: of the reader, beside the data: the code map of MEDS, or the number of synthetic
+    patients.
     """
     reader = importlib.import_module(f"model.cohorts.{source}")
     with progress_of_records() as progress:
         bar = progress.add_task(f"{source}: reading")
         written = 0
-        records = reader.read(data) if codes is None else reader.read(data, codes)
+        records = reader.read(data, *options)
         for written in cohort_store.write(
             note_masking.mask_notes(records) if masked else records,
             out,

@@ -44,9 +44,9 @@ _ADMISSIONS = {
 }
 
 
-def read(data: Path) -> Iterator[Record]:  # noqa: ARG001 (every reader takes a folder)
-    """The synthetic cohort: PATIENTS of SEED. Needs no data."""
-    return patients(PATIENTS, SEED)
+def read(data: Path, count: int = PATIENTS) -> Iterator[Record]:  # noqa: ARG001 (as every reader)
+    """The synthetic cohort: the first patients of SEED. Needs no data."""
+    return patients(count, SEED)
 
 
 def patients(count: int, seed: int) -> Iterator[Record]:

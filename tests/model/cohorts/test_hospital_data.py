@@ -138,9 +138,9 @@ def run(command, *arguments):
     assert done.exit_code == 0, done.output[-2000:]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_model_is_trained_exported_recalibrated_and_served(source, halves, tmp_path):
-    codes = ("--codes", "mimic_iv") if source == "meds" else ()
+def test_a_model_is_trained_exported_recalibrated_and_served(halves, tmp_path):
+    """From MEDS; the arrays of the other sources agree with it, as shown above."""
+    source, codes = "meds", ("--codes", "mimic_iv")
     learned, local = (("--data", half[source], *codes) for half in halves)
     config = tmp_path / "quick.toml"
     config.write_text(QUICK)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.schemas.fhir.test_any_bundle import ODD_VALUES, places, set_at
 from tests.service.interop.cds_hooks.conftest import FULL
-from tests.service.interop.fhir.test_any_bundle import ODD_VALUES, places, set_at
 from tests.support.inputs import hook_calls
 from tests.support.servers.refusals import CANARY, NUMBER, assert_refused
 
