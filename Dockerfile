@@ -42,7 +42,8 @@ FROM pip AS cpu-packages
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     sed -i 's/^onnxruntime-gpu/onnxruntime/' serve.txt \
-    && /pip/bin/pip install --constraint constraints.txt --requirement serve.txt
+    && /pip/bin/pip install --constraint constraints.txt --requirement serve.txt \
+    && find /app/venv -type d -name tests -prune -exec rm -r {} +
 
 # CUDA 13.0 and cuDNN 9 (drivers from 580) come as wheels: the extras of onnxruntime-gpu, in the versions
 # that torch uses. The service loads them from there. NVIDIA's base image would add unused libraries and
@@ -51,7 +52,8 @@ FROM pip AS gpu-packages
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     sed -i 's/^onnxruntime-gpu/&[cuda,cudnn]/' serve.txt \
-    && /pip/bin/pip install --constraint constraints.txt --requirement serve.txt
+    && /pip/bin/pip install --constraint constraints.txt --requirement serve.txt \
+    && find /app/venv -type d -name tests -prune -exec rm -r {} +
 
 # The package index decides the build of torch. PyPI's build for Linux brings CUDA 13, which ONNX Runtime shares.
 FROM pip AS train-packages

@@ -67,6 +67,7 @@ def families(bundle_dir, tmp_path_factory):
     metrics = Metrics()
     # TestClient bypasses the server, which counts refused connections.
     metrics.count_refused_connection("head_too_large")
+    metrics.count_card("sepsis", "overridden", "contraindicated")  # as the feedback of a clinician
     with TestClient(create_app(engine, settings, metrics=metrics)) as client:
         payloads = [json.loads(path.read_text()) for path in sorted(REQUESTS.glob("*.json"))]
         for payload in payloads:

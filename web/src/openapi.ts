@@ -4268,9 +4268,9 @@ export interface operations {
                     /**
                      * @example {
                      *       "name": "m3h-open",
-                     *       "version": "1.1.0",
-                     *       "digest": "9fbe407655e3b9b2b3cf38435516314ab4d7debedcffad618c891971bac1c78f",
-                     *       "created": "2026-11-30",
+                     *       "version": "1.2.0",
+                     *       "digest": "a71294147b4bea8fed0c1118cabd8ff7fcfb5824b0dcaf0f224d8e1bce961e6e",
+                     *       "created": "2026-12-01",
                      *       "command": "m3h-model train --cohort runs/eicu --cohort runs/nih_cxr --out runs/m3h-open",
                      *       "network": {
                      *         "members": 8,
@@ -4296,7 +4296,7 @@ export interface operations {
                      *           "log_odds_offset": {},
                      *           "with_notes_and_image": 0,
                      *           "source": "eICU Collaborative Research Database Demo 2.0.1 (PhysioNet) and its hourly grid, as made by YAIB; Open Database License 1.0 (ODbL)",
-                     *           "digest": "f205f9b0a35932cf2a2ba2f2b77775f7ba9eb729804e8317463cf9772ca849e2"
+                     *           "digest": "c845b87c6e0d24f0085be742eefd377907d1af454890aa2f694a7b20e88c31e2"
                      *         },
                      *         {
                      *           "name": "nih_cxr",
@@ -4310,7 +4310,7 @@ export interface operations {
                      *           },
                      *           "with_notes_and_image": 0,
                      *           "source": "ChestX-ray14 (Wang et al., CVPR 2017), provided by the NIH Clinical Center; no restrictions on use, attribution required",
-                     *           "digest": "1f13758ce9cabee864300be21b74087c456f955c6d5210d1aec3eea496a35959"
+                     *           "digest": "78273efd5b19f0832a47d172aa49f67711626293f5e102b221714f8591dc5e08"
                      *         }
                      *       ],
                      *       "evaluation": {}
@@ -4391,20 +4391,20 @@ export interface operations {
                      *       ],
                      *       "matrix": [
                      *         [
-                     *           -0.016064,
-                     *           -0.009327
+                     *           -0.016673,
+                     *           -0.014473
                      *         ]
                      *       ],
                      *       "lower": [
                      *         [
-                     *           -0.03073,
-                     *           -0.017794
+                     *           -0.0316,
+                     *           -0.028264
                      *         ]
                      *       ],
                      *       "upper": [
                      *         [
-                     *           -0.001398,
-                     *           -0.00086
+                     *           -0.001746,
+                     *           -0.000683
                      *         ]
                      *       ],
                      *       "certain": [
@@ -4414,44 +4414,44 @@ export interface operations {
                      *         ]
                      *       ],
                      *       "multitask_gain": [
-                     *         -0.005155
+                     *         -0.005683
                      *       ],
                      *       "gain_lower": [
-                     *         -0.019597
+                     *         -0.020516
                      *       ],
                      *       "gain_upper": [
-                     *         0.009288
+                     *         0.009151
                      *       ],
                      *       "metric": [
                      *         "AUROC"
                      *       ],
                      *       "mean_attention": [
                      *         [
-                     *           0.009036,
-                     *           0.009376
+                     *           0.008332,
+                     *           0.007196
                      *         ]
                      *       ],
                      *       "halves": {
-                     *         "value": -0.04866495689935376,
-                     *         "lower": -0.09595491307763603,
-                     *         "upper": 0.03215344092413598
+                     *         "value": -0.06126092425455703,
+                     *         "lower": -0.13356674458223433,
+                     *         "upper": 0.0520932599748022
                      *       },
                      *       "attention_agreement": {
-                     *         "value": -0.037718623870843744,
-                     *         "lower": -0.07425111885999834,
-                     *         "upper": -0.00018215795832076753
+                     *         "value": -0.06882018615633838,
+                     *         "lower": -0.11254556094011696,
+                     *         "upper": -0.026746073693748117
                      *       },
                      *       "coalitions": 512,
                      *       "patients": 1315,
-                     *       "cohort": "f205f9b0a35932cf2a2ba2f2b77775f7ba9eb729804e8317463cf9772ca849e2",
-                     *       "command": "m3h-model tim runs/m3h-open --cohort runs/eicu --work runs/tim --suggest-groups runs/groups.toml"
+                     *       "cohort": "c845b87c6e0d24f0085be742eefd377907d1af454890aa2f694a7b20e88c31e2",
+                     *       "command": "m3h-model tim runs/m3h-open --cohort runs/eicu --work runs/tim"
                      *     }
                      */
                     "application/json": components["schemas"]["Tim"];
                     /**
                      * @example source,task,metric,tim,lower,upper,certain,bundle
-                     *     hypertension,pleural_effusion,AUROC,-0.016064,-0.03073,-0.001398,False,
-                     *     hypertension,asthma,AUROC,-0.009327,-0.017794,-0.00086,False,
+                     *     hypertension,pleural_effusion,AUROC,-0.016673,-0.0316,-0.001746,False,
+                     *     hypertension,asthma,AUROC,-0.014473,-0.028264,-0.000683,False,
                      */
                     "text/csv": string;
                 };
