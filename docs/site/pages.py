@@ -8,7 +8,8 @@ from typing import Any
 from openapi_pages import http_api
 
 from schemas.tasks import Task, load_tasks
-from schemas.variables import load_treatments, load_variables
+from schemas.terminology.height import HEIGHT_CODES
+from schemas.variables import load_rejected_names, load_treatments, load_variables
 from service.settings import Settings, environment_variable
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,11 @@ The shipped model reads {variables} variables and {treatments} treatments. A req
 variable by its name, an alias or a LOINC code (`loinc:8867-4`). Values are converted to the
 canonical UCUM unit. A value outside the plausible range counts as missing. `GET /variables` returns
 the same list as JSON, with all accepted units."""
+_LOINC = """\
+{codes} LOINC codes are read, in JSON (`loinc:8867-4`), FHIR, HL7 v2, OMOP and MEDS. A unit is
+needed beside the code, unless the plausible range leaves one. "In moles": the code is read only
+if the unit is an amount of substance. A code that is in neither table is listed in the receipt as
+unknown, with a near match."""
 _SETTINGS = """\
 Each setting is an environment variable and an option of `m3h-serve`: `M3H_QUEUE_MS` is
 `--queue-ms`. An option takes precedence over the environment variable. The chart sets them under
@@ -44,6 +50,7 @@ def generated_pages() -> dict[str, str]:
         "changelog.md": project_file("CHANGELOG.md"),
         "tasks.md": tasks(),
         "variables.md": variables(),
+        "loinc.md": loinc_codes(),
         "settings.md": settings(),
         "openapi.md": http_api(),
         "python.md": python_index(),
@@ -125,6 +132,40 @@ def variables() -> str:
                 ("treatment", "name", "unit of the rate"),
                 [(t.display, f"`{t.name}`", f"`{t.unit}`" if t.unit else "") for t in treatments],
             ),
+            "",
+        ]
+    )
+
+
+def loinc_codes() -> str:
+    """Return the page of the LOINC codes that are read, and of those that are refused."""
+    measured = load_variables()
+    read = [
+        (
+            code,
+            variable.display,
+            f"`{variable.name}`",
+            f"`{variable.unit}`",
+            "in moles" if code in variable.moles_only else "",
+        )
+        for variable in measured
+        for code in variable.loinc
+    ]
+    read += [(code, "Body height", "`height_cm`", "`cm`", "") for code in HEIGHT_CODES]
+    refused = [
+        (name.removeprefix("loinc:"), reason)
+        for name, reason in load_rejected_names().items()
+        if name.startswith("loinc:")
+    ]
+    return "\n\n".join(
+        [
+            "# LOINC codes",
+            _LOINC.format(codes=len(read)),
+            "This page is generated from `schemas/variables.toml`.",
+            "## Read",
+            table(("LOINC", "variable", "name", "canonical unit", "condition"), sorted(read)),
+            "## Refused, with the reason",
+            table(("LOINC", "reason"), sorted(refused)),
             "",
         ]
     )

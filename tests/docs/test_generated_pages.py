@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from schemas.tasks import load_tasks
-from schemas.variables import load_treatments, load_variables
+from schemas.variables import load_rejected_names, load_treatments, load_variables
 from service.settings import Settings, environment_variable
 from tests.docs.blocks import ROOT
 
@@ -47,6 +47,15 @@ def test_the_tasks_page_has_all_tasks(pages):
 def test_the_variables_page_has_all_variables_and_treatments(pages):
     for entry in [*load_variables(), *load_treatments()]:
         assert f"`{entry.name}`" in pages["variables.md"]
+
+
+def test_the_loinc_page_has_every_code_with_its_meaning_or_reason(pages):
+    for variable in load_variables():
+        for code in variable.loinc:
+            assert f"| {code} | {variable.display} | `{variable.name}` |" in pages["loinc.md"]
+    for name, reason in load_rejected_names().items():
+        if name.startswith("loinc:"):
+            assert f"| {name.removeprefix('loinc:')} | {reason} |" in pages["loinc.md"]
 
 
 def test_the_http_page_has_all_endpoints(pages):
