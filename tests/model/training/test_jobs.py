@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ def test_a_folder_with_unidentified_files_is_refused(tmp_path):
     write_arrays({"x": np.zeros(2)}, tmp_path / "1.npz")
     with pytest.raises(RunError, match="holds another run"):
         claim_folder(tmp_path, {"cohort": "a"})
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Lets worker processes import this module."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])
 
 
 @dataclass(frozen=True)
