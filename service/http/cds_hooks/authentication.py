@@ -48,7 +48,7 @@ def check_key_file(settings: Settings) -> str | None:
             "M3H_CDS_JWT_KEYS needs M3H_REDIS_URL or M3H_WORKERS=1: otherwise each worker accepts "
             "a token once"
         )
-    from service.security.jwt import KeyFileError, read_issuers  # noqa: PLC0415
+    from service.security.jwt import KeyFileError, read_issuers  # noqa: PLC0415 - only if used
 
     try:
         read_issuers(Path(settings.cds_jwt_keys))
@@ -61,6 +61,6 @@ def _verifier(settings: Settings, used: UsedTokens) -> "JwtVerifier | None":
     if settings.cds_jwt_keys is None:
         return None
     # The import takes a twentieth of a second.
-    from service.security.jwt import JwtVerifier, read_issuers  # noqa: PLC0415
+    from service.security.jwt import JwtVerifier, read_issuers  # noqa: PLC0415 - only if used
 
     return JwtVerifier(read_issuers(Path(settings.cds_jwt_keys)), used)

@@ -145,7 +145,7 @@ def _table(findings: Sequence[Finding]) -> str:
 
 
 def _thresholds(findings: Sequence[Finding]) -> str:
-    """What alerts at the thresholds found and cost, or that this was not measured."""
+    """The measured figures of each operating point; a conformal threshold has none."""
     lines = []
     for finding in findings:
         name, measured = _escaped(finding.served.task.display), finding.point.measured

@@ -44,7 +44,7 @@ class ServiceDescription(_Sent):
     description: str
     id: str
     prefetch: dict[str, str]
-    usageRequirements: str  # noqa: N815 - the name in the specification
+    usageRequirements: str
 
 
 class Discovery(_Sent):
@@ -59,16 +59,16 @@ class Discovery(_Sent):
 class Context(_Received):
     """The context of the hooks `patient-view`, `encounter-start` and `encounter-discharge`."""
 
-    userId: UserId  # noqa: N815 - the name in the specification
-    patientId: FhirId  # noqa: N815 - the name in the specification
-    encounterId: FhirId = Field(default="", description="required by the encounter hooks")  # noqa: N815
+    userId: UserId
+    patientId: FhirId
+    encounterId: FhirId = Field(default="", description="required by the encounter hooks")
 
 
 class HookRequest(_Received):
     """A call of a CDS Service. The service never uses `fhirServer` or `fhirAuthorization`."""
 
     hook: Text
-    hookInstance: Uuid  # noqa: N815 - the name in the specification
+    hookInstance: Uuid
     context: Context
     prefetch: dict[str, Any] = Field(
         default={},
@@ -127,8 +127,8 @@ class Card(_Sent):
     indicator: Indicator
     source: Source
     suggestions: tuple[Suggestion, ...]
-    selectionBehavior: Literal["at-most-one"]  # noqa: N815 - the name in the specification
-    overrideReasons: tuple[CardCoding, ...]  # noqa: N815 - the name in the specification
+    selectionBehavior: Literal["at-most-one"]
+    overrideReasons: tuple[CardCoding, ...]
     links: tuple[Link, ...] | None = None
 
 
@@ -207,9 +207,9 @@ class CardFeedback(_Received):
 
     card: Text
     outcome: Literal["accepted", "overridden"]
-    acceptedSuggestions: tuple[AcceptedSuggestion, ...] = ()  # noqa: N815
-    overrideReason: OverrideReason | None = None  # noqa: N815
-    outcomeTimestamp: Text = Field(description="RFC 3339")  # noqa: N815
+    acceptedSuggestions: tuple[AcceptedSuggestion, ...] = ()
+    overrideReason: OverrideReason | None = None
+    outcomeTimestamp: Text = Field(description="RFC 3339")
 
 
 class Feedback(_Received):

@@ -10,8 +10,8 @@ from service.http.cds_hooks.authentication import check_key_file
 from service.process.supervisor import Supervisor
 from service.settings import Settings
 from service.telemetry.logging import make_log
-from tests.service.cache.conftest import server  # noqa: F401 - a fixture
 from tests.support.inputs.signed_tokens import Token, public_jwk, write_keys
+from tests.support.servers.redis_server import RedisServer
 from tests.support.servers.refusals import assert_refused
 
 URL = "https://m3h.example/api"
@@ -72,11 +72,19 @@ def test_without_the_setting_no_token_is_needed(service, call):
         assert send(service, path, call, "Bearer x").status_code in (200, 422)
 
 
-def test_replicas_with_redis_accept_a_token_once(serve, engine, call, key_file, server):  # noqa: F811
+@pytest.fixture
+def redis(tmp_path):
+    running = RedisServer(tmp_path / "redis.sock")
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_replicas_with_redis_accept_a_token_once(serve, engine, call, key_file, redis):
     settings = {
         "cds_jwt_keys": key_file,
         "cds_url": URL,
-        "redis_url": SecretStr(server.url),
+        "redis_url": SecretStr(redis.url),
         "redis_secret": SecretStr("of these tests alone"),
         "redis_ms": 500,
     }
@@ -85,7 +93,7 @@ def test_replicas_with_redis_accept_a_token_once(serve, engine, call, key_file, 
     assert send(first, "", call, authorization).status_code == 200
     answer = send(second, "", call, authorization)
     assert_refused(second, answer, 401, ("Authorization", "replay"))
-    server.stop()
+    redis.stop()
     answer = send(first, "", call, Token(f"{URL}/cds-services").authorization())
     assert_refused(first, answer, 503)
     assert answer.headers["retry-after"]
